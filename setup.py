@@ -1,0 +1,33 @@
+"Installs the package; every setting is read from settings.ini."
+import shlex
+from configparser import ConfigParser
+from pathlib import Path
+
+import setuptools
+
+parser = ConfigParser(delimiters=["="])
+parser.read("settings.ini", encoding="utf-8")
+cfg = parser["DEFAULT"]
+package = cfg["lib_path"]
+
+setuptools.setup(
+    name=cfg["lib_name"],
+    version=cfg["version"],
+    description=cfg["description"],
+    author=cfg["author"],
+    author_email=cfg["author_email"],
+    license=cfg["license"].upper(),
+    url=cfg["git_url"],
+    keywords=cfg["keywords"],
+    python_requires=">=" + cfg["min_python"],
+    packages=setuptools.find_packages(include=[package, f"{package}.*"]),
+    package_data={package: ["py.typed", "demo/**"]},
+    install_requires=shlex.split(cfg["requirements"]),
+    extras_require={"dev": shlex.split(cfg["dev_requirements"])},
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    entry_points={
+        "console_scripts": cfg["console_scripts"].split(),
+        "nbdev": [f"{package}={package}._modidx:d"],
+    },
+)
