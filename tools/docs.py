@@ -1,0 +1,185 @@
+"""The documentation, from the notebooks: `python tools/docs.py site|readme|check-readme|quarto`.
+
+site          the whole site into _site/, without Quarto: nbdev prepares the pages (_proc), pandoc makes them HTML
+readme        README.md from nbs/index.ipynb
+check-readme  exits 1 when README.md is not what nbs/index.ipynb gives
+quarto        the published site into _docs/, with the Quarto binary, from the same prepared pages
+
+All of them share `prepare`, so a page says the same in every form."""
+import base64
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pypandoc
+import yaml
+from nbdev import serve_drv
+from nbdev.config import get_config
+from nbdev.doclinks import _build_modidx, nbglob
+from nbdev.quarto import nbdev_sidebar, refresh_quarto_yml
+from processing import Pages
+
+ROOT = get_config().config_path
+BASE = get_config().doc_host + get_config().doc_baseurl + "/"
+GFM = ("commonmark+autolink_bare_uris+emoji+footnotes+gfm_auto_identifiers+pipe_tables+raw_html+strikeout+task_lists"
+       "+tex_math_dollars")
+TEMPLATE = """<!doctype html><html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width,initial-scale=1"><title>$title$</title><style>$css$
+$highlighting-css$</style></head><body><header><a href="$home$">$site$</a></header>
+<div class="cols"><nav>$sidenav$</nav><main><h1>$title$</h1><p class="sub">$description$</p>
+$body$</main><nav class="toc">$table-of-contents$</nav></div></body></html>"""
+CSS = """body{margin:0;font:16px/1.55 sans-serif;color:#222}header{background:#2c3e50;padding:.8em 1.5em}
+header a{color:#fff;text-decoration:none;font-weight:bold}.cols{display:flex;gap:2em;max-width:1280px;margin:0 auto;padding:1em}
+nav{flex:0 0 180px;font-size:.9em}nav a{display:block;text-decoration:none}nav b{display:block;margin-top:.8em}
+nav .here{font-weight:bold}nav ul{list-style:none;padding-left:.8em;margin:0}main{flex:1;min-width:0}
+pre{background:#f2f4f6;padding:.7em;overflow:auto;font-size:.88em}.out pre{background:none;border-left:2px solid #e9b8a6}
+img{max-width:100%}table{border-collapse:collapse;font-size:.92em}td,th{border-bottom:1px solid #ddd;padding:.2em .6em;text-align:left}
+.sub{color:#666}hr{border:0;border-top:1px solid #ddd}@media(max-width:900px){.cols{display:block}.toc{display:none}}"""
+
+
+def prepare() -> Path:
+    "Process every notebook into _proc as `nbdev_docs` does before it calls Quarto; nothing is cached."
+    proc, nbs = ROOT / "_proc", get_config().nbs_path
+    refresh_quarto_yml()
+    _build_modidx()
+    nbdev_sidebar.__wrapped__()
+    shutil.rmtree(proc, ignore_errors=True)
+    jobs = []
+    for src in nbglob(nbs, file_glob="", skip_file_re=r"^[.]").map(Path):
+        dest = proc / src.relative_to(nbs)
+        dest.parent.mkdir(parents=True, exist_ok=True)
+        if src.suffix == ".ipynb": jobs.append((src, dest, Pages))
+        else: shutil.copy2(src, dest)
+    os.environ["PYTHONWARNINGS"] = "ignore:Found cells containing imports"  # nbdev's remark on an import inside a function
+    with ProcessPoolExecutor(min(2, os.cpu_count() or 1), mp_context=multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(serve_drv.main, jobs))
+    return proc
+
+
+def directives(source: str) -> tuple[dict[str, str], str]:
+    "The `#| key: value` lines at the top of a cell, and the code below them."
+    lines, n = source.splitlines(), 0
+    while n < len(lines) and re.match(r"\s*#\s*\|", lines[n]): n += 1
+    pairs = (re.sub(r"^\s*#\s*\|", "", line).partition(":") for line in lines[:n])
+    return {key.strip(): value.strip() for key, _, value in pairs}, "\n".join(lines[n:]).strip()
+
+
+def output(out: dict[str, Any], name: str, folder: Path, web: bool) -> str:
+    "One cell output as pandoc markdown; pictures are written to `folder / name`."
+    data = {kind: "".join(v) for kind, v in out.get("data", {}).items() if isinstance(v, str | list)}
+    if "text/markdown" in data: return data["text/markdown"]
+    if "image/png" in data:
+        file = folder / name
+        file.parent.mkdir(exist_ok=True, parents=True)
+        file.write_bytes(base64.b64decode(data["image/png"]))
+        width = out.get("metadata", {}).get("image/png", {}).get("width")
+        return f"![]({name}){{width={width}px}}" if web and width else f"![]({name})"
+    if "text/html" in data: return "```{=html}\n" + data["text/html"] + "\n```"
+    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", "".join(out.get("text", data.get("text/plain", "")))).rstrip()
+    block = "```\n" + text + "\n```"
+    return "" if not text else f"::: {{.out}}\n{block}\n:::" if web else block
+
+
+def relink(source: str, web: bool) -> str:
+    "Relative links: to the rendered page of a notebook on the site, into nbs/ in the README."
+    def target(m: re.Match[str]) -> str:
+        url = m.group(1)
+        if re.match(r"[a-z]+:|#|/", url): return m.group(0)
+        if not web: return f"](nbs/{url})"
+        return "](" + re.sub(r"(?:\d+[a-zA-Z0-9]*_)?(\w+)\.ipynb", lambda n: n.group(1).lower() + ".html", url) + ")"
+    return re.sub(r"\]\(([^)\s]+)\)", target, source)
+
+
+def page(notebook: Path, folder: Path, web: bool = True) -> tuple[dict[str, Any], str]:
+    "Front matter and markdown of a processed notebook; its pictures go to `folder`."
+    meta: dict[str, Any] = {}
+    parts = []
+    for i, cell in enumerate(json.loads(notebook.read_text(encoding="utf-8"))["cells"]):
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "raw": meta |= yaml.safe_load(source.strip().strip("-")) or {}
+        elif cell["cell_type"] == "markdown": parts.append(relink(source, web))
+        else:
+            options, code = directives(source)
+            if code and options.get("echo") != "false": parts.append(f"```python\n{code}\n```")
+            parts += [output(out, f"{notebook.stem}_files/{i}-{j}.png", folder, web) for j, out in enumerate(cell["outputs"])]
+    return meta, "\n\n".join(p for p in parts if p)
+
+
+def navigation(contents: list[Any], titles: dict[str, tuple[str, str]], here: str) -> str:
+    "The sidebar as seen from the page `here`; a folder of notebooks is a section."
+    up, parts = "../" * here.count("/"), []
+    for entry in contents:
+        if isinstance(entry, str):
+            href, title = titles[entry]
+            parts.append(f'<a{" class=here" if href == here else ""} href="{up}{href}">{title}</a>')
+        else: parts.append(f"<b>{entry['section']}</b>" + navigation(entry["contents"], titles, here))
+    return "".join(parts)
+
+
+def flat(contents: list[Any]) -> list[str]:
+    return [name for entry in contents for name in ([entry] if isinstance(entry, str) else flat(entry["contents"]))]
+
+
+def site(proc: Path, dest: Path) -> list[str]:
+    "Writes the whole site to `dest`; returns its pages."
+    shutil.rmtree(dest, ignore_errors=True)
+    skip = shutil.ignore_patterns("*.ipynb", "*.yml", ".*")
+    shutil.copytree(proc, dest, ignore=skip)
+    contents = yaml.safe_load((proc / "sidebar.yml").read_text(encoding="utf-8"))["website"]["sidebar"]["contents"]
+    pages = {name: page(proc / name, (dest / name).parent) for name in flat(contents)}
+    titles = {name: (Path(name).with_name(meta["output-file"]).as_posix(), meta["title"]) for name, (meta, _) in pages.items()}
+    template = dest / "page.template"
+    template.write_text(TEMPLATE, encoding="utf-8")
+    for name, (meta, text) in pages.items():
+        href, up = titles[name][0], "../" * name.count("/")
+        values = dict(site=get_config().title, home=up + "index.html", sidenav=navigation(contents, titles, href), css=CSS,
+                      title=meta["title"], description=meta.get("description", ""))
+        options = [f"--template={template}", "--toc", "--mathml", *(a for k, v in values.items() for a in ("-V", f"{k}={v}"))]
+        html = pypandoc.convert_text(text, "html5", format="markdown", extra_args=options)
+        file = dest / href
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(html.replace(f'href="{BASE}', f'href="{up}'), encoding="utf-8")
+    template.unlink()
+    return sorted(href for href, _ in titles.values())
+
+
+def readme(folder: Path) -> str:
+    "README.md as nbs/index.ipynb gives it; its pictures go to `folder`."
+    with tempfile.TemporaryDirectory() as temporary:
+        index = Path(temporary) / get_config().readme_nb
+        serve_drv.main((get_config().nbs_path / index.name, index, Pages))
+        meta, text = page(index, folder, web=False)
+    return f"# {meta['title']}\n\n" + pypandoc.convert_text(
+        f"{meta['description']}\n\n{text}", GFM, format="markdown", extra_args=["--columns=120"])
+
+
+def quarto(proc: Path) -> None:
+    "The published site, by the Quarto binary."
+    subprocess.run(["quarto", "render", "--no-cache"], cwd=proc, check=True)
+    shutil.rmtree(get_config().doc_path, ignore_errors=True)
+    shutil.move(proc / get_config().doc_path.name, ROOT)
+
+
+def main(task: str) -> None:
+    if task == "readme": (ROOT / "README.md").write_text(readme(ROOT), encoding="utf-8")
+    elif task == "check-readme":
+        refresh_quarto_yml()
+        with tempfile.TemporaryDirectory() as folder: expected = readme(Path(folder))
+        if expected.split() != (ROOT / "README.md").read_text(encoding="utf-8").split():
+            sys.exit("README.md is not what nbs/index.ipynb gives: run `python tools/docs.py readme`")
+    elif task == "site": print(*site(prepare(), ROOT / "_site"))
+    elif task == "quarto": quarto(prepare())
+    else: sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    main(sys.argv[1] if len(sys.argv) == 2 else "")

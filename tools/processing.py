@@ -1,0 +1,62 @@
+"How a notebook is processed for the docs: nbdev's own way, every public method beside its class, and no import that is for type checkers only."
+import ast
+from typing import Any
+
+from execnb.nbio import mk_cell
+from nbdev.process import Processor
+from nbdev.processors import FilterDefaults, _want_doc, add_show_docs
+
+
+class Placeholder(type):
+    "A class that stands for one the docs must name but need not import; so do its attributes."
+
+    def __getattr__(cls, name: str) -> "Placeholder":
+        if name.startswith("__"): raise AttributeError(name)
+        return placeholder(f"{cls.__qualname__}.{name}")
+
+
+def placeholder(name: str) -> Placeholder:
+    return Placeholder(name, (), {"__module__": "builtins", "__qualname__": name})
+
+
+class NameTypes(Processor):
+    """Defines what stands under `if TYPE_CHECKING:`, for `show_doc` evaluates string annotations.
+
+    A model library is imported there so that it need not be at run time; importing it for a signature would take seconds a page."""
+
+    def begin(self) -> None:
+        for cell in reversed([c for c in self.nb.cells if c.cell_type == "code" and "TYPE_CHECKING" in c.source]):
+            blocks = [t for t in cell.parsed_() or [] if isinstance(t, ast.If) and getattr(t.test, "id", "") == "TYPE_CHECKING"]
+            imports = [node for block in blocks for node in block.body if isinstance(node, ast.Import | ast.ImportFrom)]
+            names = [alias.asname or alias.name.partition(".")[0] for node in imports for alias in node.names]
+            lines = [f"{name} = placeholder({name!r})" for name in names]
+            if lines: self.nb.cells.insert(cell.idx_ + 1, mk_cell("\n".join(["#| hide", "from processing import placeholder", *lines])))
+
+
+class ShowMethods(Processor):
+    "Adds a `show_doc` for every public method and property in the body of an exported class: nbdev shows only the class itself."
+
+    def begin(self) -> None:
+        for cell in reversed([c for c in self.nb.cells if _want_doc(c)]):
+            classes = [t for t in cell.parsed_() or [] if isinstance(t, ast.ClassDef) and not t.name.startswith("_")]
+            calls = [self.call(cls.name, f) for cls in classes for f in cls.body
+                     if isinstance(f, ast.FunctionDef) and not f.name.startswith("_")]
+            for call in reversed(calls): self.nb.cells.insert(cell.idx_ + 2, mk_cell(call))
+
+    @staticmethod
+    def call(cls: str, method: ast.FunctionDef) -> str:
+        "The line that documents `method`: properties are shown through the function behind them."
+        kinds = {getattr(d, "id", getattr(d, "attr", "")) for d in method.decorator_list}
+        member = f"{cls}.{method.name}"
+        if "property" in kinds: member += ".fget"
+        if "cached_property" in kinds: member += ".func"
+        return f"show_doc({member}, name={cls + '.' + method.name!r}, title_level=4)"
+
+
+class Pages(FilterDefaults):
+    "nbdev's own processing of a notebook for the docs with the two additions above."
+
+    def base_procs(self) -> list[Any]:
+        procs = super().base_procs()
+        at = procs.index(add_show_docs) + 1
+        return [*procs[:at], ShowMethods, NameTypes, *procs[at:]]
