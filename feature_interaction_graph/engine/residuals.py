@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['clean_residuals', 'hooked_forward', 'window_of']
 
-# %% ../../nbs/engine/03_residuals.ipynb #98b94117
-from collections.abc import Sequence
+# %% ../../nbs/engine/03_residuals.ipynb #0b37d134
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -19,7 +19,7 @@ from .hook_points import HookPoint, catch, decoder_layers, edit, parse_hook_poin
 class _Deep(Exception):
     "Raised inside a forward pass when nothing further is needed; never leaves this module."
 
-# %% ../../nbs/engine/03_residuals.ipynb #a95e3133
+# %% ../../nbs/engine/03_residuals.ipynb #c5308c1f
 def clean_residuals(model: nn.Module, tokens: Int[Tensor, "n_seq seq_len"], hook_points: Sequence[str | HookPoint]) -> dict[str, Float[Tensor, "n_seq seq_len width"]]:
     """The activations at `hook_points` in an untouched forward pass; no gradient; runs no block deeper than needed.
 
@@ -29,7 +29,7 @@ def clean_residuals(model: nn.Module, tokens: Int[Tensor, "n_seq seq_len"], hook
     layers = decoder_layers(twin)
     points = [parse_hook_point(point) if isinstance(point, str) else point for point in hook_points]
     if not points: raise InputError("no hook point was named, so there is nothing to keep; name at least one.")
-    last = max(points, key=lambda point: point.moment)
+    last = max(points, key=lambda point: (point.moment, point.layer))      # of two names for one moment, the later hook
     def stop(*_: object) -> None: raise _Deep
     with torch.no_grad(), catch(layers, points) as caught:      # hooks run in the order they were added: caught first, then stopped
         handle = layers[last.layer].register_forward_pre_hook(stop) if last.kind == "resid_pre" else layers[last.layer].register_forward_hook(stop)
@@ -38,13 +38,14 @@ def clean_residuals(model: nn.Module, tokens: Int[Tensor, "n_seq seq_len"], hook
         finally: handle.remove()
     return caught
 
-# %% ../../nbs/engine/03_residuals.ipynb #25acd0f0
+# %% ../../nbs/engine/03_residuals.ipynb #b57c47f2
 def hooked_forward(model: nn.Module, tokens: Int[Tensor, "n_seq seq_len"], source: str | HookPoint, sequences: Int[Tensor, "n_rows"],
                    positions: Int[Tensor, "n_rows"], added: Float[Tensor, "n_rows width"], targets: Sequence[str | HookPoint], horizon: int = 0,
-                   rows_per_pass: int = 16) -> dict[str, Float[Tensor, "n_rows n_offsets width"]]:
+                   rows_per_pass: int = 16, before_pass: Callable[[Tensor], None] | None = None) -> dict[str, Float[Tensor, "n_rows n_offsets width"]]:
     """Exact effect of adding `added[r]` at (`sequences[r]`, `positions[r]`) of `source`, by full forward passes with a hook.
 
-    Returns target name -> `[n_rows, horizon + 1, width]`; entries beyond the end of a sequence are NaN. Rows are run `rows_per_pass` at a time, each on its own copy of its sequence.
+    Returns target name -> `[n_rows, horizon + 1, width]`; entries beyond the end of a sequence are NaN. Rows are run `rows_per_pass` at a time, each on its own copy of its sequence;
+    `before_pass`, if given, is told which sequences the next pass holds.
     """
     twin = plain_twin(model)
     layers = decoder_layers(twin)
@@ -57,6 +58,7 @@ def hooked_forward(model: nn.Module, tokens: Int[Tensor, "n_seq seq_len"], sourc
             pushed = stream.clone()
             pushed[torch.arange(len(position)), position] += vector
             return pushed
+        if before_pass is not None: before_pass(sequence)
         with edit(layers, point, push):
             after = clean_residuals(twin, tokens[sequence], wanted)
         for name, stream in after.items():
