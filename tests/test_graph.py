@@ -1,0 +1,343 @@
+"""The graph against independent references (pandas, NetworkX), its files against fuzzing and hostile input."""
+import json
+import math
+import random
+import sys
+import types
+
+import networkx as nx
+import numpy as np
+import pandas as pd
+import pytest
+
+from feature_interaction_graph.engine.errors import InputError
+from feature_interaction_graph.graph import (
+    build_interaction_graph,
+    find_nodes,
+    get_subgraph,
+    graph_summary,
+    load_graph,
+    save_graph,
+    to_pytorch_geometric,
+)
+
+AWKWARD_TEXT = ["", " padded ", "line\nbreak\ttab", "\r\n", "\x00\x07\x1b", "\ud800 alone", "\ufffe\uffff", "json:{", "json:", "</data><node id='x'/>", "]]>", "&amp;&#0;", "日本 é 😀", "'\"\\", "<script>alert(1)</script>"]
+
+
+def random_table(n_rows: int, seed: int = 0) -> types.SimpleNamespace:
+    "Random measurements over 4 layers, 3 offsets and 2 methods; (source, target, offset, method) is unique."
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame({"src_layer": rng.integers(0, 3, n_rows), "src_feature": rng.integers(0, 12, n_rows), "tgt_feature": rng.integers(0, 12, n_rows),
+                          "offset": rng.integers(0, 3, n_rows).astype(np.int32), "method": rng.choice(["clamping", "jacobian"], n_rows)})
+    frame["tgt_layer"] = frame["src_layer"] + rng.integers(1, 3, n_rows)
+    frame = frame.drop_duplicates().reset_index(drop=True)
+    n_rows = len(frame)
+    frame["strength"] = rng.normal(size=n_rows)
+    for name in ("strength_std", "pre_strength", "std", "variance", "ci_low", "ci_high", "p_value", "share_nonzero", "share_same_sign", "pre_std", "pre_p_value"):
+        frame[name] = rng.random(n_rows)
+    frame["q_value"] = rng.random(n_rows) ** 4
+    frame["n_samples"] = rng.integers(8, 100, n_rows).astype(np.int32)
+    frame["interaction_type"] = np.where(rng.random(n_rows) < 0.1, "none", np.where(frame["strength"] > 0, "excitatory", "inhibitory"))
+    return types.SimpleNamespace(columns={name: frame[name].to_numpy() for name in frame}, features=None,
+                                 meta={"config": {"significance_level": 0.05, "edge_strength_threshold": 0.2}, "counts": {"attempted": n_rows}, "versions": {}})
+
+
+def feature_table(frame: pd.DataFrame) -> types.SimpleNamespace:
+    return types.SimpleNamespace(to_pandas=lambda: frame)
+
+
+@pytest.fixture(scope="module")
+def table() -> types.SimpleNamespace: return random_table(900)
+
+
+def same(left: object, right: object) -> bool:
+    "Equal in value and in type, all the way down; NaN equals NaN."
+    if type(left) is not type(right): return False
+    if isinstance(left, dict): return list(left) == list(right) and all(same(left[key], right[key]) for key in left)
+    if isinstance(left, list): return len(left) == len(right) and all(map(same, left, right))
+    return left == right or (isinstance(left, float) and math.isnan(left) and math.isnan(right))
+
+
+def same_graph(left: nx.DiGraph, right: nx.DiGraph) -> bool:
+    edges = [sorted(G.edges(keys=True), key=repr) if G.is_multigraph() else sorted(G.edges) for G in (left, right)]
+    return (type(left) is type(right) and same(left.graph, right.graph) and sorted(left) == sorted(right) and edges[0] == edges[1]
+            and all(same(left.nodes[node], right.nodes[node]) for node in left) and all(same(left.edges[edge], right.edges[edge]) for edge in edges[0]))
+
+
+# ---- building
+
+@pytest.mark.parametrize("multigraph", [False, True])
+def test_edges_are_those_of_a_pandas_selection(table, multigraph):
+    frame = pd.DataFrame(table.columns)
+    kept = frame[(frame.q_value < 0.05) & (frame.strength.abs() > 0.2) & (frame.interaction_type != "none")].copy()
+    kept["rank"] = kept.strength.abs() + 1000 * (kept.method == "clamping")
+    if not multigraph: kept = kept.loc[kept.groupby(["src_layer", "src_feature", "tgt_layer", "tgt_feature"])["rank"].idxmax()]
+    expected = {(f"L{row.src_layer}_F{row.src_feature}", f"L{row.tgt_layer}_F{row.tgt_feature}", row.method, row.offset): row for row in kept.itertuples()}
+    assert 50 < len(expected) < len(frame) / 2
+    G = build_interaction_graph(table, multigraph=multigraph)
+    found = {(source, target, edge["method"], edge["offset"]): edge for source, target, edge in G.edges(data=True)}
+    assert set(found) == set(expected)
+    for key, edge in found.items():
+        row = expected[key]
+        assert (edge["strength"], edge["q_value"], edge["ci_lower"], edge["ci_upper"], edge["std_strength"], edge["n_samples"]) == (
+            row.strength, row.q_value, row.ci_low, row.ci_high, row.std, row.n_samples)
+        assert edge["abs_strength"] == abs(row.strength) and edge["gating_score"] == pytest.approx(row.std / abs(row.strength))
+        assert all(type(value) in (int, float, str) for value in edge.values())
+    assert G.graph["selection"]["tested"] == len(frame) and G.graph["selection"]["edges"] == len(expected)
+
+
+def test_every_surviving_offset_is_accounted_for(table):
+    G, M = build_interaction_graph(table), build_interaction_graph(table, multigraph=True)
+    assert any(edge["n_offsets"] > 1 for *_, edge in G.edges(data=True))
+    for source, target, edge in G.edges(data=True):
+        assert edge["n_offsets"] == M.number_of_edges(source, target) == 1 + len([part for part in edge["other_offsets"].split("; ") if part])
+
+
+def test_a_config_overrides_the_measured_one(table):
+    from feature_interaction_graph.config import Config
+    strict = build_interaction_graph(table, Config(significance_level=0.001, edge_strength_threshold=0.5))
+    assert all(edge["q_value"] < 0.001 and edge["abs_strength"] > 0.5 for *_, edge in strict.edges(data=True))
+    assert 0 < strict.number_of_edges() < build_interaction_graph(table).number_of_edges()
+    assert strict.graph["config"]["significance_level"] == 0.001
+
+
+def test_no_surviving_edge_is_one_sentence_with_the_numbers(table):
+    columns = {**table.columns, "q_value": np.full_like(table.columns["q_value"], 0.031)}
+    with pytest.raises(InputError, match=rf"none of the {len(columns['strength'])} tested .* q < 0.01 .*smallest q is 0.031"):
+        build_interaction_graph(types.SimpleNamespace(columns=columns, features=None, meta={}))
+    empty = {name: values[:0] for name, values in table.columns.items()}
+    with pytest.raises(InputError, match="holds no interactions"):
+        build_interaction_graph(types.SimpleNamespace(columns=empty, features=None, meta={}))
+
+
+def test_undefined_measurements_never_become_edges():
+    table = random_table(60, seed=3)
+    for name, value in (("q_value", np.nan), ("strength", np.inf), ("strength", np.nan)):
+        columns = {key: values.copy() for key, values in table.columns.items()}
+        columns[name][::2] = value
+        G = build_interaction_graph(types.SimpleNamespace(columns=columns, features=None, meta=table.meta), multigraph=True)
+        assert all(math.isfinite(edge["strength"]) and edge["q_value"] < 0.05 for *_, edge in G.edges(data=True))
+
+
+def test_passed_features_go_before_measured_ones_and_blanks_are_filled():
+    table = random_table(200, seed=1)
+    measured = pd.DataFrame([(layer, feature, f"measured {layer}.{feature}", 0.5, 0.1) for layer in range(5) for feature in range(11)], columns=["layer", "feature", "label", "importance", "activation_freq"])
+    table.features = feature_table(measured)
+    passed = feature_table(pd.DataFrame({"layer": [1], "feature": [2], "label": ["passed"]}))
+    G = build_interaction_graph(table, features=passed)
+    assert G.nodes["L1_F2"] == {"layer": 1, "feature_idx": 2, "label": "passed", "importance": 0.5, "activation_freq": 0.1}
+    assert G.nodes["L1_F3"]["label"] == "measured 1.3"
+    unknown = G.nodes["L1_F11"]
+    assert unknown["label"] == "" and math.isnan(unknown["importance"]) and math.isnan(unknown["activation_freq"])
+
+
+def test_the_real_table_class_builds_the_same_graph(table):
+    interactions = pytest.importorskip("feature_interaction_graph.interactions", exc_type=ImportError)
+    real = interactions.InteractionTable(columns=table.columns, features=None, meta=table.meta)
+    assert same_graph(build_interaction_graph(real), build_interaction_graph(table))
+
+
+# ---- pieces and summaries
+
+@pytest.mark.parametrize("direction", ["both", "in", "out"])
+@pytest.mark.parametrize("n_hops", [0, 1, 2])
+def test_subgraph_agrees_with_ego_graphs(table, direction, n_hops):
+    G = build_interaction_graph(table)
+    seeds, strength = ["L1_F2", "L2_F7"], 0.6
+    strong = nx.DiGraph([(source, target) for source, target, edge in G.edges(data=True) if edge["abs_strength"] >= strength])
+    strong.add_nodes_from(G)
+    walk = strong.reverse() if direction == "in" else strong
+    reached = set().union(*(nx.ego_graph(walk, seed, radius=n_hops, undirected=direction == "both") for seed in seeds))
+    piece = get_subgraph(G, seeds, n_hops, strength, direction)
+    assert set(piece) == reached and set(piece.edges) == {edge for edge in strong.edges if set(edge) <= reached}
+    assert all(piece.nodes[node] == G.nodes[node] for node in piece) and all(piece.edges[edge] == G.edges[edge] for edge in piece.edges)
+
+
+def test_subgraph_of_a_multigraph_keeps_parallel_edges(table):
+    M = build_interaction_graph(table, multigraph=True)
+    assert same_graph(get_subgraph(M, list(M), 0), M)
+
+
+@pytest.mark.parametrize(("features", "words"), [("L1_F222", "L1_F2"), ((9, 1), "closest are L"), (["L1_F2", "nonsense"], "nonsense is not one of")])
+def test_unknown_features_are_answered_with_close_ones(table, features, words):
+    with pytest.raises(InputError, match=words): find_nodes(build_interaction_graph(table), features)
+
+
+def test_bad_directions_and_hops_are_refused(table):
+    G = build_interaction_graph(table)
+    with pytest.raises(InputError, match="sideways"): get_subgraph(G, "L1_F2", direction="sideways")
+    with pytest.raises(InputError, match="-1"): get_subgraph(G, "L1_F2", n_hops=-1)
+
+
+def test_summary_agrees_with_pandas(table):
+    G = build_interaction_graph(table)
+    summary = graph_summary(G, top=7)
+    frame = pd.DataFrame([{"source": G.nodes[source]["layer"], "target": G.nodes[target]["layer"], **edge} for source, target, edge in G.edges(data=True)])
+    assert summary.types == frame.interaction_type.value_counts().to_dict()
+    counts = frame.groupby(["source", "target", "interaction_type"]).size()
+    for pair in summary.layer_pairs: assert pair["inhibitory"] == counts.get((pair["source"], pair["target"], "inhibitory"), 0)
+    assert sum(pair[kind] for pair in summary.layer_pairs for kind in summary.types) == summary.n_edges
+    assert [edge["strength"] for edge in summary.strongest] == frame.strength.loc[frame.abs_strength.sort_values(ascending=False).index[:7]].tolist()
+    assert max(dict(G.degree).values()) == summary.hubs[0]["in_degree"] + summary.hubs[0]["out_degree"]
+    json.dumps(summary.to_dict())
+    assert f"{summary.n_edges:,} edges" in str(summary)
+
+
+def test_pytorch_geometric_gets_rows_in_node_order(table, monkeypatch):
+    package, data = types.ModuleType("torch_geometric"), types.ModuleType("torch_geometric.data")
+    data.Data = lambda **tensors: types.SimpleNamespace(**tensors)
+    monkeypatch.setitem(sys.modules, "torch_geometric", package)
+    monkeypatch.setitem(sys.modules, "torch_geometric.data", data)
+    G = build_interaction_graph(table)
+    tensors = to_pytorch_geometric(G)
+    assert tensors.x.shape == (len(G), 3) and tensors.edge_index.shape == (2, G.number_of_edges()) and tensors.edge_attr.shape == (G.number_of_edges(), 4)
+    for (source, target), (strength, size, kind, gating) in zip(tensors.edge_index.T.tolist(), tensors.edge_attr.tolist(), strict=True):
+        edge = G.edges[tensors.node_ids[source], tensors.node_ids[target]]
+        assert strength == pytest.approx(edge["strength"]) and size == pytest.approx(abs(edge["strength"])) and gating == pytest.approx(edge["gating_score"])
+        assert kind == (edge["strength"] < 0)
+    assert [f"L{int(row[0])}_F{i}" for row, i in zip(tensors.x.tolist(), tensors.feature_idx.tolist(), strict=True)] == tensors.node_ids
+
+
+def test_missing_torch_geometric_is_one_sentence(table, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_geometric", None)
+    monkeypatch.setitem(sys.modules, "torch_geometric.data", None)
+    with pytest.raises(InputError, match="pip install torch_geometric"): to_pytorch_geometric(build_interaction_graph(table))
+
+
+# ---- files
+
+def awkward_graph(seed: int, multigraph: bool) -> nx.DiGraph:
+    "A graph whose attributes take every type and every unpleasant value."
+    rng = random.Random(seed)
+    def value(depth: int = 0) -> object:
+        kind = rng.randrange(9 if depth < 2 else 7)
+        if kind == 0: return rng.choice(AWKWARD_TEXT) + rng.choice(AWKWARD_TEXT)
+        if kind == 1: return "".join(chr(rng.randrange(0x3000)) for _ in range(5))
+        if kind == 2: return rng.choice([0, -1, 2**70, rng.randrange(1000)])
+        if kind == 3: return rng.choice([0.0, -0.0, 1.0, 1e-320, 1 / 3, 1e300, math.inf, -math.inf, math.nan])
+        if kind < 7: return [True, False, None][kind - 4]
+        if kind == 7: return [value(depth + 1) for _ in range(3)]
+        return {text: value(depth + 1) for text in rng.sample(AWKWARD_TEXT, 3)}
+    G = nx.MultiDiGraph() if multigraph else nx.DiGraph()
+    G.graph.update({"config": value(), "node_for_adding": value(), "self": value()})
+    for feature in range(12): G.add_nodes_from([(f"L0_F{feature}", {"layer": 0, "feature_idx": feature, "label": rng.choice(AWKWARD_TEXT), "node_for_adding": value(), "any thing": value()})])
+    for number in range(20):
+        key = [rng.choice([number, f"key {number}"])] if multigraph else []
+        G.add_edges_from([(f"L0_F{rng.randrange(12)}", f"L0_F{rng.randrange(12)}", *key, {"strength": rng.random(), "interaction_type": "excitatory", "v": value(), "id": value()})])
+    return G
+
+
+@pytest.mark.parametrize("suffix", ["graphml", "json", "pkl"])
+@pytest.mark.parametrize("multigraph", [False, True])
+def test_round_trip_keeps_every_value_and_type(tmp_path, suffix, multigraph):
+    for seed in range(25):
+        G = awkward_graph(seed, multigraph)
+        again = load_graph(save_graph(G, tmp_path / f"graph.{suffix}"), allow_pickle=True)
+        assert same_graph(G, again), f"seed {seed}"
+
+
+def test_numpy_attributes_come_back_as_python(tmp_path):
+    G = nx.DiGraph(doses=np.array([0.5, 1.0]))
+    G.add_node("L0_F0", layer=np.int64(0), feature_idx=np.int32(0), importance=np.float32(0.5))
+    for suffix in ("graphml", "json", "pkl"):
+        again = load_graph(save_graph(G, tmp_path / f"graph.{suffix}"), allow_pickle=True)
+        assert same(again.nodes["L0_F0"], {"layer": 0, "feature_idx": 0, "importance": 0.5}) and again.graph["doses"] == [0.5, 1.0]
+
+
+def test_networkx_reads_our_files(table, tmp_path):
+    G = build_interaction_graph(table)
+    graphml = nx.read_graphml(save_graph(G, tmp_path / "graph.graphml"))
+    assert set(graphml.edges) == set(G.edges) and all(graphml.edges[edge]["strength"] == G.edges[edge]["strength"] for edge in G.edges)
+    linked = nx.node_link_graph(json.loads(save_graph(G, tmp_path / "graph.json").read_text()), edges="edges")
+    assert set(linked.edges) == set(G.edges) and all(same(linked.edges[edge], G.edges[edge]) for edge in G.edges)
+
+
+def test_we_read_files_of_networkx(table, tmp_path):
+    G = build_interaction_graph(table)
+    G.graph.clear()
+    for attributes in G.nodes.values(): attributes.update(importance=0.25, activation_freq=0.5, label="json: looks like ours")
+    nx.write_graphml(G, tmp_path / "graph.graphml")
+    assert same_graph(load_graph(tmp_path / "graph.graphml"), G)
+    for key in ("edges", "links"):
+        (tmp_path / "graph.json").write_text(json.dumps(nx.node_link_data(G, edges=key)))
+        assert same_graph(load_graph(tmp_path / "graph.json"), G)
+
+
+def test_graphml_defaults_of_other_tools_are_applied(tmp_path):
+    (tmp_path / "graph.graphml").write_text(
+        '<graphml xmlns="http://graphml.graphdrawing.org/xmlns"><key id="l" for="node" attr.name="layer" attr.type="int"><default>2</default></key>'
+        '<key id="f" for="node" attr.name="feature_idx" attr.type="int"/><graph edgedefault="directed"><node id="L2_F1"><data key="f">1</data></node></graph></graphml>')
+    assert load_graph(tmp_path / "graph.graphml").nodes["L2_F1"] == {"layer": 2, "feature_idx": 1}
+
+
+HOSTILE = {
+    "bomb.graphml": b'<!DOCTYPE g [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]><graphml><graph><node id="&b;"/></graph></graphml>',
+    "outside.graphml": b'<!DOCTYPE g [<!ENTITY a SYSTEM "file:///etc/hostname">]><graphml><graph><node id="&a;"/></graph></graphml>',
+    "wide.graphml": '<?xml version="1.0" encoding="utf-16"?><!DOCTYPE g [<!ENTITY a "ha">]><graphml><graph><node id="&a;"/></graph></graphml>'.encode("utf-16"),
+    "deep.graphml": b"<graphml>" + b"<graph>" * 50_000,
+    "type.graphml": b'<graphml><key id="d" for="node" attr.name="layer" attr.type="object"/><graph><node id="n"><data key="d">x</data></node></graph></graphml>',
+    "value.graphml": b'<graphml><key id="d" for="node" attr.name="layer" attr.type="int"/><graph><node id="n"><data key="d">two</data></node></graph></graphml>',
+    "key.graphml": b'<graphml><graph><node id="n"><data key="nowhere">x</data></node></graph></graphml>',
+    "edge.graphml": b'<graphml><graph><edge source="a" target="b"/></graph></graphml>',
+    "svg.graphml": b"<svg/>",
+    "bare.graphml": b"<graphml/>",
+    "empty.graphml": b"",
+    "deep.json": b"[" * 200_000,
+    "array.json": b"[1, 2]",
+    "nodes.json": b'{"nodes": [3], "edges": []}',
+    "ids.json": b'{"nodes": [{"layer": 1}], "edges": []}',
+    "edge.json": b'{"nodes": [], "edges": [{"source": "a", "target": "b"}]}',
+    "float.json": b'{"nodes": [{"id": "a", "layer": {"$float": "nonsense"}}], "edges": []}',
+    "future.json": b'{"format": "feature-interaction-graph", "version": 99, "nodes": [], "edges": []}',
+    "strength.json": b'{"nodes": [{"id": "a", "layer": 0, "feature_idx": 0}], "edges": [{"source": "a", "target": "a", "strength": NaN, "interaction_type": "excitatory"}]}',
+    "bytes.json": b"\xff\xfe\x00",
+    "empty.json": b"",
+    "digits.json": b'{"nodes": [{"id": "a", "layer": ' + b"9" * 6000 + b'}], "edges": []}',
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_files_are_refused_with_one_sentence(tmp_path, name):
+    (tmp_path / name).write_bytes(HOSTILE[name])
+    with pytest.raises(InputError) as refusal: load_graph(tmp_path / name)
+    assert "\n" not in str(refusal.value) and len(str(refusal.value)) < 600
+
+
+@pytest.mark.parametrize("suffix", ["graphml", "json"])
+def test_damaged_files_are_read_or_refused_but_never_crash(tmp_path, suffix):
+    content = save_graph(awkward_graph(0, True), tmp_path / f"whole.{suffix}").read_bytes()
+    rng, path, refused = random.Random(0), tmp_path / f"damaged.{suffix}", 0
+    for trial in range(300):
+        damaged = bytearray(content[:rng.randrange(len(content))] if trial % 2 else content)
+        for _ in range(rng.randrange(4)):
+            if damaged: damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+        path.write_bytes(damaged)
+        try: load_graph(path)
+        except InputError: refused += 1
+    assert refused > 150
+
+
+def test_truncated_pickle_and_missing_file_are_sentences(tmp_path):
+    path = save_graph(awkward_graph(0, False), tmp_path / "graph.pkl")
+    with pytest.raises(InputError, match="allow_pickle=True"): load_graph(path)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InputError, match="not a pickled graph"): load_graph(path, allow_pickle=True)
+    with pytest.raises(InputError, match="could not be read"): load_graph(tmp_path / "nowhere.json")
+    with pytest.raises(InputError, match="names no graph format"): load_graph(tmp_path / "graph.gexf")
+
+
+@pytest.mark.parametrize(("attribute", "words"), [({"seeds": {1, 2}}, "set"), ({"source": "x"}, "rename"), ({"f": {"$float": "nan"}}, "no graph file can hold"), ({3: 4}, "rename")])
+def test_what_cannot_be_written_leaves_the_old_file(tmp_path, attribute, words):
+    G = awkward_graph(0, False)
+    path = save_graph(G, tmp_path / "graph.json")
+    before = path.read_bytes()
+    G.edges[next(iter(G.edges))].update(attribute)
+    with pytest.raises(InputError, match=words): save_graph(G, path)
+    assert path.read_bytes() == before and [entry.name for entry in tmp_path.iterdir()] == ["graph.json"]
+
+
+def test_ids_that_xml_cannot_hold_are_refused_for_graphml(tmp_path):
+    G = nx.DiGraph()
+    G.add_node("L0_F0\x00", layer=0, feature_idx=0)
+    with pytest.raises(InputError, match="save the graph as .json"): save_graph(G, tmp_path / "graph.graphml")
+    assert "L0_F0\x00" in load_graph(save_graph(G, tmp_path / "graph.json"))
