@@ -10,7 +10,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
-
 class Page(HTMLParser):
     "The ids, links and embedded files of one page."
 

@@ -48,7 +48,6 @@ img{max-width:100%}table{border-collapse:collapse;font-size:.92em}td,th{border-b
 def prepare() -> Path:
     "Process every notebook into _proc as `nbdev_docs` does before it calls Quarto; nothing is cached."
     proc, nbs = ROOT / "_proc", get_config().nbs_path
-    refresh_quarto_yml()
     _build_modidx()
     nbdev_sidebar.__wrapped__()
     shutil.rmtree(proc, ignore_errors=True)
@@ -169,9 +168,9 @@ def quarto(proc: Path) -> None:
 
 
 def main(task: str) -> None:
+    refresh_quarto_yml()
     if task == "readme": (ROOT / "README.md").write_text(readme(ROOT), encoding="utf-8")
     elif task == "check-readme":
-        refresh_quarto_yml()
         with tempfile.TemporaryDirectory() as folder: expected = readme(Path(folder))
         if expected.split() != (ROOT / "README.md").read_text(encoding="utf-8").split():
             sys.exit("README.md is not what nbs/index.ipynb gives: run `python tools/docs.py readme`")

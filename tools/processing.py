@@ -6,7 +6,6 @@ from execnb.nbio import mk_cell
 from nbdev.process import Processor
 from nbdev.processors import FilterDefaults, _want_doc, add_show_docs
 
-
 class Placeholder(type):
     "A class that stands for one the docs must name but need not import; so do its attributes."
 
