@@ -21,7 +21,7 @@ setuptools.setup(
     keywords=cfg["keywords"],
     python_requires=">=" + cfg["min_python"],
     packages=setuptools.find_packages(include=[package, f"{package}.*"]),
-    package_data={package: ["py.typed", "demo/**"]},
+    package_data={package: ["py.typed", "demo/**", "assets/**"]},
     install_requires=shlex.split(cfg["requirements"]),
     extras_require={"dev": shlex.split(cfg["dev_requirements"])},
     long_description=Path("README.md").read_text(encoding="utf-8"),
