@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['SHORTEST_CHUNK', 'TokenLabels', 'Corpus', 'as_corpus', 'corpus_from_text', 'read_text', 'read_tokens']
 
-# %% ../../nbs/engine/01_corpus.ipynb #9e849df6
+# %% ../../nbs/engine/01_corpus.ipynb #8f0682e2
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Bool, Int
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from .errors import InputError
 
@@ -118,18 +119,24 @@ def _integers(values: "Tensor | np.ndarray | Sequence[int]") -> Int[Tensor, "...
         raise InputError(f"token ids came as {values.dtype}; whole numbers are needed.")
     return values.to("cpu", torch.int64)
 
-# %% ../../nbs/engine/01_corpus.ipynb #f4d62b8e
+# %% ../../nbs/engine/01_corpus.ipynb #1c10703f
 SHORTEST_CHUNK = 8      # text tokens; a shorter tail of a document is left out
 
-# %% ../../nbs/engine/01_corpus.ipynb #1c77e678
+
+def _chunks(ids: list[int], size: int) -> Iterable[list[int]]:
+    "`ids` in pieces of `size`, the last one as long as it is, if it is long enough."
+    return (ids[start:start + size] for start in range(0, len(ids), size) if len(ids) - start >= SHORTEST_CHUNK)
+
+# %% ../../nbs/engine/01_corpus.ipynb #f3982cab
 def corpus_from_text(
-    text: str | Sequence[str],  # one document, or several
+    text: str | Iterable[str],  # one document, or several; read no further than needed
     tokenizer: "PreTrainedTokenizerBase",
     context_length: int,  # tokens of a full sequence, BOS included
     *,
     bos: bool,  # put the tokenizer's BOS token in front of every chunk
     max_tokens: int | None = None,  # stop after the chunk with which this many positions are reached
     source: str = "text",
+    progress: bool = False,
 ) -> Corpus:
     """Documents, tokenized and cut into chunks of `context_length`.
 
@@ -139,15 +146,13 @@ def corpus_from_text(
     size = context_length - len(prefix)
     if size < SHORTEST_CHUNK: raise InputError(f"context_length is {context_length}; at least {SHORTEST_CHUNK + len(prefix)} is needed.")
     rows: list[list[int]] = []
-    reached = 0
-    for document in [text] if isinstance(text, str) else text:
-        ids = tokenizer(document, add_special_tokens=False, verbose=False).input_ids
-        for start in range(0, len(ids), size):
-            chunk = ids[start:start + size]
-            if len(chunk) < SHORTEST_CHUNK or (max_tokens is not None and reached >= max_tokens): break
-            rows.append(prefix + chunk)
-            reached += len(chunk)
-        if max_tokens is not None and reached >= max_tokens: break
+    with tqdm(total=max_tokens, desc="tokenizing", unit=" tokens", disable=not progress) as bar:
+        for document in [text] if isinstance(text, str) else text:
+            for chunk in _chunks(tokenizer(document, add_special_tokens=False, verbose=False).input_ids, size):
+                rows.append(prefix + chunk)
+                bar.update(len(chunk))
+                if max_tokens is not None and bar.n >= max_tokens: break
+            if max_tokens is not None and bar.n >= max_tokens: break
     if not rows: raise InputError(f"the text holds no document of {SHORTEST_CHUNK} tokens or more; give longer documents.")
     return replace(as_corpus(rows), starts_with_bos=bos, source=source)
 
