@@ -7,7 +7,7 @@ __all__ = ['EDGE_ATTRIBUTES', 'surviving_rows', 'node_attributes', 'edge_attribu
            'build_interaction_graph', 'find_nodes', 'get_subgraph', 'GraphSummary', 'graph_summary',
            'to_pytorch_geometric', 'load_graph', 'save_graph', 'check_interaction_graph']
 
-# %% ../nbs/07_graph.ipynb #0de91cd2
+# %% ../nbs/07_graph.ipynb #66e349cf
 import dataclasses
 import difflib
 import json
@@ -20,13 +20,14 @@ import numpy as np
 import pandas as pd
 
 from .engine.errors import InputError
-from .features import FeatureTable, feature_id
+from .feature_labels import feature_id
 from .graph_files import check_interaction_graph, load_graph, plain_value, save_graph
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
 
     from feature_interaction_graph.config import Config
+    from feature_interaction_graph.features import FeatureTable
     from feature_interaction_graph.interactions import InteractionTable
 
 # %% ../nbs/07_graph.ipynb #69623fd8
@@ -44,8 +45,8 @@ def surviving_rows(columns: dict[str, np.ndarray], significance_level: float, ed
     raise InputError(f"none of the {len(keep):,} tested interactions has q < {significance_level:g} and |strength| > {edge_strength_threshold:g} (the smallest q is {smallest}); "
                      "measure more samples or raise significance_level.")
 
-# %% ../nbs/07_graph.ipynb #f98b8f68
-def node_attributes(nodes: list[tuple[int, int]], tables: Iterable[FeatureTable]) -> list[dict[str, Any]]:
+# %% ../nbs/07_graph.ipynb #656bb59a
+def node_attributes(nodes: list[tuple[int, int]], tables: "Iterable[FeatureTable]") -> list[dict[str, Any]]:
     "Layer, feature_idx, label, importance and activation_freq of each (layer, feature); the first of `tables` that knows a feature counts."
     known = pd.DataFrame(index=pd.MultiIndex.from_tuples(nodes), columns=["label", "importance", "activation_freq"], dtype=object)
     for table in tables:
@@ -87,8 +88,8 @@ def graph_facts(interactions: "InteractionTable", cfg: "Config | None", **select
     facts["selection"] = selection
     return json.loads(json.dumps(facts, default=lambda value: plain_value(value, "an entry of the measurement's meta data")))
 
-# %% ../nbs/07_graph.ipynb #1b9fd7a7
-def build_interaction_graph(interactions: "InteractionTable", cfg: "Config | None" = None, features: FeatureTable | None = None, *,
+# %% ../nbs/07_graph.ipynb #2d7c2958
+def build_interaction_graph(interactions: "InteractionTable", cfg: "Config | None" = None, features: "FeatureTable | None" = None, *,
                             multigraph: bool = False) -> nx.DiGraph:
     """The typed graph of the interactions that are significant and strong enough.
 
