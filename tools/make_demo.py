@@ -42,7 +42,7 @@ def make_model(arguments: argparse.Namespace) -> None:
         model.train()
         with atomic_write(history_path) as temporary: temporary.write_text(json.dumps(history))
         print(f"step {step}: held out {history[-1][1]:.4f} nats, entropy {entropy:.4f}, {time.time() - started:.0f} s", flush=True)
-        if history[-1][1] < 1.3 * entropy: save_language_model(model, tokenizer, DEMO / "model")
+        if history[-1][1] < 1.15 * entropy: save_language_model(model, tokenizer, DEMO / "model")
 
     curve = train_language_model(model, lambda step: story_batch(arguments.seed + TRAIN_BOOK, step, arguments.batch_size), arguments.steps,
                                  evaluate=evaluate, evaluate_every=100, checkpoint=Path(arguments.work) / "model.safetensors")
@@ -63,8 +63,8 @@ if __name__ == "__main__":
     parser.add_argument("stage", choices=["model"])
     parser.add_argument("--work", required=True, help="folder for checkpoints")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=2600)
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

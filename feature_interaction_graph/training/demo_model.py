@@ -46,7 +46,7 @@ def demo_tokenizer(context_length: int = 128) -> "PreTrainedTokenizerFast":
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<pad>", pad_token="<pad>", unk_token="<unk>", add_bos_token=True,
                                    model_max_length=context_length, clean_up_tokenization_spaces=False)
 
-# %% ../../nbs/training/01_demo_model.ipynb #34ae1e64
+# %% ../../nbs/training/01_demo_model.ipynb #bfedd91c
 def new_model(
     d_model: int = 128,
     n_layers: int = 4,
@@ -58,7 +58,7 @@ def new_model(
     """A GPT-2 with random weights, no dropout, embedding tied to unembedding."""
     from transformers import GPT2Config, GPT2LMHeadModel
     config = GPT2Config(vocab_size=vocabulary_size, n_positions=context_length, n_ctx=context_length, n_embd=d_model, n_layer=n_layers, n_head=n_heads,
-                        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=1, pad_token_id=1)
+                        initializer_range=0.9 * d_model ** -0.5, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=1, pad_token_id=1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = GPT2LMHeadModel(config)
@@ -86,13 +86,13 @@ def held_out_loss(model: torch.nn.Module, corpus: Corpus, batch_size: int = 64) 
               for tokens, lengths in zip(corpus.tokens.split(batch_size), corpus.lengths.split(batch_size))]
     return torch.cat(losses).double().mean().item()
 
-# %% ../../nbs/training/01_demo_model.ipynb #0442a1ce
+# %% ../../nbs/training/01_demo_model.ipynb #094c2a9c
 def train_language_model(
     model: "GPT2LMHeadModel",                                     # trained in place
     batch_at: Callable[[int], tuple[Tensor, Tensor]],             # step -> tokens [batch, context], lengths [batch]
     steps: int,
     *,
-    learning_rate: float = 3e-3,                                  # the peak; warm-up over 3 % of the steps, then a cosine down to a twentieth
+    learning_rate: float = 2e-3,                                  # the peak; warm-up over 3 % of the steps, then a cosine down to a twentieth
     weight_decay: float = 0.05,
     evaluate: Callable[[int], None] | None = None,                # called with the number of steps done
     evaluate_every: int = 250,

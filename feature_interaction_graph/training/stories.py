@@ -4,14 +4,17 @@
 
 # %% auto #0
 __all__ = ['EXPECTABLE', 'CLAUSE_SLOTS', 'LIKEABLE', 'SINGULAR_ACTIONS', 'NOUNS', 'PLURALS', 'THING_PLURALS', 'QUESTIONS',
-           'WORD_IDS', 'Story', 'Character', 'Writer', 'label_expectation', 'word_labels', 'mark', 'begin_clause',
-           'end_sentence', 'write_object', 'write_magic', 'write_intro', 'write_reaction', 'write_event',
-           'write_opinion', 'write_negated', 'write_list', 'end_clause_state', 'write_quote', 'mood_of', 'write_action',
-           'write_being', 'write_gift', 'write_motion', 'write_pair', 'write_together', 'write_inaction',
-           'write_ending', 'write_crowd', 'crowd_verbs', 'write_crowd_verb', 'write_numbered', 'write_counting',
-           'ask_colour', 'ask_number', 'ask_place', 'ask_mood', 'ask_opinion', 'by_name', 'write_quote_first',
-           'openings', 'write_scene', 'write_more', 'write_pet', 'write_story', 'entropy_per_token', 'story_corpus',
-           'encode_stories', 'label_matrix']
+           'WORD_IDS', 'PAIRS', 'Story', 'Character', 'Writer', 'label_expectation', 'word_labels', 'mark',
+           'begin_clause', 'end_sentence', 'write_object', 'write_magic', 'write_intro', 'write_reaction',
+           'write_event', 'write_opinion', 'write_negated', 'write_list', 'end_clause_state', 'write_quote', 'mood_of',
+           'write_action', 'write_being', 'write_gift', 'write_motion', 'write_pair', 'write_together',
+           'write_inaction', 'write_ending', 'write_crowd', 'crowd_verbs', 'write_crowd_verb', 'write_numbered',
+           'write_counting', 'ask_colour', 'ask_number', 'ask_place', 'ask_mood', 'ask_opinion', 'by_name',
+           'write_quote_first', 'openings', 'write_scene', 'write_more', 'write_pet', 'write_story',
+           'entropy_per_token', 'story_corpus', 'encode_stories', 'label_matrix', 'Reached', 'Reader',
+           'next_word_distribution', 'MinimalPair', 'choose', 'introduction', 'pair_texts', 'pair_agreement',
+           'pair_pronoun', 'pair_induction', 'pair_sentiment', 'pair_negation', 'pair_binding', 'pair_quotation',
+           'pair_counting', 'minimal_pairs']
 
 # %% ../../nbs/training/00_stories.ipynb #facf6aa2
 import math
@@ -668,3 +671,133 @@ def label_matrix(stories: Sequence[Story], context_length: int) -> TokenLabels:
     rows, cols = np.array(pairs).T
     matrix = sparse.csr_matrix((np.ones(len(pairs), dtype=bool), (rows, cols)), shape=(len(stories) * context_length, len(names)))
     return TokenLabels(names, matrix)
+
+# %% ../../nbs/training/00_stories.ipynb #60cfc4f6
+class Reached(Exception):
+    """Raised by `Reader` at the end of its text; holds what the grammar allows next. Never leaves this module."""
+    def __init__(self, options: dict[str, float]):
+        self.options = options
+
+
+class Reader(Writer):
+    """A writer that does not choose: it follows a given text, and stops where the text ends."""
+
+    def __init__(self, text: Sequence[str]):
+        super().__init__(np.random.default_rng(0), n_words=len(text), labelled=False)
+        self.text = tuple(text)
+
+    def pick(self, options: Sequence[str] | dict[str, float]) -> str:
+        if not isinstance(options, dict): options = dict.fromkeys(options, 1.0)
+        total, position = sum(options.values()), len(self.words)
+        if position == len(self.text): raise Reached({word: weight / total for word, weight in options.items()})
+        word = self.text[position]
+        if word not in options:
+            raise InputError(f"word {position + 1} of the text is {word!r}, but a story can only go on with {', '.join(list(options)[:8])}; give the beginning of a story.")
+        return self.emit(word, math.log(options[word] / total), options)
+
+    def say(self, text: str) -> None:
+        for word in text.split(): self.pick((word,))
+
+# %% ../../nbs/training/00_stories.ipynb #fad65b06
+def next_word_distribution(text: str | Sequence[str]) -> dict[str, float]:
+    """Exact `p(next word | text)` where `text` is the beginning of a story (spaces between all words and marks).
+
+    Raises `InputError` where `text` is not the beginning of any story."""
+    reader = Reader(text.split() if isinstance(text, str) else text)
+    try:
+        write_intro(reader)
+        while not reader.finished: write_scene(reader)
+    except Reached as reached: return reached.options
+    raise InputError(f"the story ends after word {len(reader.words)}, so nothing follows; give a shorter beginning.")
+
+# %% ../../nbs/training/00_stories.ipynb #aeaba070
+@dataclass(frozen=True)
+class MinimalPair:
+    """Two prompts of equal length that differ in what one behaviour depends on, and the one-token answer of each."""
+    kind: str
+    clean: tuple[str, ...]
+    counterfactual: tuple[str, ...]
+    answer: str                  # right after `clean`, wrong after `counterfactual`
+    counter_answer: str          # the reverse
+
+
+def choose(rng: np.random.Generator, options: Iterable[str], n: int = 1) -> list[str]:
+    """`n` different elements."""
+    options = list(options)
+    return [options[i] for i in rng.permutation(len(options))[:n]]
+
+# %% ../../nbs/training/00_stories.ipynb #af85c99d
+def introduction(hero: str, friend: str, pet: tuple[str, str, str], trait: str) -> str:
+    """The first three sentences of a story with these people."""
+    person = Character(hero, "hero")
+    kind = "girl" if person.gender == "female" else "boy"
+    return f"{hero} is a {trait} {kind} . {person.subject} has a {pet[0]} named {pet[1]} {pet[2]} . {person.possessive} friend is {friend} . "
+
+
+def pair_texts(kind: str, rng: np.random.Generator) -> tuple[str, str, str, str]:
+    """Clean text, counterfactual text, answer, counter-answer of one pair of `kind`."""
+    (she, other_she), (he, other_he) = choose(rng, FEMALE_NAMES, 2), choose(rng, MALE_NAMES, 2)
+    pet, trait = (choose(rng, ANIMALS)[0], choose(rng, PET_FIRST)[0], choose(rng, PET_LAST)[0]), choose(rng, TRAITS)[0]
+    hero, friend = (she, he) if rng.random() < 0.5 else (he, she)
+    return PAIRS[kind](rng, introduction(hero, friend, pet, trait), hero, friend, pet, (other_she if friend == he else other_he))
+
+# %% ../../nbs/training/00_stories.ipynb #6d226dbb
+def pair_agreement(rng, intro, hero, friend, pet, other) -> tuple[str, str, str, str]:
+    singular, preposition, thing = choose(rng, ANIMALS)[0], choose(rng, PREPOSITIONS)[0], choose(rng, [*THINGS, *THINGS.values()])[0]
+    return (f"{intro}the {singular} {preposition} the {thing}", f"{intro}the {ANIMALS[singular]} {preposition} the {thing}", "is", "are")
+
+
+def pair_pronoun(rng, intro, hero, friend, pet, other) -> tuple[str, str, str, str]:
+    lost, pronouns = f"{friend} loses the game .", {name: Character(name, "friend").subject for name in (friend, other)}
+    return (intro + lost, (intro + lost).replace(friend, other), pronouns[friend], pronouns[other])
+
+
+def pair_induction(rng, intro, hero, friend, pet, other) -> tuple[str, str, str, str]:
+    last = choose(rng, [last for last in PET_LAST if last != pet[2]])[0]
+    return (intro + pet[1], intro.replace(pet[2], last) + pet[1], pet[2], last)
+
+
+def pair_sentiment(rng, intro, hero, friend, pet, other) -> tuple[str, str, str, str]:
+    subject, at = Character(friend, "friend").subject, int(rng.integers(4))
+    return (f"{intro}{friend} wins the game . {subject} is", f"{intro}{friend} loses the game . {subject} is", MOOD_WORDS["happy"][at], MOOD_WORDS["sad"][at])
+
+
+def pair_negation(rng, intro, hero, friend, pet, other) -> tuple[str, str, str, str]:
+    rest, subject, at = ACTIONS[choose(rng, ACTIONS)[0]], Character(friend, "friend").subject, int(rng.integers(4))
+    return (f"{intro}{hero} {rest} . {friend} does not win the game . {subject} is", f"{intro}{hero} {rest} outside . then {friend} wins the game . {subject} is",
+            MOOD_WORDS["sad"][at], MOOD_WORDS["happy"][at])
+
+# %% ../../nbs/training/00_stories.ipynb #4c494cf4
+def pair_binding(rng, intro, hero, friend, pet, other) -> tuple[str, str, str, str]:
+    (asked, second), (colour, second_colour) = choose(rng, OBJECTS, 2), choose(rng, COLOURS, 2)
+    text = "{}{} sees a {} {} . {} finds a {} {} . what colour is the {} ? it is"
+    return (text.format(intro, hero, colour, asked, friend, second_colour, second, asked), text.format(intro, hero, second_colour, asked, friend, colour, second, asked),
+            colour, second_colour)
+
+
+def pair_quotation(rng, intro, hero, friend, pet, other) -> tuple[str, str, str, str]:
+    pronouns, at = [Character(name, "hero").subject for name in (hero, friend)], int(rng.integers(4))
+    told = f"{intro}{hero} loses the game . {pronouns[0]} is sad . {friend} wins the game . {pronouns[1]} is happy . "
+    return (f"{told}{hero} says “ I am", f"{told}{friend} says “ I am", MOOD_WORDS["sad"][at], MOOD_WORDS["happy"][at])
+
+
+def pair_counting(rng, intro, hero, friend, pet, other) -> tuple[str, str, str, str]:
+    plural, (number, second) = ANIMALS[choose(rng, ANIMALS)[0]], choose(rng, NUMBERS[1:], 2)
+    text = "{}there are {} {} . how many {} are there ? there are"
+    return (text.format(intro, number, plural, plural), text.format(intro, second, plural, plural), number, second)
+
+
+PAIRS: dict[str, Callable[..., tuple[str, str, str, str]]] = {
+    "agreement": pair_agreement, "pronoun": pair_pronoun, "induction": pair_induction, "sentiment": pair_sentiment, "negation": pair_negation,
+    "binding": pair_binding, "quotation": pair_quotation, "counting": pair_counting}
+
+# %% ../../nbs/training/00_stories.ipynb #c14a7aca
+def minimal_pairs(kind: str, n: int, seed: int = 0) -> list[MinimalPair]:
+    """`n` pairs testing one behaviour: agreement, pronoun, induction, sentiment, negation, binding, quotation or counting."""
+    if kind not in PAIRS: raise InputError(f"minimal pairs of kind {kind!r} are not known; choose one of {', '.join(PAIRS)}.")
+    if n < 1: raise InputError(f"n is {n}; ask for at least one pair.")
+    pairs = []
+    for index in range(n):
+        clean, counterfactual, answer, counter_answer = pair_texts(kind, np.random.default_rng([seed, index]))
+        pairs.append(MinimalPair(kind, tuple(clean.split()), tuple(counterfactual.split()), answer, counter_answer))
+    return pairs
