@@ -127,7 +127,7 @@ def _chunks(ids: list[int], size: int) -> Iterable[list[int]]:
     "`ids` in pieces of `size`, the last one as long as it is, if it is long enough."
     return (ids[start:start + size] for start in range(0, len(ids), size) if len(ids) - start >= SHORTEST_CHUNK)
 
-# %% ../../nbs/engine/01_corpus.ipynb #f3982cab
+# %% ../../nbs/engine/01_corpus.ipynb #95b5df3a
 def corpus_from_text(
     text: str | Iterable[str],  # one document, or several; read no further than needed
     tokenizer: "PreTrainedTokenizerBase",
@@ -146,13 +146,15 @@ def corpus_from_text(
     size = context_length - len(prefix)
     if size < SHORTEST_CHUNK: raise InputError(f"context_length is {context_length}; at least {SHORTEST_CHUNK + len(prefix)} is needed.")
     rows: list[list[int]] = []
+    reached = 0
     with tqdm(total=max_tokens, desc="tokenizing", unit=" tokens", disable=not progress) as bar:
         for document in [text] if isinstance(text, str) else text:
             for chunk in _chunks(tokenizer(document, add_special_tokens=False, verbose=False).input_ids, size):
                 rows.append(prefix + chunk)
+                reached += len(chunk)
                 bar.update(len(chunk))
-                if max_tokens is not None and bar.n >= max_tokens: break
-            if max_tokens is not None and bar.n >= max_tokens: break
+                if max_tokens is not None and reached >= max_tokens: break
+            if max_tokens is not None and reached >= max_tokens: break
     if not rows: raise InputError(f"the text holds no document of {SHORTEST_CHUNK} tokens or more; give longer documents.")
     return replace(as_corpus(rows), starts_with_bos=bos, source=source)
 

@@ -48,7 +48,7 @@ def check_finite(module: nn.Module, what: str) -> None:
 
 def _is_mask(name: str) -> bool: return name.split(".")[-1] in ("masked_bias", "mask", "causal_mask")     # buffers that hold -inf on purpose
 
-# %% ../../nbs/hosts/00_models.ipynb #ab70fe88
+# %% ../../nbs/hosts/00_models.ipynb #d0c44f5f
 def read_model(
     source: str | Path,  # a folder, or a hub name (short TransformerLens names are resolved)
     *,
@@ -67,6 +67,7 @@ def read_model(
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, ImportError) as error:
         raise InputError(f"the model {source} could not be read ({_first_line(error)}); a causal language model in Hugging Face's format with safetensors weights and a tokenizer is needed.") from error
+    if len(tokenizer) <= len(tokenizer.all_special_ids): raise InputError(f"{source} has no tokenizer, and transformers made an empty one up; add the tokenizer's files, or use wrap_model with a model and tokenizer of your own.")
     missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info.get("mismatched_keys", ()))
     if missing: raise InputError(f"the weights of {source} lack {', '.join(missing[:3])}{f' and {len(missing) - 3} others' if len(missing) > 3 else ''}; load a whole copy of the model.")
     check_finite(model, f"the model {source}")
@@ -165,7 +166,7 @@ def stream_is_centred(model: nn.Module) -> bool:
     if not uses_layer_norm(hf_model): return False
     return all(bool(weight.mean(dimension).abs().max() <= 1e-4 * weight.abs().max()) for weight, dimension in _writers(hf_model))
 
-# %% ../../nbs/hosts/00_models.ipynb #eca085cf
+# %% ../../nbs/hosts/00_models.ipynb #8903d706
 def wrap_model(
     hf_model: "PreTrainedModel",  # any causal LM of transformers, in memory
     tokenizer: "PreTrainedTokenizerBase | None" = None,
@@ -189,6 +190,7 @@ def wrap_model(
         bridge = TransformerBridge.boot_transformers(name or hf_model.config._name_or_path or type(hf_model).__name__, hf_model=copy.deepcopy(hf_model, shared),
                                                      tokenizer=_bridge_tokenizer(tokenizer), device=hf_model.device, dtype=hf_model.dtype)
     except ValueError as error: raise InputError(f"TransformerLens cannot bridge a {type(hf_model).__name__} ({_first_line(error)}); use an architecture it knows.") from error
+    bridge.requires_grad_(False)                 # its split copies of joint matrices come with gradients switched on
     if tokenizer is None: bridge.tokenizer = None
     attach_twin(bridge, hf_model)
     return bridge
