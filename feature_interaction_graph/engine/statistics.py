@@ -16,11 +16,12 @@ from torch import Tensor
 
 from .errors import InputError
 
-# %% ../../nbs/engine/07_statistics.ipynb #ee4a2c51
+# %% ../../nbs/engine/07_statistics.ipynb #5d1b6d3a
 @dataclass
 class Moments:
     """Streaming sums of an effect per (source, offset, target).
 
+    Sums are taken in float64 throughout: the spread of a nearly constant effect is a small difference of large sums.
     `n`: `[n_sources, n_offsets]`, samples seen; `total`, `squares`: `[n_sources, n_offsets, n_targets]`, float64; `nonzero`, `positive`: counts, int32.
     """
     n: Int[Tensor, "n_sources n_offsets"]
@@ -37,10 +38,7 @@ class Moments:
                    *(torch.zeros(shape, dtype=torch.int32, device=device) for _ in range(2)))
 
     def add(self, source: Int[Tensor, "n_samples"], effect: Float[Tensor, "n_samples n_offsets n_targets"]) -> None:
-        """Takes in one block of effects; NaN at an offset means the sequence had ended, and is not a sample.
-
-        Samples of one source are summed in float32 within the block and in float64 across blocks.
-        """
+        "Takes in one block of effects; NaN at an offset means the sequence had ended, and is not a sample."
         present = ~effect[..., 0].isnan()
         effect = effect.masked_fill(~present[..., None], 0.0)
         order = torch.argsort(source, stable=True)
@@ -48,8 +46,9 @@ class Moments:
         effect, present = effect[order], present[order]
         def sums(values: Tensor) -> Tensor: return torch.segment_reduce(values.flatten(1), "sum", lengths=counts, axis=0).unflatten(1, values.shape[1:])
         self.n[which] += sums(present.float()).long()
-        self.total[which] += sums(effect).double()
-        self.squares[which] += sums(effect * effect).double()
+        exact = effect.double()
+        self.total[which] += sums(exact)
+        self.squares[which] += sums(exact * exact)
         self.nonzero[which] += sums((effect != 0).float()).int()
         self.positive[which] += sums((effect > 0).float()).int()
 
