@@ -7,7 +7,7 @@ __all__ = ['EDGE_ATTRIBUTES', 'surviving_rows', 'node_attributes', 'edge_attribu
            'build_interaction_graph', 'find_nodes', 'get_subgraph', 'GraphSummary', 'graph_summary',
            'to_pytorch_geometric', 'load_graph', 'save_graph', 'check_interaction_graph']
 
-# %% ../nbs/07_graph.ipynb #66e349cf
+# %% ../nbs/07_graph.ipynb #6d1119b1
 import dataclasses
 import difflib
 import json
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from feature_interaction_graph.config import Config
     from feature_interaction_graph.features import FeatureTable
-    from feature_interaction_graph.interactions import InteractionTable
+    from feature_interaction_graph.interaction_table import InteractionTable
 
 # %% ../nbs/07_graph.ipynb #69623fd8
 _all_ = ["load_graph", "save_graph", "check_interaction_graph"]
@@ -57,14 +57,14 @@ def node_attributes(nodes: list[tuple[int, int]], tables: "Iterable[FeatureTable
     return [{"layer": int(layer), "feature_idx": int(feature), "label": label if isinstance(label, str) else "", "importance": importance, "activation_freq": frequency}
             for (layer, feature), label, importance, frequency in zip(nodes, known["label"], *(numbers[name].tolist() for name in numbers), strict=True)]
 
-# %% ../nbs/07_graph.ipynb #b0c102fe
+# %% ../nbs/07_graph.ipynb #872a6710
 EDGE_ATTRIBUTES = {"interaction_type": "interaction_type", "strength": "strength", "strength_std": "strength_std", "pre_strength": "pre_strength", "p_value": "p_value",
                    "q_value": "q_value", "ci_lower": "ci_low", "ci_upper": "ci_high", "std_strength": "std", "variance": "variance", "share_nonzero": "share_nonzero",
-                   "share_same_sign": "share_same_sign", "pre_p_value": "pre_p_value", "n_samples": "n_samples", "method": "method", "offset": "offset"}
+                   "share_same_sign": "share_same_sign", "pre_p_value": "pre_p_value", "placebo_p_value": "placebo_p_value", "n_samples": "n_samples", "method": "method", "offset": "offset"}
 
-# %% ../nbs/07_graph.ipynb #68064435
+# %% ../nbs/07_graph.ipynb #c76450ba
 def edge_attributes(columns: dict[str, np.ndarray], rows: np.ndarray) -> list[dict[str, Any]]:
-    "The attributes of the edges at `rows`, as plain Python values."
+    "The attributes of the edges at `rows`, as plain Python values; `placebo_p_value` only where it was measured."
     values = {name: columns[column][rows].tolist() for name, column in EDGE_ATTRIBUTES.items() if column in columns}
     strength = columns["strength"][rows]
     values["abs_strength"] = np.abs(strength).tolist()

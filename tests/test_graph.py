@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from feature_interaction_graph.config import Config
 from feature_interaction_graph.engine.errors import InputError
+from feature_interaction_graph.features import FEATURE_COLUMNS, FeatureTable
 from feature_interaction_graph.graph import (
     build_interaction_graph,
     find_nodes,
@@ -20,11 +22,12 @@ from feature_interaction_graph.graph import (
     save_graph,
     to_pytorch_geometric,
 )
+from feature_interaction_graph.interaction_table import COLUMNS, InteractionTable
 
 AWKWARD_TEXT = ["", " padded ", "line\nbreak\ttab", "\r\n", "\x00\x07\x1b", "\ud800 alone", "\ufffe\uffff", "json:{", "json:", "</data><node id='x'/>", "]]>", "&amp;&#0;", "日本 é 😀", "'\"\\", "<script>alert(1)</script>"]
 
 
-def random_table(n_rows: int, seed: int = 0) -> types.SimpleNamespace:
+def random_table(n_rows: int, seed: int = 0) -> InteractionTable:
     "Random measurements over 4 layers, 3 offsets and 2 methods; (source, target, offset, method) is unique."
     rng = np.random.default_rng(seed)
     frame = pd.DataFrame({"src_layer": rng.integers(0, 3, n_rows), "src_feature": rng.integers(0, 12, n_rows), "tgt_feature": rng.integers(0, 12, n_rows),
@@ -33,21 +36,23 @@ def random_table(n_rows: int, seed: int = 0) -> types.SimpleNamespace:
     frame = frame.drop_duplicates().reset_index(drop=True)
     n_rows = len(frame)
     frame["strength"] = rng.normal(size=n_rows)
-    for name in ("strength_std", "pre_strength", "std", "variance", "ci_low", "ci_high", "p_value", "share_nonzero", "share_same_sign", "pre_std", "pre_p_value"):
+    for name in ("strength_std", "pre_strength", "std", "variance", "ci_low", "ci_high", "p_value", "share_nonzero", "share_same_sign", "pre_std", "pre_p_value", "dose_low", "dose_high"):
         frame[name] = rng.random(n_rows)
     frame["q_value"] = rng.random(n_rows) ** 4
     frame["n_samples"] = rng.integers(8, 100, n_rows).astype(np.int32)
     frame["interaction_type"] = np.where(rng.random(n_rows) < 0.1, "none", np.where(frame["strength"] > 0, "excitatory", "inhibitory"))
-    return types.SimpleNamespace(columns={name: frame[name].to_numpy() for name in frame}, features=None,
-                                 meta={"config": {"significance_level": 0.05, "edge_strength_threshold": 0.2}, "counts": {"attempted": n_rows}, "versions": {}})
+    meta = {"config": {"significance_level": 0.05, "edge_strength_threshold": 0.2}, "counts": {"attempted": n_rows}, "versions": {}}
+    return InteractionTable({name: frame[name].to_numpy() for name in COLUMNS}, meta)
 
 
-def feature_table(frame: pd.DataFrame) -> types.SimpleNamespace:
-    return types.SimpleNamespace(to_pandas=lambda: frame)
+def feature_table(**known: list) -> FeatureTable:
+    "A table with the given columns; the others are NaN, labels empty."
+    n_rows = len(known["layer"])
+    return FeatureTable({name: np.array(known.get(name, [""] * n_rows if name == "label" else [np.nan] * n_rows)) for name in FEATURE_COLUMNS})
 
 
 @pytest.fixture(scope="module")
-def table() -> types.SimpleNamespace: return random_table(900)
+def table() -> InteractionTable: return random_table(900)
 
 
 def same(left: object, right: object) -> bool:
@@ -94,7 +99,6 @@ def test_every_surviving_offset_is_accounted_for(table):
 
 
 def test_a_config_overrides_the_measured_one(table):
-    from feature_interaction_graph.config import Config
     strict = build_interaction_graph(table, Config(significance_level=0.001, edge_strength_threshold=0.5))
     assert all(edge["q_value"] < 0.001 and edge["abs_strength"] > 0.5 for *_, edge in strict.edges(data=True))
     assert 0 < strict.number_of_edges() < build_interaction_graph(table).number_of_edges()
@@ -104,10 +108,9 @@ def test_a_config_overrides_the_measured_one(table):
 def test_no_surviving_edge_is_one_sentence_with_the_numbers(table):
     columns = {**table.columns, "q_value": np.full_like(table.columns["q_value"], 0.031)}
     with pytest.raises(InputError, match=rf"none of the {len(columns['strength'])} tested .* q < 0.01 .*smallest q is 0.031"):
-        build_interaction_graph(types.SimpleNamespace(columns=columns, features=None, meta={}))
-    empty = {name: values[:0] for name, values in table.columns.items()}
+        build_interaction_graph(InteractionTable(columns))
     with pytest.raises(InputError, match="holds no interactions"):
-        build_interaction_graph(types.SimpleNamespace(columns=empty, features=None, meta={}))
+        build_interaction_graph(table.where(np.array([], dtype=int)))
 
 
 def test_undefined_measurements_never_become_edges():
@@ -115,15 +118,16 @@ def test_undefined_measurements_never_become_edges():
     for name, value in (("q_value", np.nan), ("strength", np.inf), ("strength", np.nan)):
         columns = {key: values.copy() for key, values in table.columns.items()}
         columns[name][::2] = value
-        G = build_interaction_graph(types.SimpleNamespace(columns=columns, features=None, meta=table.meta), multigraph=True)
+        G = build_interaction_graph(InteractionTable(columns, table.meta), multigraph=True)
         assert all(math.isfinite(edge["strength"]) and edge["q_value"] < 0.05 for *_, edge in G.edges(data=True))
 
 
 def test_passed_features_go_before_measured_ones_and_blanks_are_filled():
     table = random_table(200, seed=1)
-    measured = pd.DataFrame([(layer, feature, f"measured {layer}.{feature}", 0.5, 0.1) for layer in range(5) for feature in range(11)], columns=["layer", "feature", "label", "importance", "activation_freq"])
-    table.features = feature_table(measured)
-    passed = feature_table(pd.DataFrame({"layer": [1], "feature": [2], "label": ["passed"]}))
+    ids = [(layer, feature) for layer in range(5) for feature in range(11)]
+    table.features = feature_table(layer=[layer for layer, _ in ids], feature=[feature for _, feature in ids], label=[f"measured {layer}.{feature}" for layer, feature in ids],
+                                   importance=[0.5] * len(ids), activation_freq=[0.1] * len(ids))
+    passed = feature_table(layer=[1], feature=[2], label=["passed"])
     G = build_interaction_graph(table, features=passed)
     assert G.nodes["L1_F2"] == {"layer": 1, "feature_idx": 2, "label": "passed", "importance": 0.5, "activation_freq": 0.1}
     assert G.nodes["L1_F3"]["label"] == "measured 1.3"
@@ -131,10 +135,14 @@ def test_passed_features_go_before_measured_ones_and_blanks_are_filled():
     assert unknown["label"] == "" and math.isnan(unknown["importance"]) and math.isnan(unknown["activation_freq"])
 
 
-def test_the_real_table_class_builds_the_same_graph(table):
-    interactions = pytest.importorskip("feature_interaction_graph.interactions", exc_type=ImportError)
-    real = interactions.InteractionTable(columns=table.columns, features=None, meta=table.meta)
-    assert same_graph(build_interaction_graph(real), build_interaction_graph(table))
+def test_a_placebo_test_travels_with_its_edge(table):
+    columns = {**table.columns, "placebo_p_value": np.linspace(0, 1, len(table))}
+    row_of = {(s, i, t, j, offset): row for row, (s, i, t, j, offset, method) in enumerate(zip(*(table.columns[name].tolist() for name in ("src_layer", "src_feature", "tgt_layer", "tgt_feature", "offset", "method")), strict=True)) if method == "clamping"}
+    edges = [(source, target, edge) for source, target, edge in build_interaction_graph(InteractionTable(columns, table.meta)).edges(data=True) if edge["method"] == "clamping"]
+    for source, target, edge in edges:
+        key = (*map(int, source[1:].split("_F")), *map(int, target[1:].split("_F")), edge["offset"])
+        assert edge["placebo_p_value"] == columns["placebo_p_value"][row_of[key]]
+    assert edges and "placebo_p_value" not in next(iter(build_interaction_graph(table).edges.values()))
 
 
 # ---- pieces and summaries
