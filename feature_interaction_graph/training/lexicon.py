@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FEMALE_NAMES', 'MALE_NAMES', 'PET_FIRST', 'PET_LAST', 'MAGIC', 'COLOURS', 'OBJECTS', 'ANIMALS', 'PEOPLE', 'PLACES',
            'THINGS', 'NUMBERS', 'TRAITS', 'STATES', 'MOOD_WORDS', 'MOOD_VERBS', 'EVENTS', 'ACTIONS', 'MOTIONS', 'TAKES',
-           'ADVERBS', 'PREPOSITIONS', 'SENTENCE_ENDS', 'WORD_LABELS', 'VOCABULARY', 'label_words']
+           'ADVERBS', 'PREPOSITIONS', 'SENTENCE_ENDS', 'WORD_LABELS', 'VOCABULARY', 'mood_of', 'label_words']
 
 # %% ../../nbs/training/00_lexicon.ipynb #08aaf7bf
 from collections import defaultdict
@@ -44,37 +44,48 @@ ADVERBS = "quickly slowly quietly loudly again today outside alone".split()
 PREPOSITIONS = "near behind beside under".split()
 SENTENCE_ENDS = (".", "?", "!")
 
-# %% ../../nbs/training/00_lexicon.ipynb #ed1c2734
+# %% ../../nbs/training/00_lexicon.ipynb #d4dcdaad
+def mood_of(word: str) -> str:
+    """The mood a mood word names."""
+    return "happy" if word in MOOD_WORDS["happy"] else "sad"
+
+# %% ../../nbs/training/00_lexicon.ipynb #6e1c788e
+_NOUN_KINDS = {"object": OBJECTS, "animal": ANIMALS, "person": PEOPLE, "thing": THINGS}
+_VERB_KINDS = {"action": ACTIONS, "motion": MOTIONS, "take": TAKES, "mood_verb:happy": MOOD_VERBS["happy"], "mood_verb:sad": MOOD_VERBS["sad"],
+               "event": {base: entry[0] for base, entry in EVENTS.items()}, "opinion": {"like": "likes"}, "speech": {"say": "says"},
+               "count": {"count": "counts"},
+               "have": {"have": "has"}, "do": {"do": "does"}, "be": {"are": "is", "am": "is"}}
+_OTHER_WORDS = [
+    (FEMALE_NAMES, "name name:female"), (MALE_NAMES, "name name:male"), (PET_FIRST, "name pet_name:first"), (PET_LAST, "name pet_name:last"),
+    (MAGIC, "magic_word"),
+    (PLACES, "noun noun:singular place"), ([entry[1] for entry in EVENTS.values()], "noun noun:singular prize"),
+    (["girl", "boy", "friend", "end", "colour"], "noun noun:singular"), (["words", "things"], "noun noun:plural"), (["gives", "washes"], "verb verb:singular"),
+    (TRAITS, "adjective trait"), (STATES, "adjective size_or_state"), (ADVERBS, "adverb"), (PREPOSITIONS + ["in", "to", "with", "at"], "preposition"),
+    (["a", "the"], "article"), (["and", "but"], "conjunction"), (["not", "no"], "negation"),
+    (["she", "her", "herself"], "pronoun pronoun:she"), (["he", "his", "himself"], "pronoun pronoun:he"), (["it"], "pronoun pronoun:it"),
+    (["they"], "pronoun pronoun:they"), (["I"], "pronoun pronoun:I"), (["you"], "pronoun pronoun:you"), (["we"], "pronoun pronoun:we"),
+    (["herself", "himself"], "reflexive"), (["she", "he", "they", "I", "we", "it"], "subject_pronoun"),
+    (["who", "what", "where", "does", "how"], "question_word"), (["yes", "no"], "answer_word"),
+    (SENTENCE_ENDS, "punctuation sentence_end"), ([",", ":"], "punctuation"), (["“"], "quote_open"), (["”"], "quote_close"),
+    (["named", "magic", "many", "there", "then", "hello", "look", "both", "of", "proud", "that", "makes"], "function_word")]
+
+# %% ../../nbs/training/00_lexicon.ipynb #f957c8b9
 def label_words() -> dict[str, frozenset[str]]:
     """Word -> what it is: part of speech, number, gender, sentiment, and the word itself for closed classes."""
+    entries = [(words, labels.split()) for words, labels in _OTHER_WORDS]
+    for kind, nouns in _NOUN_KINDS.items():
+        entries += [(list(nouns), ["noun", "noun:singular", kind]), (list(nouns.values()), ["noun", "noun:plural", kind])]
+    for kind, verbs in _VERB_KINDS.items():
+        entries += [(list(verbs), ["verb", "verb:plural", f"verb:{kind}"]), (list(verbs.values()), ["verb", "verb:singular", f"verb:{kind}"])]
+    for base, (singular, _, mood) in EVENTS.items(): entries.append(([base, singular], [f"event_word:{mood}"]))
+    for mood, words in MOOD_WORDS.items(): entries.append((words, ["adjective", "mood_word", f"mood_word:{mood}"]))
+    for colour in COLOURS: entries.append(([colour], ["adjective", "colour", f"colour:{colour}"]))
+    for number in NUMBERS: entries.append(([number], ["number", f"number:{number}"]))
     found: dict[str, set[str]] = defaultdict(set)
-    def add(words, *labels: str) -> None:
+    for words, labels in entries:
         for word in words: found[word].update(labels)
-    add(FEMALE_NAMES, "name", "name:female"); add(MALE_NAMES, "name", "name:male")
-    add(PET_FIRST, "name", "pet_name:first"); add(PET_LAST, "name", "pet_name:last"); add(MAGIC, "magic_word")
-    for kind, nouns in {"object": OBJECTS, "animal": ANIMALS, "person": PEOPLE, "thing": THINGS}.items():
-        add(nouns, "noun", "noun:singular", kind); add(nouns.values(), "noun", "noun:plural", kind)
-    add(PLACES, "noun", "noun:singular", "place"); add({entry[1] for entry in EVENTS.values()}, "noun", "noun:singular", "prize")
-    add(["girl", "boy", "friend", "end", "colour"], "noun", "noun:singular"); add(["words", "things"], "noun", "noun:plural")
-    for kind, verbs in {"action": ACTIONS, "motion": MOTIONS, "take": TAKES, **{f"mood_verb:{mood}": table for mood, table in MOOD_VERBS.items()},
-                        "event": {base: entry[0] for base, entry in EVENTS.items()}, "opinion": {"like": "likes"}, "speech": {"say": "says"},
-                        "count": {"count": "counts"},
-                        "have": {"have": "has"}, "do": {"do": "does"}, "be": {"are": "is", "am": "is"}}.items():
-        add(verbs, "verb", "verb:plural", f"verb:{kind}"); add(verbs.values(), "verb", "verb:singular", f"verb:{kind}")
-    add(["gives", "washes"], "verb", "verb:singular")
-    for base, (singular, _, mood) in EVENTS.items(): add([base, singular], f"event_word:{mood}")
-    for mood, words in MOOD_WORDS.items(): add(words, "adjective", "mood_word", f"mood_word:{mood}")
-    for colour in COLOURS: add([colour], "adjective", "colour", f"colour:{colour}")
-    for number in NUMBERS: add([number], "number", f"number:{number}")
-    add(TRAITS, "adjective", "trait"); add(STATES, "adjective", "size_or_state"); add(ADVERBS, "adverb"); add(PREPOSITIONS, "preposition")
-    add(["in", "to", "with", "at"], "preposition"); add(["a", "the"], "article"); add(["and", "but"], "conjunction"); add(["not", "no"], "negation")
-    add(["she", "her", "herself"], "pronoun", "pronoun:she"); add(["he", "his", "himself"], "pronoun", "pronoun:he"); add(["it"], "pronoun", "pronoun:it")
-    add(["they"], "pronoun", "pronoun:they"); add(["I"], "pronoun", "pronoun:I"); add(["you"], "pronoun", "pronoun:you"); add(["we"], "pronoun", "pronoun:we")
-    add(["herself", "himself"], "reflexive"); add(["she", "he", "they", "I", "we", "it"], "subject_pronoun")
-    add(["who", "what", "where", "does", "how"], "question_word"); add(["yes", "no"], "answer_word")
-    add(SENTENCE_ENDS, "punctuation", "sentence_end"); add([",", ":"], "punctuation"); add(["“"], "quote_open"); add(["”"], "quote_close")
-    add(["named", "magic", "many", "there", "then", "hello", "look", "both", "of", "proud", "that", "makes"], "function_word")
     return {word: frozenset(labels) for word, labels in found.items()}
 
+# %% ../../nbs/training/00_lexicon.ipynb #3d28622a
 WORD_LABELS = label_words()
 VOCABULARY = ["<bos>", "<pad>", "<unk>", *sorted(WORD_LABELS)]
