@@ -8,7 +8,7 @@ __all__ = ['EXCITATORY', 'INHIBITORY', 'NEUTRAL', 'INK', 'render_interactive_gra
            'plot_layer_distance_decay', 'plot_interaction_types', 'column_positions', 'printable', 'draw_edge',
            'plot_neighborhood']
 
-# %% ../nbs/10_visualization.ipynb #568306be
+# %% ../nbs/10_visualization.ipynb #458b34e3
 import base64
 import html
 import io
@@ -22,7 +22,7 @@ import numpy as np
 
 from .engine.errors import InputError, atomic_write
 from .graph import check_interaction_graph, find_nodes, get_subgraph
-from .html_graph import GraphPage, layer_order, page_data, page_html
+from .html_graph import GraphPage, layer_order, page_data, page_html, select_for_display
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,7 +99,7 @@ def save_figure(figure: "Figure", path: str | Path) -> Path:
     with atomic_write(path) as part: part.write_bytes(content)
     return path
 
-# %% ../nbs/10_visualization.ipynb #b8cb5587
+# %% ../nbs/10_visualization.ipynb #e12d4891
 def plot_degree_distribution(G: nx.DiGraph, output_path: str | Path | None = None) -> "Figure":
     "Share of features with at least k incoming and outgoing edges, against a random graph (Poisson) with as many edges; both axes logarithmic."
     from scipy.stats import poisson
@@ -114,11 +114,13 @@ def plot_degree_distribution(G: nx.DiGraph, output_path: str | Path | None = Non
     ks, mean = np.arange(1, largest + 1), G.number_of_edges() / max(len(G), 1)
     if mean: axes.plot(ks, poisson.sf(ks - 1, mean), color=INK, linestyle=":", label=f"random graph, mean {mean:.2g}")
     axes.set(ylim=(0.5 / max(len(G), 1), 1.4), xscale="log", yscale="log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:,.0f}" if largest < 10 else "")
     if mean: axes.legend(frameon=False)
     if output_path is not None: save_figure(figure, output_path)
     return figure
 
-# %% ../nbs/10_visualization.ipynb #500dae5e
+# %% ../nbs/10_visualization.ipynb #8231bbb1
 def plot_layer_distance_decay(G: nx.DiGraph, output_path: str | Path | None = None, attribute: str = "strength") -> "Figure":
     "Mean |`attribute`| (`strength` or `strength_std`) of excitatory and inhibitory edges by layer distance, with quartiles and the 5 % to 95 % range."
     check_interaction_graph(G)
@@ -127,7 +129,7 @@ def plot_layer_distance_decay(G: nx.DiGraph, output_path: str | Path | None = No
         if not isinstance(edge.get(attribute), int | float): raise InputError(f"the edge {source} -> {target} has no {attribute!r}; use 'strength' or 'strength_std'.")
         groups["inhibitory" if edge["strength"] < 0 else "excitatory", G.nodes[target]["layer"] - G.nodes[source]["layer"]].append(abs(edge[attribute]))
     unit = {"strength": "target per source activation", "strength_std": "standard deviations"}.get(attribute, attribute)
-    figure, axes = new_figure(6.2, 3.8, "layers between source and target", f"|strength|, {unit}", "Strength of edges by layer distance")
+    figure, axes = new_figure(6.2, 3.8, "layer distance, target minus source", f"|strength|, {unit}", "Strength of edges by layer distance")
     for kind, colour, marker, shift in (("excitatory", EXCITATORY, "^", -0.08), ("inhibitory", INHIBITORY, "v", 0.08)):
         distances = sorted(distance for name, distance in groups if name == kind)
         for distance in distances:
@@ -177,32 +179,33 @@ def printable(label: str, length: int = 32) -> str:
     text = " ".join("".join(character if character.isprintable() or character.isspace() else "\ufffd" for character in label).split())
     return text if len(text) <= length else text[:length - 1].rstrip() + "…"
 
-# %% ../nbs/10_visualization.ipynb #ae592be5
+# %% ../nbs/10_visualization.ipynb #0ea7529a
 def draw_edge(axes: "Axes", start: tuple[float, float], end: tuple[float, float], strength: float, largest: float) -> None:
     "A curve from `start` to `end`: a solid arrow for excitation, a dashed T-bar for inhibition, wider when stronger."
     from matplotlib.patches import FancyArrowPatch
-    bow = 0.08 * (end[0] - start[0] - 1) if end[0] != start[0] else 0.3
-    axes.add_patch(FancyArrowPatch(start, end, connectionstyle=f"arc3,rad={-bow}", arrowstyle="-|>" if strength > 0 else "|-|,widthA=0,widthB=0.35", mutation_scale=9, shrinkA=7, shrinkB=8,
+    bow = 0.16 * min(end[0] - start[0] - 1, 2) if end[0] != start[0] else 0.3         # over the layers between, away from the labels below their features
+    axes.add_patch(FancyArrowPatch(start, end, connectionstyle=f"arc3,rad={bow if end[1] <= start[1] else -bow}", arrowstyle="-|>" if strength > 0 else "|-|,widthA=0,widthB=0.35", mutation_scale=9, shrinkA=7, shrinkB=8,
                                    linewidth=0.7 + 2.2 * np.sqrt(abs(strength) / largest), linestyle="-" if strength > 0 else (0, (5, 3)), color=EXCITATORY if strength > 0 else INHIBITORY, alpha=0.75))
 
-# %% ../nbs/10_visualization.ipynb #c255075e
+# %% ../nbs/10_visualization.ipynb #3b7e0a18
 def plot_neighborhood(G: nx.DiGraph, feature: str | tuple[int, int], n_hops: int = 1, output_path: str | Path | None = None, *, min_strength: float = 0.0, direction: str = "both",
                       max_nodes: int = 40) -> "Figure":
     "What lies within `n_hops` of `feature`, drawn in columns by layer; of more than `max_nodes` features those with the strongest edges to the others are kept."
-    from feature_interaction_graph.html_graph import select_for_display
+    from matplotlib.patheffects import withStroke
     node = find_nodes(G, feature)[0]
     whole = get_subgraph(G, node, n_hops, min_strength, direction)
     piece = select_for_display(whole, max_nodes, 0.0, [node])
     positions, layers = column_positions(piece), sorted({layer for _, layer in piece.nodes(data="layer")})
     tallest = max(Counter(x for x, _ in positions.values()).values())
     title = f"{printable(G.nodes[node].get('label') or node, 60)}: {len(piece):,} of {len(whole):,} features within {n_hops} hop{'s' if n_hops != 1 else ''}"
-    figure, axes = new_figure(max(4.5, 2.2 * len(layers) + 1), max(2.2, 0.55 * tallest + 1))
+    figure, axes = new_figure(max(4.5, 2.2 * len(layers) + 1), max(2.2, 0.62 * tallest + 1))
     axes.set_title(title, loc="left", fontsize=11, parse_math=False)
     largest = max((abs(strength) for *_, strength in piece.edges(data="strength")), default=1.0)
     for source, target, strength in sorted(piece.edges(data="strength"), key=lambda edge: abs(edge[2])): draw_edge(axes, positions[source], positions[target], strength, largest)
     for name, (x, y) in positions.items():
         axes.plot(x, y, "o", markersize=9 if name == node else 7, color="#0072b2" if name == node else NEUTRAL, zorder=3)
-        axes.annotate(printable(G.nodes[name].get("label") or name), (x, y), (0, -8), textcoords="offset points", ha="center", va="top", fontsize=8, color=INK, parse_math=False, zorder=4)
+        axes.annotate(printable(G.nodes[name].get("label") or name), (x, y), (0, -8), textcoords="offset points", ha="center", va="top", fontsize=8, color=INK, parse_math=False, zorder=4,
+                      path_effects=[withStroke(linewidth=2.5, foreground="white", alpha=0.85)])
     axes.set(xlim=(-0.5, len(layers) - 0.5), ylim=(-tallest / 2 - 0.25, tallest / 2 - 0.25))
     axes.set_xticks(range(len(layers)), [f"layer {layer}" for layer in layers])
     axes.spines[["left", "bottom"]].set_visible(False)
