@@ -22,8 +22,30 @@ from .features import FeatureTable, feature_id
 # %% ../nbs/06a_interaction_table.ipynb #4f2efd44
 COLUMNS: dict[str, str] = {
     **dict.fromkeys(("src_layer", "src_feature", "tgt_layer", "tgt_feature", "offset"), "int32"),
-    **dict.fromkeys(("strength", "strength_std", "pre_strength", "std", "variance", "ci_low", "ci_high", "p_value", "q_value", "share_nonzero", "share_same_sign", "pre_std", "pre_p_value"), "float64"),
-    "n_samples": "int32", "dose_low": "float64", "dose_high": "float64", "interaction_type": "U12", "method": "U12"}
+    **dict.fromkeys(
+        (
+            "strength",
+            "strength_std",
+            "pre_strength",
+            "std",
+            "variance",
+            "ci_low",
+            "ci_high",
+            "p_value",
+            "q_value",
+            "share_nonzero",
+            "share_same_sign",
+            "pre_std",
+            "pre_p_value",
+        ),
+        "float64",
+    ),
+    "n_samples": "int32",
+    "dose_low": "float64",
+    "dose_high": "float64",
+    "interaction_type": "U12",
+    "method": "U12",
+}
 _OPTIONAL = ("placebo_p_value",)
 _FORMAT = 1
 
@@ -59,12 +81,13 @@ class InteractionResult:
         "The target's feature id."
         return feature_id(self.tgt_layer, self.tgt_feature)
 
-# %% ../nbs/06a_interaction_table.ipynb #ad392fcf
+# %% ../nbs/06a_interaction_table.ipynb #a611f5cb
 @dataclass
 class InteractionTable:
     """Measured interactions as columns of equal length (`COLUMNS`, perhaps `placebo_p_value`).
 
-    `meta`: counts of pairs attempted, measured and skipped (with reasons), configuration, versions. `features`: statistics and labels of the features involved, where known.
+    `meta`: counts of pairs attempted, measured and skipped (with reasons), configuration, versions. `features`: statistics and labels of the features
+    involved, where known.
     `curves`: for more than two doses, `doses` and mean change of the activation from the lowest dose, both `[n_rows, n_doses]`.
     Raises `InputError` when a column is missing or lengths differ.
     """
@@ -88,11 +111,17 @@ class InteractionTable:
 
     def __repr__(self) -> str:
         counts = self.meta.get("counts", {})
-        return f"InteractionTable({len(self):,} rows; attempted {counts.get('attempted', '?')}, measured {counts.get('measured', '?')}, skipped {counts.get('skipped', {})})"
+        told = ", ".join(f"{name} {counts[name]}" for name in ("attempted", "measured", "skipped") if name in counts)
+        return f"InteractionTable({len(self):,} rows; {told})"
 
     def where(self, rows: np.ndarray) -> "InteractionTable":
         "The rows selected by a boolean mask or by indices, in that order; q-values stay those of the family that was tested."
-        return InteractionTable({name: values[rows] for name, values in self.columns.items()}, self.meta, self.features, {name: values[rows] for name, values in self.curves.items()})
+        return InteractionTable(
+            {name: values[rows] for name, values in self.columns.items()},
+            self.meta,
+            self.features,
+            {name: values[rows] for name, values in self.curves.items()},
+        )
 
     def significant(self, alpha: float = 0.01) -> "InteractionTable":
         "The rows with q < `alpha`."
@@ -122,7 +151,8 @@ class InteractionTable:
         if not path.is_file(): raise InputError(f"{path} does not exist; give the interactions.h5 of a finished measurement.")
         try:
             with h5py.File(path, "r") as file:
-                if file.attrs.get("kind") != "feature_interaction_graph.interactions": raise InputError(f"{path} holds something else than interactions; give the interactions.h5 of a finished measurement.")
+                if file.attrs.get("kind") != "feature_interaction_graph.interactions":
+                    raise InputError(f"{path} holds something else than interactions; give the interactions.h5 of a finished measurement.")
                 columns, curves = ({name: _read(group[name]) for name in group} for group in (file["columns"], file.get("curves", {})))
                 features = FeatureTable.load(file["features"]) if "features" in file else None
                 return cls(columns, json.loads(file.attrs["meta"]), features, curves)

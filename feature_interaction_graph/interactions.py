@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['clamp_measure', 'measure_interactions', 'InteractionTable', 'InteractionResult']
 
-# %% ../nbs/06_interactions.ipynb #45d723a6
+# %% ../nbs/06_interactions.ipynb #a8a27cef
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,10 +26,11 @@ from .engine.provenance import provenance
 from .engine.sampling import Scan, choose_doses, choose_samples, scan_corpus
 from .engine.statistics import adjust, mean_test
 from .features import feature_id
-from .interaction_table import COLUMNS, InteractionResult, InteractionTable
+from .interaction_table import InteractionResult, InteractionTable
 from .loading import load_corpus
 
-if TYPE_CHECKING: from sae_lens import SAE
+if TYPE_CHECKING:
+    from sae_lens import SAE
 
 # %% ../nbs/06_interactions.ipynb #76e47d8d
 _all_ = ["InteractionTable", "InteractionResult"]
@@ -53,8 +54,15 @@ def _by_layer(features: Iterable[tuple[int, int]], saes: Mapping[int, "SAE"], wh
     "`features` sorted and grouped by layer; refuses layers and features that do not exist."
     grouped: dict[int, set[int]] = {}
     for layer, index in features:
-        if layer not in saes: raise InputError(f"{what} {feature_id(layer, index)} is in layer {layer}, but SAEs are loaded for layers {', '.join(map(str, sorted(saes)))}; choose one of those.")
-        if not 0 <= index < saes[layer].cfg.d_sae: raise InputError(f"{what} {feature_id(layer, index)} does not exist: the SAE of layer {layer} has features 0 to {saes[layer].cfg.d_sae - 1}; choose among those.")
+        if layer not in saes:
+            raise InputError(
+                f"{what} {feature_id(layer, index)} is in layer {layer}, but SAEs are loaded for layers {', '.join(map(str, sorted(saes)))}; "
+                "choose one of those."
+            )
+        if not 0 <= index < saes[layer].cfg.d_sae:
+            raise InputError(
+                f"{what} {feature_id(layer, index)} does not exist: the SAE of layer {layer} has features 0 to {saes[layer].cfg.d_sae - 1}; choose among those."
+            )
         grouped.setdefault(layer, set()).add(int(index))
     if not grouped: raise InputError(f"no {what} was given, so there is nothing to measure; give at least one (layer, feature).")
     return {layer: np.array(sorted(indices)) for layer, indices in sorted(grouped.items())}
@@ -64,20 +72,31 @@ def _later_layers(saes: Mapping[int, "SAE"], source_layers: Iterable[int], targe
     "For each source layer, the layers among `target_layers` (all when None) whose hook point comes later."
     allowed = sorted(saes) if target_layers is None else sorted(set(target_layers))
     for layer in allowed:
-        if layer not in saes: raise InputError(f"target layer {layer} was asked for, but SAEs are loaded for layers {', '.join(map(str, sorted(saes)))}; choose one of those.")
+        if layer not in saes:
+            raise InputError(
+                f"target layer {layer} was asked for, but SAEs are loaded for layers {', '.join(map(str, sorted(saes)))}; choose one of those."
+            )
     reach = {layer: [other for other in allowed if sae_hook_point(saes[other]).moment > sae_hook_point(saes[layer]).moment] for layer in source_layers}
     for layer, later in reach.items():
-        if not later: raise InputError(f"no target layer comes after source layer {layer}; an effect can only be read downstream, so choose an earlier source or a later target layer.")
+        if not later:
+            raise InputError(
+                f"no target layer comes after source layer {layer}; an effect can only be read downstream, so choose an earlier source or a later target layer."
+            )
     return reach
 
 # %% ../nbs/06_interactions.ipynb #4540a846
-def _plan(saes: Mapping[int, "SAE"], question: _Question, scans: Mapping[str, Scan], readers: Mapping[str, FeatureReader]) -> tuple[list[ClampPlan], dict[int, np.ndarray]]:
+def _plan(
+    saes: Mapping[int, "SAE"], question: _Question, scans: Mapping[str, Scan], readers: Mapping[str, FeatureReader]
+) -> tuple[list[ClampPlan], dict[int, np.ndarray]]:
     "One plan per source layer, and which sources of each layer have enough samples."
     plans, kept = [], {}
     for layer, sources in question.sources.items():
         firings = scans[f"source {layer}"].firings
         assert firings is not None
-        picked = [choose_samples(firings, index, question.n_samples, question.max_per_sequence, (question.seed, layer, int(feature))) for index, feature in enumerate(sources)]
+        picked = [
+            choose_samples(firings, index, question.n_samples, question.max_per_sequence, (question.seed, layer, int(feature)))
+            for index, feature in enumerate(sources)
+        ]
         enough = [index for index, samples in enumerate(picked) if len(samples) >= question.min_samples]
         kept[layer] = sources[enough]
         if not enough: continue
@@ -86,8 +105,18 @@ def _plan(saes: Mapping[int, "SAE"], question: _Question, scans: Mapping[str, Sc
         order = np.lexsort([source, firings.position[samples], firings.sequence[samples]])
         samples, source = samples[order], source[order]
         targets = {f"target {later}": readers[f"target {later}"] for later in question.reach[layer]}
-        plans.append(ClampPlan(FeatureReader(saes[layer], torch.as_tensor(sources[enough])), source, firings.sequence[samples], firings.position[samples], firings.value[samples],
-                               firings.scale[samples], torch.tensor(doses, dtype=torch.float32), targets))
+        plans.append(
+            ClampPlan(
+                FeatureReader(saes[layer], torch.as_tensor(sources[enough])),
+                source,
+                firings.sequence[samples],
+                firings.position[samples],
+                firings.value[samples],
+                firings.scale[samples],
+                torch.tensor(doses, dtype=torch.float32),
+                targets,
+            )
+        )
     return plans, kept
 
 # %% ../nbs/06_interactions.ipynb #c17aa410
@@ -98,30 +127,82 @@ def _rows_that_fit(model: nn.Module, readers: Mapping[str, FeatureReader], horiz
     return int(min(4096, max(64, budget_bytes // per_row)))
 
 # %% ../nbs/06_interactions.ipynb #ec65a47a
-def _measure(model: nn.Module, saes: Mapping[int, "SAE"], corpus: Corpus, question: _Question, *, horizon: int, placebo: int, batch_rows: int | None, batch_size: int,
-             progress: bool, checkpoint: Path | None = None) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[int, np.ndarray]]:
+def _measure(
+    model: nn.Module,
+    saes: Mapping[int, "SAE"],
+    corpus: Corpus,
+    question: _Question,
+    *,
+    horizon: int,
+    placebo: int,
+    batch_rows: int | None,
+    batch_size: int,
+    progress: bool,
+    checkpoint: Path | None = None,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[int, np.ndarray]]:
     "Columns, curves, and the sources that were measured, by layer."
     needed = sorted({later for layers in question.reach.values() for later in layers})
     readers = {f"source {layer}": FeatureReader(saes[layer], torch.as_tensor(sources)) for layer, sources in question.sources.items()}
-    readers |= {f"target {layer}": FeatureReader(saes[layer], None if question.targets[layer] is None else torch.as_tensor(question.targets[layer])) for layer in needed}
+    readers |= {
+        f"target {layer}": FeatureReader(saes[layer], None if question.targets[layer] is None else torch.as_tensor(question.targets[layer]))
+        for layer in needed
+    }
     scans = scan_corpus(model, corpus, readers, frozenset(f"source {layer}" for layer in question.sources), batch_size, progress)
     plans, kept = _plan(saes, question, scans, readers)
     if not plans:
-        most = {feature_id(layer, int(feature)): int(scans[f"source {layer}"].firings.indptr[index + 1] - scans[f"source {layer}"].firings.indptr[index])  # type: ignore[union-attr]
-                for layer, sources in question.sources.items() for index, feature in enumerate(sources)}
+        most = {
+            feature_id(layer, int(feature)): int(scans[f"source {layer}"].firings.indptr[index + 1] - scans[f"source {layer}"].firings.indptr[index])  # type: ignore[union-attr]
+            for layer, sources in question.sources.items()
+            for index, feature in enumerate(sources)
+        }
         name, count = max(most.items(), key=lambda item: item[1])
-        raise InputError(f"none of the {len(most)} sources fires often enough to be measured: {name} fires most often, {count} times in {scans[next(iter(scans))].n_tokens:,} tokens, and {question.min_samples} samples from different sequences are needed; give more text or choose other sources.")
+        raise InputError(
+            f"none of the {len(most)} sources fires often enough to be measured: {name} fires most often, {count} times in "
+            f"{scans[next(iter(scans))].n_tokens:,} tokens, and {question.min_samples} samples from different sequences are needed; "
+            "give more text or choose other sources."
+        )
     rows = batch_rows or _rows_that_fit(model, readers, horizon)
-    results = run_clamps(interaction_engine(model), corpus, plans, horizon=horizon, placebo=placebo, batch_rows=rows, seed=question.seed, progress=progress, checkpoint=checkpoint)
+    results = run_clamps(
+        interaction_engine(model),
+        corpus,
+        plans,
+        horizon=horizon,
+        placebo=placebo,
+        batch_rows=rows,
+        seed=question.seed,
+        progress=progress,
+        checkpoint=checkpoint,
+    )
     measured_layers = [layer for layer in question.sources if len(kept[layer])]
-    parts = [_columns(layer, kept[layer], int(name.split()[1]), plan, readers[name].features.cpu().numpy(), moments, scans[f"source {layer}"].std[np.searchsorted(question.sources[layer], kept[layer])], scans[name].std)
-             for layer, plan, result in zip(measured_layers, plans, results, strict=True) for name, moments in result.items()]
+    parts = [
+        _columns(
+            layer,
+            kept[layer],
+            int(name.split()[1]),
+            plan,
+            readers[name].features.cpu().numpy(),
+            moments,
+            scans[f"source {layer}"].std[np.searchsorted(question.sources[layer], kept[layer])],
+            scans[name].std,
+        )
+        for layer, plan, result in zip(measured_layers, plans, results, strict=True)
+        for name, moments in result.items()
+    ]
     joined = {name: np.concatenate([columns[name] for columns, _ in parts]) for name in parts[0][0]}
     curves = {name: np.concatenate([curve[name] for _, curve in parts]) for name in parts[0][1]}
     return joined, curves, kept
 
 # %% ../nbs/06_interactions.ipynb #ed1a1c63
-def _columns(layer: int, sources: np.ndarray, target_layer: int, plan: ClampPlan, targets: np.ndarray, moments: ClampMoments, source_std: np.ndarray, target_std: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def _columns(
+    layer: int,
+    sources: np.ndarray,
+    target_layer: int,
+    plan: ClampPlan,
+    targets: np.ndarray,
+    moments: ClampMoments,
+    source_std: np.ndarray,
+    target_std: np.ndarray,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     "Streaming sums of one (source layer, target layer) as flat columns, one row per (source, offset, target)."
     def of(values: Tensor) -> np.ndarray: return values.cpu().numpy()
     n, doses = of(moments.activation.n)[..., None], plan.doses.numpy().astype(float)
@@ -133,16 +214,39 @@ def _columns(layer: int, sources: np.ndarray, target_layer: int, plan: ClampPlan
         same_sign = np.where(effect.mean > 0, positive, nonzero - positive) / nonzero
         per_deviation = source_std[:, None, None] / target_std[None, None]
         kind = np.where(effect.ci_low > 0, "excitatory", np.where(effect.ci_high < 0, "inhibitory", "none"))
-    values = dict(src_layer=layer, src_feature=sources[:, None, None], tgt_layer=target_layer, tgt_feature=targets[None, None], offset=np.arange(shape[1])[None, :, None],
-                  strength=effect.mean / unit, strength_std=np.where(target_std > 0, effect.mean / unit * per_deviation, np.nan), pre_strength=pre.mean / unit, std=effect.std / unit, variance=(effect.std / unit) ** 2,
-                  ci_low=effect.ci_low / unit, ci_high=effect.ci_high / unit, p_value=effect.p_value, q_value=np.nan, share_nonzero=nonzero / np.maximum(n, 1),
-                  share_same_sign=np.where(nonzero > 0, same_sign, 0.0), pre_std=pre.std / unit, pre_p_value=pre.p_value, n_samples=n, dose_low=doses[:, :1, None], dose_high=doses[:, -1:, None],
-                  interaction_type=kind, method="clamping")
+    values = dict(
+        src_layer=layer,
+        src_feature=sources[:, None, None],
+        tgt_layer=target_layer,
+        tgt_feature=targets[None, None],
+        offset=np.arange(shape[1])[None, :, None],
+        strength=effect.mean / unit,
+        strength_std=np.where(target_std > 0, effect.mean / unit * per_deviation, np.nan),
+        pre_strength=pre.mean / unit,
+        std=effect.std / unit,
+        variance=(effect.std / unit) ** 2,
+        ci_low=effect.ci_low / unit,
+        ci_high=effect.ci_high / unit,
+        p_value=effect.p_value,
+        q_value=np.nan,
+        share_nonzero=nonzero / np.maximum(n, 1),
+        share_same_sign=np.where(nonzero > 0, same_sign, 0.0),
+        pre_std=pre.std / unit,
+        pre_p_value=pre.p_value,
+        n_samples=n,
+        dose_low=doses[:, :1, None],
+        dose_high=doses[:, -1:, None],
+        interaction_type=kind,
+        method="clamping",
+    )
     if moments.placebo is not None: values["placebo_p_value"] = _placebo_p(effect.mean, n, moments)
     columns = {name: np.broadcast_to(value, shape).reshape(-1) for name, value in values.items()}
     if not moments.curve: return columns, {}
     change = np.stack([np.zeros(shape), *(of(part.total) / n for part in [*moments.curve, moments.activation])], -1)
-    return columns, {"doses": np.broadcast_to(doses[:, None, None], (*shape, doses.shape[1])).reshape(-1, doses.shape[1]), "change": change.reshape(-1, doses.shape[1])}
+    return columns, {
+        "doses": np.broadcast_to(doses[:, None, None], (*shape, doses.shape[1])).reshape(-1, doses.shape[1]),
+        "change": change.reshape(-1, doses.shape[1]),
+    }
 
 # %% ../nbs/06_interactions.ipynb #d55c6e10
 def _placebo_p(mean: np.ndarray, n: np.ndarray, moments: ClampMoments) -> np.ndarray:
@@ -155,14 +259,31 @@ def _placebo_p(mean: np.ndarray, n: np.ndarray, moments: ClampMoments) -> np.nda
     return np.where(mean == 0, 1.0, np.where(spread > 0, 2 * stats.t.sf(score, np.maximum(pushes - 1, 1)), 0.0))
 
 # %% ../nbs/06_interactions.ipynb #55d652ad
-def clamp_measure(model: nn.Module, saes: Mapping[int, "SAE"], sources: Sequence[tuple[int, int]], tokens: "Corpus | Tensor | Sequence[Sequence[int]]", *, target_layers: Sequence[int] | None = None,
-                  targets: Sequence[tuple[int, int]] | None = None, doses: Sequence[float] | None = None, n_samples: int = 100, max_per_sequence: int = 1, horizon: int = 0, placebo: int = 0,
-                  seed: int = 0, batch_rows: int | None = None, progress: bool = True) -> InteractionTable:
+def clamp_measure(
+    model: nn.Module,
+    saes: Mapping[int, "SAE"],
+    sources: Sequence[tuple[int, int]],
+    tokens: "Corpus | Tensor | Sequence[Sequence[int]]",
+    *,
+    target_layers: Sequence[int] | None = None,
+    targets: Sequence[tuple[int, int]] | None = None,
+    doses: Sequence[float] | None = None,
+    n_samples: int = 100,
+    max_per_sequence: int = 1,
+    horizon: int = 0,
+    placebo: int = 0,
+    seed: int = 0,
+    batch_rows: int | None = None,
+    progress: bool = True,
+) -> InteractionTable:
     """Total effect of clamping each source on every target of later layers, by exact intervention on `tokens`; needs no store, no candidates, no graph.
 
-    Strength = mean over samples of [f_j(high) - f_j(low)] / (high - low), in target activation per source activation. `sources`, `targets`: (layer, feature); `targets=None` means every feature of
-    `target_layers` (default: all later layers). `doses=None`: 10th and 90th percentile of the source's own non-zero activations; more than two doses also give `table.curves`. `placebo`: random directions
-    of equal norm per sample. Samples are (sequence, position) where the source fires, at most `max_per_sequence` per sequence, at random with `seed`. q-values: Benjamini-Hochberg over all rows.
+    Strength = mean over samples of [f_j(high) - f_j(low)] / (high - low), in target activation per source activation. `sources`, `targets`: (layer,
+    feature); `targets=None` means every feature of
+    `target_layers` (default: all later layers). `doses=None`: 10th and 90th percentile of the source's own non-zero activations; more than two doses
+    also give `table.curves`. `placebo`: random directions
+    of equal norm per sample. Samples are (sequence, position) where the source fires, at most `max_per_sequence` per sequence, at random with `seed`.
+    q-values: Benjamini-Hochberg over all rows.
     Raises `InputError` for sources that do not exist, never fire, or fire in fewer than two sequences.
     """
     corpus = as_corpus(tokens)
@@ -171,12 +292,22 @@ def clamp_measure(model: nn.Module, saes: Mapping[int, "SAE"], sources: Sequence
     wanted = None if targets is None else _by_layer(targets, saes, "target")
     reach = _later_layers(saes, by_layer, target_layers if wanted is None else [layer for layer in wanted if target_layers is None or layer in target_layers])
     needed = {later for layers in reach.values() for later in layers}
-    question = _Question(by_layer, {layer: None if wanted is None else wanted[layer] for layer in needed}, reach, n_samples, max_per_sequence, 2, doses, (10, 90), seed)
+    question = _Question(
+        by_layer, {layer: None if wanted is None else wanted[layer] for layer in needed}, reach, n_samples, max_per_sequence, 2, doses, (10, 90), seed
+    )
     columns, curves, kept = _measure(model, saes, corpus, question, horizon=horizon, placebo=placebo, batch_rows=batch_rows, batch_size=32, progress=progress)
     silent = [feature_id(layer, int(feature)) for layer, features in by_layer.items() for feature in np.setdiff1d(features, kept[layer])]
-    if silent: raise InputError(f"source {', '.join(silent)} fires in fewer than 2 of the {len(corpus)} sequences, so its effect has no error bar; give more text or leave it out.")
+    if silent:
+        raise InputError(
+            f"source {', '.join(silent)} fires in fewer than 2 of the {len(corpus)} sequences, so its effect has no error bar; give more text or leave it out."
+        )
     columns["q_value"] = adjust(columns["p_value"])
-    return InteractionTable(columns, {"counts": {"attempted": len(columns["strength"]), "measured": len(columns["strength"]), "skipped": {}}, "versions": provenance()}, None, curves)
+    return InteractionTable(
+        columns,
+        {"counts": {"attempted": len(columns["strength"]), "measured": len(columns["strength"]), "skipped": {}}, "versions": provenance()},
+        None,
+        curves,
+    )
 
 # %% ../nbs/06_interactions.ipynb #20bad012
 def _pair_keys(columns: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -186,29 +317,61 @@ def _pair_keys(columns: Mapping[str, np.ndarray]) -> np.ndarray:
     return source << 31 | target
 
 # %% ../nbs/06_interactions.ipynb #188db3ac
-def measure_interactions(model: nn.Module, saes: Mapping[int, "SAE"], candidates: Candidates, cfg: Config, corpus: Corpus | None = None, progress: bool = True) -> InteractionTable:
+def measure_interactions(
+    model: nn.Module, saes: Mapping[int, "SAE"], candidates: Candidates, cfg: Config, corpus: Corpus | None = None, progress: bool = True
+) -> InteractionTable:
     """Total effects of all candidate pairs by exact clamping, with p- and q-values over the pairs that could be measured.
 
-    `corpus`: where samples are drawn from; by default the one `cfg` names. `meta["counts"]` says how many pairs were attempted, measured and skipped, and why; `features` are those of the candidates.
+    `corpus`: where samples are drawn from; by default the one `cfg` names. `meta["counts"]` says how many pairs were attempted, measured and skipped,
+    and why; `features` are those of the candidates.
     Raises `InputError` when not a single pair can be measured.
     """
-    if cfg.interaction_method != "clamping": raise InputError(f"interaction_method {cfg.interaction_method!r} was asked for, but candidates are measured by 'clamping'; set it to that.")
+    if cfg.interaction_method != "clamping":
+        raise InputError(f"interaction_method {cfg.interaction_method!r} was asked for, but candidates are measured by 'clamping'; set it to that.")
     corpus = load_corpus(cfg, model, saes) if corpus is None else corpus
     later = candidates["src_layer"] != candidates["tgt_layer"]
-    if not later.any(): raise InputError(f"none of the {len(candidates)} candidate pairs has its target in a later layer than its source; an effect can only be read downstream.")
+    if not later.any():
+        raise InputError(
+            f"none of the {len(candidates)} candidate pairs has its target in a later layer than its source; an effect can only be read downstream."
+        )
     pairs = {name: candidates[name][later] for name in ("src_layer", "src_feature", "tgt_layer", "tgt_feature")}
     def features_of(end: str) -> dict[int, np.ndarray]:
         return _by_layer(zip(pairs[f"{end}_layer"].tolist(), pairs[f"{end}_feature"].tolist(), strict=True), saes, "source" if end == "src" else "target")
     sources, targets = features_of("src"), features_of("tgt")
     reach = {layer: _later_layers(saes, [layer], np.unique(pairs["tgt_layer"][pairs["src_layer"] == layer]).tolist())[layer] for layer in sources}
-    question = _Question(sources, dict(targets), reach, cfg.n_samples, cfg.max_per_sequence, cfg.min_samples, cfg.doses, (cfg.clamp_percentile_low, cfg.clamp_percentile_high), cfg.seed)
+    question = _Question(
+        sources,
+        dict(targets),
+        reach,
+        cfg.n_samples,
+        cfg.max_per_sequence,
+        cfg.min_samples,
+        cfg.doses,
+        (cfg.clamp_percentile_low, cfg.clamp_percentile_high),
+        cfg.seed,
+    )
     checkpoint = cfg.output_path / "interactions.unfinished.npz"
-    columns, curves, kept = _measure(model, saes, corpus, question, horizon=cfg.horizon, placebo=cfg.placebo, batch_rows=cfg.batch_rows, batch_size=cfg.batch_size, progress=progress, checkpoint=checkpoint)
+    columns, curves, kept = _measure(
+        model,
+        saes,
+        corpus,
+        question,
+        horizon=cfg.horizon,
+        placebo=cfg.placebo,
+        batch_rows=cfg.batch_rows,
+        batch_size=cfg.batch_size,
+        progress=progress,
+        checkpoint=checkpoint,
+    )
     asked = np.isin(_pair_keys(columns), _pair_keys(pairs))
     columns, curves = ({name: values[asked] for name, values in part.items()} for part in (columns, curves))
     columns["q_value"] = adjust(columns["p_value"], cfg.correction_method)
     measured = len(np.unique(_pair_keys(columns)))
-    skipped = {"source and target are read at the same place": int((~later).sum()),
-               f"the source fires in fewer than {cfg.min_samples} sequences": int(sum(np.sum((pairs["src_layer"] == layer) & ~np.isin(pairs["src_feature"], kept[layer])) for layer in sources))}
+    skipped = {
+        "source and target are read at the same place": int((~later).sum()),
+        f"the source fires in fewer than {cfg.min_samples} sequences": int(
+            sum(np.sum((pairs["src_layer"] == layer) & ~np.isin(pairs["src_feature"], kept[layer])) for layer in sources)
+        ),
+    }
     counts = {"attempted": len(candidates), "measured": measured, "skipped": {reason: count for reason, count in skipped.items() if count}}
     return InteractionTable(columns, {"counts": counts, "config": asdict(cfg), "versions": provenance()}, candidates.features, curves)

@@ -58,7 +58,7 @@ def _attending(twin: Any, attentions: Sequence[nn.Module], mode: _Attention) -> 
         for module in attentions: del module._branch_mode
         for (parent, name), module in zip(slow, kept, strict=True): setattr(parent, name, module)
 
-# %% ../../nbs/engine/05_branched.ipynb #0915fa65
+# %% ../../nbs/engine/05_branched.ipynb #cd47f476
 @dataclass
 class _Recorder:
     "Ordinary causal attention that keeps each module's keys and values, rotary embedding applied: `[n_seq, n_kv_heads, seq_len, d_head]`."
@@ -69,12 +69,12 @@ class _Recorder:
         if not getattr(module, "is_causal", True): raise _Unsupported("its attention is not causal")
         if module in self.keep: self.cache[module] = (key, value)
         length, grouped = query.shape[2], query.shape[1] != key.shape[1]
-        narrow = window is not None and window < length
-        if softcap is None and not narrow:
+        if window is not None and window >= length: window = None
+        if softcap is None and window is None:
             return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped).transpose(1, 2)
         column = torch.arange(length, device=query.device)
         allowed = column[None] <= column[:, None]
-        if narrow: allowed = allowed & (column[:, None] - column[None] < window)
+        if window is not None: allowed = allowed & (column[:, None] - column[None] < window)
         if softcap is None:
             return scaled_dot_product_attention(query, key, value, attn_mask=allowed, scale=scaling, enable_gqa=grouped).transpose(1, 2)
         wide = query.shape[1] // key.shape[1]
@@ -95,7 +95,7 @@ class CleanRun:
     cache: dict[nn.Module, tuple[Tensor, Tensor]] = field(default_factory=dict)
     calls: dict[int, dict[str, Any]] = field(default_factory=dict)
 
-# %% ../../nbs/engine/05_branched.ipynb #c3fe6ee9
+# %% ../../nbs/engine/05_branched.ipynb #1ca54ce9
 @dataclass(frozen=True)
 class _Group:
     "Consecutive sequences `first..last` whose rows `begin..end` are attended together; row -> (sequence, place) in a padded grid."
@@ -117,8 +117,8 @@ def _groups(sequences: Int[Tensor, "n_rows"], waste: float = 1.5) -> list[_Group
         begin, end = int(ends[low] - counts[low]), int(ends[high - 1])
         if high - low > 1 and grid > waste * (end - begin):
             middle = (low + high) // 2
-            cut(low, middle); cut(middle, high)
-            return
+            cut(low, middle)
+            return cut(middle, high)
         place = torch.arange(begin, end, device=sequences.device) - (ends - counts)[low:high].repeat_interleave(counts[low:high])
         found.append(_Group(int(first_of[low]), int(first_of[high - 1]), begin, end, sequences[begin:end] - first_of[low], place, int(counts[low:high].max())))
     cut(0, len(counts))
@@ -179,7 +179,8 @@ class _BranchAttention:
 class BranchedForward:
     """Runs interventions as rows of a branched forward pass; falls back to hooked suffix passes, with a warning, where a model cannot be branched.
 
-    On construction a few rows of random tokens are compared with a plain hooked forward; they must agree to 1e-4 of the residual scale. `branched` says which of the two will run.
+    On construction a few rows of random tokens are compared with a plain hooked forward; they must agree to 1e-4 of the residual scale. `branched`
+    says which of the two will run.
     Raises `InputError` for something that is not a causal language model.
     """
     def __init__(self, model: nn.Module, verify: bool = True) -> None:
@@ -220,11 +221,22 @@ class BranchedForward:
         return CleanRun(tokens, lengths, {point.layer: kept[point.name] for point in points}, recorder.cache, calls)
 
     @torch.no_grad()
-    def run(self, clean: CleanRun, source: HookPoint, sequences: Int[Tensor, "n_rows"], positions: Int[Tensor, "n_rows"], added: Float[Tensor, "n_rows width"],
-            targets: Sequence[HookPoint], horizon: int = 0, batch_rows: int = 2048) -> Iterator[tuple[Int[Tensor, "rows"], dict[str, Float[Tensor, "rows offsets width"]]]]:
-        """Adds `added[r]` at (`sequences[r]`, `positions[r]`) of `source` and yields, in blocks of at most `batch_rows` rows, (which rows, target name -> activations there).
+    def run(
+        self,
+        clean: CleanRun,
+        source: HookPoint,
+        sequences: Int[Tensor, "n_rows"],
+        positions: Int[Tensor, "n_rows"],
+        added: Float[Tensor, "n_rows width"],
+        targets: Sequence[HookPoint],
+        horizon: int = 0,
+        batch_rows: int = 2048,
+    ) -> Iterator[tuple[Int[Tensor, "rows"], dict[str, Float[Tensor, "rows offsets width"]]]]:
+        """Adds `added[r]` at (`sequences[r]`, `positions[r]`) of `source` and yields, in blocks of at most `batch_rows` rows, (which rows, target
+        name -> activations there).
 
-        The activations are `[rows, horizon + 1, width]`; offsets beyond the end of a sequence are NaN. Rows may come in any order; blocks come sorted by sequence.
+        The activations are `[rows, horizon + 1, width]`; offsets beyond the end of a sequence are NaN. Rows may come in any order; blocks come sorted
+        by sequence.
         Raises `InputError` for a target that is not downstream of the source and for a position outside its sequence.
         """
         check_rows(clean, source, sequences, positions, targets, self.n_layers)
@@ -236,7 +248,9 @@ class BranchedForward:
             beyond = (positions[rows, None] + torch.arange(horizon + 1, device=self.device)) >= clean.lengths[sequences[rows], None]
             yield rows, {name: values.masked_fill(beyond[..., None], torch.nan) for name, values in read.items()}
 
-    def _run_branched(self, clean: CleanRun, source: HookPoint, sequences: Tensor, positions: Tensor, added: Tensor, targets: Sequence[HookPoint], horizon: int) -> dict[str, Tensor]:
+    def _run_branched(
+        self, clean: CleanRun, source: HookPoint, sequences: Tensor, positions: Tensor, added: Tensor, targets: Sequence[HookPoint], horizon: int
+    ) -> dict[str, Tensor]:
         "One packed pass of rows that are sorted by sequence."
         start, last, offsets = start_block(source), max(last_block(target) for target in targets), horizon + 1
         at = (positions[:, None] + torch.arange(offsets, device=self.device)).clamp(max=clean.tokens.shape[1] - 1)
@@ -256,7 +270,9 @@ class BranchedForward:
             for index in range(start, last + 1): rows = first_tensor(self.layers[index](rows, **_row_arguments(clean.calls[index], sequences, at)))
         return {target.name: caught[point.name][0].unflatten(0, (len(positions), offsets)) for target, point in outputs.items()}
 
-    def _run_hooked(self, clean: CleanRun, source: HookPoint, sequences: Tensor, positions: Tensor, added: Tensor, targets: Sequence[HookPoint], horizon: int) -> dict[str, Tensor]:
+    def _run_hooked(
+        self, clean: CleanRun, source: HookPoint, sequences: Tensor, positions: Tensor, added: Tensor, targets: Sequence[HookPoint], horizon: int
+    ) -> dict[str, Tensor]:
         "The exact fallback: full sequences, with the blocks below the source skipped."
         start = start_block(source)
         entry = HookPoint("resid_pre", start) if start > source.layer else source      # after the block, both names mean the same push
@@ -282,19 +298,30 @@ class BranchedForward:
         try:
             clean = self.record(tokens, starts=[0], last=self.n_layers - 1)
             (rows, fast), = self.run(clean, source, sequences, positions, added, targets, horizon=1)
-        except (_Unsupported, InputError) as reason: self._fall_back(str(reason)); return
+        except (_Unsupported, InputError) as reason: return self._fall_back(str(reason))
         plain = hooked_forward(self.twin, tokens, source, sequences[rows], positions[rows], added[rows], targets, 1)
         for target in targets:
             size = plain[target.name].nan_to_num().abs().max()
             error = (fast[target.name] - plain[target.name]).nan_to_num().abs().max()
-            if not float(error) <= 1e-4 * float(size): self._fall_back(f"its branched rows differ from a plain forward by {float(error / size):.1g} of the residual scale"); return
+            if not float(error) <= 1e-4 * float(size):
+                return self._fall_back(f"its branched rows differ from a plain forward by {float(error / size):.1g} of the residual scale")
 
     def _fall_back(self, reason: str) -> None:
         self.branched, self.why_not = False, reason
-        warnings.warn(f"{type(self.twin).__name__} cannot be branched ({reason}); exact hooked forward passes are used instead, which are much slower.", stacklevel=4)
+        warnings.warn(
+            f"{type(self.twin).__name__} cannot be branched ({reason}); exact hooked forward passes are used instead, which are much slower.",
+            stacklevel=4,
+        )
 
 # %% ../../nbs/engine/05_branched.ipynb #32e7862f
-def check_rows(clean: CleanRun, source: HookPoint, sequences: Int[Tensor, "n_rows"], positions: Int[Tensor, "n_rows"], targets: Sequence[HookPoint], n_layers: int) -> None:
+def check_rows(
+    clean: CleanRun,
+    source: HookPoint,
+    sequences: Int[Tensor, "n_rows"],
+    positions: Int[Tensor, "n_rows"],
+    targets: Sequence[HookPoint],
+    n_layers: int,
+) -> None:
     "Refuses targets that are not downstream of the source or not in the model, and positions outside their sequence."
     for target in targets:
         if target.moment <= source.moment: raise InputError(f"target {target.name} is not downstream of source {source.name}; choose targets in later layers.")
@@ -303,7 +330,10 @@ def check_rows(clean: CleanRun, source: HookPoint, sequences: Int[Tensor, "n_row
     outside = (positions < 0) | (positions >= lengths.to(positions.device))
     if bool(outside.any()):
         row = int(outside.nonzero()[0])
-        raise InputError(f"position {int(positions[row])} of sequence {int(sequences[row])} was asked for, but that sequence has {int(lengths[row])} tokens; choose a position inside it.")
+        raise InputError(
+            f"position {int(positions[row])} of sequence {int(sequences[row])} was asked for, but that sequence has "
+            f"{int(lengths[row])} tokens; choose a position inside it."
+        )
 
 # %% ../../nbs/engine/05_branched.ipynb #39d81b87
 def start_block(source: HookPoint) -> int:
@@ -328,12 +358,13 @@ def _row_arguments(call: dict[str, Any], sequences: Int[Tensor, "n_rows"], at: I
         elif isinstance(value, Tensor): raise _Unsupported(f"its blocks take a tensor called {name}")
     return arguments
 
-# %% ../../nbs/engine/05_branched.ipynb #fa8c03f0
+# %% ../../nbs/engine/05_branched.ipynb #993a57c7
 @contextlib.contextmanager
 def _skipping(layers: nn.ModuleList, start: int, streams: Float[Tensor, "n_seq seq_len d_model"], as_tuple: bool) -> Iterator[Any]:
     """Within the context, blocks before `start` pass their input on untouched and block `start` begins from recorded `streams`.
 
-    Yields a function that is told, before each pass, which sequences it holds. List and indices of the blocks stay as they are: some models choose masks by index.
+    Yields a function that is told, before each pass, which sequences it holds. List and indices of the blocks stay as they are: some models choose
+    masks by index.
     """
     current: dict[str, Tensor] = {}
     def entering(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
@@ -342,7 +373,7 @@ def _skipping(layers: nn.ModuleList, start: int, streams: Float[Tensor, "n_seq s
     def passing(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any: return (hidden_states,) if as_tuple else hidden_states
     handle = layers[start].register_forward_pre_hook(entering, with_kwargs=True)
     try:
-        for layer in layers[:start]: layer.forward = passing  # type: ignore[method-assign]
+        for layer in layers[:start]: layer.forward = passing
         yield lambda sequences: current.update(sequences=sequences)
     finally:
         handle.remove()

@@ -30,7 +30,8 @@ from .statistics import Moments
 class ClampPlan:
     """What to clamp at one hook point and what to read: samples (sorted by sequence) of several sources, their doses, and the target readers.
 
-    `source`: `[n_samples]`, index into the features of `sources`; `value`, `scale`: the clean activation and decoder scale there; `doses`: `[n_sources, n_doses]`, ascending.
+    `source`: `[n_samples]`, index into the features of `sources`; `value`, `scale`: the clean activation and decoder scale there; `doses`:
+    `[n_sources, n_doses]`, ascending.
     """
     sources: FeatureReader
     source: np.ndarray
@@ -50,7 +51,8 @@ class ClampPlan:
 class ClampMoments:
     """Streaming sums for one (plan, target reader): the effect between the lowest and the highest dose in `activation` and in `pre`-activation.
 
-    `curve[k]`: change of the activation from the lowest to dose k + 1 (empty for two doses); `placebo`: the effect of equally long pushes along random directions (None when not asked for).
+    `curve[k]`: change of the activation from the lowest to dose k + 1 (empty for two doses); `placebo`: the effect of equally long pushes along
+    random directions (None when not asked for).
     """
     activation: Moments
     pre: Moments
@@ -105,20 +107,40 @@ def fingerprint(plans: Sequence[ClampPlan], *settings: object) -> str:
     "A hash of everything that decides the result of a run: samples, doses, features, settings."
     digest = hashlib.sha256(repr(settings).encode())
     for plan in plans:
-        for values in (plan.source, plan.sequence, plan.position, plan.value, plan.doses.cpu().numpy(), plan.sources.features.cpu().numpy()): digest.update(np.ascontiguousarray(values).tobytes())
+        for values in (plan.source, plan.sequence, plan.position, plan.value, plan.doses.cpu().numpy(), plan.sources.features.cpu().numpy()):
+            digest.update(np.ascontiguousarray(values).tobytes())
         for name, reader in plan.targets.items(): digest.update(name.encode() + reader.features.cpu().numpy().tobytes())
     return digest.hexdigest()
 
 # %% ../../nbs/engine/09_clamping.ipynb #a2185810
 @torch.no_grad()
-def run_clamps(engine: BranchedForward | HookedTransformerForward, corpus: Corpus, plans: Sequence[ClampPlan], *, horizon: int = 0, placebo: int = 0, batch_rows: int = 2048, batch_sequences: int = 32,
-               seed: int = 0, progress: bool = True, checkpoint: Path | None = None, save_every: float = 30.0) -> list[dict[str, ClampMoments]]:
+def run_clamps(
+    engine: BranchedForward | HookedTransformerForward,
+    corpus: Corpus,
+    plans: Sequence[ClampPlan],
+    *,
+    horizon: int = 0,
+    placebo: int = 0,
+    batch_rows: int = 2048,
+    batch_sequences: int = 32,
+    seed: int = 0,
+    progress: bool = True,
+    checkpoint: Path | None = None,
+    save_every: float = 30.0,
+) -> list[dict[str, ClampMoments]]:
     """Carries out `plans` in one sweep over the sequences that hold samples; returns, per plan, target name -> moments.
 
-    The clean pass over a batch of sequences is shared by all plans, the rows of a plan by all its targets. `batch_rows` bounds memory. With `checkpoint`, the state is saved every
+    The clean pass over a batch of sequences is shared by all plans, the rows of a plan by all its targets. `batch_rows` bounds memory. With
+    `checkpoint`, the state is saved every
     `save_every` seconds and an interrupted run continues from it with the same result, bit for bit; the file is removed at the end.
     """
-    results = [{name: ClampMoments.empty(len(plan.doses), horizon + 1, len(reader.features), plan.doses.shape[1], placebo > 0, engine.device) for name, reader in plan.targets.items()} for plan in plans]
+    results = [
+        {
+            name: ClampMoments.empty(len(plan.doses), horizon + 1, len(reader.features), plan.doses.shape[1], placebo > 0, engine.device)
+            for name, reader in plan.targets.items()
+        }
+        for plan in plans
+    ]
     needed = np.unique(np.concatenate([plan.sequence for plan in plans]))
     batches = [needed[start:start + batch_sequences] for start in range(0, len(needed), batch_sequences)]
     key = fingerprint(plans, horizon, placebo, batch_rows, batch_sequences, seed)
@@ -143,8 +165,18 @@ def run_clamps(engine: BranchedForward | HookedTransformerForward, corpus: Corpu
     return results
 
 # %% ../../nbs/engine/09_clamping.ipynb #947cebf7
-def _run_plan(engine: BranchedForward | HookedTransformerForward, clean: CleanRun, batch: np.ndarray, plan: ClampPlan, samples: slice, moments: dict[str, ClampMoments],
-              horizon: int, placebo: int, batch_rows: int, generator: torch.Generator) -> None:
+def _run_plan(
+    engine: BranchedForward | HookedTransformerForward,
+    clean: CleanRun,
+    batch: np.ndarray,
+    plan: ClampPlan,
+    samples: slice,
+    moments: dict[str, ClampMoments],
+    horizon: int,
+    placebo: int,
+    batch_rows: int,
+    generator: torch.Generator,
+) -> None:
     "The rows of one plan in one batch of sequences."
     n_doses, targets = plan.doses.shape[1], {name: reader.hook_point for name, reader in plan.targets.items()}
     arms, per_step = n_doses + placebo, max(1, batch_rows // ((n_doses + placebo) * (horizon + 1)))
@@ -153,15 +185,22 @@ def _run_plan(engine: BranchedForward | HookedTransformerForward, clean: CleanRu
         sequence = torch.as_tensor(np.searchsorted(batch, plan.sequence[part])).repeat_interleave(arms)
         position = torch.as_tensor(plan.position[part]).repeat_interleave(arms)
         added = clamp_vectors(plan, part, placebo, generator).flatten(0, 1)
-        (rows, read), = engine.run(clean, plan.sources.hook_point, sequence, position, added, list(targets.values()), horizon, batch_rows=len(added) * (horizon + 1))
+        ((rows, read),) = engine.run(
+            clean, plan.sources.hook_point, sequence, position, added, list(targets.values()), horizon, batch_rows=len(added) * (horizon + 1)
+        )
         source = torch.as_tensor(plan.source[part], device=engine.device)      # rows come back in order: samples are sorted by sequence
         for name, point in targets.items(): add_effects(moments[name], plan.targets[name], source, read[point.name].unflatten(0, (-1, arms)), n_doses)
 
-# %% ../../nbs/engine/09_clamping.ipynb #613d9621
+# %% ../../nbs/engine/09_clamping.ipynb #897a595b
 def _save(checkpoint: Path, key: str, following: int, results: list[dict[str, ClampMoments]]) -> None:
-    arrays = {f"{which}|{name}|{index}|{part}": getattr(moments, part).cpu().numpy() for which, targets in enumerate(results) for name, clamped in targets.items()
-              for index, moments in enumerate(clamped.parts()) for part in ("n", "total", "squares", "nonzero", "positive")}
-    with atomic_write(checkpoint) as temporary, temporary.open("wb") as file: np.savez(file, key=key, following=following, **arrays)  # type: ignore[arg-type]
+    arrays = {
+        f"{which}|{name}|{index}|{part}": getattr(moments, part).cpu().numpy()
+        for which, targets in enumerate(results)
+        for name, clamped in targets.items()
+        for index, moments in enumerate(clamped.parts())
+        for part in ("n", "total", "squares", "nonzero", "positive")
+    }
+    with atomic_write(checkpoint) as temporary, temporary.open("wb") as file: np.savez(file, key=key, following=following, **arrays)
 
 def _restore(checkpoint: Path, key: str, results: list[dict[str, ClampMoments]]) -> int:
     "Fills `results` from `checkpoint` if it belongs to this very run; returns the batch to continue with."
@@ -171,5 +210,6 @@ def _restore(checkpoint: Path, key: str, results: list[dict[str, ClampMoments]])
         for which, targets in enumerate(results):
             for name, clamped in targets.items():
                 for index, moments in enumerate(clamped.parts()):
-                    for part in ("n", "total", "squares", "nonzero", "positive"): getattr(moments, part).copy_(torch.as_tensor(stored[f"{which}|{name}|{index}|{part}"]))
+                    for part in ("n", "total", "squares", "nonzero", "positive"):
+                        getattr(moments, part).copy_(torch.as_tensor(stored[f"{which}|{name}|{index}|{part}"]))
         return int(stored["following"])

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SHORTEST_CHUNK', 'TokenLabels', 'Corpus', 'as_corpus', 'corpus_from_text', 'read_text', 'read_tokens']
 
-# %% ../../nbs/engine/01_corpus.ipynb #8f0682e2
+# %% ../../nbs/engine/01_corpus.ipynb #01a37548
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,8 @@ from tqdm.auto import tqdm
 
 from .errors import InputError
 
-if TYPE_CHECKING: from transformers import PreTrainedTokenizerBase
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # %% ../../nbs/engine/01_corpus.ipynb #cca97d4c
 @dataclass(frozen=True, eq=False)
@@ -105,14 +106,14 @@ def as_corpus(
         raise InputError(f"{int(starts.sum())} of {len(tokens)} sequences start with the BOS token {bos_id}; let all or none of them start with it.")
     return Corpus(tokens, lengths, starts_with_bos=bool(starts.all()), source=source)
 
-# %% ../../nbs/engine/01_corpus.ipynb #cdfa936e
+# %% ../../nbs/engine/01_corpus.ipynb #d0449d0b
 def _pad(rows: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "n_seq seq_len"], Int[Tensor, "n_seq"]]:
     if not rows or not all(isinstance(row, (list, tuple, np.ndarray, Tensor)) and len(row) for row in rows):
         raise InputError("tokens came as a list that is empty or holds something other than non-empty lists of token ids; give one list per sequence.")
     return torch.nn.utils.rnn.pad_sequence([_integers(row) for row in rows], batch_first=True), torch.tensor([len(row) for row in rows])
 
 
-def _integers(values: "Tensor | np.ndarray | Sequence[int]") -> Int[Tensor, "..."]:
+def _integers(values: "Tensor | np.ndarray | Sequence") -> Int[Tensor, "..."]:
     try: values = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error: raise InputError(f"token ids must be whole numbers ({error}); tokenize text first.") from error
     if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
@@ -127,7 +128,7 @@ def _chunks(ids: list[int], size: int) -> Iterable[list[int]]:
     "`ids` in pieces of `size`, the last one as long as it is, if it is long enough."
     return (ids[start:start + size] for start in range(0, len(ids), size) if len(ids) - start >= SHORTEST_CHUNK)
 
-# %% ../../nbs/engine/01_corpus.ipynb #95b5df3a
+# %% ../../nbs/engine/01_corpus.ipynb #816e65c0
 def corpus_from_text(
     text: str | Iterable[str],  # one document, or several; read no further than needed
     tokenizer: "PreTrainedTokenizerBase",
@@ -142,7 +143,8 @@ def corpus_from_text(
 
     Raises `InputError` if BOS is wanted but the tokenizer has none, or if no document has `SHORTEST_CHUNK` tokens."""
     prefix = [tokenizer.bos_token_id] if bos else []
-    if prefix == [None]: raise InputError("a BOS token is wanted in front of every chunk, but this tokenizer has none; pass bos=False or set `tokenizer.bos_token`.")
+    if prefix == [None]:
+        raise InputError("a BOS token is wanted in front of every chunk, but this tokenizer has none; pass bos=False or set `tokenizer.bos_token`.")
     size = context_length - len(prefix)
     if size < SHORTEST_CHUNK: raise InputError(f"context_length is {context_length}; at least {SHORTEST_CHUNK + len(prefix)} is needed.")
     rows: list[list[int]] = []
@@ -176,7 +178,7 @@ def read_text(
     if not documents: raise InputError(f"{path} holds no text; give a file with at least one document.")
     return documents
 
-# %% ../../nbs/engine/01_corpus.ipynb #8099e7e1
+# %% ../../nbs/engine/01_corpus.ipynb #f6cc1f56
 def _split_documents(text: str) -> list[str]:
     for separator in (r"<\|endoftext\|>", r"\n[^\S\n]*\n[^\S\n]*\n\s*", r"\n[^\S\n]*\n\s*"):
         documents = re.split(separator, text)
@@ -189,13 +191,14 @@ def _json_documents(text: str, path: Path, text_column: str) -> list[str]:
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip(): continue
         try: record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error: raise InputError(f"line {number} of {path} is not JSON ({error}); each line must be one JSON object.") from error
+        except (json.JSONDecodeError, RecursionError) as error: raise InputError(f"line {number} of {path} is not JSON ({error}); each line must be one JSON "
+                                                                                 "object.") from error
         if not isinstance(record, dict) or not isinstance(record.get(text_column), str):
             raise InputError(f"line {number} of {path} has no text in a field {text_column!r}; name the right field as text_column.")
         documents.append(record[text_column])
     return documents
 
-# %% ../../nbs/engine/01_corpus.ipynb #b04971a1
+# %% ../../nbs/engine/01_corpus.ipynb #fec68485
 def read_tokens(
     path: str | Path,  # .npy: integers [n_seq, seq_len]; .safetensors: `tokens`, and `lengths` [n_seq] if rows are padded
     *,
@@ -208,12 +211,15 @@ def read_tokens(
     try:
         if path.suffix == ".safetensors":
             with safe_open(str(path), framework="pt") as stored:
-                if "tokens" not in stored.keys(): raise InputError(f"{path} holds {sorted(stored.keys())}; a tensor named 'tokens' is needed.")
-                tokens, lengths = stored.get_tensor("tokens"), stored.get_tensor("lengths") if "lengths" in stored.keys() else None
+                names = set(stored.keys())
+                if "tokens" not in names: raise InputError(f"{path} holds {sorted(names)}; a tensor named 'tokens' is needed.")
+                tokens, lengths = stored.get_tensor("tokens"), stored.get_tensor("lengths") if "lengths" in names else None
         else: tokens, lengths = np.load(path, allow_pickle=False), None
-    except OSError as error: raise InputError(f"{path} could not be read ({error.strerror or error}); give a .npy or .safetensors file of token ids.") from error
+    except OSError as error:
+        raise InputError(f"{path} could not be read ({error.strerror or error}); give a .npy or .safetensors file of token ids.") from error
     except InputError: raise
-    except (SafetensorError, ValueError, EOFError) as error: raise InputError(f"{path} is not a whole file of token ids ({error}); write it again with `numpy.save` or `safetensors`.") from error
+    except (SafetensorError, ValueError, EOFError) as error: raise InputError(f"{path} is not a whole file of token ids ({error}); write it again with "
+                                                                              "`numpy.save` or `safetensors`.") from error
     if not isinstance(tokens, Tensor) and (not isinstance(tokens, np.ndarray) or tokens.dtype.kind not in "iu"):
         raise InputError(f"{path} holds {getattr(tokens, 'dtype', type(tokens).__name__)}; whole numbers [n_seq, seq_len] are needed.")
     return as_corpus(tokens if isinstance(tokens, Tensor) else tokens.astype(np.int64), lengths=lengths, bos_id=bos_id, source=path.name)

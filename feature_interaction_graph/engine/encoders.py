@@ -19,29 +19,43 @@ from .hook_points import HookPoint, parse_hook_point
 def sae_hook_point(sae: Any) -> HookPoint:
     "The point an SAE reads, from its own metadata and never from a template; `InputError` when it does not say."
     name = sae.cfg.metadata.hook_name if "hook_name" in sae.cfg.metadata else None
-    if not name: raise InputError("an SAE came without a hook_name in its metadata, so nobody can know which activations it reads; add the hook_name it was trained on to its cfg.json.")
+    if not name:
+        raise InputError(
+            "an SAE came without a hook_name in its metadata, so nobody can know which activations it reads; add the hook_name it "
+            "was trained on to its cfg.json."
+        )
     return parse_hook_point(name)
 
-# %% ../../nbs/engine/04_encoders.ipynb #2dbd9621
+# %% ../../nbs/engine/04_encoders.ipynb #bd51e3c6
 _COMPETING = ("topk",)
 _SUPPORTED = ("standard", "jumprelu", "gated", *_COMPETING)
 
 class FeatureReader:
     """Reads chosen features of one SAE from residual rows: `read(x) -> (pre, activation)`, both `[n, n_features]`, equal to `sae.encode(x)[..., features]`.
 
-    `features`: indices to read, all when None. `decoder`: `[n_features, width]`, the direction one unit of each feature adds to the hook point (before `scale`).
+    `features`: indices to read, all when None. `decoder`: `[n_features, width]`, the direction one unit of each feature adds to the hook point
+    (before `scale`).
     Raises `InputError` for an architecture or normalisation whose reading cannot be exact, for an index that does not exist, and for non-finite weights.
     """
     def __init__(self, sae: Any, features: Int[Tensor, "n_features"] | None = None) -> None:
         self.architecture, self.normalisation, self.width = sae.cfg.architecture(), sae.cfg.normalize_activations, int(sae.cfg.d_sae)
         self.hook_point, self.competes = sae_hook_point(sae), self.architecture in _COMPETING
         if self.architecture not in _SUPPORTED:
-            raise InputError(f"an SAE of architecture {self.architecture!r} was given, but only {', '.join(_SUPPORTED)} can be read exactly here; convert it or choose another SAE.")
+            raise InputError(
+                f"an SAE of architecture {self.architecture!r} was given, but only {', '.join(_SUPPORTED)} can be read exactly here; "
+                "convert it or choose another SAE."
+            )
         if self.normalisation not in ("none", None, "layer_norm", "constant_norm_rescale"):
-            raise InputError(f"the SAE at {self.hook_point.name} normalises its input by {self.normalisation!r}, which is not folded into its weights; fold it first (sae.fold_activation_norm_scaling_factor).")
+            raise InputError(
+                f"the SAE at {self.hook_point.name} normalises its input by {self.normalisation!r}, which is not folded into its "
+                "weights; fold it first (sae.fold_activation_norm_scaling_factor)."
+            )
         index = torch.arange(self.width) if features is None else torch.as_tensor(features).long().cpu()
-        if index.numel() and not (0 <= int(index.min()) and int(index.max()) < self.width):
-            raise InputError(f"feature {int(index.max() if index.max() >= self.width else index.min())} was asked for at {self.hook_point.name}, but its SAE has features 0 to {self.width - 1}; choose among those.")
+        outside = index[(index < 0) | (index >= self.width)]
+        if len(outside):
+            raise InputError(
+                f"feature {int(outside[0])} was asked for at {self.hook_point.name}, but its SAE has features 0 to {self.width - 1}; choose among those."
+            )
         self.features = index.to(sae.W_dec.device)
         self._take_columns(sae)
 
@@ -56,7 +70,7 @@ class FeatureReader:
             self.gain, weight, bias = gain, weight * gain, sae.b_mag.detach().float()[columns]
         else: bias = sae.b_enc.detach().float()[columns]
         if norms is not None: weight, bias = weight * norms[columns], bias * norms[columns]
-        self.weight, self.bias, self.k = weight.contiguous(), bias, getattr(sae.cfg, "k", None)
+        self.weight, self.bias, self.k = weight.contiguous(), bias, int(getattr(sae.cfg, "k", 0))
         self.threshold = sae.threshold.detach().float()[columns] if self.architecture == "jumprelu" else None
         decoder = sae.W_dec.detach().float()[self.features]
         self.decoder = decoder if norms is None else decoder / norms[self.features, None].clamp(min=1e-12)

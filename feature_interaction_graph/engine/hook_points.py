@@ -6,7 +6,7 @@
 __all__ = ['KINDS', 'HookPoint', 'parse_hook_point', 'attach_twin', 'plain_twin', 'BlockMap', 'decoder_layers', 'map_block',
            'first_tensor', 'catch', 'edit']
 
-# %% ../../nbs/engine/02_hook_points.ipynb #01b5a0e4
+# %% ../../nbs/engine/02_hook_points.ipynb #7274fe52
 import contextlib
 import re
 import weakref
@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from .errors import InputError
 
-if TYPE_CHECKING: from transformers import PreTrainedModel
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # %% ../../nbs/engine/02_hook_points.ipynb #cabbbc44
 KINDS = {"resid_pre": 0, "z": 1, "attn_out": 2, "resid_mid": 3, "mlp_out": 4, "resid_post": 5}   # order within a block
@@ -29,7 +29,8 @@ _ALIASES = {"hook_in": "hook_resid_pre", "hook_out": "hook_resid_post", "attn.ho
 class HookPoint:
     """A place in the residual stream or beside it: block `layer` (0-based) and `kind`, one of `KINDS`.
 
-    `resid_pre`, `resid_mid`, `resid_post`: the stream before, within and after the block; `attn_out`, `mlp_out`: what attention and MLP add to it; `z`: the heads' outputs before the output matrix, heads flattened.
+    `resid_pre`, `resid_mid`, `resid_post`: the stream before, within and after the block; `attn_out`, `mlp_out`: what attention and MLP add to it;
+    `z`: the heads' outputs before the output matrix, heads flattened.
     """
     kind: str
     layer: int
@@ -68,7 +69,11 @@ def attach_twin(bridge: nn.Module, hf_model: "PreTrainedModel") -> None:
     """
     shared = {id(parameter) for parameter in bridge.parameters()}
     apart = [name for name, parameter in hf_model.named_parameters() if id(parameter) not in shared]
-    if apart: raise InputError(f"the twin has {len(apart)} tensors of its own (first: {apart[0]}), but it must share all of them with the bridge; wrap the model with loading.wrap_model.")
+    if apart:
+        raise InputError(
+            f"the twin has {len(apart)} tensors of its own (first: {apart[0]}), but it must share all of them with the bridge; wrap "
+            "the model with loading.wrap_model."
+        )
     _TWINS[bridge] = hf_model
 
 # %% ../../nbs/engine/02_hook_points.ipynb #2757bc13
@@ -80,7 +85,10 @@ def plain_twin(model: nn.Module) -> "PreTrainedModel":
     from transformers import PreTrainedModel
     if model in _TWINS: return _TWINS[model]
     if isinstance(model, PreTrainedModel): return model
-    raise InputError(f"a {type(model).__name__} was given, but a model from loading.load_model_and_saes, from loading.wrap_model, or a plain Hugging Face causal LM is needed; call wrap_model on it first.")
+    raise InputError(
+        f"a {type(model).__name__} was given, but a model from loading.load_model_and_saes, from loading.wrap_model, or a plain "
+        "Hugging Face causal LM is needed; call wrap_model on it first."
+    )
 
 # %% ../../nbs/engine/02_hook_points.ipynb #a9bd5e65
 @dataclass(frozen=True)
@@ -105,17 +113,18 @@ def decoder_layers(hf_model: nn.Module) -> nn.ModuleList:
         if isinstance(found, nn.ModuleList): return found
     raise InputError(f"no decoder blocks were found in a {type(hf_model).__name__}; a causal language model with a list of blocks is needed.")
 
-# %% ../../nbs/engine/02_hook_points.ipynb #5ad50067
+# %% ../../nbs/engine/02_hook_points.ipynb #f605667d
 def map_block(block: nn.Module) -> BlockMap:
     "The `BlockMap` of one decoder block of GPT-2, GPT-NeoX, Llama, Mistral, Qwen, Gemma and their kin; `InputError` when a part is not found."
     attention, mlp = _child(block, "self_attn", "attn", "attention"), _child(block, "mlp", "feed_forward")
     projection = None if attention is None else _child(attention, "o_proj", "c_proj", "dense", "out_proj")
     if attention is None or mlp is None or projection is None:
         raise InputError(f"a {type(block).__name__} has no attention, MLP or output projection under a known name; read and write its residual stream instead.")
-    post_norms = hasattr(block, "post_feedforward_layernorm")       # Gemma 2 and 3, OLMo 2: the norm's output is what is added
     parallel = bool(getattr(block, "use_parallel_residual", False))
-    return BlockMap(block, attention, block.post_attention_layernorm if post_norms else attention,
-                    block.post_feedforward_layernorm if post_norms else mlp, projection, parallel)
+    after_mlp = _child(block, "post_feedforward_layernorm")         # Gemma 2 and 3, OLMo 2: the norm's output is what is added
+    after_attention = _child(block, "post_attention_layernorm")
+    if after_mlp is None or after_attention is None: return BlockMap(block, attention, attention, mlp, projection, parallel)
+    return BlockMap(block, attention, after_attention, after_mlp, projection, parallel)
 
 # %% ../../nbs/engine/02_hook_points.ipynb #f4f24e86
 def first_tensor(output: Any) -> Tensor:
@@ -154,7 +163,10 @@ def _watch(block: nn.Module, point: HookPoint, caught: dict[str, Tensor]) -> lis
     if point.kind == "z": return [parts.out_projection.register_forward_pre_hook(keep_input, with_kwargs=True)]
     if point.kind == "attn_out": return [parts.attn_out.register_forward_hook(keep_output)]
     if point.kind == "mlp_out": return [parts.mlp_out.register_forward_hook(keep_output)]
-    if parts.parallel: raise InputError(f"{name} does not exist: attention and MLP of this model run side by side; use hook_resid_pre, hook_attn_out, hook_mlp_out or hook_resid_post.")
+    if parts.parallel:
+        raise InputError(
+            f"{name} does not exist: attention and MLP of this model run side by side; use hook_resid_pre, hook_attn_out, hook_mlp_out or hook_resid_post."
+        )
     return [block.register_forward_pre_hook(keep_input, with_kwargs=True), parts.attn_out.register_forward_hook(keep_sum)]
 
 # %% ../../nbs/engine/02_hook_points.ipynb #c04864c1

@@ -20,12 +20,18 @@ from .residuals import clean_residuals, is_hooked_transformer, window_of
 
 # %% ../../nbs/engine/06_hooked_transformer.ipynb #b9924b79
 class HookedTransformerForward:
-    "The interface of `BranchedForward` over a `HookedTransformer`: `record` a clean pass, `run` rows by hooked suffix passes (blocks below the source and above the last target do not run)."
+    """The interface of `BranchedForward` over a `HookedTransformer`: `record` a clean pass, `run` rows by hooked suffix passes (blocks below the source
+    and above the last target do not run).
+    """
     branched = False
 
     def __init__(self, model: Any, rows_per_pass: int = 16) -> None:
         self.model, self.rows_per_pass, self.device = model, rows_per_pass, next(model.parameters()).device
-        warnings.warn("a HookedTransformer cannot be branched; exact hooked forward passes are used instead, which are much slower: load the model with loading.load_model or loading.wrap_model.", stacklevel=3)
+        warnings.warn(
+            "a HookedTransformer cannot be branched; exact hooked forward passes are used instead, which are much slower: load the "
+            "model with loading.load_model or loading.wrap_model.",
+            stacklevel=3,
+        )
 
     @property
     def n_layers(self) -> int:
@@ -42,8 +48,17 @@ class HookedTransformerForward:
         return CleanRun(tokens, lengths, {point.layer: kept[point.name] for point in points})
 
     @torch.no_grad()
-    def run(self, clean: CleanRun, source: HookPoint, sequences: Int[Tensor, "n_rows"], positions: Int[Tensor, "n_rows"], added: Float[Tensor, "n_rows width"],
-            targets: Sequence[HookPoint], horizon: int = 0, batch_rows: int = 2048) -> Iterator[tuple[Int[Tensor, "rows"], dict[str, Float[Tensor, "rows offsets width"]]]]:
+    def run(
+        self,
+        clean: CleanRun,
+        source: HookPoint,
+        sequences: Int[Tensor, "n_rows"],
+        positions: Int[Tensor, "n_rows"],
+        added: Float[Tensor, "n_rows width"],
+        targets: Sequence[HookPoint],
+        horizon: int = 0,
+        batch_rows: int = 2048,
+    ) -> Iterator[tuple[Int[Tensor, "rows"], dict[str, Float[Tensor, "rows offsets width"]]]]:
         "As `BranchedForward.run`."
         check_rows(clean, source, sequences, positions, targets, self.n_layers)
         sequences, positions, added = sequences.to(self.device), positions.to(self.device), added.to(self.device)
@@ -53,7 +68,9 @@ class HookedTransformerForward:
             beyond = (positions[rows, None] + torch.arange(horizon + 1, device=self.device)) >= clean.lengths[sequences[rows], None]
             yield rows, {target.name: torch.cat([part[target.name] for part in parts]).masked_fill(beyond[..., None], torch.nan) for target in targets}
 
-    def _suffix(self, clean: CleanRun, source: HookPoint, sequences: Tensor, positions: Tensor, added: Tensor, targets: Sequence[HookPoint], horizon: int) -> dict[str, Tensor]:
+    def _suffix(
+        self, clean: CleanRun, source: HookPoint, sequences: Tensor, positions: Tensor, added: Tensor, targets: Sequence[HookPoint], horizon: int
+    ) -> dict[str, Tensor]:
         start, last, here = start_block(source), max(last_block(target) for target in targets), torch.arange(len(positions), device=self.device)
         outputs = {target: HookPoint("resid_post", target.layer - 1) if target.kind == "resid_pre" else target for target in targets}
         kept: dict[str, Tensor] = {}

@@ -33,7 +33,9 @@ def _from_hooked_transformer(model: Any, tokens: Tensor, points: list[HookPoint]
     return {name: cache[name].flatten(2) for name in names}
 
 # %% ../../nbs/engine/03_residuals.ipynb #447bf827
-def clean_residuals(model: nn.Module, tokens: Int[Tensor, "n_seq seq_len"], hook_points: Sequence[str | HookPoint]) -> dict[str, Float[Tensor, "n_seq seq_len width"]]:
+def clean_residuals(
+    model: nn.Module, tokens: Int[Tensor, "n_seq seq_len"], hook_points: Sequence[str | HookPoint]
+) -> dict[str, Float[Tensor, "n_seq seq_len width"]]:
     """The activations at `hook_points` in an untouched forward pass; no gradient; runs no block deeper than needed.
 
     Returns name -> `[n_seq, seq_len, d_model]` (`[.., n_heads * d_head]` for `z`). Raises `InputError` for an unknown point or a block the model does not have.
@@ -58,7 +60,8 @@ def hooked_forward(model: nn.Module, tokens: Int[Tensor, "n_seq seq_len"], sourc
                    rows_per_pass: int = 16, before_pass: Callable[[Tensor], None] | None = None) -> dict[str, Float[Tensor, "n_rows n_offsets width"]]:
     """Exact effect of adding `added[r]` at (`sequences[r]`, `positions[r]`) of `source`, by full forward passes with a hook.
 
-    Returns target name -> `[n_rows, horizon + 1, width]`; entries beyond the end of a sequence are NaN. Rows are run `rows_per_pass` at a time, each on its own copy of its sequence;
+    Returns target name -> `[n_rows, horizon + 1, width]`; entries beyond the end of a sequence are NaN. Rows are run `rows_per_pass` at a time, each
+    on its own copy of its sequence;
     `before_pass`, if given, is told which sequences the next pass holds.
     """
     twin = plain_twin(model)
@@ -80,7 +83,9 @@ def hooked_forward(model: nn.Module, tokens: Int[Tensor, "n_seq seq_len"], sourc
     return {name: torch.cat(parts) for name, parts in pieces.items()}
 
 # %% ../../nbs/engine/03_residuals.ipynb #63db9f0e
-def window_of(stream: Float[Tensor, "n_seq seq_len width"], sequences: Int[Tensor, "n_rows"], positions: Int[Tensor, "n_rows"], horizon: int) -> Float[Tensor, "n_rows n_offsets width"]:
+def window_of(
+    stream: Float[Tensor, "n_seq seq_len width"], sequences: Int[Tensor, "n_rows"], positions: Int[Tensor, "n_rows"], horizon: int
+) -> Float[Tensor, "n_rows n_offsets width"]:
     "`stream` at `positions`, `positions + 1`, ..., `positions + horizon` of `sequences`; NaN beyond the last column."
     at = positions[:, None] + torch.arange(horizon + 1, device=positions.device)
     inside = at < stream.shape[1]

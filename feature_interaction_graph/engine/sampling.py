@@ -39,7 +39,9 @@ class Firings:
 # %% ../../nbs/engine/08_sampling.ipynb #6060dcbe
 @dataclass(frozen=True)
 class Scan:
-    "What one pass over the corpus says of the features of one reader: `mean`, `std` over all sampleable tokens (firing or not), how many tokens, and the firings."
+    """What one pass over the corpus says of the features of one reader: `mean`, `std` over all sampleable tokens (firing or not), how many tokens, and
+    the firings.
+    """
     n_tokens: int
     mean: np.ndarray
     std: np.ndarray
@@ -47,7 +49,14 @@ class Scan:
 
 # %% ../../nbs/engine/08_sampling.ipynb #e10146c2
 @torch.no_grad()
-def scan_corpus(model: nn.Module, corpus: Corpus, readers: Mapping[str, FeatureReader], keep: frozenset[str] = frozenset(), batch_size: int = 32, progress: bool = True) -> dict[str, Scan]:
+def scan_corpus(
+    model: nn.Module,
+    corpus: Corpus,
+    readers: Mapping[str, FeatureReader],
+    keep: frozenset[str] = frozenset(),
+    batch_size: int = 32,
+    progress: bool = True,
+) -> dict[str, Scan]:
     """Reads `readers` (any name -> reader) over `corpus` in one pass; the firings of the readers named in `keep` are kept.
 
     Raises `InputError` when the model gives NaN.
@@ -62,7 +71,8 @@ def scan_corpus(model: nn.Module, corpus: Corpus, readers: Mapping[str, FeatureR
         where = inside.nonzero()
         for name, reader in readers.items():
             rows = streams[reader.hook_point.name][inside.to(device)]
-            if not bool(torch.isfinite(rows).all()): raise InputError(f"the model gives NaN or infinite values at {reader.hook_point.name}; load a whole copy of its weights.")
+            if not bool(torch.isfinite(rows).all()):
+                raise InputError(f"the model gives NaN or infinite values at {reader.hook_point.name}; load a whole copy of its weights.")
             active = reader.read(rows)[1]
             sums[name] += torch.stack([active.double().sum(0), active.double().square().sum(0)]).cpu()
             if name in keep: found[name].append(_fired(active, where, int(batch[0]), reader.scale(rows)))

@@ -85,7 +85,8 @@ def mean_test(n: np.ndarray, total: np.ndarray, squares: np.ndarray, confidence:
 
 # %% ../../nbs/engine/07_statistics.ipynb #6ee34f6f
 def adjust(p_values: np.ndarray, method: str = "fdr_bh") -> np.ndarray:
-    """Corrects `p_values` for the number of tests made: `fdr_bh` (Benjamini-Hochberg 1995), `bonferroni` or `none`. NaN (not testable) stays NaN and is not in the family.
+    """Corrects `p_values` for the number of tests made: `fdr_bh` (Benjamini-Hochberg 1995), `bonferroni` or `none`. NaN (not testable) stays NaN and
+    is not in the family.
 
     Raises `InputError` for any other method: a misspelt name must not mean "no correction".
     """
