@@ -6,8 +6,9 @@
 __all__ = ['FORMAT', 'FeatureSums', 'pack_values', 'token_text', 'LayerWriter', 'write_store', 'ActivationStore',
            'feature_blocks']
 
-# %% ../nbs/02a_activation_store.ipynb #32514c97
+# %% ../nbs/02a_activation_store.ipynb #44ae5734
 import contextlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from .engine.corpus import Corpus, TokenLabels
 from .engine.errors import InputError, atomic_write
 from .engine.provenance import provenance
 
-# %% ../nbs/02a_activation_store.ipynb #e5b617c9
+# %% ../nbs/02a_activation_store.ipynb #c09b3c9c
 class FeatureSums:
     "Running sums over positions of one layer's features: firings, their sum, sum of squares, maximum, and what they are worth to the loss."
 
@@ -50,7 +51,7 @@ class FeatureSums:
         self.signed += worth.sum(0, dtype=torch.float64).cpu().numpy()
 
     def summary(self) -> dict[str, np.ndarray]:
-        "count, frequency, and mean, std, max of the non-zero activations (0 for a feature that never fires); importance and signed_importance if there was any worth."
+        "count, frequency; mean, std, max of the non-zero activations (0 where it never fires); importance and signed_importance if there was any worth."
         some = np.maximum(self.count, 1)
         mean = self.total / some
         std = np.sqrt(np.maximum(self.squares / some - mean**2, 0))
@@ -128,7 +129,7 @@ class LayerWriter:
         _append(self.group["indices"], feature.cpu().numpy())
         _append(self.group["indptr"], ends.cpu().numpy())
 
-# %% ../nbs/02a_activation_store.ipynb #7e674b08
+# %% ../nbs/02a_activation_store.ipynb #6a6fbdc0
 @contextlib.contextmanager
 def write_store(
     path: str | Path,
@@ -149,11 +150,12 @@ def write_store(
         writers = {layer: LayerWriter(file.create_group(f"layer_{layer}"), *layers[layer], value_dtype) for layer in sorted(layers)}
         yield writers
         for layer, writer in writers.items():
-            if writer.sums.n_rows != corpus.n_tokens: raise InputError(f"layer {layer} got {writer.sums.n_rows} rows for {corpus.n_tokens} positions; give every position of the corpus once.")
+            if writer.sums.n_rows != corpus.n_tokens:
+                raise InputError(f"layer {layer} got {writer.sums.n_rows} rows for {corpus.n_tokens} positions; give every position of the corpus once.")
             for name, values in writer.sums.summary().items(): writer.group.create_dataset(name, data=values)
             writer.group.attrs["n_attributed"] = writer.sums.n_attributed
 
-# %% ../nbs/02a_activation_store.ipynb #693ad09a
+# %% ../nbs/02a_activation_store.ipynb #ffcd9a4c
 @dataclass(frozen=True, eq=False)
 class ActivationStore:
     "Sparse activations of every SAE over a corpus, on disk. A feature *fires* in a row when its activation is not zero."
@@ -178,14 +180,15 @@ class ActivationStore:
         for start in range(0, self.n_tokens, n_rows): yield start, self.csr(layer, start, start + n_rows)
 
     def iter_features(self, layer: int, max_values: int = 2**25) -> Iterator[tuple[int, scipy.sparse.csc_matrix]]:
-        "(first feature, activations `[n_rows, n_block]` by column): blocks of neighbouring features with at most `max_values` firings, or of one feature; each block is one pass over the file."
+        "(first feature, activations by column) for neighbouring features with at most `max_values` firings in all; a block is a pass over the file."
         edges = feature_blocks(self.statistics(layer)["count"], max_values)
-        for first, last in zip(edges, edges[1:]):
+        for first, last in itertools.pairwise(edges):
             yield first, scipy.sparse.vstack([block[:, first:last] for _, block in self.iter_blocks(layer)], format="csc")
 
     def statistics(self, layer: int) -> dict[str, np.ndarray]:
         "Of every feature: count, frequency, mean, std, max of its non-zero activations; importance and signed_importance if collected."
-        with _opened(self.path) as file: return {name: values[:] for name, values in _layer_group(file, self.layers, layer).items() if name not in ("indptr", "indices", "values")}
+        with _opened(self.path) as file:
+            return {name: values[:] for name, values in _layer_group(file, self.layers, layer).items() if name not in ("indptr", "indices", "values")}
 
     def frequency(self, layer: int) -> Float[np.ndarray, "n_features"]:
         "Share of the rows in which each feature fires."
@@ -210,7 +213,7 @@ class ActivationStore:
         "Text of every token that occurs; empty if there was no tokenizer."
         with _opened(self.path) as file:
             if "vocabulary" not in file: return {}
-            return dict(zip(file["vocabulary/ids"][:].tolist(), file["vocabulary/text"].asstr()[:].tolist()))
+            return dict(zip(file["vocabulary/ids"][:].tolist(), file["vocabulary/text"].asstr()[:].tolist(), strict=True))
 
 # %% ../nbs/02a_activation_store.ipynb #d4266e16
 def feature_blocks(counts: Int[np.ndarray, "n_features"], max_values: int) -> list[int]:
@@ -237,7 +240,7 @@ def _layer_group(file: h5py.File, layers: tuple[int, ...], layer: int) -> h5py.G
     if layer not in layers: raise InputError(f"layer {layer} is not in this activation store; it has layers {', '.join(map(str, layers))}.")
     return file[f"layer_{layer}"]
 
-# %% ../nbs/02a_activation_store.ipynb #79182ddc
+# %% ../nbs/02a_activation_store.ipynb #f66f60cb
 def _read_header(path: Path) -> dict[str, Any]:
     "What an `ActivationStore` knows of its file; `InputError` unless every part has the length the others say."
     with _opened(path) as file:
@@ -248,10 +251,12 @@ def _read_header(path: Path) -> dict[str, Any]:
         for layer, group in groups.items():
             lengths = (len(group["indptr"]) - 1, len(group["values"]), len(group["count"]), len(file["sequence"]))
             if lengths != (n_tokens, len(group["indices"]), widths[layer], n_tokens) or int(group["indptr"][-1]) != len(group["indices"]):
-                raise InputError(f"{path} is damaged: the parts of layer {layer} do not have the lengths its header says; make it again with collect_activations.")
-        return dict(layers=layers, n_tokens=n_tokens, widths=widths, hook_names={layer: str(group.attrs["hook_name"]) for layer, group in groups.items()}, config=json.loads(file.attrs["config"]))
+                raise InputError(f"{path} is damaged: the parts of layer {layer} do not have the lengths its header says; make it again with "
+                                 "collect_activations.")
+        hook_names = {layer: str(group.attrs["hook_name"]) for layer, group in groups.items()}
+        return dict(layers=layers, n_tokens=n_tokens, widths=widths, hook_names=hook_names, config=json.loads(file.attrs["config"]))
 
-# %% ../nbs/02a_activation_store.ipynb #6cf281bf
+# %% ../nbs/02a_activation_store.ipynb #64491c96
 def _read_csr(store: ActivationStore, layer: int, start: int, stop: int) -> scipy.sparse.csr_matrix:
     with _opened(store.path) as file:
         group = _layer_group(file, store.layers, layer)
@@ -259,7 +264,8 @@ def _read_csr(store: ActivationStore, layer: int, start: int, stop: int) -> scip
         first, last = int(indptr[0]), int(indptr[-1])
         indices, values = group["indices"][first:last].astype(np.int32), group["values"][first:last].astype(np.float32)
         if (np.diff(indptr) < 0).any() or len(indices) != last - first or (len(indices) and indices.max() >= store.widths[layer]):
-            raise InputError(f"{store.path} is damaged: rows {start} to {stop} of layer {layer} name features or ranges that do not exist; make it again with collect_activations.")
+            raise InputError(f"{store.path} is damaged: rows {start} to {stop} of layer {layer} name features or ranges that do not exist; make it again "
+                             "with collect_activations.")
         return scipy.sparse.csr_matrix((values, indices, indptr - first), shape=(stop - start, store.widths[layer]))
 
 

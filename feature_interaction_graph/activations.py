@@ -35,7 +35,7 @@ def token_losses(
     each = nn.functional.cross_entropy(precise[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none")
     return each * (torch.arange(1, tokens.shape[1], device=tokens.device) < lengths[:, None])
 
-# %% ../nbs/02_activations.ipynb #19a57f9d
+# %% ../nbs/02_activations.ipynb #9df04a43
 def loss_gradients(
     model: nn.Module,
     tokens: Int[Tensor, "n_seq seq_len"],
@@ -44,7 +44,8 @@ def loss_gradients(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], Float[Tensor, "n_seq"]]:
     """Activations h and dL/dh at `hook_points`, each `[n_seq, seq_len, width]`, and the loss L of each sequence, by one forward and one backward pass.
 
-    Nothing below the first asked-for block is differentiated, and no parameter receives a gradient. Sequences do not see each other, so the gradient of the batch's summed loss is each sequence's own.
+    Nothing below the first asked-for block is differentiated, and no parameter receives a gradient. Sequences do not see each other,
+    so the gradient of the batch's summed loss is each sequence's own.
     """
     twin = plain_twin(model)
     layers, points = decoder_layers(twin), [parse_hook_point(name) for name in hook_points]
@@ -55,9 +56,9 @@ def loss_gradients(
     with torch.enable_grad(), edit(layers, lowest, leaf), catch(layers, list(dict.fromkeys([*points, *through.values()]))) as caught:
         losses = token_losses(twin(tokens, use_cache=False).logits, tokens, lengths).sum(-1)
         gradients = torch.autograd.grad(losses.sum(), [caught[point.name] for point in through.values()])
-    return {name: caught[name].detach() for name in through}, dict(zip(through, gradients)), losses.detach()
+    return {name: caught[name].detach() for name in through}, dict(zip(through, gradients, strict=True)), losses.detach()
 
-# %% ../nbs/02_activations.ipynb #407a8ef4
+# %% ../nbs/02_activations.ipynb #a6abe957
 @torch.no_grad()
 def ablation_effects(
     model: nn.Module,
@@ -69,7 +70,7 @@ def ablation_effects(
     features: Int[Tensor, "n"],
     rows_per_pass: int = 32,
 ) -> Float[Tensor, "n"]:
-    "Exact change of the sequence's loss (nats) when one feature is taken away at one position, $h_t \\leftarrow h_t - f_i(h_t) s_t d_i$, by plain hooked forward passes; 0 where it does not fire."
+    "Exact change of the loss (nats) when one feature is taken away at one position, h <- h - f_i(h) s d_i, by plain hooked forwards; 0 where it does not fire."
     twin, (used, column) = plain_twin(model), features.unique(return_inverse=True)
     layers, reader, effects = decoder_layers(twin), FeatureReader(sae, used), torch.zeros(len(features))
     device = next(twin.parameters()).device
@@ -87,7 +88,7 @@ def ablation_effects(
         effects[rows] = ((without - clean[place]) * (torch.arange(without.shape[1]) >= positions[rows, None]).to(device)).sum(-1).float().cpu()
     return effects
 
-# %% ../nbs/02_activations.ipynb #e36a4e23
+# %% ../nbs/02_activations.ipynb #661f777a
 def ablation_importance(
     model: nn.Module,
     saes: Mapping[int, Any],
@@ -97,14 +98,18 @@ def ablation_importance(
     n_samples: int = 16,  # firings measured per feature
     seed: int = 0,
 ) -> Float[np.ndarray, "n"]:
-    "Mean over positions of |change of the loss when the feature is taken away there|, in nats: its frequency times the mean over a random sample of its firings. 0 for a feature that never fires."
+    """Mean over positions of |change of the loss when the feature is taken away there|, in nats; 0 for a feature that never fires.
+
+    Estimated as the feature's frequency times the mean over a random sample of its firings.
+    """
     activations, corpus, rng = store.csr(layer).tocsc(), store.corpus, np.random.default_rng(seed)
     spots = [activations.indices[activations.indptr[i]:activations.indptr[i + 1]] for i in features]
     spots = [rng.choice(rows, n_samples, replace=False) if len(rows) > n_samples else rows for rows in spots]
     owner = np.repeat(np.arange(len(spots)), [len(rows) for rows in spots])
     if not len(owner): return np.zeros(len(spots))
     sequence, position = torch.from_numpy(store.rows[np.concatenate(spots)]).long().T
-    effects = ablation_effects(model, saes[layer], corpus.tokens, corpus.lengths, sequence, position, torch.as_tensor(np.asarray(features)[owner])).abs().numpy()
+    which = torch.as_tensor(np.asarray(features)[owner])
+    effects = ablation_effects(model, saes[layer], corpus.tokens, corpus.lengths, sequence, position, which).abs().numpy()
     return store.frequency(layer)[features] * np.bincount(owner, effects, len(spots)) / np.maximum(np.bincount(owner, minlength=len(spots)), 1)
 
 # %% ../nbs/02_activations.ipynb #b2ac81c3
@@ -112,7 +117,7 @@ def _spread(n_batches: int, n_wanted: int) -> set[int]:
     "`n_wanted` of `n_batches` batch numbers, evenly spaced."
     return set(np.linspace(0, n_batches - 1, min(n_batches, n_wanted)).round().astype(int).tolist())
 
-# %% ../nbs/02_activations.ipynb #0b0fb129
+# %% ../nbs/02_activations.ipynb #18faa1a9
 def collect_activations(
     model: nn.Module,
     saes: Mapping[int, Any],  # layer -> SAE, read at the hook point its own metadata names
@@ -124,7 +129,8 @@ def collect_activations(
 ) -> ActivationStore:
     """One pass over the corpus; writes `cfg.output_path/activations.h5`, whole or not at all.
 
-    Every position that may be a sample becomes a row. Unless `cfg.importance_method` is "frequency", about `cfg.n_importance_tokens` positions, evenly spread, are differentiated as well and give every feature's importance. Memory is bounded by one batch.
+    Every position that may be a sample becomes a row. Unless `cfg.importance_method` is "frequency", about `cfg.n_importance_tokens` positions,
+    evenly spread, are differentiated as well and give every feature's importance. Memory is bounded by one batch.
     Raises `InputError` for no SAE, tokens the model does not know, activations that `value_dtype` cannot hold, or a folder that cannot be written.
     """
     if not saes: raise InputError("no SAE was given; load them with load_model_and_saes.")
@@ -133,15 +139,18 @@ def collect_activations(
         from feature_interaction_graph.loading import load_corpus
         corpus = load_corpus(cfg, model)
     known = plain_twin(model).get_input_embeddings().num_embeddings
-    if int(corpus.tokens.max()) >= known: raise InputError(f"the corpus has token {int(corpus.tokens.max())}, but the model knows tokens 0 to {known - 1}; tokenize with the model's own tokenizer.")
+    if int(corpus.tokens.max()) >= known:
+        raise InputError(f"the corpus has token {int(corpus.tokens.max())}, but the model knows tokens 0 to {known - 1}; tokenize with the model's own "
+                         "tokenizer.")
     readers = {layer: FeatureReader(saes[layer]) for layer in sorted(saes)}
     path, shapes = cfg.output_path / "activations.h5", {layer: (reader.hook_point.name, reader.width) for layer, reader in readers.items()}
     with write_store(path, corpus, shapes, value_dtype=value_dtype, config=asdict(cfg), tokenizer=getattr(model, "tokenizer", None)) as writers:
         _run_batches(model, readers, writers, cfg, corpus, progress)
     return ActivationStore.open(path)
 
-# %% ../nbs/02_activations.ipynb #516cd799
-def _run_batches(model: nn.Module, readers: dict[int, FeatureReader], writers: dict[int, LayerWriter], cfg: Config, corpus: Corpus, progress: bool) -> None:
+# %% ../nbs/02_activations.ipynb #dda84a8c
+def _run_batches(model: nn.Module, readers: dict[int, FeatureReader], writers: dict[int, LayerWriter], cfg: Config, corpus: Corpus,
+                 progress: bool) -> None:
     "Every batch through the model once, its rows to the writers."
     device, names = next(plain_twin(model).parameters()).device, {layer: reader.hook_point.name for layer, reader in readers.items()}
     mask, batches = corpus.sample_mask(), torch.arange(len(corpus)).split(cfg.batch_size)
@@ -159,7 +168,8 @@ def _run_batches(model: nn.Module, readers: dict[int, FeatureReader], writers: d
 
 
 @torch.no_grad()
-def _write_rows(reader: FeatureReader, writer: LayerWriter, rows: Float[Tensor, "n d"], gradients: Float[Tensor, "n d"] | None, max_values: int = 2**26) -> None:
+def _write_rows(reader: FeatureReader, writer: LayerWriter, rows: Float[Tensor, "n d"], gradients: Float[Tensor, "n d"] | None,
+                max_values: int = 2**26) -> None:
     "Encodes `rows`, at most `max_values` activations at a time, and writes what fired."
     for piece in torch.arange(len(rows), device=rows.device).split(max(1, max_values // reader.width)):
         active = reader.read(rows[piece])[1]

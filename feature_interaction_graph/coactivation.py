@@ -6,7 +6,7 @@
 __all__ = ['FORMAT', 'PairStatistics', 'pair_statistics', 'LayerMarginals', 'CoactivationAtlas', 'build_coactivation_atlas',
            'pair_rules', 'remarkable_pairs']
 
-# %% ../nbs/04_coactivation.ipynb #afa52996
+# %% ../nbs/04_coactivation.ipynb #2b8f7fc7
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,40 +26,41 @@ from .engine.errors import InputError, atomic_write
 from .engine.provenance import provenance
 from .features import FeatureTable, feature_id, feature_table
 
-if TYPE_CHECKING: import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
-# %% ../nbs/04_coactivation.ipynb #70c01795
+# %% ../nbs/04_coactivation.ipynb #18fc6873
 class PairStatistics(NamedTuple):
     "What four counts say about pairs of features; arrays of one shape."
-    count: Int[np.ndarray, "..."]            # positions where both fire
+    n_both: Int[np.ndarray, "..."]           # positions where both fire
     expected: Float[np.ndarray, "..."]       # the same if they were independent
     prob: Float[np.ndarray, "..."]           # P(j | i)
     ratio: Float[np.ndarray, "..."]          # P(j | i) / P(j)
     pmi: Float[np.ndarray, "..."]            # ln ratio, nats; -inf where the count is 0
     pmi_low: Float[np.ndarray, "..."]        # its confidence bounds
     pmi_high: Float[np.ndarray, "..."]
-    pmi_shrunk: Float[np.ndarray, "..."]     # ln (count + 1) / (expected + 1)
-    p_so_few: Float[np.ndarray, "..."]       # P(X <= count), X ~ Poisson(expected)
+    pmi_shrunk: Float[np.ndarray, "..."]     # ln (n_both + 1) / (expected + 1)
+    p_so_few: Float[np.ndarray, "..."]       # P(X <= n_both), X ~ Poisson(expected)
 
-# %% ../nbs/04_coactivation.ipynb #3bdd73c6
+# %% ../nbs/04_coactivation.ipynb #529b0f12
 def pair_statistics(
-    count: Int[np.ndarray, "..."],  # positions where both fire
-    n_source: Int[np.ndarray, "..."],  # positions where the source fires; anything that broadcasts against `count`
+    n_both: Int[np.ndarray, "..."],  # positions where both fire
+    n_source: Int[np.ndarray, "..."],  # positions where the source fires; anything that broadcasts against `n_both`
     n_target: Int[np.ndarray, "..."],
     n_rows: int,  # positions in all
     confidence: float = 0.99,
 ) -> PairStatistics:
     "Conditional probability, ratio, PMI with Garwood's exact Poisson bounds and shrunk, and the lower-tail probability of the count."
-    count, n_source, n_target = np.asarray(count), np.maximum(n_source, 1), np.maximum(n_target, 1)
+    n_both, n_source, n_target = np.asarray(n_both), np.maximum(n_source, 1), np.maximum(n_target, 1)
     expected = n_source * n_target / n_rows
-    seen, place = np.unique(count, return_inverse=True)                 # counts repeat: the bounds are looked up
+    seen, place = np.unique(n_both, return_inverse=True)                 # counts repeat: the bounds are looked up
     tail = (1 - confidence) / 2
-    low = np.where(seen > 0, scipy.special.gammaincinv(np.maximum(seen, 1), tail), 0.0)[place].reshape(count.shape)
-    high = scipy.special.gammaincinv(seen + 1, 1 - tail)[place].reshape(count.shape)
+    low = np.where(seen > 0, scipy.special.gammaincinv(np.maximum(seen, 1), tail), 0.0)[place].reshape(n_both.shape)
+    high = scipy.special.gammaincinv(seen + 1, 1 - tail)[place].reshape(n_both.shape)
     with np.errstate(divide="ignore"):
-        pmi, pmi_low, pmi_high = (np.log(value) - np.log(expected) for value in (count, low, high))
-    return PairStatistics(count, expected, count / n_source, count / expected, pmi, pmi_low, pmi_high,
-                          np.log1p(count) - np.log1p(expected), scipy.special.gammaincc(count + 1, expected))
+        pmi, pmi_low, pmi_high = (np.log(value) - np.log(expected) for value in (n_both, low, high))
+    return PairStatistics(n_both, expected, n_both / n_source, n_both / expected, pmi, pmi_low, pmi_high,
+                          np.log1p(n_both) - np.log1p(expected), scipy.special.gammaincc(n_both + 1, expected))
 
 # %% ../nbs/04_coactivation.ipynb #d894c7c5
 class LayerMarginals(NamedTuple):
@@ -69,7 +70,7 @@ class LayerMarginals(NamedTuple):
     n_target: Int[np.ndarray, "n_kept"]        # and at the target's (the same unless there is an offset)
     target_sum: Float[np.ndarray, "n_kept"]    # summed activation there
 
-# %% ../nbs/04_coactivation.ipynb #493446f7
+# %% ../nbs/04_coactivation.ipynb #0fdb94b8
 @dataclass(frozen=True, eq=False)
 class CoactivationAtlas:
     "Co-activation counts of features of pairs of layers; a pair that is not stored fired together exactly 0 times."
@@ -84,21 +85,33 @@ class CoactivationAtlas:
     @property
     def layer_pairs(self) -> list[tuple[int, int]]: return sorted(self.counts)
 
-    def statistics(self, source_layer: int, target_layer: int, sources: Int[np.ndarray, "n"] | None = None, targets: Int[np.ndarray, "m"] | None = None, confidence: float = 0.99) -> PairStatistics:
-        "`[n, m]` statistics of every pair of the named features (None: all the atlas covers). Raises `InputError` for a feature or pair of layers that it does not cover."
-        rows, columns, counts = self._places(source_layer, target_layer, sources, targets)
-        return pair_statistics(counts[rows][:, columns].toarray(), self.layers[source_layer].n_source[rows, None], self.layers[target_layer].n_target[columns], self.n_rows, confidence)
+    def statistics(self, source_layer: int, target_layer: int, sources: Int[np.ndarray, "n"] | None = None, targets: Int[np.ndarray, "m"] | None = None,
+                   confidence: float = 0.99) -> PairStatistics:
+        """`[n, m]` statistics of every pair of the named features (None: all the atlas covers).
 
-    def conditional_means(self, source_layer: int, target_layer: int, sources: Int[np.ndarray, "n"] | None = None, targets: Int[np.ndarray, "m"] | None = None) -> Float[np.ndarray, "n m"]:
+        Raises `InputError` for a feature or a pair of layers that it does not cover.
+        """
+        counts, rows, columns = self._counts(source_layer, target_layer), self.places(source_layer, sources), self.places(target_layer, targets)
+        fired = self.layers[source_layer].n_source[rows, None], self.layers[target_layer].n_target[columns]
+        return pair_statistics(counts[rows][:, columns].toarray(), *fired, self.n_rows, confidence)
+
+    def conditional_means(self, source_layer: int, target_layer: int, sources: Int[np.ndarray, "n"] | None = None,
+                          targets: Int[np.ndarray, "m"] | None = None) -> Float[np.ndarray, "n m"]:
         "E[f_j | source i fires] - E[f_j], in units of the target's activation."
-        rows, columns, _ = self._places(source_layer, target_layer, sources, targets)
+        self._counts(source_layer, target_layer)
+        rows, columns = self.places(source_layer, sources), self.places(target_layer, targets)
         given = self.sums[source_layer, target_layer][rows][:, columns].toarray() / np.maximum(self.layers[source_layer].n_source[rows, None], 1)
         return given - self.layers[target_layer].target_sum[columns] / self.n_rows
 
-    def _places(self, source_layer: int, target_layer: int, sources: Any, targets: Any) -> tuple[np.ndarray, np.ndarray, scipy.sparse.csr_matrix]:
-        if (source_layer, target_layer) not in self.counts:
-            raise InputError(f"the atlas has no counts for layers {source_layer} and {target_layer}; it has {', '.join(f'{a} and {b}' for a, b in self.layer_pairs)}.")
-        return _find(self.layers[source_layer], sources, source_layer), _find(self.layers[target_layer], targets, target_layer), self.counts[source_layer, target_layer]
+    def places(self, layer: int, features: Int[np.ndarray, "n"] | None = None) -> Int[np.ndarray, "n"]:
+        "Where features stand among those the atlas covers in a layer (None: all). Raises `InputError` for one it does not cover."
+        if layer not in self.layers: raise InputError(f"the atlas has no layer {layer}; it has {', '.join(map(str, self.layers))}.")
+        return _find(self.layers[layer].features, features, layer)
+
+    def _counts(self, source_layer: int, target_layer: int) -> scipy.sparse.csr_matrix:
+        if (source_layer, target_layer) in self.counts: return self.counts[source_layer, target_layer]
+        raise InputError(f"the atlas has no counts for layers {source_layer} and {target_layer}; it has "
+                         f"{', '.join(f'{a} and {b}' for a, b in self.layer_pairs)}.")
 
     def save(self, path: str | Path) -> None:
         "To one HDF5 file, whole or not at all."
@@ -109,17 +122,18 @@ class CoactivationAtlas:
         "Raises `InputError` for a file that is missing, damaged, or not an atlas."
         return _load_atlas(Path(path))
 
-# %% ../nbs/04_coactivation.ipynb #3cde1e8c
-def _find(marginals: LayerMarginals, features: Any, layer: int) -> np.ndarray:
-    "Places of features among those the atlas covers."
-    if features is None: return np.arange(len(marginals.features))
+# %% ../nbs/04_coactivation.ipynb #e7a1ba3b
+def _find(kept: Int[np.ndarray, "n_kept"], features: Int[np.ndarray, "n"] | None, layer: int) -> Int[np.ndarray, "n"]:
+    "Places of `features` in the ascending array `kept`."
+    if features is None: return np.arange(len(kept))
     features = np.asarray(features, dtype=np.int64).reshape(-1)
-    places = np.searchsorted(marginals.features, features)
-    missing = features[(places == len(marginals.features)) | (marginals.features[np.minimum(places, len(marginals.features) - 1)] != features)] if len(marginals.features) else features
-    if len(missing): raise InputError(f"the atlas does not cover {feature_id(layer, int(missing[0]))}: it never fires or was left out by max_features; choose among the {len(marginals.features)} features it covers in that layer.")
+    places = np.searchsorted(kept, features)
+    missing = features[np.append(kept, -1)[places] != features]
+    if len(missing): raise InputError(f"the atlas does not cover {feature_id(layer, int(missing[0]))}: it never fires or was left out by max_features; "
+                                      f"choose among the {len(kept)} features it covers in that layer.")
     return places
 
-# %% ../nbs/04_coactivation.ipynb #9fb10bd4
+# %% ../nbs/04_coactivation.ipynb #948c9d13
 def build_coactivation_atlas(
     store: ActivationStore,
     cfg: Config,
@@ -132,10 +146,13 @@ def build_coactivation_atlas(
 ) -> CoactivationAtlas:
     """Exact co-activation counts of all pairs of layers at most `cfg.layer_window` apart (and within a layer, if `cfg.within_layer`).
 
-    Features that never fire are left out. BOS and padding are not positions of the store, so they are not counted. Raises `InputError` if no pair of layers lies within the window.
+    Features that never fire are left out. BOS and padding are not positions of the store, so they are not counted.
+    Raises `InputError` if no pair of layers lies within the window.
     """
     pairs = [(a, b) for a in store.layers for b in store.layers if (a < b <= a + cfg.layer_window) or (a == b and cfg.within_layer)]
-    if not pairs: raise InputError(f"no two of the layers {', '.join(map(str, store.layers))} are at most {cfg.layer_window} apart; raise layer_window or collect more layers.")
+    if not pairs:
+        raise InputError(f"no two of the layers {', '.join(map(str, store.layers))} are at most {cfg.layer_window} apart; raise layer_window or collect "
+                         "more layers.")
     if offset < 0: raise InputError(f"offset is {offset}; a target cannot be read before its source, so give 0 or more.")
     layers = {layer: _marginals(store, layer, offset, max_features) for layer in store.layers}
     n_rows = int(_same_sequence(store, 0, store.n_tokens, offset).sum())
@@ -143,10 +160,11 @@ def build_coactivation_atlas(
     for a in tqdm(sorted({a for a, _ in pairs}), desc="co-activation", disable=not progress):
         targets = [b for first, b in pairs if first == a]
         for b, (together, total) in _count_layer(store, a, targets, layers, offset, max_bytes).items(): counts[a, b], sums[a, b] = together, total
-    meta = dict(layer_window=cfg.layer_window, max_features=max_features, left_out={str(layer): store.widths[layer] - len(kept.features) for layer, kept in layers.items()}, provenance=provenance())
+    left_out = {str(layer): store.widths[layer] - len(kept.features) for layer, kept in layers.items()}
+    meta = dict(layer_window=cfg.layer_window, max_features=max_features, left_out=left_out, provenance=provenance())
     return CoactivationAtlas(feature_table(store) if features is None else features, n_rows, offset, layers, counts, sums, meta)
 
-# %% ../nbs/04_coactivation.ipynb #e7f6d940
+# %% ../nbs/04_coactivation.ipynb #bf07c9e0
 def _same_sequence(store: ActivationStore, start: int, stop: int, offset: int) -> Bool[np.ndarray, "n"]:
     "For rows start..stop: is the row `offset` further on in the same sequence?"
     sequence = store.rows[start:stop, 0]
@@ -158,7 +176,7 @@ def _row_blocks(store: ActivationStore, layers: list[int], offsets: list[int], o
     "Aligned blocks of activations of several layers, each read at its own offset; only rows whose partner `offset` further on is in the same sequence."
     for start in range(0, store.n_tokens, n_rows):
         valid = np.flatnonzero(_same_sequence(store, start, min(start + n_rows, store.n_tokens), offset))
-        yield [store.csr(layer, start + shift, start + shift + n_rows)[valid] for layer, shift in zip(layers, offsets)]
+        yield [store.csr(layer, start + shift, start + shift + n_rows)[valid] for layer, shift in zip(layers, offsets, strict=True)]
 
 
 def _marginals(store: ActivationStore, layer: int, offset: int, max_features: int) -> LayerMarginals:
@@ -173,8 +191,9 @@ def _marginals(store: ActivationStore, layer: int, offset: int, max_features: in
         total += later[:, kept].sum(0, dtype=np.float64).A1
     return LayerMarginals(kept, source.astype(np.int64), target.astype(np.int64), total)
 
-# %% ../nbs/04_coactivation.ipynb #05ca4dfb
-def _count_layer(store: ActivationStore, source: int, targets: list[int], layers: dict[int, LayerMarginals], offset: int, max_bytes: int) -> dict[int, tuple[scipy.sparse.csr_matrix, scipy.sparse.csr_matrix]]:
+# %% ../nbs/04_coactivation.ipynb #8f8aad08
+def _count_layer(store: ActivationStore, source: int, targets: list[int], layers: dict[int, LayerMarginals], offset: int,
+                 max_bytes: int) -> dict[int, tuple[scipy.sparse.csr_matrix, scipy.sparse.csr_matrix]]:
     "Counts and sums of one source layer with all its target layers: blocks of source features, each dense against all targets while the rows stream by."
     kept, widths = layers[source].features, [len(layers[b].features) for b in targets]
     size = max(1, max_bytes // (16 * max(sum(widths), 1)))
@@ -184,14 +203,15 @@ def _count_layer(store: ActivationStore, source: int, targets: list[int], layers
         counts, sums = np.zeros((len(block), sum(widths)), dtype=np.int64), np.zeros((len(block), sum(widths)))
         for here, *later in _row_blocks(store, [source, *targets], [0] + [offset] * len(targets), offset):
             fires = (here[:, block] != 0).astype(np.float64).T.tocsr()
-            values = scipy.sparse.hstack([activations[:, layers[b].features] for b, activations in zip(targets, later)], format="csr").astype(np.float64)
+            pieces = [activations[:, layers[b].features] for b, activations in zip(targets, later, strict=True)]
+            values = scipy.sparse.hstack(pieces, format="csr").astype(np.float64)
             for into, factor in ((counts, (values != 0).astype(np.float64)), (sums, values)):
                 product = (fires @ factor).tocoo()
                 into[product.row, product.col] += product.data.astype(into.dtype)
         parts.append((scipy.sparse.csr_matrix(counts.astype(np.int32)), _at_same_places(sums, counts)))
     edges = np.cumsum([0, *widths])
-    stacked = [scipy.sparse.vstack(matrices, format="csr") for matrices in zip(*parts)]
-    return {b: (stacked[0][:, first:last], stacked[1][:, first:last]) for b, first, last in zip(targets, edges, edges[1:])}
+    stacked = [scipy.sparse.vstack(matrices, format="csr") for matrices in zip(*parts, strict=True)]
+    return {b: (stacked[0][:, first:last], stacked[1][:, first:last]) for b, first, last in zip(targets, edges[:-1], edges[1:], strict=True)}
 
 
 def _at_same_places(sums: np.ndarray, counts: np.ndarray) -> scipy.sparse.csr_matrix:
@@ -199,14 +219,15 @@ def _at_same_places(sums: np.ndarray, counts: np.ndarray) -> scipy.sparse.csr_ma
     row, column = counts.nonzero()
     return scipy.sparse.csr_matrix((sums[row, column], (row, column)), shape=sums.shape)
 
-# %% ../nbs/04_coactivation.ipynb #dd46a35f
+# %% ../nbs/04_coactivation.ipynb #035171e8
 def pair_rules(stats: PairStatistics, cfg: Config) -> dict[str, Bool[np.ndarray, "..."]]:
     "Which pairs fire `together`, are `associated`, or keep `apart`, more clearly than chance explains."
     return {"together": (stats.prob > cfg.coactivation_threshold) & (stats.pmi_low > 0),
             "associated": stats.pmi_low > cfg.pmi_threshold,
-            "apart": (stats.expected >= cfg.min_expected_coactivations) & (stats.ratio < cfg.low_coactivation_ratio) & (stats.p_so_few < cfg.significance_level)}
+            "apart": (stats.expected >= cfg.min_expected_coactivations) & (stats.ratio < cfg.low_coactivation_ratio)
+                     & (stats.p_so_few < cfg.significance_level)}
 
-# %% ../nbs/04_coactivation.ipynb #ecdf7829
+# %% ../nbs/04_coactivation.ipynb #c08b4e46
 def remarkable_pairs(atlas: CoactivationAtlas, source_layer: int, target_layer: int, cfg: Config, block: int = 256) -> "pd.DataFrame":
     "Every pair of features of two layers that a rule of `pair_rules` picks out, with its statistics; within a layer, a feature is not paired with itself."
     import pandas as pd
@@ -216,7 +237,9 @@ def remarkable_pairs(atlas: CoactivationAtlas, source_layer: int, target_layer: 
         stats = atlas.statistics(source_layer, target_layer, names)
         rules, means = pair_rules(stats, cfg), atlas.conditional_means(source_layer, target_layer, names)
         row, column = np.any(list(rules.values()), axis=0).nonzero()
-        if source_layer == target_layer and atlas.offset == 0: row, column = row[names[row] != target.features[column]], column[names[row] != target.features[column]]
+        if source_layer == target_layer and atlas.offset == 0:
+            other = names[row] != target.features[column]
+            row, column = row[other], column[other]
         parts.append(pd.DataFrame({"src_layer": source_layer, "src_feature": names[row], "tgt_layer": target_layer, "tgt_feature": target.features[column],
                                    **{field: values[row, column] for field, values in stats._asdict().items()}, "mean_shift": means[row, column],
                                    **{rule: mask[row, column] for rule, mask in rules.items()}}))
@@ -237,16 +260,18 @@ def _save_atlas(atlas: CoactivationAtlas, path: str | Path) -> None:
                 group.create_dataset(name, data=values, compression="gzip", compression_opts=1, shuffle=True)
         atlas.features.save(file.create_group("features"))
 
-# %% ../nbs/04_coactivation.ipynb #80e8100a
+# %% ../nbs/04_coactivation.ipynb #ae264557
 def _load_atlas(path: Path) -> CoactivationAtlas:
     if not path.is_file(): raise InputError(f"{path} does not exist; make it with build_coactivation_atlas and save.")
     try:
         with h5py.File(path, "r") as file:
             if file.attrs.get("format") != FORMAT: raise InputError(f"{path} is not an atlas of format {FORMAT}; make it with build_coactivation_atlas.")
-            layers = {int(name[6:]): LayerMarginals(*(group[field][:] for field in LayerMarginals._fields)) for name, group in file.items() if name.startswith("layer_")}
-            pairs = {tuple(map(int, name.split("_")[1:])): _read_pair(group, layers) for name, group in file.items() if name.startswith("pair_")}
-            return CoactivationAtlas(FeatureTable.load(file["features"]), int(file.attrs["n_rows"]), int(file.attrs["offset"]), dict(sorted(layers.items())),
-                                     {pair: counts for pair, (counts, _) in pairs.items()}, {pair: sums for pair, (_, sums) in pairs.items()}, json.loads(file.attrs["meta"]))
+            found = {int(name[6:]): group for name, group in file.items() if name.startswith("layer_")}
+            layers = {layer: LayerMarginals(*(found[layer][name][:] for name in LayerMarginals._fields)) for layer in sorted(found)}
+            pairs = {(a, b): _read_pair(file[f"pair_{a}_{b}"], layers) for a in layers for b in layers if f"pair_{a}_{b}" in file}
+            counts, sums = ({pair: matrices[which] for pair, matrices in pairs.items()} for which in (0, 1))
+            return CoactivationAtlas(FeatureTable.load(file["features"]), int(file.attrs["n_rows"]), int(file.attrs["offset"]), layers, counts, sums,
+                                     json.loads(file.attrs["meta"]))
     except (OSError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError): raise
         raise InputError(f"{path} is not a whole atlas ({error}); make it again with build_coactivation_atlas.") from error

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['firings', 'Example', 'top_examples', 'token_text_of', 'LogitEffect', 'final_norm', 'feature_logit_effect']
 
-# %% ../nbs/03b_feature_examples.ipynb #d79b1e8e
-from collections.abc import Iterable, Mapping
+# %% ../nbs/03b_feature_examples.ipynb #b9a8a5cc
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,7 +46,7 @@ class Example(NamedTuple):
         text = "".join(f"«{token}»" if number == self.firing else token for number, token in enumerate(self.tokens))
         return f"{self.activation:7.2f}  {text}".replace("\n", "↵")
 
-# %% ../nbs/03b_feature_examples.ipynb #8b9bc61f
+# %% ../nbs/03b_feature_examples.ipynb #113da3e2
 def top_examples(
     store: ActivationStore,
     layer: int,
@@ -59,13 +59,15 @@ def top_examples(
     rows, strengths = _some_firings(store, layer, feature)
     order = np.argsort(-np.abs(strengths), kind="stable")
     _, strongest = np.unique(store.rows[rows[order], 0], return_index=True)
-    fired = dict(zip(rows.tolist(), strengths.tolist()))
+    fired = dict(zip(rows.tolist(), strengths.tolist(), strict=True))
     return [_example(store, int(row), fired, window, tokenizer) for row in rows[order[np.sort(strongest)][:k]]]
 
 
 def _some_firings(store: ActivationStore, layer: int, feature: int) -> tuple[np.ndarray, np.ndarray]:
     rows, strengths = firings(store, layer, feature)
-    if not len(rows): raise InputError(f"{feature_id(layer, feature)} never fires on the {store.n_tokens} positions of this store, so nothing can be said about where it fires; collect more tokens or choose another feature.")
+    if not len(rows):
+        raise InputError(f"{feature_id(layer, feature)} never fires on the {store.n_tokens} positions of this store, so nothing can be said about where it "
+                         "fires; collect more tokens or choose another feature.")
     return rows, strengths
 
 
@@ -74,7 +76,8 @@ def _example(store: ActivationStore, row: int, fired: dict[int, float], window: 
     sequence, position = store.rows[row].tolist()
     around = range(max(0, position - window), min(int(store.corpus.lengths[sequence]), position + window + 1))
     texts = [token_text_of(store, int(token), tokenizer) for token in store.corpus.tokens[sequence, around.start:around.stop]]
-    return Example(sequence, position, fired[row], texts, [fired.get(row + at - position, 0.0) if at >= int(store.corpus.starts_with_bos) else 0.0 for at in around], position - around.start)
+    strengths = [fired.get(row + at - position, 0.0) if at >= int(store.corpus.starts_with_bos) else 0.0 for at in around]
+    return Example(sequence, position, fired[row], texts, strengths, position - around.start)
 
 
 def token_text_of(store: ActivationStore, token: int, tokenizer: Any = None) -> str:
@@ -89,16 +92,17 @@ class LogitEffect(NamedTuple):
     promoted: list[tuple[str, float]]
     suppressed: list[tuple[str, float]]
 
-# %% ../nbs/03b_feature_examples.ipynb #ab60db77
+# %% ../nbs/03b_feature_examples.ipynb #0c624d48
 def final_norm(hf_model: nn.Module) -> nn.Module:
     "The normalisation between the last block and the unembedding of a plain Hugging Face causal LM; `InputError` when none of the known places holds one."
     base = hf_model.base_model
     for holder in (base, getattr(base, "decoder", None), getattr(base, "language_model", None)):
         for name in ("ln_f", "final_layer_norm", "norm", "final_layernorm"):
             if isinstance(getattr(holder, name, None), nn.Module): return getattr(holder, name)
-    raise InputError(f"the final normalisation of a {type(hf_model).__name__} was not found, so a feature's direct effect on its logits cannot be told; use the measured effects instead.")
+    raise InputError(f"the final normalisation of a {type(hf_model).__name__} was not found, so a feature's direct effect on its logits cannot be told; use "
+                     "the measured effects instead.")
 
-# %% ../nbs/03b_feature_examples.ipynb #f5a57781
+# %% ../nbs/03b_feature_examples.ipynb #b3f3dace
 def feature_logit_effect(
     model: nn.Module,
     saes: Mapping[int, Any],
@@ -108,7 +112,9 @@ def feature_logit_effect(
     k: int = 10,  # tokens named at either end
     n_positions: int = 256,  # firings averaged over, evenly spread
 ) -> LogitEffect:
-    """Direct effect on the logits of one unit of a feature: decoder direction through the final normalisation, linearised at positions where the feature fires, and the unembedding. A soft cap on the logits, where there is one, is not applied.
+    """Direct effect on the logits of one unit of a feature: its decoder direction through the final normalisation and the unembedding.
+
+    The normalisation is linearised at positions where the feature fires. A soft cap on the logits, where there is one, is not applied.
 
     Raises `InputError` for a feature that never fires or does not exist.
     """
@@ -116,7 +122,9 @@ def feature_logit_effect(
     sequence, position = torch.from_numpy(store.rows[rows[np.unique(np.linspace(0, len(rows) - 1, min(n_positions, len(rows))).astype(int))]]).long().T
     twin, reader = plain_twin(model), FeatureReader(saes[layer], torch.tensor([feature]))
     here, last = reader.hook_point.name, HookPoint("resid_post", len(decoder_layers(twin)) - 1).name
-    if reader.hook_point.kind == "z": raise InputError(f"{feature_id(layer, feature)} is written to {here}, before the output matrix of attention, so it has no direct effect on the logits of its own; choose an SAE of the stream.")
+    if reader.hook_point.kind == "z":
+        raise InputError(f"{feature_id(layer, feature)} is written to {here}, before the output matrix of attention, so it has no direct effect on the "
+                         "logits of its own; choose an SAE of the stream.")
     norm, unembedding = final_norm(twin), twin.get_output_embeddings().weight
     total, device = torch.zeros(unembedding.shape[1], device=unembedding.device), unembedding.device
     for piece in torch.unique(sequence).split(32):
@@ -131,5 +139,5 @@ def feature_logit_effect(
 
 def _named_effect(effect: np.ndarray, model: nn.Module, store: ActivationStore, k: int) -> LogitEffect:
     order, tokenizer = np.argsort(-effect, kind="stable"), getattr(model, "tokenizer", None)
-    def named(tokens: Iterable[int]) -> list[tuple[str, float]]: return [(token_text_of(store, int(token), tokenizer), float(effect[token])) for token in tokens]
-    return LogitEffect(effect, named(order[:k]), named(order[::-1][:k]))
+    promoted, suppressed = ([(token_text_of(store, int(token), tokenizer), float(effect[token])) for token in some] for some in (order[:k], order[::-1][:k]))
+    return LogitEffect(effect, promoted, suppressed)

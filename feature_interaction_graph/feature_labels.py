@@ -6,10 +6,11 @@
 __all__ = ['feature_id', 'parse_feature_id', 'label_scores', 'token_mass', 'telling_tokens', 'quote_token', 'first_labels',
            'load_labels']
 
-# %% ../nbs/03a_feature_labels.ipynb #5948452f
+# %% ../nbs/03a_feature_labels.ipynb #292de3e0
 import csv
 import gzip
 import io
+import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from .activation_store import ActivationStore
 from .engine.errors import InputError
@@ -28,7 +29,7 @@ def feature_id(layer: int, feature: int) -> str:
     "`L{layer}_F{feature}`."
     return f"L{layer}_F{feature}"
 
-# %% ../nbs/03a_feature_labels.ipynb #4fbf43e1
+# %% ../nbs/03a_feature_labels.ipynb #2aeedf94
 def parse_feature_id(
     text: str,
     widths: Mapping[int, int] | None = None,  # layer -> number of features; None: any id of the right form
@@ -37,8 +38,10 @@ def parse_feature_id(
     found = re.fullmatch(r"L(0|[1-9]\d{0,8})_F(0|[1-9]\d{0,8})", text) if isinstance(text, str) else None
     if found is None: raise InputError(f"{text!r} is not a feature id; write it like L3_F17, layer 3 and feature 17.")
     layer, feature = int(found[1]), int(found[2])
-    if widths is not None and layer not in widths: raise InputError(f"{text} names layer {layer}, but there are features of layers {', '.join(map(str, sorted(widths)))}; choose one of those.")
-    if widths is not None and feature >= widths[layer]: raise InputError(f"{text} names feature {feature}, but layer {layer} has features 0 to {widths[layer] - 1}; choose one of those.")
+    if widths is not None and layer not in widths:
+        raise InputError(f"{text} names layer {layer}, but there are features of layers {', '.join(map(str, sorted(widths)))}; choose one of those.")
+    if widths is not None and feature >= widths[layer]:
+        raise InputError(f"{text} names feature {feature}, but layer {layer} has features 0 to {widths[layer] - 1}; choose one of those.")
     return layer, feature
 
 # %% ../nbs/03a_feature_labels.ipynb #00480e08
@@ -68,9 +71,12 @@ def token_mass(store: ActivationStore, layer: int) -> scipy.sparse.csr_matrix:
         total = total + abs(block).T @ one_hot
     return total.tocsr()
 
-# %% ../nbs/03a_feature_labels.ipynb #39b54641
+# %% ../nbs/03a_feature_labels.ipynb #f0b48c22
 def telling_tokens(store: ActivationStore, layer: int, n_tokens: int = 3, min_share: float = 0.05) -> tuple[list[list[int]], Float[np.ndarray, "n_features"]]:
-    "For every feature, up to `n_tokens` tokens ranked by p(v|i) ln(p(v|i)/p(v)), each with at least `min_share` of its activation (the first always), and the share they carry together."
+    """Up to `n_tokens` tokens for every feature, ranked by p(v|i) ln(p(v|i)/p(v)), and the share of its activation they carry together.
+
+    Each token after the first has at least `min_share` of it. A feature that never fires has none.
+    """
     mass = token_mass(store, layer)
     sequence, position = store.rows.T
     counts = np.bincount(store.corpus.tokens.numpy()[sequence, position], minlength=mass.shape[1])
@@ -79,20 +85,20 @@ def telling_tokens(store: ActivationStore, layer: int, n_tokens: int = 3, min_sh
     divergence = share * np.log(share * store.n_tokens / counts[mass.indices])
     order = np.lexsort((mass.indices, -divergence, feature))
     chosen, carried = [], np.zeros(mass.shape[0])
-    for i, (start, stop) in enumerate(zip(mass.indptr, mass.indptr[1:])):
+    for i, (start, stop) in enumerate(itertools.pairwise(mass.indptr)):
         best = [entry for rank, entry in enumerate(order[start:min(stop, start + n_tokens)]) if rank == 0 or share[entry] >= min_share]
         chosen.append(mass.indices[best].tolist() if best else [])
         carried[i] = share[best].sum() if best else 0.0
     return chosen, carried
 
-# %% ../nbs/03a_feature_labels.ipynb #9805e880
+# %% ../nbs/03a_feature_labels.ipynb #8e80b386
 def quote_token(text: str) -> str:
     'A token in a label: `" the"`, with control characters visible.'
     return json.dumps(text, ensure_ascii=False)
 
 
 def first_labels(store: ActivationStore, layer: int) -> tuple[list[str], Float[np.ndarray, "n_features"]]:
-    """A label and its score for every feature of a layer: the latent label of highest F1 if the corpus has labels, else its telling tokens and the share of its activation on them.
+    """A label and its score for every feature of a layer: the latent label of highest F1 if the corpus has labels, else its telling tokens and their share.
 
     A feature that never fires has an empty label and score 0.
     """
@@ -100,7 +106,7 @@ def first_labels(store: ActivationStore, layer: int) -> tuple[list[str], Float[n
     if store.corpus.labels is not None:
         scores = label_scores(store, layer)
         best = scores.argmax(1)
-        return [store.corpus.labels.names[k] if lives else "" for k, lives in zip(best, alive)], scores.max(1)
+        return [store.corpus.labels.names[k] if lives else "" for k, lives in zip(best, alive, strict=True)], scores.max(1)
     chosen, carried = telling_tokens(store, layer)
     def name(token: int) -> str: return quote_token(store.token_texts[token]) if token in store.token_texts else f"token {token}"
     return [" · ".join(map(name, tokens)) for tokens in chosen], carried
@@ -117,7 +123,7 @@ def _one_label(record: Any, where: str) -> tuple[tuple[int, int], str]:
         raise InputError(f"{where} has no layer, feature (or index) and label (or description) that can be read; give all three.")
     return (int(layer[0]), int(feature[0])), found["label"].strip()
 
-# %% ../nbs/03a_feature_labels.ipynb #04124aa9
+# %% ../nbs/03a_feature_labels.ipynb #77edded1
 def load_labels(path: str | Path) -> dict[tuple[int, int], str]:
     """Labels from a .json, .jsonl or .csv file (or any of these with .gz): (layer, feature) -> label. Of several labels for one feature the first counts.
 
@@ -127,7 +133,8 @@ def load_labels(path: str | Path) -> dict[tuple[int, int], str]:
     try:
         raw = path.read_bytes()
         text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error: raise InputError(f"{path} could not be read as text ({error}); give a .json, .jsonl or .csv file in UTF-8.") from error
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} could not be read as text ({error}); give a .json, .jsonl or .csv file in UTF-8.") from error
     kind = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
     labels: dict[tuple[int, int], str] = {}
     for where, record in _records(text, kind, path):

@@ -6,7 +6,7 @@
 __all__ = ['FEATURE_COLUMNS', 'nonzero_quantiles', 'FeatureRow', 'FeatureTable', 'feature_table', 'FeatureDashboard',
            'feature_dashboard']
 
-# %% ../nbs/03_features.ipynb #1aedd0b9
+# %% ../nbs/03_features.ipynb #494abfbb
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,8 @@ from .feature_examples import Example, LogitEffect, feature_logit_effect, firing
 from .feature_labels import feature_id, first_labels, parse_feature_id
 from .feature_labels import load_labels as load_labels
 
-if TYPE_CHECKING: import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 # %% ../nbs/03_features.ipynb #3cdf9b25
 def nonzero_quantiles(
@@ -43,9 +44,10 @@ def nonzero_quantiles(
     between = ordered[below] + (rank - np.floor(rank)) * (ordered[above] - ordered[below])
     return np.where(n_fired[:, None] > 0, between, np.nan)
 
-# %% ../nbs/03_features.ipynb #a5094b5e
-FEATURE_COLUMNS = {"layer": np.int32, "feature": np.int32, "activation_freq": np.float64, "mean": np.float64, "std": np.float64, "p10": np.float64, "p50": np.float64,
-                   "p90": np.float64, "max": np.float64, "importance": np.float64, "label": object, "label_score": np.float64}
+# %% ../nbs/03_features.ipynb #018b8612
+FEATURE_COLUMNS = {"layer": np.int32, "feature": np.int32, "activation_freq": np.float64, "mean": np.float64, "std": np.float64,
+                   "p10": np.float64, "p50": np.float64, "p90": np.float64, "max": np.float64,
+                   "importance": np.float64, "label": object, "label_score": np.float64}
 
 class FeatureRow(NamedTuple):
     "What is known of one feature. mean, std, p10, p50, p90, max are over its non-zero activations; importance is in nats per position."
@@ -65,10 +67,13 @@ class FeatureRow(NamedTuple):
     @property
     def id(self) -> str: return feature_id(self.layer, self.feature)
 
-# %% ../nbs/03_features.ipynb #9586f870
+# %% ../nbs/03_features.ipynb #544b03b0
 @dataclass(frozen=True, eq=False)
 class FeatureTable:
-    "Features as columns (`FEATURE_COLUMNS`), sorted by layer and feature. `importance` is NaN where it was not computed, the quantiles where a feature never fires."
+    """Features as columns (`FEATURE_COLUMNS`), sorted by layer and feature.
+
+    `importance` is NaN where it was not computed, the quantiles are where a feature never fires.
+    """
     columns: dict[str, np.ndarray]
 
     def __post_init__(self) -> None: object.__setattr__(self, "columns", _checked_columns(self.columns))
@@ -94,9 +99,11 @@ class FeatureTable:
 
     def with_labels(self, labels: Mapping[tuple[int, int], str]) -> "FeatureTable":
         "A copy in which the features named in `labels` carry those labels; their label_score becomes NaN, since nobody scored them."
-        keys = list(zip(self["layer"].tolist(), self["feature"].tolist()))
-        return FeatureTable(self.columns | {"label": np.array([labels.get(key, old) for key, old in zip(keys, self["label"])], dtype=object),
-                                            "label_score": np.array([np.nan if key in labels else old for key, old in zip(keys, self["label_score"])])})
+        label, score = self["label"].copy(), self["label_score"].copy()
+        rows = self.find(*np.array(list(labels), dtype=np.int64).reshape(-1, 2).T)
+        for row, text in zip(rows.tolist(), labels.values(), strict=True):
+            if row >= 0: label[row], score[row] = text, np.nan
+        return FeatureTable(self.columns | {"label": label, "label_score": score})
 
     def to_pandas(self) -> "pd.DataFrame":
         import pandas as pd
@@ -112,15 +119,17 @@ class FeatureTable:
         "Raises `InputError` for a file that is missing or is not such a table."
         return cls(_read_columns(where))
 
-# %% ../nbs/03_features.ipynb #21c787ed
+# %% ../nbs/03_features.ipynb #86ed51b1
 def _key(layers: np.ndarray, features: np.ndarray) -> np.ndarray: return layers.astype(np.int64) << 32 | features.astype(np.int64)
 
 
 def _checked_columns(columns: Mapping[str, Any]) -> dict[str, np.ndarray]:
     "The columns with their types, sorted by layer and feature."
-    if set(columns) != set(FEATURE_COLUMNS): raise InputError(f"a feature table needs the columns {', '.join(FEATURE_COLUMNS)}; these were given: {', '.join(columns)}.")
+    if set(columns) != set(FEATURE_COLUMNS):
+        raise InputError(f"a feature table needs the columns {', '.join(FEATURE_COLUMNS)}; these were given: {', '.join(columns)}.")
     typed = {name: np.asarray(columns[name], dtype=dtype) for name, dtype in FEATURE_COLUMNS.items()}
-    if len({values.shape for values in typed.values()}) != 1 or typed["layer"].ndim != 1: raise InputError("the columns of a feature table must be of one length.")
+    if len({values.shape for values in typed.values()}) != 1 or typed["layer"].ndim != 1:
+        raise InputError("the columns of a feature table must be of one length.")
     key = _key(typed["layer"], typed["feature"])
     if len(np.unique(key)) != len(key): raise InputError("a feature table must not name a feature twice.")
     order = np.argsort(key)
@@ -135,7 +144,8 @@ def _read_columns(where: str | Path | h5py.Group) -> dict[str, np.ndarray]:
     if isinstance(where, h5py.Group): return {name: where[name].asstr()[:] if dtype is object else where[name][:] for name, dtype in FEATURE_COLUMNS.items()}
     try:
         with h5py.File(where, "r") as file: return _read_columns(file["/"])
-    except (OSError, KeyError, TypeError) as error: raise InputError(f"{where} is not a table of features ({error}); write one with FeatureTable.save.") from error
+    except (OSError, KeyError, TypeError) as error:
+        raise InputError(f"{where} is not a table of features ({error}); write one with FeatureTable.save.") from error
 
 # %% ../nbs/03_features.ipynb #eb78588f
 def feature_table(
@@ -164,7 +174,7 @@ class FeatureDashboard(NamedTuple):
     def __str__(self) -> str: return _dashboard_text(self)
     def _repr_html_(self) -> str: return _dashboard_html(self)
 
-# %% ../nbs/03_features.ipynb #5f18252f
+# %% ../nbs/03_features.ipynb #3659abda
 def feature_dashboard(
     store: ActivationStore,
     table: FeatureTable,
@@ -173,16 +183,20 @@ def feature_dashboard(
     saes: Mapping[int, Any] | None = None,
     k: int = 8,  # examples, and tokens named at either end of the logits
 ) -> FeatureDashboard:
-    "Statistics, label, histogram, strongest examples and, given the model, direct effect on the logits. Raises `InputError` for a feature that never fires or does not exist."
+    """Statistics, label, histogram, strongest examples and, given the model, direct effect on the logits.
+
+    Raises `InputError` for a feature that never fires or does not exist.
+    """
     row = table.lookup(which)
     examples = top_examples(store, row.layer, row.feature, k)
     histogram = np.histogram(firings(store, row.layer, row.feature)[1], bins=30)
     logits = feature_logit_effect(model, saes, row.layer, row.feature, store, k) if model is not None and saes is not None else None
     return FeatureDashboard(row, examples, histogram, logits)
 
-# %% ../nbs/03_features.ipynb #7ec3c02b
+# %% ../nbs/03_features.ipynb #99dd5b4c
 def _facts(row: FeatureRow) -> list[str]:
-    facts = [f"fires on {row.activation_freq:.3%} of positions", f"strength {row.p10:.3g} / {row.p50:.3g} / {row.p90:.3g} (10 / 50 / 90 %), at most {row.max:.3g}"]
+    facts = [f"fires on {row.activation_freq:.3%} of positions",
+             f"strength {row.p10:.3g} / {row.p50:.3g} / {row.p90:.3g} (10 / 50 / 90 %), at most {row.max:.3g}"]
     return facts + ([f"importance {row.importance:.3g} nats per position"] if np.isfinite(row.importance) else [])
 
 
@@ -197,19 +211,27 @@ def _dashboard_text(page: FeatureDashboard) -> str:
             lines.append(f"  {word}: " + ", ".join(f"{text!r} {value:+.3g}" for text, value in tokens))
     return "\n".join(lines)
 
-# %% ../nbs/03_features.ipynb #27244182
+# %% ../nbs/03_features.ipynb #7ee40135
+def _tokens_html(example: Example) -> str:
+    "The example's tokens, shaded by activation, the firing one bold."
+    strongest = max(map(abs, example.activations)) or 1.0
+    spans = []
+    for number, (text, value) in enumerate(zip(example.tokens, example.activations, strict=True)):
+        style = f"background:rgba(255,140,0,{abs(value) / strongest:.2f})" + (";font-weight:bold" if number == example.firing else "")
+        spans.append(f'<span style="{style}" title="{value:.3g}">{html.escape(text)}</span>')
+    return "".join(spans)
+
+
 def _dashboard_html(page: FeatureDashboard) -> str:
     "Every label and token goes through `html.escape`."
-    def tokens_html(example: Example) -> str:
-        strongest = max(map(abs, example.activations)) or 1.0
-        shades = [f"background:rgba(255,140,0,{abs(value) / strongest:.2f})" + (";font-weight:bold" if number == example.firing else "") for number, value in enumerate(example.activations)]
-        return "".join(f'<span style="{shade}" title="{value:.3g}">{html.escape(text)}</span>' for shade, value, text in zip(shades, example.activations, example.tokens))
-    counts = page.histogram[0]
-    bars = "".join(f'<rect x="{6 * number}" y="{40 - 40 * count / max(counts.max(), 1):.1f}" width="5" height="{40 * count / max(counts.max(), 1):.1f}"/>' for number, count in enumerate(counts))
+    heights = 40 * page.histogram[0] / max(page.histogram[0].max(), 1)
+    bars = "".join(f'<rect x="{6 * number}" y="{40 - height:.1f}" width="5" height="{height:.1f}"/>' for number, height in enumerate(heights))
+    style = "text-align:left;white-space:pre-wrap"
+    rows = [f'<tr><td>{example.activation:.3g}</td><td style="{style}">{_tokens_html(example)}</td></tr>' for example in page.examples]
     parts = [f"<h4>{page.row.id} &nbsp; {html.escape(_label(page.row))}</h4>", "<p>" + "<br>".join(map(html.escape, _facts(page.row))) + "</p>",
-             f'<svg width="{6 * len(counts)}" height="40" fill="#888" role="img" aria-label="histogram of non-zero activations">{bars}</svg>',
-             '<table>' + "".join(f'<tr><td>{example.activation:.3g}</td><td style="text-align:left;white-space:pre-wrap">{tokens_html(example)}</td></tr>' for example in page.examples) + "</table>"]
+             f'<svg width="{6 * len(heights)}" height="40" fill="#888" role="img" aria-label="histogram of non-zero activations">{bars}</svg>',
+             "<table>" + "".join(rows) + "</table>"]
     if page.logits is not None:
         for word, named in (("promotes", page.logits.promoted), ("suppresses", page.logits.suppressed)):
             parts.append(f"<p>{word}: " + ", ".join(f"<code>{html.escape(repr(text))}</code> {value:+.3g}" for text, value in named) + "</p>")
-    return '<div style="color:inherit">' + "".join(parts) + "</div>"
+    return "<div>" + "".join(parts) + "</div>"
