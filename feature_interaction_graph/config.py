@@ -6,7 +6,7 @@
 __all__ = ['KIND_NAMES', 'PILE', 'PRESETS', 'FREE_SETTINGS', 'ACTIVATION_SETTINGS', 'setting', 'DataSettings',
            'CandidateSettings', 'MeasurementSettings', 'Config', 'SettingRow', 'settings_table']
 
-# %% ../nbs/00_config.ipynb #0faf8555
+# %% ../nbs/00_config.ipynb #34f9ee29
 import difflib
 import hashlib
 import json
@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, get_args, get_origin
 
 from .engine.errors import InputError, atomic_write
 
-if TYPE_CHECKING: import torch
+if TYPE_CHECKING:
+    import torch
 
 # %% ../nbs/00_config.ipynb #082a7d00
 def setting(
@@ -94,10 +95,13 @@ class MeasurementSettings:
     edge_strength_threshold: float = setting(0.0, "smallest |strength| of an edge", low=0)
     batch_rows: int | None = setting(None, "interventions per branched pass; None: by memory", low=1)
 
-# %% ../nbs/00_config.ipynb #5ac4b87b
+# %% ../nbs/00_config.ipynb #b8ee7732
+def _options(kind: Any) -> tuple[Any, ...]: return get_args(kind) if isinstance(kind, types.UnionType) else (kind,)      # None stands last
+
+
 def _typed(value: Any, kind: Any) -> Any:
     "`value` as `kind`, or TypeError."
-    if isinstance(kind, types.UnionType): return None if value is None else _typed(value, next(option for option in get_args(kind) if option is not types.NoneType))
+    if isinstance(kind, types.UnionType): return None if value is None else _typed(value, _options(kind)[0])
     if get_origin(kind) is list:
         if isinstance(value, str | Mapping) or not isinstance(value, Iterable): raise TypeError
         return [_typed(item, get_args(kind)[0]) for item in value]
@@ -116,7 +120,7 @@ KIND_NAMES = {str: "text", bool: "true or false", int: "a whole number", float: 
 
 def _kind_name(kind: Any) -> str:
     "`kind` in words."
-    return " or ".join("None" if option is types.NoneType else KIND_NAMES[option] for option in (get_args(kind) if isinstance(kind, types.UnionType) else (kind,)))
+    return " or ".join("None" if option is types.NoneType else KIND_NAMES[option] for option in _options(kind))
 
 # %% ../nbs/00_config.ipynb #db5bfda3
 def _checked(name: str, value: Any, kind: Any, metadata: Mapping[str, Any]) -> Any:
@@ -132,7 +136,7 @@ def _checked(name: str, value: Any, kind: Any, metadata: Mapping[str, Any]) -> A
             if not holds: raise InputError(f"{name} is {value}; it must be {words} {metadata[limit]}.")
     return value
 
-# %% ../nbs/00_config.ipynb #0772cd11
+# %% ../nbs/00_config.ipynb #36bd0ba1
 def _check_data(cfg: DataSettings) -> None:
     "What single settings cannot tell: relations among the data settings."
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", cfg.device): raise InputError(f"device is {cfg.device!r}; give auto, cpu, cuda, cuda:<number> or mps.")
@@ -147,15 +151,19 @@ def _check_data(cfg: DataSettings) -> None:
     if cfg.sae_id_template is not None:
         try: names = [name for _, name, _, _ in string.Formatter().parse(cfg.sae_id_template) if name is not None]
         except ValueError: names = []
-        if set(names) != {"layer"}: raise InputError(f"sae_id_template is {cfg.sae_id_template!r}; it must contain {{layer}} and no other braces, such as blocks.{{layer}}.hook_resid_pre.")
+        if set(names) != {"layer"}:
+            raise InputError(f"sae_id_template is {cfg.sae_id_template!r}; it must contain {{layer}} and no other braces, such as "
+                             f"blocks.{{layer}}.hook_resid_pre.")
 
 
 def _check_measurement(cfg: "Config") -> None:
     "What single settings cannot tell: relations among the measurement settings."
     if cfg.clamp_percentile_low >= cfg.clamp_percentile_high:
-        raise InputError(f"clamp_percentile_low is {cfg.clamp_percentile_low} and clamp_percentile_high {cfg.clamp_percentile_high}; the first must be smaller.")
+        raise InputError(f"clamp_percentile_low is {cfg.clamp_percentile_low} and clamp_percentile_high {cfg.clamp_percentile_high}; the first must be "
+                         "smaller.")
     if cfg.doses is not None and len(set(cfg.doses)) < 2: raise InputError(f"doses is {cfg.doses}; an effect needs two different doses.")
-    if cfg.min_samples > cfg.n_samples: raise InputError(f"min_samples is {cfg.min_samples} but n_samples only {cfg.n_samples}; no source could be measured, so raise n_samples or lower min_samples.")
+    if cfg.min_samples > cfg.n_samples: raise InputError(f"min_samples is {cfg.min_samples} but n_samples only {cfg.n_samples}; no source could be measured, "
+                                                         "so raise n_samples or lower min_samples.")
     if cfg.horizon >= cfg.context_length: raise InputError(f"horizon is {cfg.horizon}; it must be shorter than a sequence of {cfg.context_length} tokens.")
 
 # %% ../nbs/00_config.ipynb #b1b82a40
@@ -232,11 +240,13 @@ def _known(values: Mapping[str, Any], where: str = "") -> Mapping[str, Any]:
         raise InputError(f"there is no setting {str(key)!r}{where}{f'; did you mean {near[0]!r}?' if near else ', see `settings_table` for those there are.'}")
     return values
 
-# %% ../nbs/00_config.ipynb #cfce0f98
+# %% ../nbs/00_config.ipynb #d72d66b4
 def _read_json_object(path: Path) -> dict[str, Any]:
     try: values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error: raise InputError(f"{path} could not be read ({error.strerror}); give the path of a configuration written by `Config.save`.") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error: raise InputError(f"{path} is not JSON ({error}); write it with `Config.save`.") from error
+    except OSError as error:
+        raise InputError(f"{path} could not be read ({error.strerror}); give the path of a configuration written by `Config.save`.") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON ({error}); write it with `Config.save`.") from error
     if not isinstance(values, dict): raise InputError(f"{path} holds a JSON {type(values).__name__}; an object of settings is needed.")
     return values
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # %% ../nbs/01_loading.ipynb #adf9d7d5
 _all_ = ["wrap_model", "check_reconstruction", "SaeFit"]
 
-# %% ../nbs/01_loading.ipynb #bdd74440
+# %% ../nbs/01_loading.ipynb #5ab56f4f
 def demo_folder() -> Path:
     "Where the package keeps its demo: `model/`, `saes/` and `training.json`."
     return Path(str(files("feature_interaction_graph")))/"demo"
@@ -42,19 +42,22 @@ def _located(name: str, part: str) -> str:
     "`name`, or the folder of the demo's `part`."
     if name != "demo": return name
     folder = demo_folder()/part
-    if not folder.is_dir(): raise InputError(f"this installation lacks the demo files ({folder}); install the package again, or name a model and SAEs of your own.")
+    if not folder.is_dir(): raise InputError(f"this installation lacks the demo files ({folder}); install the package again, or name a model and SAEs of your "
+                                             "own.")
     return str(folder)
 
-# %% ../nbs/01_loading.ipynb #5fb2d43e
+# %% ../nbs/01_loading.ipynb #80ec7b7a
 def load_model(
     cfg: Config | str,  # its model_name, dtype and device; or a model name, for the defaults
     *,
     center_writing_weights: bool = False,  # remove the mean of the stream from the weights (LayerNorm models only)
     revision: str | None = None,  # branch, tag or commit on the hub
 ) -> "TransformerBridge":
-    "The model as a TransformerLens bridge with its plain twin. Raises `InputError` for a model that is unknown, absent, damaged, or of an architecture that cannot be bridged."
+    """The model as a TransformerLens bridge with its plain twin. Raises `InputError` for a model that is unknown, absent, damaged, or of an architecture
+    that cannot be bridged."""
     cfg = Config(model_name=cfg) if isinstance(cfg, str) else cfg
-    if cfg.dtype == "bfloat16": warnings.warn("dtype is bfloat16: rounding moves measured effects by tens of per cent; use float32 for numbers you report.", stacklevel=2)
+    if cfg.dtype == "bfloat16":
+        warnings.warn("dtype is bfloat16: rounding moves measured effects by tens of per cent; use float32 for numbers you report.", stacklevel=2)
     source = _located(cfg.model_name, "model")
     hf_model, tokenizer = read_model(source, revision=revision, dtype=getattr(torch, cfg.dtype), device=cfg.torch_device)
     if center_writing_weights: center_stream(hf_model)
@@ -79,11 +82,12 @@ def _hub_name(cfg: Config) -> str | None:
     "The hub's name of the model, or None where the name says nothing: the demo, or a folder."
     return None if cfg.model_name == "demo" or Path(cfg.model_name).is_dir() else hub_id(cfg.model_name)
 
-# %% ../nbs/01_loading.ipynb #1a4652d6
+# %% ../nbs/01_loading.ipynb #1a9f96a9
 def load_model_and_saes(cfg: Config) -> "tuple[TransformerBridge, dict[int, SAE]]":
     """The model, processed as its SAEs ask, and layer -> SAE, all checked.
 
-    Raises `InputError` with one sentence for anything that would make the measurement wrong: absent SAEs, another model's SAEs, conflicting or missing processing, activations that are not reconstructed."""
+    Raises `InputError` with one sentence for anything that would make the measurement wrong: absent SAEs, another model's SAEs,
+    conflicting or missing processing, activations that are not reconstructed."""
     saes = load_saes(cfg)
     wanted = wanted_processing(saes)
     model = load_model(cfg, center_writing_weights=wanted.center_writing_weights, revision=wanted.revision)
@@ -114,17 +118,22 @@ def _starts_with_bos(model: nn.Module, saes: "Mapping[int, SAE] | None") -> bool
     "What the SAEs were trained with; without SAEs what is set on the bridge, True for a plain model."
     return wanted_processing(saes).prepend_bos if saes else bool(getattr(getattr(model, "cfg", None), "default_prepend_bos", True))
 
-# %% ../nbs/01_loading.ipynb #1ea0b14c
+# %% ../nbs/01_loading.ipynb #02da7c23
 def _read_corpus(cfg: Config, model: nn.Module, bos: bool, n_tokens: int, progress: bool) -> Corpus:
     "Up to about `n_tokens` positions from wherever `cfg.dataset` points."
     suffix, tokenizer = Path(cfg.dataset).suffix, getattr(model, "tokenizer", None)
     if cfg.dataset == "demo":
-        if cfg.model_name != "demo": raise InputError(f"dataset is 'demo', whose words only the demo model knows, but the model is {cfg.model_name}; set dataset to a text file or a hub data set.")
+        if cfg.model_name != "demo":
+            raise InputError(f"dataset is 'demo', whose words only the demo model knows, but the model is {cfg.model_name}; "
+                             "set dataset to a text file or a hub data set.")
         from feature_interaction_graph.training.stories import story_corpus
         corpus = story_corpus(n_tokens, cfg.context_length, cfg.seed)
-    elif suffix in (".npy", ".safetensors"): corpus = _first_tokens(read_tokens(cfg.dataset, bos_id=getattr(tokenizer, "bos_token_id", None) if bos else None), n_tokens)
+    elif suffix in (".npy", ".safetensors"):
+        corpus = _first_tokens(read_tokens(cfg.dataset, bos_id=getattr(tokenizer, "bos_token_id", None) if bos else None), n_tokens)
     else:
-        if tokenizer is None: raise InputError("this model has no tokenizer, so text cannot be turned into tokens; pass one to wrap_model, or give a .npy or .safetensors file of tokens as dataset.")
+        if tokenizer is None:
+            raise InputError("this model has no tokenizer, so text cannot be turned into tokens; "
+                             "pass one to wrap_model, or give a .npy or .safetensors file of tokens as dataset.")
         documents = read_text(cfg.dataset, cfg.text_column) if suffix in (".txt", ".jsonl") else hub_documents(cfg.dataset, cfg.dataset_split, cfg.text_column)
         corpus = corpus_from_text(documents, tokenizer, cfg.context_length, bos=bos, max_tokens=n_tokens, source=cfg.dataset, progress=progress)
     check_corpus_against_model(corpus, model)
@@ -136,19 +145,22 @@ def _first_tokens(corpus: Corpus, n_tokens: int) -> Corpus:
     reached = corpus.sample_mask().sum(1).cumsum(0)
     return corpus.take(range(min(len(corpus), int((reached < n_tokens).sum()) + 1)))
 
-# %% ../nbs/01_loading.ipynb #87039b15
+# %% ../nbs/01_loading.ipynb #1d923cc8
 def check_corpus_against_model(corpus: Corpus, model: nn.Module) -> None:
     "Raises `InputError` for token ids outside the model's vocabulary, or sequences longer than it can read."
     settings = plain_twin(model).config
     longest = getattr(settings, "max_position_embeddings", None)
     if int(corpus.tokens.max()) >= settings.vocab_size:
-        raise InputError(f"{corpus.source} holds token {int(corpus.tokens.max())}, but the model's vocabulary has {settings.vocab_size} tokens; use tokens made with this model's tokenizer.")
+        raise InputError(f"{corpus.source} holds token {int(corpus.tokens.max())}, but the model's vocabulary has {settings.vocab_size} tokens; use tokens "
+                         "made with this model's tokenizer.")
     if longest is not None and int(corpus.lengths.max()) > longest:
-        raise InputError(f"{corpus.source} has sequences of {int(corpus.lengths.max())} tokens, but the model reads at most {longest}; set context_length to {longest} or less.")
+        raise InputError(f"{corpus.source} has sequences of {int(corpus.lengths.max())} tokens, but the model reads at most {longest}; set context_length to "
+                         f"{longest} or less.")
 
 
-def _sample_text(cfg: Config, model: nn.Module) -> Corpus:
+def _sample_text(cfg: Config, model: "TransformerBridge") -> Corpus:
     "Text to try the SAEs on: the run's own if it is at hand, a page of English where it would have to be streamed first or the model has another vocabulary."
     at_hand = (cfg.dataset == "demo" and cfg.model_name == "demo") or Path(cfg.dataset).suffix in (".txt", ".jsonl", ".npy", ".safetensors")
     bos = _starts_with_bos(model, None)
-    return _read_corpus(cfg, model, bos, 1024, False) if at_hand else corpus_from_text(PASSAGE, model.tokenizer, min(cfg.context_length, 128), bos=bos, source="a page of English")
+    if at_hand: return _read_corpus(cfg, model, bos, 1024, False)
+    return corpus_from_text(PASSAGE, model.tokenizer, min(cfg.context_length, 128), bos=bos, source="a page of English")

@@ -211,7 +211,7 @@ def test_saes_without_wishes_get_the_model_as_it_is(material, tmp_path):
     model, saes = load_model_and_saes(cfg)
     assert not stream_is_centred(model)
     raw, centred = (check_reconstruction(either, saes, material["corpus"]) for either in (model, load_model(cfg, center_writing_weights=True)))
-    for right, wrong in zip(raw, centred): assert wrong.explained_variance < right.explained_variance - 0.05       # the mean they were trained on is gone
+    for right, wrong in zip(raw, centred, strict=True): assert wrong.explained_variance < right.explained_variance - 0.05       # the mean they were trained on is gone
 
 
 # -- models ------------------------------------------------------------------------------------------------------------------------------------------------------------------------

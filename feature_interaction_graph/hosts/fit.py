@@ -6,7 +6,7 @@
 __all__ = ['MIN_EXPLAINED_VARIANCE', 'CLEARLY_LESS', 'CLEAR_GAIN', 'explained_variance', 'SaeFit', 'neighbours',
            'reconstruction_report', 'check_reconstruction']
 
-# %% ../../nbs/hosts/02_fit.ipynb #f76da7ad
+# %% ../../nbs/hosts/02_fit.ipynb #f268bcd8
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,7 +21,8 @@ from ..engine.hook_points import HookPoint, decoder_layers, plain_twin
 from ..engine.residuals import clean_residuals
 from .models import stream_is_centred, uses_layer_norm
 
-if TYPE_CHECKING: from sae_lens import SAE
+if TYPE_CHECKING:
+    from sae_lens import SAE
 
 # %% ../../nbs/hosts/02_fit.ipynb #a82da228
 def explained_variance(
@@ -58,7 +59,7 @@ class SaeFit(NamedTuple):
         beaten = bool(self.rival) and gain >= CLEAR_GAIN and 1 - self.rival_variance < CLEARLY_LESS * (1 - self.explained_variance)
         return self.explained_variance >= MIN_EXPLAINED_VARIANCE and not beaten
 
-# %% ../../nbs/hosts/02_fit.ipynb #edf69cd1
+# %% ../../nbs/hosts/02_fit.ipynb #6630711e
 def neighbours(
     point: HookPoint,
     n_layers: int,
@@ -67,17 +68,19 @@ def neighbours(
     if point.kind == "resid_mid": return [HookPoint("resid_pre", point.layer), HookPoint("resid_post", point.layer)]
     if point.kind in ("resid_pre", "resid_post"):
         depth = point.layer + (point.kind == "resid_post")
-        return [HookPoint("resid_pre", step) if step < n_layers else HookPoint("resid_post", n_layers - 1) for step in (depth - 1, depth + 1) if 0 <= step <= n_layers]
+        steps = [step for step in (depth - 1, depth + 1) if 0 <= step <= n_layers]
+        return [HookPoint("resid_pre", step) if step < n_layers else HookPoint("resid_post", n_layers - 1) for step in steps]
     return [HookPoint(point.kind, layer) for layer in (point.layer - 1, point.layer + 1) if 0 <= layer < n_layers]
 
-# %% ../../nbs/hosts/02_fit.ipynb #b72f7721
+# %% ../../nbs/hosts/02_fit.ipynb #dd35f032
 def reconstruction_report(
     model: nn.Module,  # a bridge, or a plain causal LM
     saes: "Mapping[int, SAE]",
     corpus: Corpus,
     n_tokens: int = 512,  # positions to try, from the first sequences of the corpus
 ) -> list[SaeFit]:
-    "Explained variance and L0 of every SAE at its own hook point, beside the best of its neighbours and, for an uncentred LayerNorm model, of the centred stream."
+    """Explained variance and L0 of every SAE at its own hook point, beside the best of its neighbours and, for an uncentred LayerNorm model, of the centred
+    stream."""
     twin = plain_twin(model)
     n_layers, centrable = len(decoder_layers(twin)), uses_layer_norm(twin) and not stream_is_centred(twin)
     points = {layer: sae_hook_point(sae) for layer, sae in saes.items()}
@@ -104,7 +107,7 @@ def _probe_rows(hf_model: nn.Module, corpus: Corpus, points: list[HookPoint], n_
     mask = few.sample_mask().to(device)
     return {name: stream[mask][:n_tokens].float() for name, stream in found.items()}
 
-# %% ../../nbs/hosts/02_fit.ipynb #f4643844
+# %% ../../nbs/hosts/02_fit.ipynb #b614a18b
 def check_reconstruction(
     model: nn.Module,
     saes: "Mapping[int, SAE]",
@@ -123,6 +126,11 @@ def _misfit_sentence(fit: SaeFit) -> str:
     way_on = "or set check_reconstruction=False to go on regardless"
     better = fit.rival and fit.rival_variance >= MIN_EXPLAINED_VARIANCE and not fit.explained_variance > fit.rival_variance - CLEAR_GAIN
     if better and fit.rival == "centred":
-        return f"{found} and {fit.rival_variance:.2f} of the centred stream's: it was trained on a model with center_writing_weights=True, so set that in the model_from_pretrained_kwargs of its metadata or wrap the model with it, {way_on}."
-    if better: return f"{found} and {fit.rival_variance:.2f} at {fit.rival}: its hook_name is wrong or the SAE was mistaken for another, so correct its metadata or choose another SAE, {way_on}."
-    return f"{found} (at least {MIN_EXPLAINED_VARIANCE} is expected, L0 is {fit.l0:.0f}) and no better at its neighbours: model, processing or weights are not those it was trained on, so load the model its metadata names, {way_on}."
+        cause = "it was trained on a model with center_writing_weights=True"
+        remedy = "set that in the model_from_pretrained_kwargs of its metadata or wrap the model with it"
+        return f"{found} and {fit.rival_variance:.2f} of the centred stream's: {cause}, so {remedy}, {way_on}."
+    if better:
+        cause = "its hook_name is wrong or the SAE was mistaken for another"
+        return f"{found} and {fit.rival_variance:.2f} at {fit.rival}: {cause}, so correct its metadata or choose another SAE, {way_on}."
+    found += f" (at least {MIN_EXPLAINED_VARIANCE} is expected, L0 is {fit.l0:.0f}) and no better at its neighbours"
+    return f"{found}: model, processing or weights are not those it was trained on, so load the model its metadata names, {way_on}."

@@ -6,7 +6,7 @@
 __all__ = ['hub_id', 'same_model', 'check_finite', 'read_model', 'center_stream', 'uses_layer_norm', 'stream_is_centred',
            'wrap_model']
 
-# %% ../../nbs/hosts/00_models.ipynb #15524d5c
+# %% ../../nbs/hosts/00_models.ipynb #18b961f0
 import contextlib
 import copy
 import functools
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import nn
 
 from ..engine.errors import InputError
 from ..engine.hook_points import attach_twin, decoder_layers, map_block, plain_twin
@@ -38,17 +38,19 @@ def same_model(first: str, second: str) -> bool:
     "Whether two names mean one model: short or official, with or without the organisation, in any case."
     return hub_id(first).split("/")[-1].lower() == hub_id(second).split("/")[-1].lower()
 
-# %% ../../nbs/hosts/00_models.ipynb #a806f730
+# %% ../../nbs/hosts/00_models.ipynb #66cb8b7b
 def check_finite(module: nn.Module, what: str) -> None:
     "Raises `InputError` naming the first tensors of `module` that hold NaN or infinite values."
     named = itertools.chain(module.named_parameters(), module.named_buffers())
     broken = [name for name, tensor in named if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()) and not _is_mask(name)]
-    if broken: raise InputError(f"{what} has NaN or infinite values in {', '.join(broken[:3])}{' and others' if len(broken) > 3 else ''}; load a whole copy of it.")
+    if broken:
+        more = " and others" if len(broken) > 3 else ""
+        raise InputError(f"{what} has NaN or infinite values in {', '.join(broken[:3])}{more}; load a whole copy of it.")
 
 
 def _is_mask(name: str) -> bool: return name.split(".")[-1] in ("masked_bias", "mask", "causal_mask")     # buffers that hold -inf on purpose
 
-# %% ../../nbs/hosts/00_models.ipynb #d0c44f5f
+# %% ../../nbs/hosts/00_models.ipynb #130d9806
 def read_model(
     source: str | Path,  # a folder, or a hub name (short TransformerLens names are resolved)
     *,
@@ -58,7 +60,8 @@ def read_model(
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """A causal LM and its tokenizer, ready for measurement: `dtype`, evaluation mode, no parameter gradients.
 
-    With the hub switched off (`HF_HUB_OFFLINE=1`) or out of reach, what is cached is used. Raises `InputError` for an unknown, absent, incomplete or damaged model."""
+    With the hub switched off (`HF_HUB_OFFLINE=1`) or out of reach, what is cached is used.
+    Raises `InputError` for an unknown, absent, incomplete or damaged model."""
     source = _located(str(source), revision)
     from transformers import AutoModelForCausalLM, AutoTokenizer
     try:
@@ -66,14 +69,19 @@ def read_model(
             model, info = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype, use_safetensors=True, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, ImportError) as error:
-        raise InputError(f"the model {source} could not be read ({_first_line(error)}); a causal language model in Hugging Face's format with safetensors weights and a tokenizer is needed.") from error
-    if len(tokenizer) <= len(tokenizer.all_special_ids): raise InputError(f"{source} has no tokenizer, and transformers made an empty one up; add the tokenizer's files, or use wrap_model with a model and tokenizer of your own.")
+        raise InputError(f"the model {source} could not be read ({_first_line(error)}); a causal language model in Hugging Face's format with safetensors "
+                         "weights and a tokenizer is needed.") from error
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise InputError(f"{source} has no tokenizer, and transformers made an empty one up; add the tokenizer's files, "
+                         "or use wrap_model with a model and tokenizer of your own.")
     missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info.get("mismatched_keys", ()))
-    if missing: raise InputError(f"the weights of {source} lack {', '.join(missing[:3])}{f' and {len(missing) - 3} others' if len(missing) > 3 else ''}; load a whole copy of the model.")
+    if missing:
+        more = f" and {len(missing) - 3} others" if len(missing) > 3 else ""
+        raise InputError(f"the weights of {source} lack {', '.join(missing[:3])}{more}; load a whole copy of the model.")
     check_finite(model, f"the model {source}")
     return model.to(device).eval().requires_grad_(False), tokenizer
 
-# %% ../../nbs/hosts/00_models.ipynb #2b7d1165
+# %% ../../nbs/hosts/00_models.ipynb #b81c13b9
 def _located(source: str, revision: str | None) -> str:
     "`source` if it is a folder with a model, else the hub name if its config can be had. One sentence for each way this can fail."
     if Path(source).is_dir():
@@ -83,19 +91,23 @@ def _located(source: str, revision: str | None) -> str:
     from huggingface_hub import errors
     name = hub_id(source)
     try: huggingface_hub.hf_hub_download(name, "config.json", revision=revision)
-    except errors.GatedRepoError as error: raise InputError(f"the model {name} is gated; accept its licence on the hub and log in with `hf auth login`.") from error
+    except errors.GatedRepoError as error:
+        raise InputError(f"the model {name} is gated; accept its licence on the hub and log in with `hf auth login`.") from error
     except errors.RevisionNotFoundError as error: raise InputError(f"the model {name} has no revision {revision!r} on the hub; name another.") from error
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
-        raise InputError(f"there is no folder and no hub model named {source!r}; give `demo`, a hub name such as gpt2-small, or the path of a model folder.") from error
+        raise InputError(f"there is no folder and no hub model named {source!r}; "
+                         "give `demo`, a hub name such as gpt2-small, or the path of a model folder.") from error
     except errors.LocalEntryNotFoundError as error: raise InputError(_offline_sentence(f"the model {name}", name)) from error
-    except errors.EntryNotFoundError as error: raise InputError(f"the hub repository {name} has no config.json, so it is not a transformers model; name another.") from error
+    except errors.EntryNotFoundError as error:
+        raise InputError(f"the hub repository {name} has no config.json, so it is not a transformers model; name another.") from error
     return name
 
 
 def _offline_sentence(what: str, repo_id: str) -> str:
     from huggingface_hub import constants
     state = "the hub is switched off (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
-    return f"{what} is not in the cache ({constants.HF_HUB_CACHE}) and {state}; fetch it once on line with `hf download {repo_id}`, or give the path of a local folder."
+    way = f"fetch it once on line with `hf download {repo_id}`, or give the path of a local folder"
+    return f"{what} is not in the cache ({constants.HF_HUB_CACHE}) and {state}; {way}."
 
 # %% ../../nbs/hosts/00_models.ipynb #aa836085
 def _first_line(error: BaseException) -> str:
@@ -113,12 +125,15 @@ def _no_bars() -> Iterator[None]:
     finally:
         if shown: logging.enable_progress_bar()
 
-# %% ../../nbs/hosts/00_models.ipynb #42da5461
+# %% ../../nbs/hosts/00_models.ipynb #4bae5da9
 def center_stream(hf_model: "PreTrainedModel") -> str | None:
     """Makes every residual stream of `hf_model` (changed in place) its own value minus its mean over the model dimension; logits stay the same.
 
-    Returns None when done, or the reason for leaving the model as it is. Checked on the spot by a forward pass of sixteen tokens; raises `InputError` if the model is not one that can be centred."""
-    if not uses_layer_norm(hf_model): return f"{type(hf_model).__name__} normalises with RMSNorm, which does not subtract the mean: the mean of its stream is information, so it is kept."
+    Returns None when done, or the reason for leaving the model as it is. Checked on the spot by a forward pass of sixteen tokens;
+    raises `InputError` if the model is not one that can be centred."""
+    kind = type(hf_model).__name__
+    if not uses_layer_norm(hf_model):
+        return f"{kind} normalises with RMSNorm, which does not subtract the mean: the mean of its stream is information, so it is kept."
     hf_model.eval()                    # dropout would make two passes differ
     probe = torch.arange(16, device=hf_model.device)[None] % hf_model.config.vocab_size
     with torch.no_grad():
@@ -129,24 +144,26 @@ def center_stream(hf_model: "PreTrainedModel") -> str | None:
     streams = torch.stack(after.hidden_states[:-1])       # the last one is after the final norm
     slack = 1e3 * torch.finfo(before.dtype).eps
     if (after.logits - before).abs().max() > slack * before.abs().max() or streams.mean(-1).abs().max() > slack * streams.abs().max():
-        raise InputError(f"the weights of {type(hf_model).__name__} could not be centred: something other than embeddings, attention and MLP writes into its stream; use SAEs trained without center_writing_weights.")
+        raise InputError(f"the weights of {kind} could not be centred: something other than embeddings, attention and MLP writes into its stream; "
+                         "use SAEs trained without center_writing_weights.")
     return None
 
-# %% ../../nbs/hosts/00_models.ipynb #728ec52f
+# %% ../../nbs/hosts/00_models.ipynb #53a14f5e
 def uses_layer_norm(hf_model: "PreTrainedModel") -> bool:
     "Whether every norm of the model is a LayerNorm, which subtracts the mean of its input."
     norms = [module for module in hf_model.modules() if "norm" in type(module).__name__.lower()]
     return bool(norms) and all(isinstance(norm, nn.LayerNorm) for norm in norms)
 
 
-def _writers(hf_model: "PreTrainedModel") -> Iterator[tuple[nn.Parameter, int]]:
+def _writers(hf_model: "PreTrainedModel") -> Iterator[tuple[Any, int]]:
     "Every tensor whose rows or columns are added to the stream, with the dimension that runs along the stream."
     for module in hf_model.base_model.modules():
         if isinstance(module, nn.Embedding) and module.embedding_dim == hf_model.config.hidden_size: yield module.weight, 1
     for block in decoder_layers(hf_model):
         parts = map_block(block)
         last = next((getattr(parts.mlp_out, name) for name in ("c_proj", "dense_4h_to_h", "fc2", "fc_out", "down_proj") if hasattr(parts.mlp_out, name)), None)
-        if last is None: raise InputError(f"the MLP of a {type(block).__name__} has no output matrix under a known name, so its weights cannot be centred; use SAEs trained without center_writing_weights.")
+        if last is None: raise InputError(f"the MLP of a {type(block).__name__} has no output matrix under a known name, so its weights cannot be centred; use "
+                                          "SAEs trained without center_writing_weights.")
         for projection in (parts.out_projection, last):
             yield projection.weight, 0 if isinstance(projection, nn.Linear) else 1         # GPT-2's Conv1D stores [in, out]
             if projection.bias is not None: yield projection.bias, 0
@@ -158,15 +175,16 @@ def _untie(hf_model: "PreTrainedModel") -> None:
     if head.weight is embedding.weight: head.weight = nn.Parameter(embedding.weight.detach().clone(), requires_grad=False)
     hf_model.config.tie_word_embeddings = False
 
-# %% ../../nbs/hosts/00_models.ipynb #6e5edae0
+# %% ../../nbs/hosts/00_models.ipynb #fba09b22
 @torch.no_grad()
 def stream_is_centred(model: nn.Module) -> bool:
-    "Whether everything that writes into the residual stream has mean 0 over the model dimension, read from the weights. False for RMSNorm models, whose mean is information."
+    """Whether everything that writes into the residual stream has mean 0 over the model dimension, read from the weights. False for RMSNorm models, whose
+    mean is information."""
     hf_model = plain_twin(model)
     if not uses_layer_norm(hf_model): return False
     return all(bool(weight.mean(dimension).abs().max() <= 1e-4 * weight.abs().max()) for weight, dimension in _writers(hf_model))
 
-# %% ../../nbs/hosts/00_models.ipynb #8903d706
+# %% ../../nbs/hosts/00_models.ipynb #496a09f3
 def wrap_model(
     hf_model: "PreTrainedModel",  # any causal LM of transformers, in memory
     tokenizer: "PreTrainedTokenizerBase | None" = None,
@@ -175,11 +193,13 @@ def wrap_model(
 ) -> "TransformerBridge":
     """The package's model object: a TransformerLens bridge whose plain twin is `hf_model` itself (or its centred copy).
 
-    `hf_model` is put into evaluation mode and its parameters need no gradient from here on. Raises `InputError` for anything but a causal LM, for non-finite weights, or for an architecture TransformerLens does not know."""
+    `hf_model` is put into evaluation mode and its parameters need no gradient from here on.
+    Raises `InputError` for anything but a causal LM, for non-finite weights, or for an architecture TransformerLens does not know."""
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedModel
     if not isinstance(hf_model, PreTrainedModel) or hf_model.get_output_embeddings() is None:
-        raise InputError(f"a {type(hf_model).__name__} was given; wrap_model needs a causal language model of transformers, such as AutoModelForCausalLM gives.")
+        raise InputError(f"a {type(hf_model).__name__} was given; wrap_model needs a plain causal language model of transformers, "
+                         "such as AutoModelForCausalLM gives.")
     check_finite(hf_model, f"the {type(hf_model).__name__}")
     if center_writing_weights:
         hf_model = copy.deepcopy(hf_model)
@@ -189,21 +209,24 @@ def wrap_model(
     try:
         bridge = TransformerBridge.boot_transformers(name or hf_model.config._name_or_path or type(hf_model).__name__, hf_model=copy.deepcopy(hf_model, shared),
                                                      tokenizer=_bridge_tokenizer(tokenizer), device=hf_model.device, dtype=hf_model.dtype)
-    except ValueError as error: raise InputError(f"TransformerLens cannot bridge a {type(hf_model).__name__} ({_first_line(error)}); use an architecture it knows.") from error
+    except ValueError as error:
+        raise InputError(f"TransformerLens cannot bridge a {type(hf_model).__name__} ({_first_line(error)}); use an architecture it knows.") from error
     bridge.requires_grad_(False)                 # its split copies of joint matrices come with gradients switched on
     if tokenizer is None: bridge.tokenizer = None
     attach_twin(bridge, hf_model)
     return bridge
 
-# %% ../../nbs/hosts/00_models.ipynb #3fdea656
+# %% ../../nbs/hosts/00_models.ipynb #ced732c8
 def _bridge_tokenizer(tokenizer: "PreTrainedTokenizerBase | None") -> "PreTrainedTokenizerBase":
     """A copy of `tokenizer` that TransformerLens takes as it is.
 
-    It would otherwise load the tokenizer a second time by name, which fails for one made in memory and asks the network for one that is not. Without a tokenizer it would do the same, so it gets a stand-in."""
+    It would otherwise load the tokenizer a second time by name, which fails for one made in memory and asks the network for one that is not.
+    Without a tokenizer it would do the same, so it gets a stand-in."""
     if tokenizer is None:
         from tokenizers import Tokenizer, models
         from transformers import PreTrainedTokenizerFast
-        tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"<s>": 0}, unk_token="<s>")), bos_token="<s>", eos_token="<s>", unk_token="<s>")
+        one_word = Tokenizer(models.WordLevel({"<s>": 0}, unk_token="<s>"))
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=one_word, bos_token="<s>", eos_token="<s>", unk_token="<s>")
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.init_kwargs.setdefault("name_or_path", "")
     tokenizer.init_kwargs["add_bos_token"] = True        # what TransformerLens looks at; whether BOS is really added it finds out by trying

@@ -6,14 +6,14 @@
 __all__ = ['SaeEntry', 'sae_entry', 'release_entries', 'holdings', 'choose_sae_ids', 'MissingSae', 'load_sae', 'check_sae',
            'load_saes_by_id', 'Processing', 'wanted_processing', 'check_saes_against_model', 'point_width']
 
-# %% ../../nbs/hosts/01_saes.ipynb #ecfc28bc
+# %% ../../nbs/hosts/01_saes.ipynb #fe66cb43
 import json
 import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetensors import SafetensorError
 from torch import nn
@@ -23,7 +23,9 @@ from ..engine.errors import InputError
 from ..engine.hook_points import HookPoint, decoder_layers, map_block, plain_twin
 from .models import _first_line, _offline_sentence, check_finite, same_model, stream_is_centred, uses_layer_norm
 
-if TYPE_CHECKING: from sae_lens import SAE
+if TYPE_CHECKING:
+    from sae_lens import SAE
+    from transformers import PreTrainedModel
 
 # %% ../../nbs/hosts/01_saes.ipynb #e16a0061
 class SaeEntry(NamedTuple):
@@ -43,7 +45,7 @@ def sae_entry(sae_id: str, hook_name: str | None = None) -> SaeEntry:
     found = _LAYER_IN_ID.search(hook_name or "")
     return SaeEntry(sae_id, int(found[1]) if found else None, hook_name[found.end(1):].strip(".") if hook_name and found else sae_id)
 
-# %% ../../nbs/hosts/01_saes.ipynb #5f939f4a
+# %% ../../nbs/hosts/01_saes.ipynb #fc1411f0
 def release_entries(release: str) -> list[SaeEntry]:
     """Every SAE of `release`: from sae-lens's directory, from the hub (its cache when off line), or from a folder.
 
@@ -53,22 +55,26 @@ def release_entries(release: str) -> list[SaeEntry]:
         from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
         known = get_pretrained_saes_directory()
         if release not in known and release.count("/") != 1:
-            raise InputError(f"there is no SAE release, hub repository or folder named {release!r}; give `demo`, a sae-lens release such as gpt2-small-res-jb, owner/repository, or the path of a folder.")
+            raise InputError(f"there is no SAE release, hub repository or folder named {release!r}; give `demo`, a sae-lens release such as gpt2-small-res-jb, "
+                             "owner/repository, or the path of a folder.")
         entries = [sae_entry(sae_id) for sae_id in known[release].saes_map] if release in known else _repository_entries(release)
-    if not entries: raise InputError(f"the SAE release {release} holds no SAE; one subfolder per SAE is needed, each with cfg.json and sae_weights.safetensors.")
+    if not entries: raise InputError(f"the SAE release {release} holds no SAE; one subfolder per SAE is needed, each with cfg.json and "
+                                     "sae_weights.safetensors.")
     return sorted(entries, key=lambda entry: (entry.layer is None, entry.layer, entry.sae_id))
 
-# %% ../../nbs/hosts/01_saes.ipynb #d99ee395
+# %% ../../nbs/hosts/01_saes.ipynb #5a22963c
 def _folder_entries(folder: Path) -> list[SaeEntry]:
-    return [sae_entry(path.parent.relative_to(folder).as_posix(), _stored_hook_name(path)) for path in sorted(folder.glob("**/cfg.json")) if path.parent != folder]
+    inside = (path for path in sorted(folder.glob("**/cfg.json")) if path.parent != folder)
+    return [sae_entry(path.parent.relative_to(folder).as_posix(), _stored_hook_name(path)) for path in inside]
 
 
 def _stored_hook_name(path: Path) -> str | None:
     "The hook name in a cfg.json of any sae-lens version."
     try: stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error: raise InputError(f"{path} is not a readable JSON file ({_first_line(error)}); load a whole copy of the SAE.") from error
-    stored = stored if isinstance(stored, dict) else {}
-    places = (stored.get("metadata") if isinstance(stored.get("metadata"), dict) else {}, stored)
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error: raise InputError(f"{path} is not a readable JSON file "
+                                                                                                          f"({_first_line(error)}); load a whole copy of the "
+                                                                                                          "SAE.") from error
+    places = [place for place in (stored.get("metadata"), stored) if isinstance(place, dict)] if isinstance(stored, dict) else []
     name = next((place[key] for place in places for key in ("hook_name", "hook_point") if key in place), None)
     return name if isinstance(name, str) else None
 
@@ -78,11 +84,12 @@ def _repository_entries(repo_id: str) -> list[SaeEntry]:
     import huggingface_hub
     from huggingface_hub import errors
     try: files = huggingface_hub.list_repo_files(repo_id)
-    except errors.RepositoryNotFoundError as error: raise InputError(f"there is no SAE release or hub repository named {repo_id!r}; give a sae-lens release, owner/repository, or the path of a folder.") from error
+    except errors.RepositoryNotFoundError as error: raise InputError(f"there is no SAE release or hub repository named {repo_id!r}; give a sae-lens release, "
+                                                                     "owner/repository, or the path of a folder.") from error
     except (errors.OfflineModeIsEnabled, errors.HfHubHTTPError, OSError): files = _cached_files(repo_id)
     folders = [name.removesuffix("/cfg.json") for name in files if name.endswith("/cfg.json")]
     found = [huggingface_hub.hf_hub_download(repo_id, f"{folder}/cfg.json") if not _LAYER_IN_ID.search(folder) else None for folder in folders]
-    return [sae_entry(folder, _stored_hook_name(Path(path)) if path else None) for folder, path in zip(folders, found)]
+    return [sae_entry(folder, _stored_hook_name(Path(path)) if path else None) for folder, path in zip(folders, found, strict=True)]
 
 
 def _cached_files(repo_id: str) -> list[str]:
@@ -109,7 +116,7 @@ def _ranges(numbers: Iterable[int]) -> str:
         else: runs.append([number])
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
-# %% ../../nbs/hosts/01_saes.ipynb #c3db4b0a
+# %% ../../nbs/hosts/01_saes.ipynb #332bc0b4
 def choose_sae_ids(
     entries: Sequence[SaeEntry],
     release: str,  # for the refusals
@@ -121,8 +128,9 @@ def choose_sae_ids(
     """Layer -> SAE id, by `ids`, by `template`, or by what the release holds; sorted by layer.
 
     Raises `InputError` naming every SAE that was asked for and is not there, and what the release holds instead."""
-    if template is not None and layers is None: layers = _layers_of_template(entries, release, template)
-    if ids is None and template is not None: ids = {layer: template.format(layer=layer) for layer in layers}
+    if ids is None and template is not None:
+        layers = _layers_of_template(entries, release, template) if layers is None else layers
+        ids = {layer: template.format(layer=layer) for layer in layers}
     if ids is None: ids = _widest_family(entries, release)
     wanted = sorted(ids if layers is None else layers)
     present = {entry.sae_id for entry in entries}
@@ -130,14 +138,15 @@ def choose_sae_ids(
     if missing: raise InputError(f"the release {release} does not hold {', '.join(missing)}; it holds {holdings(entries)}.")
     return {layer: ids[layer] for layer in wanted}
 
-# %% ../../nbs/hosts/01_saes.ipynb #824c0fc8
+# %% ../../nbs/hosts/01_saes.ipynb #76c420a3
 def _layers_of_template(entries: Sequence[SaeEntry], release: str, template: str) -> list[int]:
     "The layers `template` fits, if no other family covers more."
     counts = Counter(entry.family for entry in entries if entry.layer is not None)
     fits = [entry.layer for entry in entries if entry.layer is not None and entry.sae_id == template.format(layer=entry.layer)]
     if not fits: raise InputError(f"no SAE of the release {release} is named like {template}; it holds {holdings(entries)}.")
     if len(fits) < max(counts.values()):
-        raise InputError(f"{template} names {len(fits)} SAE{'s' * (len(fits) > 1)} of the release {release} (layer{'s' * (len(fits) > 1)} {_ranges(fits)}), which holds more of another kind: "
+        raise InputError(f"{template} names {len(fits)} SAE{'s' * (len(fits) > 1)} of the release {release} (layer{'s' * (len(fits) > 1)} {_ranges(fits)}), "
+                         "which holds more of another kind: "
                          f"{holdings(entries)}; change sae_id_template, or set layers={fits} if that is what you mean.")
     return fits
 
@@ -147,19 +156,21 @@ def _widest_family(entries: Sequence[SaeEntry], release: str) -> dict[int, str]:
     families: dict[str, dict[int, str]] = {}
     for entry in entries:
         if entry.layer is not None: families.setdefault(entry.family, {})[entry.layer] = entry.sae_id
-    if not families: raise InputError(f"the SAEs of the release {release} do not say which layer they read ({holdings(entries)}); name them by layer in sae_ids.")
+    if not families: raise InputError(f"the SAEs of the release {release} do not say which layer they read ({holdings(entries)}); name them by layer in "
+                                      "sae_ids.")
     most = max(len(members) for members in families.values())
     widest = [family for family, members in families.items() if len(members) == most]
     same_layer = [entry for entry in entries if entry.family == widest[0]]
     if len(widest) > 1 or len(same_layer) > most:
-        raise InputError(f"the release {release} holds several SAEs for one layer ({holdings(entries)}); say which by sae_id_template, such as {widest[0]!r}, or by sae_ids.")
+        raise InputError(f"the release {release} holds several SAEs for one layer ({holdings(entries)}); say which by sae_id_template, such as {widest[0]!r}, "
+                         "or by sae_ids.")
     chosen = dict(families[widest[0]])
     last = max(chosen)
     after = families.get(widest[0].replace("hook_resid_pre", "hook_resid_post"), {}) if "hook_resid_pre" in widest[0] else {}
     if last in after: chosen[last + 1] = after[last]
     return chosen
 
-# %% ../../nbs/hosts/01_saes.ipynb #b0c5424f
+# %% ../../nbs/hosts/01_saes.ipynb #e2ef0a73
 class MissingSae(InputError):
     "An SAE that is not where it was looked for."
 
@@ -178,31 +189,36 @@ def load_sae(
     from sae_lens import SAE
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=r"\s*(This SAE has non-empty model_from_pretrained_kwargs|norm_scaling_factor not found)")   # seen to below
+            warnings.filterwarnings("ignore", message=r"\s*(This SAE has non-empty model_from_pretrained_kwargs|norm_scaling_factor not found)")
             if Path(release).is_dir(): sae = SAE.load_from_disk(Path(release)/sae_id, device=device, dtype=dtype)
             else: sae = SAE.from_pretrained(release, sae_id, device=device, dtype=dtype)
-    except (errors.LocalEntryNotFoundError, errors.EntryNotFoundError, FileNotFoundError) as error: raise MissingSae(f"the SAE {sae_id} of {release} was not found.") from error
-    except errors.RepositoryNotFoundError as error: raise InputError(f"the repository of the SAE release {release} was not found on the hub or may not be read; name another, or log in with `hf auth login`.") from error
+    except (errors.LocalEntryNotFoundError, errors.EntryNotFoundError, FileNotFoundError) as error: raise MissingSae(f"the SAE {sae_id} of {release} was not "
+                                                                                                                     "found.") from error
+    except errors.RepositoryNotFoundError as error: raise InputError(f"the repository of the SAE release {release} was not found on the hub or may not be "
+                                                                     "read; name another, or log in with `hf auth login`.") from error
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
         raise InputError(f"the SAE {sae_id} of {release} could not be read ({_first_line(error)}); a whole copy in a format of sae-lens is needed.") from error
     check_sae(sae, sae_id)
     return sae.eval().requires_grad_(False)
 
-# %% ../../nbs/hosts/01_saes.ipynb #760e2657
+# %% ../../nbs/hosts/01_saes.ipynb #7fd73189
 def check_sae(sae: "SAE", sae_id: str) -> HookPoint:
     "The point `sae` reads. Raises `InputError` for what would make every activation wrong without an error."
     point = sae_hook_point(sae)
     check_finite(sae, f"the SAE {sae_id}")
     if sae.cfg.normalize_activations == "expected_average_only_in":
-        raise InputError(f"the SAE {sae_id} expects inputs of a fixed average norm, and its scale is not folded into its weights; call sae.fold_activation_norm_scaling_factor(scale) and save it again.")
-    if sae.cfg.metadata.hook_head_index is not None: raise InputError(f"the SAE {sae_id} reads a single head ({sae.cfg.metadata.hook_head_index}); use one that reads a whole hook point.")
+        raise InputError(f"the SAE {sae_id} expects inputs of a fixed average norm, and its scale is not folded into its weights; call "
+                         "sae.fold_activation_norm_scaling_factor(scale) and save it again.")
+    if sae.cfg.metadata.hook_head_index is not None: raise InputError(f"the SAE {sae_id} reads a single head ({sae.cfg.metadata.hook_head_index}); use one "
+                                                                      "that reads a whole hook point.")
     named = re.search(r"hook_(resid_pre|resid_mid|resid_post|attn_out|mlp_out|z)(?![a-z])", sae_id)
     layer = sae_entry(sae_id).layer
     if (named and named[1] != point.kind) or (layer is not None and layer != point.layer):
-        raise InputError(f"the SAE {sae_id} says in its metadata that it reads {point.name}; rename it or correct the metadata, for one of the two feeds it the wrong activations.")
+        raise InputError(f"the SAE {sae_id} says in its metadata that it reads {point.name}; rename it or correct the metadata, for one of the two feeds it "
+                         "the wrong activations.")
     return point
 
-# %% ../../nbs/hosts/01_saes.ipynb #fdce7981
+# %% ../../nbs/hosts/01_saes.ipynb #1f6bed98
 def load_saes_by_id(
     release: str,
     ids: Mapping[int, str],  # layer -> SAE id
@@ -232,9 +248,10 @@ def _where_to_get(release: str) -> str:
     known = get_pretrained_saes_directory()
     repository = known[release].repo_id if release in known else release
     state = "the hub is switched off (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else "the hub does not have them or cannot be reached"
-    return f"they are not in the cache ({constants.HF_HUB_CACHE}) and {state}, so fetch them once on line with `hf download {repository}`, or name the layers you have"
+    fetch = f"fetch them once on line with `hf download {repository}`, or name the layers you have"
+    return f"they are not in the cache ({constants.HF_HUB_CACHE}) and {state}, so {fetch}"
 
-# %% ../../nbs/hosts/01_saes.ipynb #915b5adc
+# %% ../../nbs/hosts/01_saes.ipynb #093568c7
 _WITHOUT_EFFECT = {"fold_ln", "center_unembed", "fold_value_biases", "device", "dtype", "torch_dtype", "n_devices", "move_to_device"}   # on the residual stream
 
 
@@ -253,15 +270,17 @@ def wanted_processing(saes: "Mapping[int, SAE]") -> Processing:
         bos = sae.cfg.metadata.get("prepend_bos")
         asked[layer] = Processing(bool(wishes.pop("center_writing_weights", False)), wishes.pop("revision", None), True if bos is None else bool(bos))
         unknown = [f"{key}={value!r}" for key, value in wishes.items() if key not in _WITHOUT_EFFECT and value not in (None, False)]
-        if unknown: raise InputError(f"the SAE of layer {layer} asks for a model loaded with {', '.join(unknown)}, which this package cannot do; choose other SAEs.")
+        if unknown: raise InputError(f"the SAE of layer {layer} asks for a model loaded with {', '.join(unknown)}, which this package cannot do; choose other "
+                                     "SAEs.")
     first = next(iter(asked))
     for layer, processing in asked.items():
         for name in Processing._fields:
             ours, theirs = getattr(asked[first], name), getattr(processing, name)
-            if ours != theirs: raise InputError(f"the SAE of layer {first} asks for {name}={ours!r} but that of layer {layer} for {name}={theirs!r}; one model cannot serve both, so load them in two runs.")
+            if ours != theirs: raise InputError(f"the SAE of layer {first} asks for {name}={ours!r} but that of layer {layer} for {name}={theirs!r}; one model "
+                                                "cannot serve both, so load them in two runs.")
     return asked[first]
 
-# %% ../../nbs/hosts/01_saes.ipynb #09b89c54
+# %% ../../nbs/hosts/01_saes.ipynb #1026d9b1
 def check_saes_against_model(
     saes: "Mapping[int, SAE]",
     model: nn.Module,  # a bridge, or a plain causal LM
@@ -274,17 +293,21 @@ def check_saes_against_model(
         point, trained_on = sae_hook_point(sae), sae.cfg.metadata.get("model_name")
         if model_name and trained_on and not same_model(trained_on, model_name):
             raise InputError(f"the SAE of layer {layer} was trained on {trained_on}, but the model is {model_name}; load the model it was trained on.")
-        if point.layer >= n_layers: raise InputError(f"the SAE of layer {layer} reads {point.name}, but the model has blocks 0 to {n_layers - 1}; load the model it was trained on ({trained_on}).")
+        if point.layer >= n_layers: raise InputError(f"the SAE of layer {layer} reads {point.name}, but the model has blocks 0 to {n_layers - 1}; load the "
+                                                     f"model it was trained on ({trained_on}).")
         if layer > point.layer and point.layer != n_layers - 1:
-            raise InputError(f"the SAE {point.name} was given as layer {layer}, which is right only for the last block ({n_layers - 1}); give it as layer {point.layer}.")
+            raise InputError(f"the SAE {point.name} was given as layer {layer}, which is right only for the last block ({n_layers - 1}); give it as layer "
+                             f"{point.layer}.")
         width = point_width(twin, point)
-        if sae.cfg.d_in != width: raise InputError(f"the SAE of layer {layer} reads vectors of width {sae.cfg.d_in}, but {point.name} of this model has width {width}; load the model it was trained on ({trained_on}).")
+        if sae.cfg.d_in != width: raise InputError(f"the SAE of layer {layer} reads vectors of width {sae.cfg.d_in}, but {point.name} of this model has width "
+                                                   f"{width}; load the model it was trained on ({trained_on}).")
     if wanted_processing(saes).center_writing_weights and uses_layer_norm(twin) and not stream_is_centred(twin):
-        raise InputError("these SAEs were trained on a model with center_writing_weights=True, but this model's stream is not centred; load it with load_model_and_saes or wrap_model(..., center_writing_weights=True).")
+        raise InputError("these SAEs were trained on a model with center_writing_weights=True, but this model's stream is not centred; "
+                         "load it with load_model_and_saes or wrap_model(..., center_writing_weights=True).")
 
-# %% ../../nbs/hosts/01_saes.ipynb #52725301
-def point_width(hf_model: nn.Module, point: HookPoint) -> int:
+# %% ../../nbs/hosts/01_saes.ipynb #bb90ecf4
+def point_width(hf_model: "PreTrainedModel", point: HookPoint) -> int:
     "Width of the vectors at `point`: the model dimension, or heads times head dimension for `z`."
-    if point.kind != "z": return int(hf_model.get_input_embeddings().weight.shape[1]) if not hasattr(hf_model.config, "hidden_size") else int(hf_model.config.hidden_size)
-    projection = map_block(decoder_layers(hf_model)[point.layer]).out_projection
-    return int(projection.weight.shape[1 if isinstance(projection, nn.Linear) else 0])
+    if point.kind != "z": return int(hf_model.config.hidden_size)
+    projection: Any = map_block(decoder_layers(hf_model)[point.layer]).out_projection
+    return int(projection.weight.shape[1 if isinstance(projection, nn.Linear) else 0])       # GPT-2's Conv1D stores [in, out]

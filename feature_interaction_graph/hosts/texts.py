@@ -12,40 +12,48 @@ from pathlib import Path
 from ..engine.errors import InputError
 from .models import _first_line
 
-# %% ../../nbs/hosts/03_texts.ipynb #18ca66bb
+# %% ../../nbs/hosts/03_texts.ipynb #4762e96a
 def hub_documents(
     name: str,  # data set on the hub or a folder; `name:configuration` where a data set has several
     split: str = "train",
     text_column: str = "text",
 ) -> Iterator[str]:
-    "The documents of a data set, one after another, streamed. Raises `InputError` if the data set, its split or its text column is not there, or the hub cannot be reached."
-    try: import datasets
-    except ImportError as error: raise InputError("reading a data set from the hub needs the package datasets; install it with `pip install datasets`, or give a text file.") from error
+    """The documents of a data set, one after another, streamed. Raises `InputError` if the data set, its split or its text column is not there, or the hub
+    cannot be reached."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise InputError("reading a data set needs the package datasets; install it with `pip install datasets`, or give a text file.") from error
     repository, _, configuration = name.partition(":") if not Path(name).is_dir() else (name, "", "")
     try:
         for record in datasets.load_dataset(repository, configuration or None, split=split, streaming=True):
             if not isinstance(record.get(text_column), str):
-                raise InputError(f"the data set {name} has no text in a column {text_column!r}; it has {', '.join(record)}, so name one of these as text_column.")
+                raise InputError(f"the data set {name} has no text in a column {text_column!r}; it has {', '.join(record)}, so name one of these as "
+                                 "text_column.")
             yield record[text_column]
     except InputError: raise
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise InputError(f"the data set {name} (split {split}) could not be read ({_first_line(error)}); check its name and the connection, or give a local .txt or .jsonl file as dataset.") from error
+        raise InputError(f"the data set {name} (split {split}) could not be read ({_first_line(error)}); check its name and the connection, or give a local "
+                         ".txt or .jsonl file as dataset.") from error
 
-# %% ../../nbs/hosts/03_texts.ipynb #cce31eff
+# %% ../../nbs/hosts/03_texts.ipynb #8ad373f9
 PASSAGE = """
-Alice was beginning to get very tired of sitting by her sister on the bank, and of having nothing to do: once or twice she had peeped into the book her sister was reading, but it had no
-pictures or conversations in it, 'and what is the use of a book,' thought Alice 'without pictures or conversation?' So she was considering in her own mind (as well as she could, for the hot
-day made her feel very sleepy and stupid), whether the pleasure of making a daisy-chain would be worth the trouble of getting up and picking the daisies, when suddenly a White Rabbit with
-pink eyes ran close by her. There was nothing so VERY remarkable in that; nor did Alice think it so VERY much out of the way to hear the Rabbit say to itself, 'Oh dear! Oh dear! I shall be
-late!' (when she thought it over afterwards, it occurred to her that she ought to have wondered at this, but at the time it all seemed quite natural); but when the Rabbit actually TOOK A
-WATCH OUT OF ITS WAISTCOAT-POCKET, and looked at it, and then hurried on, Alice started to her feet, for it flashed across her mind that she had never before seen a rabbit with either a
-waistcoat-pocket, or a watch to take out of it, and burning with curiosity, she ran across the field after it, and fortunately was just in time to see it pop down a large rabbit-hole under
-the hedge. In another moment down went Alice after it, never once considering how in the world she was to get out again. The rabbit-hole went straight on like a tunnel for some way, and then
-dipped suddenly down, so suddenly that Alice had not a moment to think about stopping herself before she found herself falling down a very deep well. Either the well was very deep, or she
-fell very slowly, for she had plenty of time as she went down to look about her and to wonder what was going to happen next. First, she tried to look down and make out what she was coming
-to, but it was too dark to see anything; then she looked at the sides of the well, and noticed that they were filled with cupboards and book-shelves; here and there she saw maps and pictures
-hung upon pegs. She took down a jar from one of the shelves as she passed; it was labelled 'ORANGE MARMALADE', but to her great disappointment it was empty: she did not like to drop the jar
-for fear of killing somebody, so managed to put it into one of the cupboards as she fell past it. 'Well!' thought Alice to herself, 'after such a fall as this, I shall think nothing of
-tumbling down stairs! How brave they'll all think me at home! Why, I wouldn't say anything about it, even if I fell off the top of the house!' (Which was very likely true.) Down, down, down.
-Would the fall NEVER come to an end! 'I wonder how many miles I've fallen by this time?' she said aloud. 'I must be getting somewhere near the centre of the earth.
+Alice was beginning to get very tired of sitting by her sister on the bank, and of having nothing to do: once or twice she had peeped into the book her sister
+was reading, but it had no pictures or conversations in it, 'and what is the use of a book,' thought Alice 'without pictures or conversation?' So she was
+considering in her own mind (as well as she could, for the hot day made her feel very sleepy and stupid), whether the pleasure of making a daisy-chain would
+be worth the trouble of getting up and picking the daisies, when suddenly a White Rabbit with pink eyes ran close by her. There was nothing so VERY remarkable
+in that; nor did Alice think it so VERY much out of the way to hear the Rabbit say to itself, 'Oh dear! Oh dear! I shall be late!' (when she thought it over
+afterwards, it occurred to her that she ought to have wondered at this, but at the time it all seemed quite natural); but when the Rabbit actually TOOK A
+WATCH OUT OF ITS WAISTCOAT-POCKET, and looked at it, and then hurried on, Alice started to her feet, for it flashed across her mind that she had never before
+seen a rabbit with either a waistcoat-pocket, or a watch to take out of it, and burning with curiosity, she ran across the field after it, and fortunately was
+just in time to see it pop down a large rabbit-hole under the hedge. In another moment down went Alice after it, never once considering how in the world she
+was to get out again. The rabbit-hole went straight on like a tunnel for some way, and then dipped suddenly down, so suddenly that Alice had not a moment to
+think about stopping herself before she found herself falling down a very deep well. Either the well was very deep, or she fell very slowly, for she had
+plenty of time as she went down to look about her and to wonder what was going to happen next. First, she tried to look down and make out what she was coming
+to, but it was too dark to see anything; then she looked at the sides of the well, and noticed that they were filled with cupboards and book-shelves; here and
+there she saw maps and pictures hung upon pegs. She took down a jar from one of the shelves as she passed; it was labelled 'ORANGE MARMALADE', but to her
+great disappointment it was empty: she did not like to drop the jar for fear of killing somebody, so managed to put it into one of the cupboards as she fell
+past it. 'Well!' thought Alice to herself, 'after such a fall as this, I shall think nothing of tumbling down stairs! How brave they'll all think me at home!
+Why, I wouldn't say anything about it, even if I fell off the top of the house!' (Which was very likely true.) Down, down, down. Would the fall NEVER come to
+an end! 'I wonder how many miles I've fallen by this time?' she said aloud. 'I must be getting somewhere near the centre of the earth.
 """    # Lewis Carroll, Alice's Adventures in Wonderland (1865), public domain
