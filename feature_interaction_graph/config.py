@@ -6,12 +6,13 @@
 __all__ = ['KIND_NAMES', 'PILE', 'PRESETS', 'FREE_SETTINGS', 'ACTIVATION_SETTINGS', 'setting', 'DataSettings',
            'CandidateSettings', 'MeasurementSettings', 'Config', 'SettingRow', 'settings_table']
 
-# %% ../nbs/00_config.ipynb #34f9ee29
+# %% ../nbs/00_config.ipynb #13a63271
 import difflib
 import hashlib
 import json
 import math
 import numbers
+import operator
 import re
 import string
 import types
@@ -122,18 +123,19 @@ def _kind_name(kind: Any) -> str:
     "`kind` in words."
     return " or ".join("None" if option is types.NoneType else KIND_NAMES[option] for option in _options(kind))
 
-# %% ../nbs/00_config.ipynb #db5bfda3
+# %% ../nbs/00_config.ipynb #e39f8d79
+_LIMITS = {"low": ("at least", operator.ge), "high": ("at most", operator.le), "above": ("more than", operator.gt), "below": ("less than", operator.lt)}
+
+
 def _checked(name: str, value: Any, kind: Any, metadata: Mapping[str, Any]) -> Any:
     "`value`, converted to `kind` and within the limits of `metadata`."
     try: value = _typed(value, kind)
-    except TypeError: raise InputError(f"{name} is {value!r}; {_kind_name(kind)} is needed.") from None
+    except TypeError: raise InputError(f"{name} is {value!r:.80}; {_kind_name(kind)} is needed.") from None
     if "choices" in metadata and value not in metadata["choices"]:
-        raise InputError(f"{name} is {value!r}; choose one of {', '.join(metadata['choices'])}.")
+        raise InputError(f"{name} is {value!r:.80}; choose one of {', '.join(metadata['choices'])}.")
     if isinstance(value, int | float) and not isinstance(value, bool):
-        tests = {"low": ("at least", value >= metadata.get("low", value)), "high": ("at most", value <= metadata.get("high", value)),
-                 "above": ("more than", value > metadata.get("above", value - 1)), "below": ("less than", value < metadata.get("below", value + 1))}
-        for limit, (words, holds) in tests.items():
-            if not holds: raise InputError(f"{name} is {value}; it must be {words} {metadata[limit]}.")
+        for limit, (words, holds) in _LIMITS.items():
+            if limit in metadata and not holds(value, metadata[limit]): raise InputError(f"{name} is {value}; it must be {words} {metadata[limit]}.")
     return value
 
 # %% ../nbs/00_config.ipynb #36bd0ba1
