@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['token_losses', 'loss_gradients', 'ablation_effects', 'ablation_importance', 'collect_activations']
 
-# %% ../nbs/02_activations.ipynb #7fcc9fe6
+# %% ../nbs/02_activations.ipynb #d18e7864
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .activation_store import ActivationStore, LayerWriter, write_store
+from .activation_store import ActivationStore, Firings, LayerWriter, firings_of, write_store
 from .config import Config
 from .engine.corpus import Corpus
 from .engine.encoders import FeatureReader
@@ -148,7 +148,7 @@ def collect_activations(
         _run_batches(model, readers, writers, cfg, corpus, progress)
     return ActivationStore.open(path)
 
-# %% ../nbs/02_activations.ipynb #dda84a8c
+# %% ../nbs/02_activations.ipynb #c81e0ab3
 def _run_batches(model: nn.Module, readers: dict[int, FeatureReader], writers: dict[int, LayerWriter], cfg: Config, corpus: Corpus,
                  progress: bool) -> None:
     "Every batch through the model once, its rows to the writers."
@@ -170,8 +170,14 @@ def _run_batches(model: nn.Module, readers: dict[int, FeatureReader], writers: d
 @torch.no_grad()
 def _write_rows(reader: FeatureReader, writer: LayerWriter, rows: Float[Tensor, "n d"], gradients: Float[Tensor, "n d"] | None,
                 max_values: int = 2**26) -> None:
-    "Encodes `rows`, at most `max_values` activations at a time, and writes what fired."
+    "Encodes `rows`, at most `max_values` activations at a time, and writes what fired. What silent features are worth is 0 and never computed."
     for piece in torch.arange(len(rows), device=rows.device).split(max(1, max_values // reader.width)):
-        active = reader.read(rows[piece])[1]
-        worth = None if gradients is None else active * reader.scale(rows[piece]) * (gradients[piece].float() @ reader.decoder.T)
-        writer.add(active, worth)
+        fired = firings_of(reader.read(rows[piece])[1])
+        if gradients is None: writer.add(fired)
+        else: writer.add(fired, fired.value * reader.scale(rows[piece])[fired.row, 0] * _along_decoders(reader, gradients[piece].float(), fired))
+
+
+def _along_decoders(reader: FeatureReader, gradients: Float[Tensor, "n_rows d"], fired: Firings, chunk: int = 2**16) -> Float[Tensor, "n_firings"]:
+    "dL/dh . d_i for every firing."
+    pieces = zip(fired.row.split(chunk), fired.feature.split(chunk), strict=True)
+    return torch.cat([torch.einsum("nd,nd->n", gradients[row], reader.decoder[feature]) for row, feature in pieces])

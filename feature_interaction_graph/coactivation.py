@@ -42,7 +42,7 @@ class PairStatistics(NamedTuple):
     pmi_shrunk: Float[np.ndarray, "..."]     # ln (n_both + 1) / (expected + 1)
     p_so_few: Float[np.ndarray, "..."]       # P(X <= n_both), X ~ Poisson(expected)
 
-# %% ../nbs/04_coactivation.ipynb #529b0f12
+# %% ../nbs/04_coactivation.ipynb #6687a96b
 def pair_statistics(
     n_both: Int[np.ndarray, "..."],  # positions where both fire
     n_source: Int[np.ndarray, "..."],  # positions where the source fires; anything that broadcasts against `n_both`
@@ -52,15 +52,16 @@ def pair_statistics(
 ) -> PairStatistics:
     "Conditional probability, ratio, PMI with Garwood's exact Poisson bounds and shrunk, and the lower-tail probability of the count."
     n_both, n_source, n_target = np.asarray(n_both), np.maximum(n_source, 1), np.maximum(n_target, 1)
-    expected = n_source * n_target / n_rows
+    expected = np.broadcast_to(n_source * n_target / n_rows, n_both.shape)
     seen, place = np.unique(n_both, return_inverse=True)                 # counts repeat: the bounds are looked up
     tail = (1 - confidence) / 2
     low = np.where(seen > 0, scipy.special.gammaincinv(np.maximum(seen, 1), tail), 0.0)[place].reshape(n_both.shape)
     high = scipy.special.gammaincinv(seen + 1, 1 - tail)[place].reshape(n_both.shape)
     with np.errstate(divide="ignore"):
         pmi, pmi_low, pmi_high = (np.log(value) - np.log(expected) for value in (n_both, low, high))
-    return PairStatistics(n_both, expected, n_both / n_source, n_both / expected, pmi, pmi_low, pmi_high,
-                          np.log1p(n_both) - np.log1p(expected), scipy.special.gammaincc(n_both + 1, expected))
+    p_so_few, some = np.exp(-expected), n_both > 0                       # P(X = 0), and most pairs never fire together
+    p_so_few[some] = scipy.special.gammaincc(n_both[some] + 1, expected[some])
+    return PairStatistics(n_both, expected, n_both / n_source, n_both / expected, pmi, pmi_low, pmi_high, np.log1p(n_both) - np.log1p(expected), p_so_few)
 
 # %% ../nbs/04_coactivation.ipynb #d894c7c5
 class LayerMarginals(NamedTuple):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig
 
-from feature_interaction_graph.activation_store import ActivationStore, FeatureSums, write_store
+from feature_interaction_graph.activation_store import ActivationStore, FeatureSums, firings_of, write_store
 from feature_interaction_graph.activations import ablation_effects, ablation_importance, collect_activations, loss_gradients, token_losses
 from feature_interaction_graph.config import Config
 from feature_interaction_graph.engine.corpus import Corpus
@@ -95,7 +95,9 @@ def test_ablation_effects_are_exact(architecture, normalisation):
         sae.encode(row[None])
         part = sae.decode(acts.clone().index_fill_(1, torch.tensor([feature]), 0.0))
 
-        def spliced(stream, change=(part - whole)[0].double(), position=position):
+        change = (part - whole)[0].double()
+
+        def spliced(stream, change=change, position=position):
             stream = stream.clone()
             stream[0, position] += change
             return stream
@@ -202,7 +204,7 @@ def full_store(path, width: int = 70_000) -> ActivationStore:
     active = torch.zeros(corpus.n_tokens, width)
     active[torch.arange(corpus.n_tokens), torch.arange(corpus.n_tokens) * 997 % width] = 2.0
     active[3, width - 1] = 5.0
-    with write_store(path, corpus, {2: ("blocks.2.hook_resid_pre", width)}) as writers: writers[2].add(active)
+    with write_store(path, corpus, {2: ("blocks.2.hook_resid_pre", width)}) as writers: writers[2].add(firings_of(active))
     return ActivationStore.open(path)
 
 
@@ -236,8 +238,10 @@ def test_damaged_stores_are_refused_in_one_sentence(tmp_path, damage):
 def test_sums_do_not_depend_on_the_cut():
     values = torch.randn(100, 7).relu() * torch.tensor([0.0, 1, 1e-3, 1e3, 1, 1, 1])
     whole, parts = FeatureSums(7), FeatureSums(7)
-    whole.add(values, values.neg())
-    for piece in values.split([1, 0, 40, 59]): parts.add(piece, piece.neg())
+    for sums, pieces in ((whole, [values]), (parts, values.split([1, 0, 40, 59]))):
+        for piece in pieces:
+            fired = firings_of(piece)
+            sums.add(fired, -fired.value)
     for name, expected in whole.summary().items(): np.testing.assert_allclose(parts.summary()[name], expected, rtol=1e-12, err_msg=name)
     np.testing.assert_allclose(whole.summary()["std"][3], values[:, 3][values[:, 3] > 0].double().std(correction=0), rtol=1e-9)
 
@@ -246,7 +250,7 @@ def test_negative_activations_fire(tmp_path):
     "Some SAEs have signed activations; a feature fires when it is not zero."
     corpus = ragged(3)
     active = torch.where(torch.rand(corpus.n_tokens, 5, generator=torch.Generator().manual_seed(0)) < 0.3, -1.5, 0.0)
-    with write_store(tmp_path / "signed.h5", corpus, {0: ("blocks.0.hook_resid_pre", 5)}) as writers: writers[0].add(active)
+    with write_store(tmp_path / "signed.h5", corpus, {0: ("blocks.0.hook_resid_pre", 5)}) as writers: writers[0].add(firings_of(active))
     store = ActivationStore.open(tmp_path / "signed.h5")
     np.testing.assert_array_equal(store.statistics(0)["count"], (active != 0).sum(0))
     assert (store.statistics(0)["max"][store.statistics(0)["count"] > 0] == -1.5).all()

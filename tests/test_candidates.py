@@ -5,7 +5,7 @@ import torch
 from sae_lens import StandardSAE, StandardSAEConfig
 from sae_lens.saes.sae import SAEMetadata
 
-from feature_interaction_graph.activation_store import ActivationStore, write_store
+from feature_interaction_graph.activation_store import ActivationStore, firings_of, write_store
 from feature_interaction_graph.candidates import REASONS, Candidates, choose_features, decoder_alignment, identify_candidates
 from feature_interaction_graph.coactivation import build_coactivation_atlas
 from feature_interaction_graph.config import Config
@@ -35,7 +35,9 @@ def planted(tmp_path):
     fires[1, :, 4] &= ~fires[0, :, 4]
     worth = torch.from_numpy(rng.uniform(0.1, 1, (3, 1, WIDTH)) * fires)
     with write_store(tmp_path / "activations.h5", corpus, {layer: (f"blocks.{layer}.hook_resid_pre", WIDTH) for layer in range(3)}) as writers:
-        for layer in range(3): writers[layer].add(torch.from_numpy(fires[layer] * 2.0).float(), worth[layer])
+        for layer in range(3):
+            fired = firings_of(torch.from_numpy(fires[layer] * 2.0).float())
+            writers[layer].add(fired, worth[layer][fired.row, fired.feature])
     saes = {layer: sae_of(layer, layer) for layer in range(3)}
     saes[1].W_enc.data[:, 5] = 3 * saes[0].W_dec[5]
     saes[1].W_enc.data[:, 6] = -0.2 * saes[0].W_dec[6]

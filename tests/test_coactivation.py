@@ -5,12 +5,11 @@ import pytest
 import scipy.stats
 import torch
 
-from feature_interaction_graph.activation_store import ActivationStore, write_store
+from feature_interaction_graph.activation_store import ActivationStore, firings_of, write_store
 from feature_interaction_graph.coactivation import CoactivationAtlas, build_coactivation_atlas, pair_rules, pair_statistics, remarkable_pairs
 from feature_interaction_graph.config import Config
 from feature_interaction_graph.engine.corpus import Corpus
 from feature_interaction_graph.engine.errors import InputError
-
 
 def random_store(path, widths=(9, 7, 11), n_seq=30, seed=0, signed=False, rate=0.2):
     "Random firings of three layers over ragged sequences, float16 exact; the last feature of every layer never fires."
@@ -23,7 +22,7 @@ def random_store(path, widths=(9, 7, 11), n_seq=30, seed=0, signed=False, rate=0
         dense[layer] = values * (rng.random(values.shape) < rate * rng.uniform(0.1, 1.5, width))
         dense[layer][:, -1] = 0
     with write_store(path, corpus, {layer: (f"blocks.{layer}.hook_resid_pre", width) for layer, width in enumerate(widths)}) as writers:
-        for layer, values in dense.items(): writers[layer].add(torch.from_numpy(values))
+        for layer, values in dense.items(): writers[layer].add(firings_of(torch.from_numpy(values)))
     return ActivationStore.open(path), dense
 
 
@@ -82,8 +81,8 @@ def test_zero_pairs_survive_the_file(tmp_path):
     exclusive = dense[1].copy()
     exclusive[:, 2] = np.where(dense[0][:, 3] == 0, 1.0, 0.0)
     with write_store(tmp_path / "b.h5", store.corpus, {0: ("blocks.0.hook_resid_pre", 9), 1: ("blocks.1.hook_resid_pre", 7)}) as writers:
-        writers[0].add(torch.from_numpy(dense[0]))
-        writers[1].add(torch.from_numpy(exclusive))
+        writers[0].add(firings_of(torch.from_numpy(dense[0])))
+        writers[1].add(firings_of(torch.from_numpy(exclusive)))
     cfg = Config()
     atlas = build_coactivation_atlas(ActivationStore.open(tmp_path / "b.h5"), cfg, progress=False)
     atlas.save(tmp_path / "atlas.h5")
@@ -120,7 +119,7 @@ def test_refusals(tmp_path):
     atlas.save(tmp_path / "atlas.h5")
     with h5py.File(tmp_path / "atlas.h5", "r+") as file: file["pair_0_1/indices"][0] = 99
     (tmp_path / "text.h5").write_text("hello")
-    with write_store(tmp_path / "one.h5", store.corpus, {0: ("blocks.0.hook_resid_pre", 9)}) as writers: writers[0].add(torch.zeros(store.n_tokens, 9))
+    with write_store(tmp_path / "one.h5", store.corpus, {0: ("blocks.0.hook_resid_pre", 9)}) as writers: writers[0].add(firings_of(torch.zeros(store.n_tokens, 9)))
     for act in (lambda: atlas.statistics(0, 2), lambda: atlas.statistics(1, 0), lambda: atlas.places(7), lambda: build_coactivation_atlas(store, Config(), offset=-1),
                 lambda: CoactivationAtlas.load(tmp_path / "atlas.h5"), lambda: CoactivationAtlas.load(tmp_path / "text.h5"), lambda: CoactivationAtlas.load(tmp_path / "a.h5"),
                 lambda: CoactivationAtlas.load(tmp_path / "none.h5"), lambda: build_coactivation_atlas(ActivationStore.open(tmp_path / "one.h5"), Config(), progress=False)):
@@ -131,7 +130,7 @@ def test_refusals(tmp_path):
 def test_a_layer_in_which_nothing_fires(tmp_path):
     store, dense = random_store(tmp_path / "a.h5")
     with write_store(tmp_path / "b.h5", store.corpus, {0: ("blocks.0.hook_resid_pre", 9), 1: ("blocks.1.hook_resid_pre", 4)}) as writers:
-        writers[0].add(torch.from_numpy(dense[0]))
-        writers[1].add(torch.zeros(store.n_tokens, 4))
+        writers[0].add(firings_of(torch.from_numpy(dense[0])))
+        writers[1].add(firings_of(torch.zeros(store.n_tokens, 4)))
     atlas = build_coactivation_atlas(ActivationStore.open(tmp_path / "b.h5"), Config(), progress=False)
     assert atlas.statistics(0, 1).n_both.shape == (8, 0) and len(remarkable_pairs(atlas, 0, 1, Config())) == 0

@@ -8,11 +8,21 @@ import pytest
 import scipy.sparse
 import torch
 
-from feature_interaction_graph.activation_store import ActivationStore, write_store
+from feature_interaction_graph.activation_store import ActivationStore, firings_of, write_store
 from feature_interaction_graph.engine.corpus import Corpus, TokenLabels
 from feature_interaction_graph.engine.errors import InputError
 from feature_interaction_graph.feature_labels import first_labels, label_scores, load_labels, telling_tokens
-from feature_interaction_graph.features import FEATURE_COLUMNS, FeatureTable, feature_dashboard, feature_id, feature_table, firings, nonzero_quantiles, parse_feature_id, top_examples
+from feature_interaction_graph.features import (
+    FEATURE_COLUMNS,
+    FeatureTable,
+    feature_dashboard,
+    feature_id,
+    feature_table,
+    firings,
+    nonzero_quantiles,
+    parse_feature_id,
+    top_examples,
+)
 
 HOSTILE = ['<script>alert("x")</script>', "<img src=x onerror=alert(1)>", "a & b", "line\nbreak", '"quoted"', "«mark»", "\u202eright to left", ""]
 
@@ -33,8 +43,8 @@ def store(tmp_path):
     active = torch.from_numpy((rng.uniform(0.1, 9, (corpus.n_tokens, 12)) * (rng.random((corpus.n_tokens, 12)) < rng.uniform(0, 0.5, 12))).astype(np.float16)).float()
     active[:, 4] = 0
     with write_store(tmp_path / "activations.h5", corpus, {0: ("blocks.0.hook_resid_pre", 12), 5: ("blocks.5.hook_resid_pre", 12)}, tokenizer=Words()) as writers:
-        writers[0].add(active)
-        writers[5].add(active.flip(1))
+        writers[0].add(firings_of(active))
+        writers[5].add(firings_of(active.flip(1)))
     return ActivationStore.open(tmp_path / "activations.h5")
 
 
@@ -98,7 +108,7 @@ def test_telling_tokens_by_hand(store):
 
 def test_no_tokenizer_and_no_labels_still_names(tmp_path, store):
     corpus = Corpus(store.corpus.tokens, store.corpus.lengths, True)
-    with write_store(tmp_path / "bare.h5", corpus, {0: ("blocks.0.hook_resid_pre", 12)}) as writers: writers[0].add(torch.from_numpy(store.csr(0).toarray()))
+    with write_store(tmp_path / "bare.h5", corpus, {0: ("blocks.0.hook_resid_pre", 12)}) as writers: writers[0].add(firings_of(torch.from_numpy(store.csr(0).toarray())))
     bare = ActivationStore.open(tmp_path / "bare.h5")
     names, _ = first_labels(bare, 0)
     assert names[0].startswith("token ") and names[4] == "" and str(top_examples(bare, 0, 0, k=1)[0]).count("«[") == 1
