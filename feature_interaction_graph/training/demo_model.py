@@ -6,10 +6,9 @@
 __all__ = ['demo_tokenizer', 'new_model', 'story_batch', 'token_losses', 'held_out_loss', 'train_language_model', 'schedule',
            'save_checkpoint', 'load_checkpoint', 'save_language_model']
 
-# %% ../../nbs/training/01_demo_model.ipynb #bbc0b810
+# %% ../../nbs/training/01_demo_model.ipynb #30d11d9f
 import json
 import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,9 +25,10 @@ from ..engine.errors import InputError, atomic_write
 from .lexicon import VOCABULARY
 from .stories import encode_stories, write_story
 
-if TYPE_CHECKING: from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
-# %% ../../nbs/training/01_demo_model.ipynb #b5cd8cfa
+# %% ../../nbs/training/01_demo_model.ipynb #b415df06
 def demo_tokenizer(context_length: int = 128) -> "PreTrainedTokenizerFast":
     """One token a word: splits at white space and punctuation, and writes readable text back."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
@@ -43,10 +43,10 @@ def demo_tokenizer(context_length: int = 128) -> "PreTrainedTokenizerFast":
     tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 0)])
     tokenizer.decoder = decoders.Sequence([decoders.Replace(Regex(r"^(?=[^.,:?!”])"), " "), decoders.Fuse(),
                                            decoders.Replace("“ ", "“"), decoders.Strip(" ", 1, 0)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<pad>", pad_token="<pad>", unk_token="<unk>", add_bos_token=True,
-                                   model_max_length=context_length, clean_up_tokenization_spaces=False)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<pad>", pad_token="<pad>", unk_token="<unk>",
+                                   add_bos_token=True, model_max_length=context_length, clean_up_tokenization_spaces=False)
 
-# %% ../../nbs/training/01_demo_model.ipynb #bfedd91c
+# %% ../../nbs/training/01_demo_model.ipynb #f445c926
 def new_model(
     d_model: int = 128,
     n_layers: int = 4,
@@ -58,7 +58,8 @@ def new_model(
     """A GPT-2 with random weights, no dropout, embedding tied to unembedding."""
     from transformers import GPT2Config, GPT2LMHeadModel
     config = GPT2Config(vocab_size=vocabulary_size, n_positions=context_length, n_ctx=context_length, n_embd=d_model, n_layer=n_layers, n_head=n_heads,
-                        initializer_range=0.9 * d_model ** -0.5, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=1, pad_token_id=1)
+                        initializer_range=0.9 * d_model ** -0.5,  # four times GPT-2's: so narrow a model learns to copy far sooner
+                        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=1, pad_token_id=1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = GPT2LMHeadModel(config)
@@ -71,8 +72,12 @@ def story_batch(seed: int, step: int, batch_size: int = 32, context_length: int 
     stories = [write_story(seed, step * batch_size + i, context_length - 1, labelled=False) for i in range(batch_size)]
     return encode_stories(stories, context_length)
 
-# %% ../../nbs/training/01_demo_model.ipynb #9c4f7ca0
-def token_losses(logits: Float[Tensor, "batch context vocabulary"], tokens: Int[Tensor, "batch context"], lengths: Int[Tensor, "batch"]) -> Float[Tensor, "n_predicted"]:
+# %% ../../nbs/training/01_demo_model.ipynb #e76c246c
+def token_losses(
+    logits: Float[Tensor, "batch context vocabulary"],
+    tokens: Int[Tensor, "batch context"],
+    lengths: Int[Tensor, "batch"],
+) -> Float[Tensor, "n_predicted"]:
     """`-log p(token | tokens before it)` in nats for every token after the first of each sequence, padding left out."""
     predicted = torch.arange(1, tokens.shape[1], device=tokens.device) < lengths[:, None].to(tokens.device)
     return torch.nn.functional.cross_entropy(logits[:, :-1][predicted], tokens[:, 1:][predicted], reduction="none")
@@ -83,10 +88,10 @@ def held_out_loss(model: torch.nn.Module, corpus: Corpus, batch_size: int = 64) 
     """Mean next-token loss of `model` over `corpus`, in nats per token."""
     device = next(model.parameters()).device
     losses = [token_losses(model(tokens.to(device)).logits, tokens.to(device), lengths).cpu()
-              for tokens, lengths in zip(corpus.tokens.split(batch_size), corpus.lengths.split(batch_size))]
+              for tokens, lengths in zip(corpus.tokens.split(batch_size), corpus.lengths.split(batch_size), strict=True)]
     return torch.cat(losses).double().mean().item()
 
-# %% ../../nbs/training/01_demo_model.ipynb #094c2a9c
+# %% ../../nbs/training/01_demo_model.ipynb #a56fd4d7
 def train_language_model(
     model: "GPT2LMHeadModel",                                     # trained in place
     batch_at: Callable[[int], tuple[Tensor, Tensor]],             # step -> tokens [batch, context], lengths [batch]
@@ -102,7 +107,8 @@ def train_language_model(
     """AdamW on next-token loss; returns the curve of (step, loss). Interrupted and resumed it takes the same steps as uninterrupted."""
     decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
-    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}], lr=learning_rate, betas=(0.9, 0.98))
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98))
     curve = load_checkpoint(checkpoint, model, optimizer) if checkpoint is not None and checkpoint.exists() else []
     model.train()
     for step in tqdm(range(len(curve), steps), desc="training", disable=not progress, initial=len(curve), total=steps, mininterval=5):

@@ -6,13 +6,13 @@
 __all__ = ['ARCHITECTURES', 'sampled_activations', 'shuffled_batches', 'new_sae', 'trainer_progress', 'fit_sae', 'train_saes',
            'save_sae', 'SaeQuality', 'quality_report', 'quality_sums', 'next_token_loss']
 
-# %% ../../nbs/training/02_saes.ipynb #153dbf2f
+# %% ../../nbs/training/02_saes.ipynb #c373681c
 import contextlib
 import functools
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +26,10 @@ from ..engine.errors import InputError, atomic_write
 from ..engine.hook_points import HookPoint, decoder_layers, edit, parse_hook_point, plain_twin
 from ..engine.residuals import clean_residuals
 
-if TYPE_CHECKING: from sae_lens import SAE, TrainingSAE
+if TYPE_CHECKING:
+    from sae_lens import SAE, TrainingSAE
 
-# %% ../../nbs/training/02_saes.ipynb #54455a0f
+# %% ../../nbs/training/02_saes.ipynb #c9871c1e
 @torch.no_grad()
 def sampled_activations(
     model: torch.nn.Module,
@@ -44,11 +45,11 @@ def sampled_activations(
         caught = clean_residuals(model, corpus.tokens[chosen].to(device), [hook_point])
         pieces.append(caught[parse_hook_point(hook_point).name][mask[chosen].to(device)].float().cpu())
     activations = torch.cat(pieces)
-    if not torch.isfinite(activations).all():
-        raise InputError(f"{int((~torch.isfinite(activations)).any(-1).sum())} of {len(activations)} activations at {hook_point} are not finite; check the model's weights and dtype.")
+    broken = int((~torch.isfinite(activations)).any(-1).sum())
+    if broken: raise InputError(f"{broken} of {len(activations)} activations at {hook_point} are not finite; check the model's weights and dtype.")
     return activations
 
-# %% ../../nbs/training/02_saes.ipynb #df41d9b3
+# %% ../../nbs/training/02_saes.ipynb #e71249fc
 def shuffled_batches(
     model: torch.nn.Module,
     corpus: Corpus,
@@ -63,8 +64,9 @@ def shuffled_batches(
     a random block of sequences at a time, rows shuffled within the block. An incomplete last batch of a block is left out."""
     generator = torch.Generator().manual_seed(seed)
     n_blocks = math.ceil(corpus.n_tokens / buffer_rows)
-    if corpus.n_tokens // n_blocks < 2 * batch_size:
-        raise InputError(f"{corpus.n_tokens // n_blocks} rows are held at a time, fewer than two batches of {batch_size}; give more tokens, a larger buffer or a smaller batch_size.")
+    held = corpus.n_tokens // n_blocks
+    if held < 2 * batch_size:
+        raise InputError(f"{held} rows are held at a time, fewer than two batches of {batch_size}; give more tokens or a smaller batch_size.")
     rows = sampled_activations(model, corpus, hook_point) if n_blocks == 1 else torch.empty(0)
     while True:
         for block in torch.randperm(len(corpus), generator=generator).chunk(n_blocks):
@@ -72,7 +74,7 @@ def shuffled_batches(
             for chosen in torch.randperm(len(rows), generator=generator).split(batch_size):
                 if len(chosen) == batch_size: yield rows[chosen]
 
-# %% ../../nbs/training/02_saes.ipynb #4c9e2f9d
+# %% ../../nbs/training/02_saes.ipynb #880c08c9
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {      # name -> (prefix of sae-lens' classes, settings besides d_in, d_sae)
     "batchtopk": ("BatchTopK", {"k": 16}),
     "topk": ("TopK", {"k": 16}),
@@ -94,29 +96,33 @@ def new_sae(architecture: str, d_in: int, width: int, k: int, steps: int, metada
     if "l0_coefficient" in settings: settings["l0_warm_up_steps"] = steps // 5
     if "l1_coefficient" in settings: settings["l1_warm_up_steps"] = steps // 20
     if prefix.startswith("Matryoshka"): settings["matryoshka_widths"] = sorted({max(1, width >> shift) for shift in (3, 2, 1, 0)})
+    settings |= {"d_in": d_in, "d_sae": width, "normalize_activations": "expected_average_only_in", "metadata": SAEMetadata(**metadata)}
     config_class = getattr(sae_lens, f"{prefix}TrainingSAEConfig")
-    try: config = config_class(**{"d_in": d_in, "d_sae": width, "normalize_activations": "expected_average_only_in", "metadata": SAEMetadata(**metadata), **settings, **options})
-    except (TypeError, ValueError) as error: raise InputError(f"sae-lens refused the settings of a {architecture} SAE ({error}); correct them in options.") from error
+    try: config = config_class(**(settings | options))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"sae-lens refused the settings of a {architecture} SAE ({error}); correct them in options.") from error
     return getattr(sae_lens, f"{prefix}TrainingSAE")(config)
 
-# %% ../../nbs/training/02_saes.ipynb #7785c079
+# %% ../../nbs/training/02_saes.ipynb #1d904ed7
 @contextlib.contextmanager
 def trainer_progress(shown: bool) -> Iterator[None]:
-    """sae-lens' trainer always draws a bar; within this context only if `shown`."""
-    from sae_lens.training import sae_trainer
-    original = sae_trainer.tqdm
-    sae_trainer.tqdm = functools.partial(original, disable=not shown)
-    try: yield
-    finally: sae_trainer.tqdm = original
+    """sae-lens' trainer always draws its bars; within this context only if `shown`."""
+    from sae_lens.training import activation_scaler, sae_trainer
+    with contextlib.ExitStack() as stack:
+        for module in (activation_scaler, sae_trainer):
+            stack.callback(setattr, module, "tqdm", module.tqdm)
+            module.tqdm = functools.partial(module.tqdm, disable=not shown)
+        yield
 
 
 def fit_sae(sae: "TrainingSAE", batches: Iterator[Tensor], steps: int, batch_size: int, lr: float, device: str, progress: bool) -> "TrainingSAE":
     """Train with sae-lens' own trainer: Adam, short warm-up, linear decay over the last quarter; the input scale is folded into the weights at the end."""
     from sae_lens import SAETrainer
     from sae_lens.config import LoggingConfig, SAETrainerConfig
-    config = SAETrainerConfig(total_training_samples=steps * batch_size, train_batch_size_samples=batch_size, lr=lr, lr_end=lr / 10, lr_warm_up_steps=min(100, steps // 20),
-                              lr_decay_steps=steps // 4, device=device, dead_feature_window=max(20, min(200, steps // 20)), feature_sampling_window=min(1000, max(steps // 2, 1)),
-                              n_batches_for_norm_estimate=20, logger=LoggingConfig(log_to_wandb=False))
+    config = SAETrainerConfig(
+        total_training_samples=steps * batch_size, train_batch_size_samples=batch_size, device=device, lr=lr, lr_end=lr / 10,
+        lr_warm_up_steps=min(100, steps // 20), lr_decay_steps=steps // 4, dead_feature_window=max(20, min(200, steps // 20)),
+        feature_sampling_window=min(1000, max(steps // 2, 1)), n_batches_for_norm_estimate=20, logger=LoggingConfig(log_to_wandb=False))
     first = next(batches)
     scale = sae.cfg.d_in ** 0.5 / first.norm(dim=-1).mean() if sae.cfg.normalize_activations == "expected_average_only_in" else 1.0
     with torch.no_grad(): sae.b_dec.copy_((first * scale).mean(0))
@@ -125,7 +131,7 @@ def fit_sae(sae: "TrainingSAE", batches: Iterator[Tensor], steps: int, batch_siz
     if broken: raise InputError(f"training ended with non-finite weights in {', '.join(broken)}; lower the learning rate of {lr}.")
     return trained
 
-# %% ../../nbs/training/02_saes.ipynb #7fc839ef
+# %% ../../nbs/training/02_saes.ipynb #43bedda1
 def train_saes(
     model: torch.nn.Module,              # from loading, or a plain Hugging Face causal LM
     corpus: Corpus,
@@ -155,7 +161,8 @@ def train_saes(
     for point in points:
         if not 0 <= point.layer < n_layers: raise InputError(f"{point.name} was asked for, but the model has blocks 0 to {n_layers - 1}.")
     if architecture not in ARCHITECTURES: raise InputError(f"architecture {architecture!r} cannot be trained here; choose one of {', '.join(ARCHITECTURES)}.")
-    metadata = {"model_name": model_name or twin.config.name_or_path or "custom", "prepend_bos": corpus.starts_with_bos, "context_size": corpus.tokens.shape[1], "dataset_path": corpus.source}
+    metadata = {"model_name": model_name or twin.config.name_or_path or "custom", "prepend_bos": corpus.starts_with_bos,
+                "context_size": corpus.tokens.shape[1], "dataset_path": corpus.source}
     saes = {}
     for point in points:
         batches = shuffled_batches(model, corpus, point.name, batch_size, seed, buffer_rows)
@@ -167,7 +174,7 @@ def train_saes(
         saes[point.name] = save_sae(trained, None if output_dir is None else Path(output_dir) / point.name)
     return saes
 
-# %% ../../nbs/training/02_saes.ipynb #fa5cd034
+# %% ../../nbs/training/02_saes.ipynb #c330096f
 def save_sae(trained: "TrainingSAE", folder: Path | None) -> "SAE":
     """Write the inference form of `trained` (cfg.json, sae_weights.safetensors), whole or not at all, and read it back. `None` leaves nothing on disk."""
     from sae_lens import SAE
@@ -175,10 +182,11 @@ def save_sae(trained: "TrainingSAE", folder: Path | None) -> "SAE":
         if folder is None: folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "sae"
         with atomic_write(folder) as temporary: trained.save_inference_model(temporary)
         sae = SAE.load_from_disk(str(folder), device=str(trained.device))
-    if sae.cfg.normalize_activations == "expected_average_only_in": raise InputError(f"{folder} was saved without its input scale; train with normalize_activations='none' or with this version's trainer.")
+    if sae.cfg.normalize_activations == "expected_average_only_in":
+        raise InputError("the SAE still expects scaled input, so its scale was never folded into the weights; train it with fit_sae.")
     return sae.eval()
 
-# %% ../../nbs/training/02_saes.ipynb #c8fdfe24
+# %% ../../nbs/training/02_saes.ipynb #d0538162
 @dataclass(frozen=True)
 class SaeQuality:
     """How well one SAE stands for its hook point, over all sampleable positions of a corpus."""
@@ -195,7 +203,13 @@ class SaeQuality:
 
 
 @torch.no_grad()
-def quality_report(model: torch.nn.Module, saes: "dict[str, SAE] | dict[int, SAE]", corpus: Corpus, batch_size: int = 32, progress: bool = False) -> list[SaeQuality]:
+def quality_report(
+    model: torch.nn.Module,
+    saes: "dict[str, SAE] | dict[int, SAE]",
+    corpus: Corpus,              # held out: the numbers are of this corpus
+    batch_size: int = 32,        # sequences a forward pass
+    progress: bool = False,
+) -> list[SaeQuality]:
     """`SaeQuality` of every SAE on `corpus`, in the order given; BOS and padding positions are left as they are."""
     reports = []
     for sae in tqdm(list(saes.values()), desc="quality", disable=not progress):
@@ -213,7 +227,7 @@ def quality_report(model: torch.nn.Module, saes: "dict[str, SAE] | dict[int, SAE
                                   (zero - spliced) / (zero - clean)))
     return reports
 
-# %% ../../nbs/training/02_saes.ipynb #e6a1af59
+# %% ../../nbs/training/02_saes.ipynb #e34ee368
 def quality_sums(model: torch.nn.Module, sae: "SAE", point: HookPoint, corpus: Corpus) -> tuple[Float[Tensor, "8"], Float[Tensor, "d_in"], Tensor]:
     """The sums over one batch that `quality_report` adds up; the vector sum of activations; which latents fired."""
     device, twin = next(model.parameters()).device, plain_twin(model)
@@ -231,7 +245,8 @@ def quality_sums(model: torch.nn.Module, sae: "SAE", point: HookPoint, corpus: C
             changed[mask] = replacement
             return changed
         with edit(decoder_layers(twin), point, swap): losses.append(next_token_loss(twin, tokens, predicts))
-    sums = [len(rows), (latents != 0).sum().item(), (rebuilt - rows).double().square().sum().item(), rows.double().square().sum().item(), int(predicts.sum())]
+    squares = [(rebuilt - rows).double().square().sum().item(), rows.double().square().sum().item()]
+    sums = [len(rows), (latents != 0).sum().item(), *squares, int(predicts.sum())]
     return torch.tensor([float(value) for value in sums + losses], dtype=torch.float64), rows.double().sum(0).cpu(), (latents != 0).any(0).cpu()
 
 
