@@ -127,6 +127,60 @@ def test_text_file_for_a_hub_model(hub, tmp_path):
     with pytest.raises(InputError, match="reads at most 256"): load_corpus(preset(dataset=str(path), n_tokens=300, context_length=300), model)
 
 
+# -- other releases ----------------------------------------------------------------------------------------------------------------------------------------------------------------
+
+def save_random(config, folder: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_preset_pythia(hub, tmp_path):
+    from transformers import GPTNeoXConfig
+    tokenizer = byte_tokenizer()
+    config = GPTNeoXConfig(**{**SHAPE, "num_hidden_layers": 6, "vocab_size": len(tokenizer), "max_position_embeddings": 128})
+    put_repository(tmp_path, "EleutherAI/pythia-70m-deduped", save_random(config, tmp_path/"pythia", tokenizer))
+    for layer in range(6):
+        write_old_sae(tmp_path/"sm"/f"{layer}-res-sm", torch.randn(60, 32), f"blocks.{layer}.hook_resid_post", model_name="pythia-70m-deduped", prepend_bos=False)
+    put_repository(tmp_path, "ctigges/pythia-70m-deduped__res-sm_processed", tmp_path/"sm")
+    with pytest.warns(UserWarning, match="nobody has looked"): model, saes = load_model_and_saes(Config.preset("pythia-70m-deduped", device="cpu", check_reconstruction=False))
+    assert [sae_hook_point(sae).name for sae in saes.values()] == [f"blocks.{layer}.hook_resid_post" for layer in range(6)]
+    assert not stream_is_centred(model) and model.cfg.default_prepend_bos is False
+    path = tmp_path/"text.txt"
+    path.write_text(PASSAGE)
+    corpus = load_corpus(Config.preset("pythia-70m-deduped", dataset=str(path), n_tokens=300), model)
+    assert not corpus.starts_with_bos and corpus.sample_mask()[0].all()
+
+
+def test_preset_gemma(hub, tmp_path):
+    "Gemma Scope's own format (npz), at its real width of 2304: the loader knows no other."
+    import numpy as np
+    from transformers import Gemma2Config
+    tokenizer = byte_tokenizer()
+    config = Gemma2Config(**{**SHAPE, "hidden_size": 2304, "vocab_size": len(tokenizer), "num_hidden_layers": 2}, num_key_value_heads=2, head_dim=8, sliding_window=8)
+    put_repository(tmp_path, "google/gemma-2-2b", save_random(config, tmp_path/"g", tokenizer))
+    folder = tmp_path/"scope"/"layer_1"/"width_16k"/"average_l0_102"
+    folder.mkdir(parents=True)
+    wide = np.zeros((2304, 16384), dtype=np.float32)
+    wide[:, 5] = 0.1
+    np.savez_compressed(folder/"params.npz", w_enc=wide, w_dec=wide.T, b_enc=np.zeros(16384, np.float32), b_dec=np.zeros(2304, np.float32), threshold=np.full(16384, 0.5, np.float32))
+    put_repository(tmp_path, "google/gemma-scope-2b-pt-res", tmp_path/"scope")
+    with pytest.warns(UserWarning, match="nobody has looked"): model, saes = load_model_and_saes(Config.preset("gemma-2-2b", device="cpu", layers=[1], check_reconstruction=False))
+    assert sae_hook_point(saes[1]).name == "blocks.1.hook_resid_post" and saes[1].cfg.architecture() == "jumprelu" and model.cfg.default_prepend_bos is True
+    refused("layer_10/width_16k/canonical, layer_11/width_16k/canonical.*not found", Config.preset("gemma-2-2b", device="cpu", layers=[10, 11]), load_saes)
+
+
+def test_a_repository_that_sae_lens_does_not_know(hub, material, tmp_path):
+    "Ids without a layer: the layer comes from each stored hook name, off line from the cached snapshot."
+    for layer, name in ((1, "one"), (2, "two")): shutil.copytree(material["saes"]/HOOKS[layer], tmp_path/"tiny"/name)
+    put_repository(tmp_path, "me/tiny-saes", tmp_path/"tiny")
+    saes = load_saes(preset(sae_release="me/tiny-saes"))
+    assert {layer: sae_hook_point(sae).name for layer, sae in saes.items()} == {1: HOOKS[1], 2: HOOKS[2]}
+    refused("not in the cache", preset(sae_release="me/other-saes"), load_saes)
+    refused("no SAE release, hub repository or folder named 'nonsense'", preset(sae_release="nonsense"), load_saes)
+
+
 # -- the traps of hook points and processing -----------------------------------------------------------------------------------------------------------------------------------------
 
 def refused(pattern: str, cfg: Config, call=load_model_and_saes) -> str:
