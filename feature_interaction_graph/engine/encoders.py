@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['sae_hook_point', 'FeatureReader']
 
-# %% ../../nbs/engine/04_encoders.ipynb #74185fa2
+# %% ../../nbs/engine/04_encoders.ipynb #fc8c0669
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from .errors import InputError
 from .hook_points import HookPoint, parse_hook_point
@@ -26,7 +26,7 @@ def sae_hook_point(sae: Any) -> HookPoint:
         )
     return parse_hook_point(name)
 
-# %% ../../nbs/engine/04_encoders.ipynb #bd51e3c6
+# %% ../../nbs/engine/04_encoders.ipynb #e6b18099
 _COMPETING = ("topk",)
 _SUPPORTED = ("standard", "jumprelu", "gated", *_COMPETING)
 
@@ -95,7 +95,7 @@ class FeatureReader:
 
     def activate(self, pre: Float[Tensor, "n n_features"]) -> Float[Tensor, "n n_features"]:
         "The activation that belongs to a pre-activation. For a competing architecture `pre` must hold all latents."
-        if self.threshold is not None: return pre.relu() * (pre > self.threshold)
+        if self.threshold is not None: return pre.masked_fill(pre <= self.threshold.clamp(min=0), 0.0)      # NaN stays NaN
         if self.architecture == "gated": return pre.relu() * ((pre - self.bias) / self.gain + self.gate_bias > 0)
         if self.competes:
             top, which = pre.topk(self.k, dim=-1)
@@ -104,6 +104,6 @@ class FeatureReader:
 
     def read(self, x: Float[Tensor, "n width"]) -> tuple[Float[Tensor, "n n_features"], Float[Tensor, "n n_features"]]:
         "Pre-activation and activation of the chosen features at the rows `x`."
-        pre = self.normalise(x) @ self.weight + self.bias
+        pre = nn.functional.linear(self.normalise(x), self.weight.T, self.bias)
         active = self.activate(pre)
         return (pre[..., self.features], active[..., self.features]) if self.competes else (pre, active)

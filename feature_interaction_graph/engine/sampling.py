@@ -47,7 +47,7 @@ class Scan:
     std: np.ndarray
     firings: Firings | None
 
-# %% ../../nbs/engine/08_sampling.ipynb #e10146c2
+# %% ../../nbs/engine/08_sampling.ipynb #65bb4b58
 @torch.no_grad()
 def scan_corpus(
     model: nn.Module,
@@ -74,7 +74,7 @@ def scan_corpus(
             if not bool(torch.isfinite(rows).all()):
                 raise InputError(f"the model gives NaN or infinite values at {reader.hook_point.name}; load a whole copy of its weights.")
             active = reader.read(rows)[1]
-            sums[name] += torch.stack([active.double().sum(0), active.double().square().sum(0)]).cpu()
+            sums[name] += torch.stack([active.sum(0), (active * active).sum(0)]).double().cpu()
             if name in keep: found[name].append(_fired(active, where, int(batch[0]), reader.scale(rows)))
     n_tokens = int(mask.sum())
     return {name: _summary(sums[name].numpy(), n_tokens, found.get(name), len(readers[name].features)) for name in readers}

@@ -52,7 +52,7 @@ class Moments:
         self.nonzero[which] += sums((effect != 0).float()).int()
         self.positive[which] += sums((effect > 0).float()).int()
 
-# %% ../../nbs/engine/07_statistics.ipynb #d17b32e8
+# %% ../../nbs/engine/07_statistics.ipynb #b8c0d2d3
 _ROUNDING = 2.0 ** -20      # relative spread of a constant computed in float32
 
 @dataclass(frozen=True)
@@ -69,8 +69,10 @@ def mean_test(n: np.ndarray, total: np.ndarray, squares: np.ndarray, confidence:
 
     `n` broadcasts against `total`. With fewer than 2 samples everything but the mean is NaN; with an effect of exactly zero in all samples p = 1.
     """
-    n, total = np.broadcast_arrays(np.asarray(n, float), np.asarray(total, float))
+    counts = np.asarray(n, float)
     with np.errstate(divide="ignore", invalid="ignore"):
+        quantile = stats.t.ppf(0.5 + confidence / 2, counts - 1)      # slow, and the same for all targets of a source
+        n, total = np.broadcast_arrays(counts, np.asarray(total, float))
         mean = total / n
         variance = np.maximum(np.asarray(squares, float) - n * mean**2, 0.0) / (n - 1)
         std = np.sqrt(variance)
@@ -78,7 +80,7 @@ def mean_test(n: np.ndarray, total: np.ndarray, squares: np.ndarray, confidence:
         std = np.where(constant, 0.0, std)
         error = std / np.sqrt(n)
         p_value = 2 * stats.t.sf(np.abs(mean) / error, n - 1)
-        half = stats.t.ppf(0.5 + confidence / 2, n - 1) * error
+        half = quantile * error
     p_value = np.where(constant, np.where(mean == 0, 1.0, 2.0 ** (1 - n)), p_value)
     few = n < 2
     return MeanTest(np.where(n > 0, mean, np.nan), *(np.where(few, np.nan, values) for values in (std, mean - half, mean + half, p_value)))
