@@ -114,7 +114,7 @@ function curve(edge) {
   return [x1, y1, x1 + reach, y1 + shift, x2 - reach, y2 + shift, x2, y2];
 }
 const along = (c, t) => { const u = 1 - t, a = u * u * u, b = 3 * u * u * t, d = 3 * u * t * t, e = t * t * t; return [a * c[0] + b * c[2] + d * c[4] + e * c[6], a * c[1] + b * c[3] + d * c[5] + e * c[7]]; };
-function strokeEdge(edge, alpha, heads) {
+function strokeEdge(edge, alpha) {
   const c = curve(edge), look = styleOf(E.type[edge]);
   ctx.globalAlpha = alpha;
   ctx.strokeStyle = ctx.fillStyle = look.colour;
@@ -122,13 +122,28 @@ function strokeEdge(edge, alpha, heads) {
   ctx.setLineDash(look.dash);
   ctx.beginPath(); ctx.moveTo(c[0], c[1]); ctx.bezierCurveTo(...c.slice(2)); ctx.stroke();
   ctx.setLineDash([]);
-  if (!heads) return;
   const r = radius(E.target[edge]) + 2, [px, py] = along(c, 0.93), angle = Math.atan2(c[7] - py, c[6] - px), head = 4 + ctx.lineWidth * 1.3;
   ctx.save(); ctx.translate(c[6] - r * Math.cos(angle), c[7] - r * Math.sin(angle)); ctx.rotate(angle);
   ctx.beginPath();
   if (strength(edge) < 0) { ctx.lineWidth = 2.2; ctx.moveTo(0, -head); ctx.lineTo(0, head); ctx.stroke(); }
   else { ctx.moveTo(1, 0); ctx.lineTo(-head * 1.4, -head * 0.75); ctx.lineTo(-head * 1.4, head * 0.75); ctx.fill(); }
   ctx.restore();
+}
+function strokeMany(edges, alphaOf) {                       // few strokes for many edges: up to a hundred of one type and strength class in one path (longer paths are slow again)
+  const paths = new Map(), all = [];
+  for (const edge of edges) {
+    const level = Math.ceil(6 * Math.sqrt(size(edge) / sizes.largest)), key = `${E.type[edge]} ${level}`, c = curve(edge);
+    let path = paths.get(key);
+    if (!path || path.many >= 100) { path = { type: E.type[edge], share: level / 6, lines: new Path2D(), many: 0 }; paths.set(key, path); all.push(path); }
+    path.many++;
+    path.lines.moveTo(c[0], c[1]); path.lines.bezierCurveTo(...c.slice(2));
+  }
+  for (const { type, share, lines } of all.sort((a, b) => a.share - b.share)) {
+    const look = styleOf(type);
+    ctx.globalAlpha = alphaOf(share, type); ctx.strokeStyle = look.colour; ctx.lineWidth = 0.7 + 2.6 * share;
+    ctx.setLineDash(edges.length > 5000 ? [] : look.dash); ctx.stroke(lines);
+  }
+  ctx.setLineDash([]);
 }
 function fillOf(node) {
   if (N.value) { const value = N.value[node]; if (value === null || value === 0) return "#c9d1da"; const share = 0.25 + 0.75 * Math.sqrt(Math.min(1, Math.abs(value) / data.largest_value)); return mix("#d5dbe2", value > 0 ? "#00845f" : "#cf4a0a", share); }
@@ -156,16 +171,24 @@ function draw() {
   ctx.fillStyle = "#ffffff"; ctx.fillRect(0, 0, view.width, view.height);
   drawLayers();
   const heads = state.edgesShown <= 150 || view.scale > 2.5, base = Math.max(0.2, Math.min(0.75, 8 / Math.sqrt(state.edgesShown + 1)));
+  const floor = state.moving && state.edgesShown > 2000 ? ranked[Math.max(0, nEdges - 1500)] : 0;      // while the view moves, the strongest edges are enough
   let edges = 0, nodes = 0;
-  const bright = [];
+  const bright = [], pale = [];
   for (let edge = 0; edge < nEdges; edge++) {
     if (!edgeShown[edge]) continue;
     edges++;
+    if (size(edge) < floor) continue;
     const inFocus = !light || (light.focus >= 0 ? E.source[edge] === light.focus || E.target[edge] === light.focus : light.nodes.has(E.source[edge]) && light.nodes.has(E.target[edge]));
-    if (inFocus || edge === state.hoverEdge) bright.push(edge); else strokeEdge(edge, light.focus >= 0 ? 0.06 : 0.1, false);
+    (inFocus || edge === state.hoverEdge ? bright : pale).push(edge);
   }
-  bright.sort((a, b) => size(a) - size(b));
-  for (const edge of bright) strokeEdge(edge, edge === state.hoverEdge ? 1 : light ? 0.85 : base * (0.55 + 0.45 * size(edge) / sizes.largest) * (strength(edge) < 0 ? 1.3 : 1), heads || light !== null || edge === state.hoverEdge);
+  if (pale.length) strokeMany(pale, () => light.focus >= 0 ? 0.07 : 0.1);
+  if (!light && !heads) {
+    strokeMany(bright, (share, type) => base * (0.5 + 0.5 * share) * (type === "inhibitory" ? 1.3 : 1));
+    if (state.hoverEdge >= 0) strokeEdge(state.hoverEdge, 1);
+  } else {
+    bright.sort((a, b) => size(a) - size(b));
+    for (const edge of bright) strokeEdge(edge, edge === state.hoverEdge ? 1 : light ? 0.85 : base * (0.55 + 0.45 * size(edge) / sizes.largest) * (strength(edge) < 0 ? 1.3 : 1));
+  }
   for (const node of data.by_size) {
     if (!nodeShown[node]) continue;
     nodes++;
@@ -229,7 +252,8 @@ function drawLabels(light) {                                // greedy: the most 
     named.add(node); left--;
   }
 }
-let queued = false;
+let queued = false, settle = 0;
+function moving() { state.moving = true; clearTimeout(settle); settle = setTimeout(() => { state.moving = false; redraw(); }, 160); redraw(); }
 function redraw() { if (!queued) { queued = true; requestAnimationFrame(() => { queued = false; draw(); }); } }
 function resize() {
   const box = $("stage").getBoundingClientRect(), ratio = window.devicePixelRatio || 1;
@@ -426,7 +450,7 @@ function centre(node) {
 }
 function zoom(x, y, factor) {
   const scale = Math.max(0.3, Math.min(40, view.scale * factor)), share = scale / view.scale;
-  Object.assign(view, { scale, x: x - (x - view.x) * share, y: y - (y - view.y) * share }); redraw();
+  Object.assign(view, { scale, x: x - (x - view.x) * share, y: y - (y - view.y) * share }); moving();
 }
 function nodeAt(x, y) {
   let best = -1, nearest = 1;
@@ -473,7 +497,7 @@ function buildPointer() {
     if (pointers.size === 2) {
       const [other] = [...pointers].filter(([id]) => id !== event.pointerId).map(([, point]) => point);
       zoom((x + other[0]) / 2, (y + other[1]) / 2, Math.hypot(x - other[0], y - other[1]) / Math.max(1, Math.hypot(before[0] - other[0], before[1] - other[1])));
-    } else { view.x += x - before[0]; view.y += y - before[1]; redraw(); }
+    } else { view.x += x - before[0]; view.y += y - before[1]; moving(); }
     moved += Math.abs(x - before[0]) + Math.abs(y - before[1]);
     pointers.set(event.pointerId, [x, y]); canvas.classList.toggle("dragging", moved > 4); $("tip").hidden = true;
   });
