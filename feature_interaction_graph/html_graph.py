@@ -127,12 +127,12 @@ def edge_columns(shown: nx.DiGraph) -> dict[str, list[Any]]:
     columns["other_offsets"] = [str(edge.get("other_offsets", "")) for *_, edge in edges]
     return columns
 
-# %% ../nbs/10a_html_graph.ipynb #e86ec2c7
-def node_columns(G: nx.DiGraph, shown: nx.DiGraph, *, seeds: Iterable[str] = (), hub_percentile: float = 95.0, top_contexts: Mapping[str, Sequence[str]] | None = None,
+# %% ../nbs/10a_html_graph.ipynb #478cddd6
+def node_columns(G: nx.DiGraph, shown: nx.DiGraph, *, seeds: Iterable[str] = (), hub_percentile: float | None = 95.0, top_contexts: Mapping[str, Sequence[str]] | None = None,
                  node_values: Mapping[str, float] | None = None, node_groups: Mapping[str, str] | None = None) -> dict[str, list[Any]]:
     "The nodes of the page as columns; degrees and hubs are those of the whole graph `G`, whatever is shown of it."
     degrees, seeds = np.array([degree for _, degree in G.degree()]), set(seeds)
-    hub_degree = max(np.percentile(degrees, hub_percentile), np.sort(degrees)[-min(len(degrees), 30)], 3)       # never more than about thirty rings
+    hub_degree = math.inf if hub_percentile is None else max(np.percentile(degrees, hub_percentile), np.sort(degrees)[-min(len(degrees), 30)], 3)       # never more than about thirty rings
     facts = dict(shown.nodes(data=True))
     columns: dict[str, list[Any]] = {
         "id": list(facts), "label": [str(node.get("label") or "") for node in facts.values()], "layer": [node["layer"] for node in facts.values()],

@@ -28,33 +28,36 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# %% ../nbs/10_visualization.ipynb #714295d5
+# %% ../nbs/10_visualization.ipynb #7a78e6e7
 def render_interactive_graph(
-    G: nx.DiGraph, output_path: str | Path | None = None, title: str = "Feature interaction graph", height: str = "640px", *, max_nodes: int = 2000, min_strength: float = 0.0,
+    G: nx.DiGraph, output_path: str | Path | None = None, title: str | None = None, height: str = "640px", *, max_nodes: int = 2000, min_strength: float = 0.0,
     seed_nodes: Iterable[str | tuple[int, int]] = (), top_contexts: Mapping[str, Sequence[str]] | None = None, node_groups: Mapping[str, str] | None = None,
-    hub_percentile: float = 95.0, select: str | None = None,
+    hub_percentile: float | None = 95.0, select: str | tuple[int, int] | None = None,
 ) -> GraphPage:
     """A self-contained, offline HTML explorer of `G`, written to `output_path` if given; in a notebook it shows itself, `height` tall.
 
     Beyond `max_nodes` the best connected features are drawn (`seed_nodes` always), with edges of |strength| >= `min_strength`; the header says what was left out.
     `top_contexts` maps node ids to texts in which the feature fires most (the token in «…» is marked), `node_groups` to names that give colours, for example communities.
-    Features in the top `100 - hub_percentile` percent by number of edges are ringed as hubs (at most about thirty). `select` opens the panel of one feature.
+    Features in the top `100 - hub_percentile` percent by number of edges are ringed as hubs (at most about thirty; `None`: none). `select` opens the panel of one feature.
     """
-    selected = None if select is None else find_nodes(G, select)[0]
-    data = page_data(G, max_nodes=max_nodes, min_strength=min_strength, seed_nodes=[*find_nodes(G, seed_nodes), *([selected] if selected else [])] if selected else seed_nodes, select=selected,
+    selected = [] if select is None else find_nodes(G, select)
+    data = page_data(G, max_nodes=max_nodes, min_strength=min_strength, seed_nodes=[*find_nodes(G, seed_nodes), *selected], select=selected[0] if selected else None,
                      top_contexts=top_contexts, node_groups=node_groups, hub_percentile=hub_percentile)
+    config = G.graph.get("config")
+    model = config.get("model_name") if isinstance(config, dict) else None
+    title = title or (f"Feature interactions of {model}" if model else "Feature interactions")
     page = GraphPage(page_html(data, title), height)
     if output_path is not None: page.save(output_path)
     return page
 
-# %% ../nbs/10_visualization.ipynb #a9a1ea1a
+# %% ../nbs/10_visualization.ipynb #2ebab2c8
 def render_neighborhood(G: nx.DiGraph, feature: str | tuple[int, int], n_hops: int = 1, output_path: str | Path | None = None, title: str | None = None, height: str = "560px", *,
                         min_strength: float = 0.0, direction: str = "both", top_contexts: Mapping[str, Sequence[str]] | None = None) -> GraphPage:
     "The explorer on what lies within `n_hops` of `feature` (`direction`: both, in, out) along edges of |strength| >= `min_strength`, with the panel of `feature` open."
     node = find_nodes(G, feature)[0]
     piece = get_subgraph(G, node, n_hops, min_strength, direction)
     title = title or f"Around {G.nodes[node].get('label') or node}, {n_hops} hop{'s' if n_hops != 1 else ''}"
-    return render_interactive_graph(piece, output_path, title, height, max_nodes=max(len(piece), 1), seed_nodes=[node], top_contexts=top_contexts, select=node)
+    return render_interactive_graph(piece, output_path, title, height, max_nodes=len(piece), seed_nodes=[node], top_contexts=top_contexts, hub_percentile=None, select=node)
 
 # %% ../nbs/10_visualization.ipynb #e936f045
 def render_cascade_overlay(G: nx.DiGraph, effects: Mapping[str, float], steered: str | tuple[int, int], output_path: str | Path | None = None, title: str | None = None,

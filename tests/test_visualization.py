@@ -186,6 +186,21 @@ def test_two_thousand_nodes_are_laid_out_quickly():
     assert time.process_time() - started < 20
 
 
+def test_hubs_are_the_best_connected_of_the_whole_graph(G):
+    degrees = dict(G.degree)
+    data = data_of(render_interactive_graph(G, max_nodes=30))
+    hubs = {node for node, hub in zip(data["nodes"]["id"], data["nodes"]["hub"], strict=True) if hub}
+    assert hubs == {node for node in data["nodes"]["id"] if degrees[node] >= np.percentile(list(degrees.values()), 95)} and 0 < len(hubs) < 10
+    assert not any(data_of(render_interactive_graph(G, hub_percentile=None))["nodes"]["hub"])
+
+
+def test_the_title_names_the_model_that_was_measured(G):
+    named = G.copy()
+    named.graph["config"] = {"model_name": "pythia <70m>"}
+    assert "<title>Feature interactions of pythia &lt;70m&gt;</title>" in render_interactive_graph(named).html
+    assert "<title>Feature interactions</title>" in render_interactive_graph(G).html and "<title>mine</title>" in render_interactive_graph(named, title="mine").html
+
+
 # ---- neighbourhoods and overlays
 
 def test_neighbourhood_pages_hold_the_neighbourhood_and_open_its_feature(G):

@@ -79,15 +79,15 @@ function place() {
   const lanesOf = (nodes, lanes) => Math.max(1, Math.round(nodes.length * lanes / most));      // `lanes` sub-columns for the largest layer, others in proportion
   let best = null;
   for (let lanes = 1; lanes <= most; lanes++) {
-    const rows = Math.max(1, ...columns.map(([, nodes]) => nodes.length / lanesOf(nodes, lanes)));
-    const wide = columns.reduce((sum, [, nodes]) => sum + (lanesOf(nodes, lanes) - 1) * STEP, 0) + (columns.length - 1) * GAP;
-    const misfit = Math.abs(Math.log(Math.max(wide, 1) / rows * height / width));
-    if (!best || misfit < best.misfit) best = { misfit, lanes, rows, wide };
-    if (wide / rows > 3 * width / height) break;
+    const rows = Math.max(1, ...columns.map(([, nodes]) => nodes.length / lanesOf(nodes, lanes))), between = columns.reduce((sum, [, nodes]) => sum + lanesOf(nodes, lanes) - 1, 0);
+    const wide = between * STEP + (columns.length - 1) * GAP, misfit = Math.abs(Math.log(Math.max(wide, 1) / rows * height / width));
+    const row = Math.min(height / rows, 130), step = STEP * row;
+    if (row >= 14 && between * step + (columns.length - 1) * 60 <= width) { best = { lanes, rows, step }; break; }     // the fewest sub-columns whose labels have room
+    if (!best || misfit < best.misfit) best = { misfit, lanes, rows, step: STEP * Math.min(width / Math.max(wide, 1), 2.2 * row) };
   }
-  const row = Math.min(height / best.rows, 130), unit = width / Math.max(best.wide, 1), step = STEP * Math.min(unit, 2.2 * row);
+  const row = Math.min(height / best.rows, 130), step = best.step;
   const inside = columns.reduce((sum, [, nodes]) => sum + (lanesOf(nodes, best.lanes) - 1) * step, 0);
-  const gap = columns.length > 1 ? Math.min((width - inside) / (columns.length - 1), 340) : 0;
+  const gap = columns.length > 1 ? Math.min((width - inside) / (columns.length - 1), 560) : 0;
   let x = left + Math.max(0, (width - inside - gap * (columns.length - 1)) / 2);
   layerColumns = [];
   for (const [layer, nodes] of columns) {
