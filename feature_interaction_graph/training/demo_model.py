@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['demo_tokenizer', 'new_model', 'story_batch', 'token_losses', 'held_out_loss', 'train_language_model', 'schedule',
-           'save_checkpoint', 'load_checkpoint', 'save_language_model']
+           'save_language_model']
 
 # %% ../../nbs/training/01_demo_model.ipynb #30d11d9f
 import json
@@ -91,7 +91,7 @@ def held_out_loss(model: torch.nn.Module, corpus: Corpus, batch_size: int = 64) 
               for tokens, lengths in zip(corpus.tokens.split(batch_size), corpus.lengths.split(batch_size), strict=True)]
     return torch.cat(losses).double().mean().item()
 
-# %% ../../nbs/training/01_demo_model.ipynb #a56fd4d7
+# %% ../../nbs/training/01_demo_model.ipynb #38df7e57
 def train_language_model(
     model: "GPT2LMHeadModel",                                     # trained in place
     batch_at: Callable[[int], tuple[Tensor, Tensor]],             # step -> tokens [batch, context], lengths [batch]
@@ -109,7 +109,7 @@ def train_language_model(
     others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98))
-    curve = load_checkpoint(checkpoint, model, optimizer) if checkpoint is not None and checkpoint.exists() else []
+    curve = _load_checkpoint(checkpoint, model, optimizer) if checkpoint is not None and checkpoint.exists() else []
     model.train()
     for step in tqdm(range(len(curve), steps), desc="training", disable=not progress, initial=len(curve), total=steps, mininterval=5):
         for group in optimizer.param_groups: group["lr"] = learning_rate * schedule(step, steps)
@@ -122,20 +122,20 @@ def train_language_model(
         optimizer.step()
         curve.append((step, loss.item()))
         if (step + 1) % evaluate_every == 0 or step + 1 == steps:
-            if checkpoint is not None: save_checkpoint(checkpoint, model, optimizer, curve)
+            if checkpoint is not None: _save_checkpoint(checkpoint, model, optimizer, curve)
             if evaluate is not None: evaluate(step + 1)
     model.eval()
     return curve
 
-# %% ../../nbs/training/01_demo_model.ipynb #2bdbe129
+# %% ../../nbs/training/01_demo_model.ipynb #f0af6b50
 def schedule(step: int, steps: int, warm_up: float = 0.03, floor: float = 0.05) -> float:
     """Linear warm-up, then a half cosine from 1 to `floor`."""
     done = (step + 1) / steps
     if done < warm_up: return done / warm_up
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (done - warm_up) / (1 - warm_up)))
 
-
-def save_checkpoint(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, curve: list[tuple[int, float]]) -> None:
+# %% ../../nbs/training/01_demo_model.ipynb #c624fef7
+def _save_checkpoint(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, curve: list[tuple[int, float]]) -> None:
     """Weights, AdamW moments and curve in one safetensors file."""
     tensors = {f"weight.{name}": parameter.detach().clone() for name, parameter in model.named_parameters()}
     for name, parameter in model.named_parameters():
@@ -143,7 +143,7 @@ def save_checkpoint(path: Path, model: torch.nn.Module, optimizer: torch.optim.O
     with atomic_write(path) as temporary: save_file(tensors | {"curve": torch.tensor([loss for _, loss in curve], dtype=torch.float64)}, temporary)
 
 
-def load_checkpoint(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> list[tuple[int, float]]:
+def _load_checkpoint(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> list[tuple[int, float]]:
     """Put a checkpoint back into `model` and `optimizer`; returns the curve so far."""
     with safe_open(str(path), framework="pt") as stored, torch.no_grad():
         for name, parameter in model.named_parameters():

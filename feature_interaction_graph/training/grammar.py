@@ -91,11 +91,11 @@ def _label_expectation(writer: Writer, options: Iterable[str]) -> None:
     shared = frozenset.intersection(*(WORD_LABELS[word] for word in options))
     writer.labels[-1].update(f"next_is:{label}" for label in shared & _EXPECTABLE)
 
-# %% ../../nbs/training/00a_grammar.ipynb #1ddfa848
+# %% ../../nbs/training/00a_grammar.ipynb #97433e39
 def _word_labels(writer: Writer, word: str) -> set[str]:
     """Labels of `word` where it stands: of the word itself, and of the latent state around it."""
-    labels = WORD_LABELS[word] | set(writer.latent.values())
-    labels = set(labels) | {f"sentence_position:{min(writer.sentence_position, 8)}", "repeated" if word in writer.seen else "first_mention"}
+    labels = set(WORD_LABELS[word]) | set(writer.latent.values())
+    labels |= {f"sentence_position:{min(writer.sentence_position, 8)}", "repeated" if word in writer.seen else "first_mention"}
     writer.seen.add(word)
     if word in writer.colours: labels.add(f"bound_colour:{writer.colours[word]}")
     if word in writer.counts: labels.add(f"bound_count:{writer.counts[word]}")

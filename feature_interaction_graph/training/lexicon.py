@@ -7,8 +7,9 @@ __all__ = ['FEMALE_NAMES', 'MALE_NAMES', 'PET_FIRST', 'PET_LAST', 'MAGIC', 'COLO
            'THINGS', 'NUMBERS', 'TRAITS', 'STATES', 'MOOD_WORDS', 'MOOD_VERBS', 'EVENTS', 'ACTIONS', 'MOTIONS', 'TAKES',
            'ADVERBS', 'PREPOSITIONS', 'SENTENCE_ENDS', 'WORD_LABELS', 'VOCABULARY', 'mood_of', 'label_words']
 
-# %% ../../nbs/training/00_lexicon.ipynb #08aaf7bf
+# %% ../../nbs/training/00_lexicon.ipynb #5ea2c106
 from collections import defaultdict
+from collections.abc import Sequence
 
 # %% ../../nbs/training/00_lexicon.ipynb #9e8649d3
 FEMALE_NAMES = "Anna Mia Lily Emma Sara Nora Ella Ruth Jane Lucy Rosa Zoe Ivy Amy Kate Maya".split()
@@ -69,16 +70,16 @@ _OTHER_WORDS = [
     (SENTENCE_ENDS, "punctuation sentence_end"), ([",", ":"], "punctuation"), (["“"], "quote_open"), (["”"], "quote_close"),
     (["named", "magic", "many", "there", "then", "hello", "look", "both", "of", "proud", "that", "makes"], "function_word")]
 
-# %% ../../nbs/training/00_lexicon.ipynb #f957c8b9
+# %% ../../nbs/training/00_lexicon.ipynb #bb37cc07
 def label_words() -> dict[str, frozenset[str]]:
     """Word -> what it is: part of speech, number, gender, sentiment, and the word itself for closed classes."""
-    entries = [(words, labels.split()) for words, labels in _OTHER_WORDS]
+    entries: list[tuple[Sequence[str], list[str]]] = [(words, labels.split()) for words, labels in _OTHER_WORDS]
     for kind, nouns in _NOUN_KINDS.items():
         entries += [(list(nouns), ["noun", "noun:singular", kind]), (list(nouns.values()), ["noun", "noun:plural", kind])]
     for kind, verbs in _VERB_KINDS.items():
         entries += [(list(verbs), ["verb", "verb:plural", f"verb:{kind}"]), (list(verbs.values()), ["verb", "verb:singular", f"verb:{kind}"])]
     for base, (singular, _, mood) in EVENTS.items(): entries.append(([base, singular], [f"event_word:{mood}"]))
-    for mood, words in MOOD_WORDS.items(): entries.append((words, ["adjective", "mood_word", f"mood_word:{mood}"]))
+    for mood, mood_words in MOOD_WORDS.items(): entries.append((mood_words, ["adjective", "mood_word", f"mood_word:{mood}"]))
     for colour in COLOURS: entries.append(([colour], ["adjective", "colour", f"colour:{colour}"]))
     for number in NUMBERS: entries.append(([number], ["number", f"number:{number}"]))
     found: dict[str, set[str]] = defaultdict(set)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ARCHITECTURES', 'sampled_activations', 'shuffled_batches', 'new_sae', 'trainer_progress', 'fit_sae', 'train_saes',
-           'save_sae', 'SaeQuality', 'quality_report', 'quality_sums', 'next_token_loss']
+           'save_sae', 'SaeQuality', 'quality_report']
 
 # %% ../../nbs/training/02_saes.ipynb #c373681c
 import contextlib
@@ -186,7 +186,7 @@ def save_sae(trained: "TrainingSAE", folder: Path | None) -> "SAE":
         raise InputError("the SAE still expects scaled input, so its scale was never folded into the weights; train it with fit_sae.")
     return sae.eval()
 
-# %% ../../nbs/training/02_saes.ipynb #d0538162
+# %% ../../nbs/training/02_saes.ipynb #8efe5457
 @dataclass(frozen=True)
 class SaeQuality:
     """How well one SAE stands for its hook point, over all sampleable positions of a corpus."""
@@ -201,7 +201,7 @@ class SaeQuality:
     ce_zero: float               # with zeros in its place
     ce_recovered: float          # (ce_zero - ce_spliced) / (ce_zero - ce_clean)
 
-
+# %% ../../nbs/training/02_saes.ipynb #d43cec9a
 @torch.no_grad()
 def quality_report(
     model: torch.nn.Module,
@@ -218,7 +218,7 @@ def quality_report(
         mean, fired = torch.zeros(sae.cfg.d_in, dtype=torch.float64), torch.zeros(sae.cfg.d_sae, dtype=torch.bool)
         for chosen in torch.arange(len(corpus)).split(batch_size):
             part = corpus.take(chosen)
-            sums, vector, active = quality_sums(model, sae, point, part)
+            sums, vector, active = _quality_sums(model, sae, point, part)
             totals, mean, fired = totals + sums, mean + vector, fired | active
         n, n_active, squared_error, square, n_predicted, clean, spliced, zero = totals.tolist()
         clean, spliced, zero = clean / n_predicted, spliced / n_predicted, zero / n_predicted
@@ -227,8 +227,8 @@ def quality_report(
                                   (zero - spliced) / (zero - clean)))
     return reports
 
-# %% ../../nbs/training/02_saes.ipynb #e34ee368
-def quality_sums(model: torch.nn.Module, sae: "SAE", point: HookPoint, corpus: Corpus) -> tuple[Float[Tensor, "8"], Float[Tensor, "d_in"], Tensor]:
+# %% ../../nbs/training/02_saes.ipynb #4f317bf3
+def _quality_sums(model: torch.nn.Module, sae: "SAE", point: HookPoint, corpus: Corpus) -> tuple[Float[Tensor, "8"], Float[Tensor, "d_in"], Tensor]:
     """The sums over one batch that `quality_report` adds up; the vector sum of activations; which latents fired."""
     device, twin = next(model.parameters()).device, plain_twin(model)
     tokens, mask = corpus.tokens.to(device), corpus.sample_mask().to(device)
@@ -238,19 +238,19 @@ def quality_sums(model: torch.nn.Module, sae: "SAE", point: HookPoint, corpus: C
     rebuilt = sae.decode(latents).to(rows)
     predicts = mask.clone()
     predicts[torch.arange(len(corpus)), corpus.lengths.to(device) - 1] = False      # the last token has no successor
-    losses = [next_token_loss(twin, tokens, predicts)]
+    losses = [_next_token_loss(twin, tokens, predicts)]
     for replacement in (rebuilt, torch.zeros_like(rebuilt)):
         def swap(current: Tensor, replacement: Tensor = replacement) -> Tensor:
             changed = current.clone()
             changed[mask] = replacement
             return changed
-        with edit(decoder_layers(twin), point, swap): losses.append(next_token_loss(twin, tokens, predicts))
+        with edit(decoder_layers(twin), point, swap): losses.append(_next_token_loss(twin, tokens, predicts))
     squares = [(rebuilt - rows).double().square().sum().item(), rows.double().square().sum().item()]
     sums = [len(rows), (latents != 0).sum().item(), *squares, int(predicts.sum())]
     return torch.tensor([float(value) for value in sums + losses], dtype=torch.float64), rows.double().sum(0).cpu(), (latents != 0).any(0).cpu()
 
 
-def next_token_loss(twin: torch.nn.Module, tokens: Int[Tensor, "n_seq seq_len"], predicts: Tensor) -> float:
+def _next_token_loss(twin: torch.nn.Module, tokens: Int[Tensor, "n_seq seq_len"], predicts: Tensor) -> float:
     """Summed cross-entropy in nats of the token after each position in `predicts`."""
     logits = twin(tokens, use_cache=False).logits[:, :-1]
     chosen = predicts[:, :-1]

@@ -40,14 +40,14 @@ def write_intro(writer: Writer) -> None:
     mark(writer, "name_of:friend", f"friend:{friend.gender}")
     end_sentence(writer)
 
-# %% ../../nbs/training/00b_scenes.ipynb #cca964b3
-def _write_reaction(writer: Writer, person: Character) -> None:
+# %% ../../nbs/training/00b_scenes.ipynb #70a1d3d0
+def _write_reaction(writer: Writer, person: Character, mood: str) -> None:
     """After an event: `she is happy .` or `she smiles .`, as the mood demands."""
     writer.latent["scene"] = "scene:reaction"
     begin_clause(writer, "singular", person)
     writer.pick({person.subject: 4.0, person.name: 1.0})
-    verbs = dict.fromkeys(MOOD_VERBS[person.mood].values(), 1.0)
-    if writer.pick({"is": 4.0} | verbs) == "is": writer.pick(MOOD_WORDS[person.mood])
+    verbs = dict.fromkeys(MOOD_VERBS[mood].values(), 1.0)
+    if writer.pick({"is": 4.0} | verbs) == "is": writer.pick(MOOD_WORDS[mood])
     end_sentence(writer)
 
 def _write_event(writer: Writer, person: Character, verb: str, negated: bool = False) -> None:
@@ -56,9 +56,9 @@ def _write_event(writer: Writer, person: Character, verb: str, negated: bool = F
     _, prize, feeling = EVENTS[base]
     writer.latent["event"] = f"event:{feeling}"
     writer.say(f"the {prize}")
-    person.mood = {"happy": "sad", "sad": "happy"}[feeling] if negated else feeling
+    person.mood = mood = {"happy": "sad", "sad": "happy"}[feeling] if negated else feeling
     end_sentence(writer)
-    _write_reaction(writer, person)
+    _write_reaction(writer, person, mood)
 
 # %% ../../nbs/training/00b_scenes.ipynb #c34f69ad
 _LIKEABLE = [*ANIMALS.values(), *OBJECTS.values()]
@@ -169,11 +169,11 @@ def _write_motion(writer: Writer, people: list[Character]) -> None:
     for person in people: person.place = place
     end_sentence(writer)
 
-# %% ../../nbs/training/00b_scenes.ipynb #db2169eb
+# %% ../../nbs/training/00b_scenes.ipynb #3bbb7522
 def _write_ending(writer: Writer, other: Character | None = None) -> None:
     """Close an intransitive clause: full stop, an adverb, a place, or company."""
     word = writer.pick({".": 3.0, "in": 1.0} | dict.fromkeys(lexicon.ADVERBS, 0.3) | ({"with": 1.0} if other else {}))
-    if word == "with": writer.say(other.name)
+    if other is not None and word == "with": writer.say(other.name)
     if word == "in":
         writer.say("the")
         writer.pick(PLACES)
@@ -434,7 +434,7 @@ def _openings(writer: Writer) -> dict[str, float]:
     if any(person.opinions for person in writer.cast): options["does"] = 1.2
     return {word: weight for word, weight in options.items() if weight}
 
-# %% ../../nbs/training/00b_scenes.ipynb #7fde22c7
+# %% ../../nbs/training/00b_scenes.ipynb #d40648c6
 def write_scene(writer: Writer) -> None:
     """One sentence or two; the first word says which kind."""
     writer.latent.pop("scene", None)
@@ -442,7 +442,7 @@ def write_scene(writer: Writer) -> None:
     word = writer.pick(_openings(writer))
     if word == "then": word = writer.pick({hero.name: 1.0, friend.name: 1.0})
     if word in (hero.name, friend.name): _write_action(writer, _by_name(writer, word), named=True)
-    elif word in ("she", "he"): _write_action(writer, writer.focus, named=False)
+    elif isinstance(writer.focus, Character) and word == writer.focus.subject: _write_action(writer, writer.focus, named=False)
     elif word == "they" and writer.focus == "pair": _write_together(writer)
     elif word in ("they", "it"): _write_more(writer, "plural" if word == "they" else "singular")
     elif word == "the": _write_crowd(writer)
