@@ -16,8 +16,9 @@ from feature_interaction_graph.config import Config
 from feature_interaction_graph.engine.corpus import corpus_from_text
 from feature_interaction_graph.engine.encoders import sae_hook_point
 from feature_interaction_graph.engine.errors import InputError
-from feature_interaction_graph.engine.hook_points import plain_twin
+from feature_interaction_graph.engine.hook_points import parse_hook_point, plain_twin
 from feature_interaction_graph.engine.residuals import clean_residuals
+from feature_interaction_graph.hosts.fit import neighbours
 from feature_interaction_graph.hosts.models import read_model, stream_is_centred, wrap_model
 from feature_interaction_graph.hosts.texts import PASSAGE
 from feature_interaction_graph.loading import check_reconstruction, load_corpus, load_model, load_model_and_saes, load_saes
@@ -362,6 +363,22 @@ def test_tied_unembedding_stays_tied_to_nothing_when_centred():
     assert hf_model.lm_head.weight is hf_model.transformer.wte.weight
     twin = plain_twin(wrap_model(hf_model, center_writing_weights=True))
     assert twin.lm_head.weight is not twin.transformer.wte.weight and torch.equal(twin.lm_head.weight, hf_model.transformer.wte.weight)
+
+
+# -- the demo ----------------------------------------------------------------------------------------------------------------------------------------------------------------------
+
+def test_every_demo_sae_is_refused_at_its_neighbours_and_accepted_at_home():
+    cfg = Config.preset("demo", device="cpu", n_tokens=600)
+    model, saes = load_model_and_saes(cfg)
+    corpus, n_layers = load_corpus(cfg, model), model.cfg.n_layers
+    assert sorted(saes) == list(range(n_layers + 1))
+    for layer, sae in saes.items():
+        home = sae.cfg.metadata.hook_name
+        for place in neighbours(parse_hook_point(home), n_layers):
+            sae.cfg.metadata.hook_name = place.name
+            with pytest.raises(InputError, match=f"is expected to reconstruct {place.name}.* at {home}"): check_reconstruction(model, {layer: sae}, corpus)
+        sae.cfg.metadata.hook_name = home
+        assert check_reconstruction(model, {layer: sae}, corpus)[0].fits
 
 
 # -- a real model ------------------------------------------------------------------------------------------------------------------------------------------------------------------

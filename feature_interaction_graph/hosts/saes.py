@@ -280,7 +280,12 @@ def wanted_processing(saes: "Mapping[int, SAE]") -> Processing:
                                                 "cannot serve both, so load them in two runs.")
     return asked[first]
 
-# %% ../../nbs/hosts/01_saes.ipynb #1026d9b1
+# %% ../../nbs/hosts/01_saes.ipynb #23dd7956
+def _names_a_hub_model(name: str | None) -> bool:
+    "Whether metadata names a model that others could load too, and not a folder or nothing in particular."
+    return isinstance(name, str) and name not in ("custom", "unknown") and re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name) is not None
+
+
 def check_saes_against_model(
     saes: "Mapping[int, SAE]",
     model: nn.Module,  # a bridge, or a plain causal LM
@@ -291,7 +296,7 @@ def check_saes_against_model(
     n_layers = len(decoder_layers(twin))
     for layer, sae in saes.items():
         point, trained_on = sae_hook_point(sae), sae.cfg.metadata.get("model_name")
-        if model_name and trained_on and not same_model(trained_on, model_name):
+        if model_name and _names_a_hub_model(trained_on) and not same_model(trained_on, model_name):
             raise InputError(f"the SAE of layer {layer} was trained on {trained_on}, but the model is {model_name}; load the model it was trained on.")
         if point.layer >= n_layers: raise InputError(f"the SAE of layer {layer} reads {point.name}, but the model has blocks 0 to {n_layers - 1}; load the "
                                                      f"model it was trained on ({trained_on}).")
