@@ -179,7 +179,7 @@ PRESETS: dict[str, dict[str, Any]] = {
                    "sae_id_template": "layer_{layer}/width_16k/canonical", "layers": [10, 11, 12, 13, 14, 15], "dataset": PILE, "batch_size": 8},
 }
 
-# %% ../nbs/00_config.ipynb #74ad7f71
+# %% ../nbs/00_config.ipynb #73bdcce5
 @dataclass(frozen=True, kw_only=True)
 class Config(DataSettings, CandidateSettings, MeasurementSettings):
     "Every setting of a run, checked. Frozen; `replace` makes a changed copy."
@@ -214,9 +214,7 @@ class Config(DataSettings, CandidateSettings, MeasurementSettings):
         return _fingerprint(asdict(self), names)
 
     @property
-    def output_path(self) -> Path:
-        "`output_dir` as a path; writers make the folder."
-        return Path(self.output_dir)
+    def output_path(self) -> Path: return Path(self.output_dir)      # writers make the folder
 
     @property
     def torch_device(self) -> "torch.device":

@@ -81,7 +81,7 @@ def read_model(
     check_finite(model, f"the model {source}")
     return model.to(device).eval().requires_grad_(False), tokenizer
 
-# %% ../../nbs/hosts/00_models.ipynb #9bf9e7d6
+# %% ../../nbs/hosts/00_models.ipynb #61e8058f
 def _located(source: str, revision: str | None) -> str:
     "`source` if it is a folder with a model, else the hub name if its config can be had. One sentence for each way this can fail."
     if Path(source).is_dir():
@@ -100,7 +100,8 @@ def _located(source: str, revision: str | None) -> str:
     except errors.LocalEntryNotFoundError as error: raise InputError(_offline_sentence(f"the model {name}", name)) from error
     except errors.EntryNotFoundError as error:
         raise InputError(f"the hub repository {name} has no config.json, so it is not a transformers model; name another.") from error
-    except OSError as error: raise InputError(f"the hub did not answer for {name} ({_first_line(error)}); try again, or give the path of a local folder.") from error
+    except OSError as error:
+        raise InputError(f"the hub did not answer for {name} ({_first_line(error)}); try again, or give the path of a local folder.") from error
     return name
 
 
