@@ -33,7 +33,7 @@ def plain_value(value: Any, where: str) -> Any:
     raise InputError(f"{where} is {value!r} ({type(value).__name__}), which no graph file can hold; make it a number, a string, "
                      "a list or a dictionary with string keys.")
 
-# %% ../nbs/07a_graph_files.ipynb #fe240fca
+# %% ../nbs/07a_graph_files.ipynb #18b43a32
 def plain_graph(G: nx.DiGraph) -> nx.DiGraph:
     "A copy of `G` (`DiGraph` or `MultiDiGraph`) whose ids are strings and whose attributes are all plain values; refuses what is not."
     if not isinstance(G, nx.DiGraph): raise InputError(f"a directed NetworkX graph was expected, got {type(G).__name__}.")
@@ -49,7 +49,8 @@ def plain_graph(G: nx.DiGraph) -> nx.DiGraph:
         copy.add_nodes_from([(node, plain(attributes, f"node {node}", ("id",)))])
     for edge in G.edges(keys=True, data=True) if G.is_multigraph() else G.edges(data=True):
         source, target, *key, attributes = edge
-        if key and not isinstance(key[0], str | int): raise InputError(f"the key {key[0]!r} of the edge {source} -> {target} is neither a string nor an integer.")
+        if key and not isinstance(key[0], str | int):
+            raise InputError(f"the key {key[0]!r} of the edge {source} -> {target} is neither a string nor an integer.")
         plain_attributes = plain(attributes, f"edge {source} -> {target}", ("source", "target", "key"))
         copy.add_edges_from([(source, target, *key, plain_attributes)])
     return copy
@@ -84,11 +85,12 @@ def graph_to_json(G: nx.DiGraph) -> str:
     head = {"format": FORMAT, "version": VERSION, "directed": True, "multigraph": G.is_multigraph(), "graph": to_strict_json(G.graph)}
     return f'{json.dumps(head, allow_nan=False)[:-1]},\n "nodes": [\n  {lines(nodes)}],\n "edges": [\n  {lines(edges)}]}}\n'
 
-# %% ../nbs/07a_graph_files.ipynb #1ac29e28
+# %% ../nbs/07a_graph_files.ipynb #7188d53f
 def graph_from_json(text: str, path: str | Path = "the text") -> nx.DiGraph:
     "The graph in a node-link JSON text: this package's, or one of NetworkX with `edges` or `links`."
     try: data = json.loads(text)
-    except (ValueError, RecursionError) as error: raise InputError(f"{path} is not a JSON graph ({error}); it may be truncated, so write it again with save_graph.") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not a JSON graph ({error}); it may be truncated, so write it again with save_graph.") from error
     if not isinstance(data, dict) or not isinstance(data.get("nodes"), list): raise InputError(f"{path} is JSON but no graph: it has no list of nodes.")
     if data.get("format", FORMAT) != FORMAT or data.get("version", VERSION) != VERSION:
         raise InputError(f"{path} holds {data.get('format')} version {data.get('version')}, this package reads {FORMAT} version {VERSION}; update the package.")
@@ -158,7 +160,7 @@ def graphml_reader(key: ElementTree.Element) -> tuple[str, Any]:
     readers = {"string": text, "boolean": boolean, "int": int, "integer": int, "long": int, "float": float, "double": float}
     return key.attrib.get("attr.name", key.attrib["id"]), readers[key.attrib.get("attr.type", "string")]
 
-# %% ../nbs/07a_graph_files.ipynb #6d6fae61
+# %% ../nbs/07a_graph_files.ipynb #01c2d65e
 def graph_from_graphml(document: bytes, path: str | Path = "the document") -> nx.DiGraph:
     "The graph in a GraphML document: this package's, or one written by another tool with string, number and boolean attributes."
     try:
@@ -178,20 +180,23 @@ def graph_from_graphml(document: bytes, path: str | Path = "the document") -> nx
         nodes = [(node.attrib["id"], attributes(node, "node")) for node in graph.iterfind("{*}node")]
         edges = [(edge.attrib["source"], edge.attrib["target"], attributes(edge, "edge")) for edge in graph.iterfind("{*}edge")]
         return assemble_graphml(facts, nodes, edges, path)
-    except ElementTree.ParseError as error: raise InputError(f"{path} is not a GraphML file ({error}); it may be truncated, so write it again with save_graph.") from error
+    except ElementTree.ParseError as error:
+        raise InputError(f"{path} is not a GraphML file ({error}); it may be truncated, so write it again with save_graph.") from error
     except InputError: raise
     except (KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path} is GraphML this package cannot read (unknown {error}); write it again with save_graph.") from error
     except ValueError as error: raise InputError(f"{path} has an attribute that does not fit its declared type ({error}).") from error
 
-# %% ../nbs/07a_graph_files.ipynb #848491f0
-def assemble_graphml(facts: dict[str, Any], nodes: list[tuple[str, dict[str, Any]]], edges: list[tuple[str, str, dict[str, Any]]], path: str | Path) -> nx.DiGraph:
+# %% ../nbs/07a_graph_files.ipynb #efe99851
+def assemble_graphml(facts: dict[str, Any], nodes: list[tuple[str, dict[str, Any]]], edges: list[tuple[str, str, dict[str, Any]]],
+                     path: str | Path) -> nx.DiGraph:
     "The graph of what a GraphML document lists; `json:` strings are restored where the file is this package's own."
     mark = facts.pop("fig_format", "")
     if mark and mark.split()[:2] != [FORMAT, str(VERSION)]: raise InputError(f"{path} holds {mark}, this package reads {FORMAT} {VERSION}; update the package.")
+    def original(value: Any) -> Any:
+        return from_strict_json(json.loads(value[5:])) if isinstance(value, str) and value.startswith("json:") else value
     def restored(attributes: dict[str, Any]) -> dict[str, Any]:
-        if not mark: return attributes
-        return {name: from_strict_json(json.loads(value[5:])) if isinstance(value, str) and value.startswith("json:") else value for name, value in attributes.items()}
+        return {name: original(value) for name, value in attributes.items()} if mark else attributes
     G = nx.MultiDiGraph() if mark.endswith(" multigraph") else nx.DiGraph()
     G.graph.update(restored(facts))
     G.add_nodes_from((node, restored(attributes)) for node, attributes in nodes)
@@ -222,7 +227,7 @@ def save_graph(G: nx.DiGraph, path: str | Path, format: str | None = None) -> Pa
     with atomic_write(path) as part: part.write_bytes(content)
     return path
 
-# %% ../nbs/07a_graph_files.ipynb #05942b0b
+# %% ../nbs/07a_graph_files.ipynb #dec1b73d
 def check_interaction_graph(G: nx.DiGraph, name: str | Path = "the graph") -> nx.DiGraph:
     "Returns `G` if every node has a `layer` and a `feature_idx` and every edge a finite `strength` and an `interaction_type`; refuses otherwise."
     if not isinstance(G, nx.DiGraph): raise InputError(f"{name} is {type(G).__name__}, a directed interaction graph was expected.")
@@ -232,15 +237,17 @@ def check_interaction_graph(G: nx.DiGraph, name: str | Path = "the graph") -> nx
     for source, target, attributes in G.edges(data=True):
         strength = attributes.get("strength")
         if not (isinstance(strength, int | float) and math.isfinite(strength) and isinstance(attributes.get("interaction_type"), str)):
-            raise InputError(f"the edge {source} -> {target} of {name} has no finite strength and interaction_type; build the graph with build_interaction_graph.")
+            raise InputError(f"the edge {source} -> {target} of {name} has no finite strength and interaction_type; "
+                             "build the graph with build_interaction_graph.")
     return G
 
-# %% ../nbs/07a_graph_files.ipynb #80725f79
+# %% ../nbs/07a_graph_files.ipynb #cc3414b9
 def load_graph(path: str | Path, format: str | None = None, allow_pickle: bool = False) -> nx.DiGraph:
     "The interaction graph in a file. A pickle can run code, so it is read only with `allow_pickle=True`, from people you trust."
     path, format = Path(path), graph_format(path, format)
     if format == "pickle" and not allow_pickle:
-        raise InputError(f"{path} is a pickle, which can run any code when it is read; pass allow_pickle=True if you trust its author, or ask for .graphml or .json.")
+        raise InputError(f"{path} is a pickle, which can run any code when it is read; pass allow_pickle=True if you trust its author, "
+                         "or ask for .graphml or .json.")
     try: content = path.read_bytes()
     except OSError as error: raise InputError(f"{path} could not be read ({error.strerror or error}); give the path of a saved graph.") from error
     if format == "graphml": G = graph_from_graphml(content, path)

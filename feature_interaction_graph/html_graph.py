@@ -6,13 +6,14 @@
 __all__ = ['select_for_display', 'edge_tilt', 'slow_mode', 'layer_order', 'six_digits', 'node_sizes', 'counts_sentence',
            'edge_columns', 'node_columns', 'page_data', 'embedded_json', 'page_html', 'GraphPage']
 
-# %% ../nbs/10a_html_graph.ipynb #3d369193
+# %% ../nbs/10a_html_graph.ipynb #2088cb8c
 import base64
 import hashlib
 import html
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -22,7 +23,7 @@ import networkx as nx
 import numpy as np
 
 from .engine.errors import InputError, atomic_write
-from .graph import check_interaction_graph, find_nodes
+from .graph import FeatureName, check_interaction_graph, find_nodes
 
 # %% ../nbs/10a_html_graph.ipynb #b6822c1b
 def select_for_display(G: nx.DiGraph, max_nodes: int = 2000, min_strength: float = 0.0, seeds: Iterable[str] = ()) -> nx.DiGraph:
@@ -46,9 +47,9 @@ def edge_tilt(G: nx.DiGraph, height: Mapping[str, float]) -> float:
     total = sum(weight for weight, _ in weights)
     return sum(weight * tilt for weight, tilt in weights) / total if total else 0.0
 
-# %% ../nbs/10a_html_graph.ipynb #f86e6047
+# %% ../nbs/10a_html_graph.ipynb #4f9cedf3
 def slow_mode(G: nx.DiGraph, steps: int = 200) -> dict[str, float]:
-    "A number per node, similar for well connected nodes: x <- (x + D^-1 W x)/2 with W = |strength| both ways, the constant mode removed, `steps` times from a fixed start."
+    "A number per node, similar for well connected nodes: `steps` times x <- (x + D^-1 W x)/2, W = |strength| both ways, without the constant mode."
     nodes = sorted(G)
     weights = abs(nx.to_scipy_sparse_array(G, nodelist=nodes, weight="strength", format="csr", dtype=float))
     weights = weights + weights.T
@@ -60,14 +61,14 @@ def slow_mode(G: nx.DiGraph, steps: int = 200) -> dict[str, float]:
         mode = mode / np.linalg.norm(mode)
     return dict(zip(nodes, mode.tolist(), strict=True))
 
-# %% ../nbs/10a_html_graph.ipynb #c85d1eae
+# %% ../nbs/10a_html_graph.ipynb #40c83c6a
 def layer_order(G: nx.DiGraph, sweeps: int = 24) -> list[str]:
     """All nodes, layer by layer, each layer ordered so that connected features lie at similar heights.
 
     Starts from `slow_mode`; then barycentre sweeps, downstream by causes, upstream by effects, twice by both. Features without edges sink to the end.
     """
     mode, layers = slow_mode(G), dict[int, list[str]]()
-    for node in sorted(G, key=lambda node: (G.nodes[node]["layer"], mode[node], G.nodes[node]["feature_idx"], node)): layers.setdefault(G.nodes[node]["layer"], []).append(node)
+    for node in sorted(G, key=lambda node: (mode[node], G.nodes[node]["feature_idx"], node)): layers.setdefault(G.nodes[node]["layer"], []).append(node)
     causes: dict[str, list[tuple[str, float]]] = {node: [] for node in G}
     effects: dict[str, list[tuple[str, float]]] = {node: [] for node in G}
     for source, target, strength in sorted(G.edges(data="strength")):
@@ -94,17 +95,20 @@ def six_digits(value: Any) -> float | int | None:
     if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value): return None
     return int(value) if isinstance(value, int | np.integer) else float(f"{value:.6g}")
 
-# %% ../nbs/10a_html_graph.ipynb #f32e116f
+# %% ../nbs/10a_html_graph.ipynb #ffbd168d
 def node_sizes(G: nx.DiGraph, shown: nx.DiGraph) -> tuple[str, np.ndarray]:
     "What node size stands for, and its value >= 0 for every shown node: importance, or where that is unknown the summed |strength| of its edges in `G`."
     sizes = np.array([importance if isinstance(importance, int | float) else math.nan for _, importance in shown.nodes(data="importance")], dtype=float)
     meaning = "importance"
     if not np.nanmax(np.append(sizes, 0.0)) > 0:
         meaning = "summed |strength| of its edges"
-        sizes = np.array([sum(abs(edge["strength"]) for edges in (G.in_edges(node, data=True), G.out_edges(node, data=True)) for *_, edge in edges) for node in shown])
+        total = dict.fromkeys(G, 0.0)
+        for *ends, strength in G.edges(data="strength"):
+            for node in ends: total[node] += abs(strength)
+        sizes = np.array([total[node] for node in shown])
     return meaning, np.clip(np.nan_to_num(sizes), 0, None)
 
-# %% ../nbs/10a_html_graph.ipynb #8cf59365
+# %% ../nbs/10a_html_graph.ipynb #b4c7447f
 def counts_sentence(G: nx.DiGraph, shown: nx.DiGraph, min_strength: float) -> str:
     "What was tested, what survived and what the page leaves out."
     selection, counts = (G.graph.get(name) if isinstance(G.graph.get(name), dict) else {} for name in ("selection", "counts"))
@@ -114,39 +118,44 @@ def counts_sentence(G: nx.DiGraph, shown: nx.DiGraph, min_strength: float) -> st
     skipped = counts.get("skipped")
     if isinstance(skipped, dict) and sum(skipped.values()): parts.append("skipped: " + ", ".join(f"{number:,} {reason}" for reason, number in skipped.items()))
     if len(shown) < len(G) or shown.number_of_edges() < G.number_of_edges():
-        parts.append(f"drawn: the {len(shown):,} best connected features and {shown.number_of_edges():,} edges" + (f" with |strength| ≥ {min_strength:g}" if min_strength else ""))
+        parts.append(f"drawn: the {len(shown):,} best connected features and {shown.number_of_edges():,} edges" +
+                     (f" with |strength| ≥ {min_strength:g}" if min_strength else ""))
     return " · ".join(parts)
 
-# %% ../nbs/10a_html_graph.ipynb #c0c3cc01
+# %% ../nbs/10a_html_graph.ipynb #b6ef3020
 def edge_columns(shown: nx.DiGraph) -> dict[str, list[Any]]:
     "The edges of the page as columns; `source` and `target` are positions in the node columns."
     position, edges = {node: index for index, node in enumerate(shown)}, list(shown.edges(data=True))
     columns: dict[str, list[Any]] = {"source": [position[source] for source, *_ in edges], "target": [position[target] for _, target, _ in edges]}
-    for name in ("strength", "strength_std", "ci_lower", "ci_upper", "q_value", "n_samples", "offset"): columns[name] = [six_digits(edge.get(name)) for *_, edge in edges]
+    for name in ("strength", "strength_std", "ci_lower", "ci_upper", "q_value", "n_samples", "offset"):
+        columns[name] = [six_digits(edge.get(name)) for *_, edge in edges]
     columns["type"] = [edge["interaction_type"] for *_, edge in edges]
     columns["other_offsets"] = [str(edge.get("other_offsets", "")) for *_, edge in edges]
     return columns
 
-# %% ../nbs/10a_html_graph.ipynb #478cddd6
-def node_columns(G: nx.DiGraph, shown: nx.DiGraph, *, seeds: Iterable[str] = (), hub_percentile: float | None = 95.0, top_contexts: Mapping[str, Sequence[str]] | None = None,
-                 node_values: Mapping[str, float] | None = None, node_groups: Mapping[str, str] | None = None) -> dict[str, list[Any]]:
+# %% ../nbs/10a_html_graph.ipynb #c6fc5123
+def node_columns(G: nx.DiGraph, shown: nx.DiGraph, *, seeds: Iterable[str] = (), hub_percentile: float | None = 95.0,
+                 top_contexts: Mapping[str, Sequence[str]] | None = None, node_values: Mapping[str, float] | None = None,
+                 node_groups: Mapping[str, str] | None = None) -> dict[str, list[Any]]:
     "The nodes of the page as columns; degrees and hubs are those of the whole graph `G`, whatever is shown of it."
     degrees, seeds = np.array([degree for _, degree in G.degree()]), set(seeds)
-    hub_degree = math.inf if hub_percentile is None else max(np.percentile(degrees, hub_percentile), np.sort(degrees)[-min(len(degrees), 30)], 3)       # never more than about thirty rings
+    thirtieth = np.sort(degrees)[-min(len(degrees), 30)]                # never more than about thirty rings
+    hub_degree = math.inf if hub_percentile is None else max(np.percentile(degrees, hub_percentile), thirtieth, 3)
     facts = dict(shown.nodes(data=True))
     columns: dict[str, list[Any]] = {
         "id": list(facts), "label": [str(node.get("label") or "") for node in facts.values()], "layer": [node["layer"] for node in facts.values()],
         "feature": [node["feature_idx"] for node in facts.values()], "importance": [six_digits(node.get("importance")) for node in facts.values()],
-        "frequency": [six_digits(node.get("activation_freq")) for node in facts.values()], "in_degree": [G.in_degree(node) for node in facts], "out_degree": [G.out_degree(node) for node in facts],
+        "frequency": [six_digits(node.get("activation_freq")) for node in facts.values()],
+        "in_degree": [G.in_degree(node) for node in facts], "out_degree": [G.out_degree(node) for node in facts],
         "hub": [int(G.degree(node) >= hub_degree) for node in facts], "seed": [int(node in seeds) for node in facts],
         "contexts": [[str(text) for text in (top_contexts or {}).get(node, ())] for node in facts]}
     if node_values is not None: columns["value"] = [six_digits(node_values.get(node)) for node in facts]
     if node_groups is not None: columns["group"] = [None if node_groups.get(node) is None else str(node_groups[node]) for node in facts]
     return columns
 
-# %% ../nbs/10a_html_graph.ipynb #ee26b329
-def page_data(G: nx.DiGraph, *, max_nodes: int = 2000, min_strength: float = 0.0, seed_nodes: Iterable[str | tuple[int, int]] = (), value_name: str = "predicted change",
-              select: str | None = None, hops: int = 0, **node_options: Any) -> dict[str, Any]:
+# %% ../nbs/10a_html_graph.ipynb #00b7eff9
+def page_data(G: nx.DiGraph, *, max_nodes: int = 2000, min_strength: float = 0.0, seed_nodes: Iterable[FeatureName] = (),
+              value_name: str = "predicted change", select: str | None = None, hops: int = 0, **node_options: Any) -> dict[str, Any]:
     """Everything the page knows: node and edge columns, the order inside layers, the counts and what sizes and colours mean.
 
     `select` is the feature whose panel is open at first, `hops` how much of its surroundings is shown (0: everything). `node_options` go to `node_columns`.
@@ -158,12 +167,13 @@ def page_data(G: nx.DiGraph, *, max_nodes: int = 2000, min_strength: float = 0.0
     nodes, edges = node_columns(G, shown, seeds=seeds, **node_options), edge_columns(shown)
     nodes["size"] = [six_digits(min(1.0, size / max(np.quantile(sizes, 0.98), 1e-300))) for size in sizes]       # one giant must not shrink all others
     position = {node: index for index, node in enumerate(shown)}
-    types = nx.get_edge_attributes(G, "interaction_type").values()
-    facts = [["features", f"{len(G):,}"], ["edges", f"{G.number_of_edges():,}"], *([kind, f"{list(types).count(kind):,}"] for kind in sorted(set(types))),
-             *([name, f"{value:,}"] for name, value in (G.graph.get("counts") or {}).items() if isinstance(value, int))]
-    return {"nodes": nodes, "edges": edges, "order": [position[node] for node in layer_order(shown)], "by_size": np.argsort(sizes, kind="stable").tolist(), "size_name": size_name,
-            "counts": counts_sentence(G, shown, min_strength), "facts": facts, "first_edges": 600, "has_std": any(value is not None for value in edges["strength_std"]),
-            "multigraph": shown.is_multigraph(), "value_name": value_name, "start": "" if select is None else f"#select={select}&hops={hops}", "largest_value": max((abs(value) for value in nodes.get("value", []) if value is not None), default=1.0) or 1.0}
+    counted = {"features": len(G), "edges": G.number_of_edges(), **dict(sorted(Counter(kind for *_, kind in G.edges(data="interaction_type")).items()))}
+    if isinstance(G.graph.get("counts"), dict): counted |= {name: value for name, value in G.graph["counts"].items() if isinstance(value, int)}
+    values = [abs(value) for value in nodes.get("value", []) if value]
+    return {"nodes": nodes, "edges": edges, "order": [position[node] for node in layer_order(shown)], "by_size": np.argsort(sizes, kind="stable").tolist(),
+            "size_name": size_name, "counts": counts_sentence(G, shown, min_strength), "facts": [[name, f"{value:,}"] for name, value in counted.items()],
+            "first_edges": 600, "has_std": any(value is not None for value in edges["strength_std"]), "multigraph": shown.is_multigraph(),
+            "value_name": value_name, "largest_value": max(values, default=1.0), "start": "" if select is None else f"#select={select}&hops={hops}"}
 
 # %% ../nbs/10a_html_graph.ipynb #46aad20e
 def embedded_json(data: Any) -> str:
@@ -171,14 +181,15 @@ def embedded_json(data: Any) -> str:
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
-# %% ../nbs/10a_html_graph.ipynb #4cd263c2
+# %% ../nbs/10a_html_graph.ipynb #557683c4
 def page_html(data: Any, title: str) -> str:
     "The whole page: `data` and the explorer's style and script in one file."
     assets = resources.files("feature_interaction_graph")/"assets"
     template, style, script = ((assets/f"explorer.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
     def digest(text: str) -> str: return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
     title = title.encode("utf-8", "replace").decode()
-    parts = {"title": html.escape(title), "style": style, "script": script, "data": embedded_json(data), "style_hash": digest(style), "script_hash": digest(script)}
+    parts = {"title": html.escape(title), "style": style, "script": script, "data": embedded_json(data),
+             "style_hash": digest(style), "script_hash": digest(script)}
     return re.sub(r"\{\{(\w+)\}\}", lambda name: parts[name[1]], template)
 
 # %% ../nbs/10a_html_graph.ipynb #dc2595fd

@@ -8,7 +8,7 @@ __all__ = ['EXCITATORY', 'INHIBITORY', 'NEUTRAL', 'INK', 'render_interactive_gra
            'plot_layer_distance_decay', 'plot_interaction_types', 'column_positions', 'printable', 'draw_edge',
            'plot_neighborhood']
 
-# %% ../nbs/10_visualization.ipynb #458b34e3
+# %% ../nbs/10_visualization.ipynb #9450aad5
 import base64
 import html
 import io
@@ -21,28 +21,29 @@ import networkx as nx
 import numpy as np
 
 from .engine.errors import InputError, atomic_write
-from .graph import check_interaction_graph, find_nodes, get_subgraph
+from .graph import FeatureName, check_interaction_graph, find_nodes, get_subgraph
 from .html_graph import GraphPage, layer_order, page_data, page_html, select_for_display
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# %% ../nbs/10_visualization.ipynb #7a78e6e7
+# %% ../nbs/10_visualization.ipynb #f9e39b1b
 def render_interactive_graph(
-    G: nx.DiGraph, output_path: str | Path | None = None, title: str | None = None, height: str = "640px", *, max_nodes: int = 2000, min_strength: float = 0.0,
-    seed_nodes: Iterable[str | tuple[int, int]] = (), top_contexts: Mapping[str, Sequence[str]] | None = None, node_groups: Mapping[str, str] | None = None,
-    hub_percentile: float | None = 95.0, select: str | tuple[int, int] | None = None,
+    G: nx.DiGraph, output_path: str | Path | None = None, title: str | None = None, height: str = "640px", *, max_nodes: int = 2000,
+    min_strength: float = 0.0, seed_nodes: Iterable[FeatureName] = (), top_contexts: Mapping[str, Sequence[str]] | None = None,
+    node_groups: Mapping[str, str] | None = None, hub_percentile: float | None = 95.0, select: FeatureName | None = None,
 ) -> GraphPage:
     """A self-contained, offline HTML explorer of `G`, written to `output_path` if given; in a notebook it shows itself, `height` tall.
 
-    Beyond `max_nodes` the best connected features are drawn (`seed_nodes` always), with edges of |strength| >= `min_strength`; the header says what was left out.
-    `top_contexts` maps node ids to texts in which the feature fires most (the token in «…» is marked), `node_groups` to names that give colours, for example communities.
-    Features in the top `100 - hub_percentile` percent by number of edges are ringed as hubs (at most about thirty; `None`: none). `select` opens the panel of one feature.
+    Beyond `max_nodes` the best connected features are drawn (`seed_nodes` always), with edges of |strength| >= `min_strength`; the header says what
+    was left out. `top_contexts` maps node ids to texts in which the feature fires most (the token in «…» is marked), `node_groups` to names that give
+    colours, for example communities. Features in the top `100 - hub_percentile` percent by number of edges are ringed as hubs (at most about thirty;
+    `None`: none). `select` opens the panel of one feature.
     """
     selected = [] if select is None else find_nodes(G, select)
-    data = page_data(G, max_nodes=max_nodes, min_strength=min_strength, seed_nodes=[*find_nodes(G, seed_nodes), *selected], select=selected[0] if selected else None,
-                     top_contexts=top_contexts, node_groups=node_groups, hub_percentile=hub_percentile)
+    data = page_data(G, max_nodes=max_nodes, min_strength=min_strength, seed_nodes=[*find_nodes(G, seed_nodes), *selected],
+                     select=selected[0] if selected else None, top_contexts=top_contexts, node_groups=node_groups, hub_percentile=hub_percentile)
     config = G.graph.get("config")
     model = config.get("model_name") if isinstance(config, dict) else None
     title = title or (f"Feature interactions of {model}" if model else "Feature interactions")
@@ -50,23 +51,26 @@ def render_interactive_graph(
     if output_path is not None: page.save(output_path)
     return page
 
-# %% ../nbs/10_visualization.ipynb #2ebab2c8
-def render_neighborhood(G: nx.DiGraph, feature: str | tuple[int, int], n_hops: int = 1, output_path: str | Path | None = None, title: str | None = None, height: str = "560px", *,
-                        min_strength: float = 0.0, direction: str = "both", top_contexts: Mapping[str, Sequence[str]] | None = None) -> GraphPage:
-    "The explorer on what lies within `n_hops` of `feature` (`direction`: both, in, out) along edges of |strength| >= `min_strength`, with the panel of `feature` open."
+# %% ../nbs/10_visualization.ipynb #a26bcd37
+def render_neighborhood(G: nx.DiGraph, feature: FeatureName, n_hops: int = 1, output_path: str | Path | None = None, title: str | None = None,
+                        height: str = "560px", *, min_strength: float = 0.0, direction: str = "both",
+                        top_contexts: Mapping[str, Sequence[str]] | None = None) -> GraphPage:
+    "The explorer on what lies within `n_hops` of `feature` (`direction`: both, in, out) along edges of |strength| >= `min_strength`, its panel open."
     node = find_nodes(G, feature)[0]
     piece = get_subgraph(G, node, n_hops, min_strength, direction)
     title = title or f"Around {G.nodes[node].get('label') or node}, {n_hops} hop{'s' if n_hops != 1 else ''}"
-    return render_interactive_graph(piece, output_path, title, height, max_nodes=len(piece), seed_nodes=[node], top_contexts=top_contexts, hub_percentile=None, select=node)
+    return render_interactive_graph(piece, output_path, title, height, max_nodes=len(piece), seed_nodes=[node], top_contexts=top_contexts,
+                                    hub_percentile=None, select=node)
 
-# %% ../nbs/10_visualization.ipynb #e936f045
-def render_cascade_overlay(G: nx.DiGraph, effects: Mapping[str, float], steered: str | tuple[int, int], output_path: str | Path | None = None, title: str | None = None,
-                           height: str = "640px", *, value_name: str = "predicted change", max_nodes: int = 2000) -> GraphPage:
+# %% ../nbs/10_visualization.ipynb #61d35ad0
+def render_cascade_overlay(G: nx.DiGraph, effects: Mapping[str, float], steered: FeatureName, output_path: str | Path | None = None,
+                           title: str | None = None, height: str = "640px", *, value_name: str = "predicted change", max_nodes: int = 2000) -> GraphPage:
     "The explorer with nodes coloured by `effects` (node id -> change of activation) of steering the feature `steered`, whose panel is open."
     node = find_nodes(G, steered)[0]
     find_nodes(G, effects)
     title = title or f"Steering {G.nodes[node].get('label') or node}"
-    data = page_data(G, max_nodes=max_nodes, seed_nodes=[node, *sorted(effects, key=lambda other: -abs(effects[other]))[:max(0, max_nodes - 1)]], node_values=effects, value_name=value_name, select=node)
+    strongest = sorted(effects, key=lambda other: -abs(effects[other]))[:max(0, max_nodes - 1)]
+    data = page_data(G, max_nodes=max_nodes, seed_nodes=[node, *strongest], node_values=effects, value_name=value_name, select=node)
     data["nodes"]["seed"] = [int(other == node) for other in data["nodes"]["id"]]
     page = GraphPage(page_html(data, title), height)
     if output_path is not None: page.save(output_path)
@@ -86,28 +90,30 @@ def new_figure(width: float, height: float, xlabel: str = "", ylabel: str = "", 
     axes.set_title(title, loc="left", fontsize=11)
     return figure, axes
 
-# %% ../nbs/10_visualization.ipynb #fb0bc130
+# %% ../nbs/10_visualization.ipynb #97649dba
 def save_figure(figure: "Figure", path: str | Path) -> Path:
     "Writes `figure` in the format of the suffix: any format of Matplotlib, or `.html`, a page that holds it as a vector picture."
     path = Path(path)
     kind = path.suffix.lower().lstrip(".")
-    if kind not in figure.canvas.get_supported_filetypes() and kind != "html": raise InputError(f"{path.name} names no figure format; use .png, .svg, .pdf or .html.")
+    if kind not in figure.canvas.get_supported_filetypes() and kind != "html":
+        raise InputError(f"{path.name} names no figure format; use .png, .svg, .pdf or .html.")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg" if kind == "html" else kind, dpi=150)
     content = buffer.getvalue()
     if kind == "html":
-        titles = " · ".join(axes.get_title(loc="left") for axes in figure.axes if axes.get_title(loc="left"))
-        content = (f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(titles)}</title><body style="margin:24px"><img alt="{html.escape(titles)}" style="max-width:100%" '
-                   f'src="data:image/svg+xml;base64,{base64.b64encode(content).decode()}"></body></html>').encode()
+        titles = html.escape(" · ".join(axes.get_title(loc="left") for axes in figure.axes if axes.get_title(loc="left")))
+        content = (f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{titles}</title><body style="margin:24px"><img alt="{titles}" '
+                   f'style="max-width:100%" src="data:image/svg+xml;base64,{base64.b64encode(content).decode()}"></body></html>').encode()
     with atomic_write(path) as part: part.write_bytes(content)
     return path
 
-# %% ../nbs/10_visualization.ipynb #e12d4891
+# %% ../nbs/10_visualization.ipynb #893d4186
 def plot_degree_distribution(G: nx.DiGraph, output_path: str | Path | None = None) -> "Figure":
     "Share of features with at least k incoming and outgoing edges, against a random graph (Poisson) with as many edges; both axes logarithmic."
     from scipy.stats import poisson
     check_interaction_graph(G)
-    figure, axes = new_figure(6.2, 3.8, "edges of a feature, k", "share of features with at least k", f"Degrees of {len(G):,} features, {G.number_of_edges():,} edges")
+    title = f"Degrees of {len(G):,} features, {G.number_of_edges():,} edges"
+    figure, axes = new_figure(6.2, 3.8, "edges of a feature, k", "share of features with at least k", title)
     largest = 1
     for degrees, name, colour, marker in ((G.out_degree, "outgoing", NEUTRAL, "o"), (G.in_degree, "incoming", "#0072b2", "s")):
         values = np.array([degree for _, degree in degrees])
@@ -123,13 +129,14 @@ def plot_degree_distribution(G: nx.DiGraph, output_path: str | Path | None = Non
     if output_path is not None: save_figure(figure, output_path)
     return figure
 
-# %% ../nbs/10_visualization.ipynb #8231bbb1
+# %% ../nbs/10_visualization.ipynb #885c140b
 def plot_layer_distance_decay(G: nx.DiGraph, output_path: str | Path | None = None, attribute: str = "strength") -> "Figure":
     "Mean |`attribute`| (`strength` or `strength_std`) of excitatory and inhibitory edges by layer distance, with quartiles and the 5 % to 95 % range."
     check_interaction_graph(G)
     groups: dict[tuple[str, int], list[float]] = defaultdict(list)
     for source, target, edge in G.edges(data=True):
-        if not isinstance(edge.get(attribute), int | float): raise InputError(f"the edge {source} -> {target} has no {attribute!r}; use 'strength' or 'strength_std'.")
+        if not isinstance(edge.get(attribute), int | float):
+            raise InputError(f"the edge {source} -> {target} has no {attribute!r}; use 'strength' or 'strength_std'.")
         groups["inhibitory" if edge["strength"] < 0 else "excitatory", G.nodes[target]["layer"] - G.nodes[source]["layer"]].append(abs(edge[attribute]))
     unit = {"strength": "target per source activation", "strength_std": "standard deviations"}.get(attribute, attribute)
     figure, axes = new_figure(6.2, 3.8, "layer distance, target minus source", f"|strength|, {unit}", "Strength of edges by layer distance")
@@ -139,7 +146,8 @@ def plot_layer_distance_decay(G: nx.DiGraph, output_path: str | Path | None = No
             low, first, third, high = np.quantile(groups[kind, distance], [0.05, 0.25, 0.75, 0.95])
             axes.plot([distance + shift] * 2, [low, high], color=colour, linewidth=1, alpha=0.6)
             axes.plot([distance + shift] * 2, [first, third], color=colour, linewidth=5, alpha=0.35, solid_capstyle="butt")
-            axes.annotate(f"{len(groups[kind, distance]):,}", (distance + shift, high), (0, 4), textcoords="offset points", ha="center", fontsize=8, color=colour)
+            axes.annotate(f"{len(groups[kind, distance]):,}", (distance + shift, high), (0, 4), textcoords="offset points", ha="center", fontsize=8,
+                          color=colour)
         axes.plot([distance + shift for distance in distances], [np.mean(groups[kind, distance]) for distance in distances], color=colour, marker=marker,
                   linestyle="-" if kind == "excitatory" else "--", label=f"{kind}, mean")
     axes.set_xticks(sorted({distance for _, distance in groups}))
@@ -169,12 +177,12 @@ def plot_interaction_types(G: nx.DiGraph, output_path: str | Path | None = None)
     if output_path is not None: save_figure(figure, output_path)
     return figure
 
-# %% ../nbs/10_visualization.ipynb #34d31d2a
+# %% ../nbs/10_visualization.ipynb #7241e8ed
 def column_positions(G: nx.DiGraph) -> dict[str, tuple[float, float]]:
     "One column per layer present, evenly spaced and centred rows in `layer_order`: (column, height) of every node."
     layers: dict[int, list[str]] = defaultdict(list)
     for node in layer_order(G): layers[G.nodes[node]["layer"]].append(node)
-    return {node: (float(column), (len(nodes) - 1) / 2 - rank) for column, layer in enumerate(sorted(layers)) for nodes in [layers[layer]] for rank, node in enumerate(nodes)}
+    return {node: (float(column), (len(nodes) - 1) / 2 - rank) for column, (_, nodes) in enumerate(sorted(layers.items())) for rank, node in enumerate(nodes)}
 
 # %% ../nbs/10_visualization.ipynb #1d10f57b
 def printable(label: str, length: int = 32) -> str:
@@ -182,18 +190,20 @@ def printable(label: str, length: int = 32) -> str:
     text = " ".join("".join(character if character.isprintable() or character.isspace() else "\ufffd" for character in label).split())
     return text if len(text) <= length else text[:length - 1].rstrip() + "…"
 
-# %% ../nbs/10_visualization.ipynb #0ea7529a
+# %% ../nbs/10_visualization.ipynb #dcdc57ff
 def draw_edge(axes: "Axes", start: tuple[float, float], end: tuple[float, float], strength: float, largest: float) -> None:
     "A curve from `start` to `end`: a solid arrow for excitation, a dashed T-bar for inhibition, wider when stronger."
     from matplotlib.patches import FancyArrowPatch
     bow = 0.16 * min(end[0] - start[0] - 1, 2) if end[0] != start[0] else 0.3         # over the layers between, away from the labels below their features
-    axes.add_patch(FancyArrowPatch(start, end, connectionstyle=f"arc3,rad={bow if end[1] <= start[1] else -bow}", arrowstyle="-|>" if strength > 0 else "|-|,widthA=0,widthB=0.35", mutation_scale=9, shrinkA=7, shrinkB=8,
-                                   linewidth=0.7 + 2.2 * np.sqrt(abs(strength) / largest), linestyle="-" if strength > 0 else (0, (5, 3)), color=EXCITATORY if strength > 0 else INHIBITORY, alpha=0.75))
+    look = (dict(arrowstyle="-|>", linestyle="-", color=EXCITATORY) if strength > 0
+            else dict(arrowstyle="|-|,widthA=0,widthB=0.35", linestyle=(0, (5, 3)), color=INHIBITORY))
+    axes.add_patch(FancyArrowPatch(start, end, connectionstyle=f"arc3,rad={bow if end[1] <= start[1] else -bow}", mutation_scale=9, shrinkA=7, shrinkB=8,
+                                   linewidth=0.7 + 2.2 * np.sqrt(abs(strength) / largest), alpha=0.75, **look))
 
-# %% ../nbs/10_visualization.ipynb #3b7e0a18
-def plot_neighborhood(G: nx.DiGraph, feature: str | tuple[int, int], n_hops: int = 1, output_path: str | Path | None = None, *, min_strength: float = 0.0, direction: str = "both",
-                      max_nodes: int = 40) -> "Figure":
-    "What lies within `n_hops` of `feature`, drawn in columns by layer; of more than `max_nodes` features those with the strongest edges to the others are kept."
+# %% ../nbs/10_visualization.ipynb #c6747a63
+def plot_neighborhood(G: nx.DiGraph, feature: FeatureName, n_hops: int = 1, output_path: str | Path | None = None, *, min_strength: float = 0.0,
+                      direction: str = "both", max_nodes: int = 40) -> "Figure":
+    "What lies within `n_hops` of `feature`, in columns by layer; of more than `max_nodes` features those with the strongest edges to the others are kept."
     from matplotlib.patheffects import withStroke
     node = find_nodes(G, feature)[0]
     whole = get_subgraph(G, node, n_hops, min_strength, direction)
@@ -204,11 +214,12 @@ def plot_neighborhood(G: nx.DiGraph, feature: str | tuple[int, int], n_hops: int
     figure, axes = new_figure(max(4.5, 2.2 * len(layers) + 1), max(2.2, 0.62 * tallest + 1))
     axes.set_title(title, loc="left", fontsize=11, parse_math=False)
     largest = max((abs(strength) for *_, strength in piece.edges(data="strength")), default=1.0)
-    for source, target, strength in sorted(piece.edges(data="strength"), key=lambda edge: abs(edge[2])): draw_edge(axes, positions[source], positions[target], strength, largest)
+    for source, target, strength in sorted(piece.edges(data="strength"), key=lambda edge: abs(edge[2])):
+        draw_edge(axes, positions[source], positions[target], strength, largest)
     for name, (x, y) in positions.items():
         axes.plot(x, y, "o", markersize=9 if name == node else 7, color="#0072b2" if name == node else NEUTRAL, zorder=3)
-        axes.annotate(printable(G.nodes[name].get("label") or name), (x, y), (0, -8), textcoords="offset points", ha="center", va="top", fontsize=8, color=INK, parse_math=False, zorder=4,
-                      path_effects=[withStroke(linewidth=2.5, foreground="white", alpha=0.85)])
+        axes.annotate(printable(G.nodes[name].get("label") or name), (x, y), (0, -8), textcoords="offset points", ha="center", va="top", fontsize=8,
+                      color=INK, parse_math=False, zorder=4, path_effects=[withStroke(linewidth=2.5, foreground="white", alpha=0.85)])
     axes.set(xlim=(-0.5, len(layers) - 0.5), ylim=(-tallest / 2 - 0.25, tallest / 2 - 0.25))
     axes.set_xticks(range(len(layers)), [f"layer {layer}" for layer in layers])
     axes.spines[["left", "bottom"]].set_visible(False)

@@ -166,7 +166,8 @@ def test_subgraph_of_a_multigraph_keeps_parallel_edges(table):
     assert same_graph(get_subgraph(M, list(M), 0), M)
 
 
-@pytest.mark.parametrize(("features", "words"), [("L1_F222", "L1_F2"), ((9, 1), "closest are L"), (["L1_F2", "nonsense"], "nonsense is not one of")])
+@pytest.mark.parametrize(("features", "words"), [("L1_F222", "L1_F2"), ((9, 1), "closest are L"), (["L1_F2", "nonsense"], "nonsense is not one of"), (5, "5 names no feature"), ([(1, 2, 3)], "names no feature"),
+                                                 ([("L1", 2)], "names no feature")])
 def test_unknown_features_are_answered_with_close_ones(table, features, words):
     with pytest.raises(InputError, match=words): find_nodes(build_interaction_graph(table), features)
 
