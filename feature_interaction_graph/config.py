@@ -81,7 +81,6 @@ class CandidateSettings:
 @dataclass(frozen=True, kw_only=True)
 class MeasurementSettings:
     "Interventions and their statistics."
-    interaction_method: str = setting("clamping", "how effects are measured", choices=("clamping", "jacobian"))
     n_samples: int = setting(100, "interventions per source and dose", low=2)
     max_per_sequence: int = setting(1, "samples from one sequence; 1 keeps samples independent", low=1)
     min_samples: int = setting(8, "samples below which a source is skipped, and counted as skipped", low=2)
