@@ -316,7 +316,7 @@ def _pair_keys(columns: Mapping[str, np.ndarray]) -> np.ndarray:
     target = columns["tgt_layer"].astype(np.int64) << 24 | columns["tgt_feature"]
     return source << 31 | target
 
-# %% ../nbs/06_interactions.ipynb #188db3ac
+# %% ../nbs/06_interactions.ipynb #c30a1b61
 def measure_interactions(
     model: nn.Module, saes: Mapping[int, "SAE"], candidates: Candidates, cfg: Config, corpus: Corpus | None = None, progress: bool = True
 ) -> InteractionTable:
@@ -326,8 +326,6 @@ def measure_interactions(
     and why; `features` are those of the candidates.
     Raises `InputError` when not a single pair can be measured.
     """
-    if cfg.interaction_method != "clamping":
-        raise InputError(f"interaction_method {cfg.interaction_method!r} was asked for, but candidates are measured by 'clamping'; set it to that.")
     corpus = load_corpus(cfg, model, saes) if corpus is None else corpus
     later = candidates["src_layer"] != candidates["tgt_layer"]
     if not later.any():
