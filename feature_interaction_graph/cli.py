@@ -6,7 +6,7 @@
 __all__ = ['app', 'GraphFile', 'OutputFolder', 'parse_layers', 'parse_setting', 'build_config', 'configured', 'takes_settings',
            'main', 'show_summary']
 
-# %% ../nbs/12_cli.ipynb #e64f91b7
+# %% ../nbs/12_cli.ipynb #e571eccd
 import inspect
 import json
 import os
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from .config import PRESETS, Config
 from .engine.errors import InputError
@@ -177,7 +177,7 @@ def _visualize(graph: GraphFile = None, output_dir: OutputFolder = Path("outputs
     G = load_graph(graph or output_dir / "graph.json")
     for path in draw_pages(G, output_dir) if feature is None else [draw_neighborhood(G, feature, output_dir, hops)]: typer.echo(f"wrote {path}")
 
-# %% ../nbs/12_cli.ipynb #44fdede4
+# %% ../nbs/12_cli.ipynb #8cf4adc5
 @app.command("train-saes")
 @takes_settings
 def _train_saes(
@@ -203,11 +203,11 @@ def _train_saes(
     held_out = max(1, len(corpus) // 10)
     if len(corpus) < 2: raise InputError(f"the corpus is a single sequence of {corpus.n_tokens} tokens; training and judging an SAE need at least two.")
     with no_empty_folder(cfg.output_path):
-        saes = train_saes(model, corpus.take(range(len(corpus) - held_out)), points, architecture=architecture, width=width, k=k, steps=steps, batch_size=batch_size, lr=lr,
-                          seed=cfg.seed, model_name=cfg.model_name, output_dir=cfg.output_path, progress=run.progress)
+        saes = train_saes(model, corpus.take(range(len(corpus) - held_out)), points, architecture=architecture, width=width, k=k, steps=steps,
+                          batch_size=batch_size, lr=lr, seed=cfg.seed, model_name=cfg.model_name, output_dir=cfg.output_path, progress=run.progress)
         reports = quality_report(model, saes, corpus.take(range(len(corpus) - held_out, len(corpus))), progress=run.progress)
         write_json(cfg.output_path / "quality.json", [vars(report) for report in reports])
-    table = Table("hook point", "features", "L0", "explained variance", "dead", "loss recovered", box=None)
+    table = Table(Column("hook point", no_wrap=True), "features", "L0", "explained variance", "dead", "loss recovered", box=None)
     for report in reports:
         numbers = (f"{report.width:,}", f"{report.L0:.1f}", f"{report.explained_variance:.3f}", f"{report.dead_features:,}", f"{report.ce_recovered:.3f}")
         table.add_row(report.hook, *numbers)
@@ -224,21 +224,23 @@ def _doctor(output_dir: OutputFolder = Path(".")) -> None:
     Console().print(table)
     if any(check.verdict == "failed" for check in checks): raise typer.Exit(1)
 
-# %% ../nbs/12_cli.ipynb #3b59d4b2
+# %% ../nbs/12_cli.ipynb #616d3e61
 def show_summary(summary: dict[str, Any]) -> None:
-    "The counts and the strongest edges of a run, as tables."
+    "The counts and the strongest edges of a run, and for each of their features the text it fires most in."
     console, counts, graph = Console(), summary["counts"], summary["graph"]
     console.print("\npairs: " + ", ".join(f"{number:,} {name}" for name, number in counts.items()))
     for reason, number in summary["skipped"].items(): console.print(f"  skipped: {number:,} {escape(reason)}")
     types = ", ".join(f"{number:,} {kind}" for kind, number in graph["types"].items())
     console.print(f"graph: {graph['n_nodes']:,} features, {graph['n_edges']:,} edges: {types}\n")
-    table = Table("source", "", "target", "", "strength", "q", title="strongest edges", title_justify="left", box=None)
+    names = {end: Column(end, no_wrap=True) for end in ("source", "target")}
+    table = Table(names["source"], "", names["target"], "", Column("strength", no_wrap=True), Column("q", no_wrap=True), box=None,
+                  title="strongest edges", title_justify="left")
     for edge in graph["strongest"]:
         source, target = (escape(edge[f"{end}_label"] or "") for end in ("source", "target"))
         table.add_row(edge["source"], source, edge["target"], target, f"{edge['strength']:+.3f}", f"{edge['q_value']:.1e}")
     console.print(table)
-    contexts = Table("feature", "fires most in", box=None)
-    for feature, texts in summary["contexts"].items(): contexts.add_row(feature, escape(" | ".join(texts)))
+    contexts = Table(Column("feature", no_wrap=True), "fires most in", box=None)
+    for feature, texts in summary["contexts"].items(): contexts.add_row(feature, escape(texts[0]))
     console.print(contexts)
 
 # %% ../nbs/12_cli.ipynb #7a8ece0d

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'Value', 'MAX_CONTEXTS', 'Stage', 'input_state', 'stage_key', 'write_json', 'RunFolder', 'no_empty_folder',
-           'Run', 'saved', 'mark', 'measurement_counts', 'analysis', 'draw_pages', 'draw_neighborhood']
+           'Run', 'saved', 'measurement_counts', 'analysis', 'draw_pages', 'draw_neighborhood']
 
 # %% ../nbs/12a_pipeline.ipynb #5e567ba2
 import contextlib
@@ -170,14 +170,16 @@ class Run:
         "Who fires with whom."
         from feature_interaction_graph.coactivation import CoactivationAtlas, build_coactivation_atlas
         return self.stage("atlas", lambda paths: CoactivationAtlas.load(paths[0]),
-                          lambda paths: saved(build_coactivation_atlas(self.activations, self.cfg), paths))
+                          lambda paths: saved(build_coactivation_atlas(self.activations, self.cfg, progress=self.progress), paths))
 
     @cached_property
     def candidates(self) -> "Candidates":
         "Which pairs to measure."
         from feature_interaction_graph.candidates import Candidates, identify_candidates
-        return self.stage("candidates", lambda paths: Candidates.load(paths[0]),
-                          lambda paths: saved(identify_candidates(self.atlas, self.loaded[1], self.cfg), paths))
+        def choose(paths: list[Path]) -> "Candidates":
+            ablation = (self.activations, self.loaded[0]) if self.cfg.importance_method == "ablation" else ()
+            return saved(identify_candidates(self.atlas, self.loaded[1], self.cfg, *ablation), paths)
+        return self.stage("candidates", lambda paths: Candidates.load(paths[0]), choose)
 
     @cached_property
     def interactions(self) -> "InteractionTable":
@@ -202,7 +204,10 @@ class Run:
         from feature_interaction_graph.features import parse_feature_id, top_examples
         edges = sorted(self.graph.edges(data="strength"), key=lambda edge: -abs(edge[2]))
         named = list(dict.fromkeys(node for source, target, _ in edges for node in (source, target)))[:MAX_CONTEXTS]
-        return {name: [mark(example) for example in top_examples(self.activations, *parse_feature_id(name), k=3, window=8)] for name in named}
+        def texts(name: str) -> list[str]:
+            examples = top_examples(self.activations, *parse_feature_id(name), k=3, window=8)
+            return [str(example).strip().partition("  ")[2] for example in examples]    # without the activation before the text
+        return {name: texts(name) for name in named}
 
     @cached_property
     def pages(self) -> list[Path]:
@@ -224,18 +229,11 @@ class Run:
             return facts
         return self.stage("summary", lambda paths: json.loads(paths[0].read_text(encoding="utf-8")), write)
 
-# %% ../nbs/12a_pipeline.ipynb #0ea6d8d3
+# %% ../nbs/12a_pipeline.ipynb #7d8895f1
 def saved(value: Any, paths: list[Path]) -> Any:
     "`value`, written to the first of `paths`."
     value.save(paths[0])
     return value
-
-
-def mark(example: Any) -> str:
-    "The text around a firing on one line, the firing token in «». Tokens that are whole words, without spaces of their own, are set apart."
-    words = [f"«{token}»" if number == example.firing else token for number, token in enumerate(example.tokens)]
-    apart = not any(token[:1].isspace() for token in example.tokens)
-    return (" " if apart else "").join(words).replace("\n", "↵").strip()
 
 
 def measurement_counts(interactions: "InteractionTable", cfg: Config) -> dict[str, int]:
