@@ -107,6 +107,7 @@ def page(notebook: Path, folder: Path, web: bool = True) -> tuple[dict[str, Any]
         elif cell["cell_type"] == "markdown": parts.append(relink(source, web))
         else:
             options, code = directives(source)
+            if options.get("include") == "false": continue
             if code and options.get("echo") != "false": parts.append(f"```python\n{code}\n```")
             parts += [output(out, f"{notebook.stem}_files/{i}-{j}.png", folder, web) for j, out in enumerate(cell["outputs"])]
     return meta, "\n\n".join(p for p in parts if p)

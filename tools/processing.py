@@ -1,5 +1,6 @@
 "How a notebook is processed for the docs: nbdev's own way, every public method beside its class, and no import that is for type checkers only."
 import ast
+import re
 from typing import Any
 
 from execnb.nbio import mk_cell
@@ -29,7 +30,7 @@ class NameTypes(Processor):
             imports = [node for block in blocks for node in block.body if isinstance(node, ast.Import | ast.ImportFrom)]
             names = [alias.asname or alias.name.partition(".")[0] for node in imports for alias in node.names]
             lines = [f"{name} = placeholder({name!r})" for name in names]
-            if lines: self.nb.cells.insert(cell.idx_ + 1, mk_cell("\n".join(["#| hide", "from processing import placeholder", *lines])))
+            if lines: self.nb.cells.insert(cell.idx_ + 1, mk_cell("\n".join(["#| include: false", "from processing import placeholder", *lines])))
 
 
 class ShowMethods(Processor):
@@ -52,10 +53,19 @@ class ShowMethods(Processor):
         return f"show_doc({member}, name={cls + '.' + method.name!r}, title_level=4)"
 
 
+def unlink_private(cell: Any) -> None:
+    "Names that begin with an underscore have no place in the docs, so nothing may point there."
+    def plain(text: str) -> str: return re.sub(r"\[(`[^`]+`)\]\([^)\s]*#(?:\w+\.)?_\w*\)", r"\1", text)
+    if cell.cell_type == "markdown" and cell.source: cell.source = plain(cell.source)
+    for output in cell.get("outputs", []):
+        data = output.get("data", {})
+        if "text/markdown" in data: data["text/markdown"] = [plain(line) for line in data["text/markdown"]]
+
+
 class Pages(FilterDefaults):
-    "nbdev's own processing of a notebook for the docs with the two additions above."
+    "nbdev's own processing of a notebook for the docs with the additions above."
 
     def base_procs(self) -> list[Any]:
         procs = super().base_procs()
         at = procs.index(add_show_docs) + 1
-        return [*procs[:at], ShowMethods, NameTypes, *procs[at:]]
+        return [*procs[:at], ShowMethods, NameTypes, *procs[at:], unlink_private]
