@@ -93,10 +93,10 @@ def _pair_texts(kind: str, rng: np.random.Generator) -> _Texts:
     hero, friend = (she, he) if rng.random() < 0.5 else (he, she)
     return PAIRS[kind](rng, _introduction(hero, friend, pet, trait), hero, friend, pet, (other_she if friend == he else other_he))
 
-# %% ../../nbs/training/00c_minimal_pairs.ipynb #c1faa0cf
+# %% ../../nbs/training/00c_minimal_pairs.ipynb #751f4ce0
 def minimal_pairs(kind: str, n: int, seed: int = 0) -> list[MinimalPair]:
     """`n` pairs testing one behaviour: agreement, pronoun, induction, sentiment, negation, binding, quotation or counting."""
-    if kind not in PAIRS: raise InputError(f"minimal pairs of kind {kind!r} are not known; _choose one of {', '.join(PAIRS)}.")
+    if kind not in PAIRS: raise InputError(f"minimal pairs of kind {kind!r} are not known; choose one of {', '.join(PAIRS)}.")
     if n < 1: raise InputError(f"n is {n}; ask for at least one pair.")
     pairs = []
     for index in range(n):

@@ -74,12 +74,13 @@ def shuffled_batches(
             for chosen in torch.randperm(len(rows), generator=generator).split(batch_size):
                 if len(chosen) == batch_size: yield rows[chosen]
 
-# %% ../../nbs/training/02_saes.ipynb #880c08c9
+# %% ../../nbs/training/02_saes.ipynb #1cf73669
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {      # name -> (prefix of sae-lens' classes, settings besides d_in, d_sae)
     "batchtopk": ("BatchTopK", {"k": 16}),
     "topk": ("TopK", {"k": 16}),
     "matryoshka_batchtopk": ("MatryoshkaBatchTopK", {"k": 16}),
-    "jumprelu": ("JumpReLU", {"l0_coefficient": 1.0, "jumprelu_bandwidth": 1.0, "jumprelu_init_threshold": 0.5}),
+    "jumprelu": ("JumpReLU", {"target_l0": 16.0, "jumprelu_sparsity_loss_mode": "quadratic", "l0_coefficient": 1.0,
+                              "jumprelu_bandwidth": 0.5, "jumprelu_init_threshold": 0.1}),
     "standard": ("Standard", {"l1_coefficient": 3.0}),
     "gated": ("Gated", {"l1_coefficient": 3.0})}
 
@@ -92,7 +93,7 @@ def new_sae(architecture: str, d_in: int, width: int, k: int, steps: int, metada
         raise InputError(f"architecture {architecture!r} cannot be trained here; choose one of {', '.join(ARCHITECTURES)}.")
     prefix, settings = ARCHITECTURES[architecture]
     settings = dict(settings)
-    if "k" in settings: settings["k"] = k
+    settings |= {name: k for name in ("k", "target_l0") if name in settings}
     if "l0_coefficient" in settings: settings["l0_warm_up_steps"] = steps // 5
     if "l1_coefficient" in settings: settings["l1_warm_up_steps"] = steps // 20
     if prefix.startswith("Matryoshka"): settings["matryoshka_widths"] = sorted({max(1, width >> shift) for shift in (3, 2, 1, 0)})
@@ -131,7 +132,7 @@ def fit_sae(sae: "TrainingSAE", batches: Iterator[Tensor], steps: int, batch_siz
     if broken: raise InputError(f"training ended with non-finite weights in {', '.join(broken)}; lower the learning rate of {lr}.")
     return trained
 
-# %% ../../nbs/training/02_saes.ipynb #43bedda1
+# %% ../../nbs/training/02_saes.ipynb #a9b55514
 def train_saes(
     model: torch.nn.Module,              # from loading, or a plain Hugging Face causal LM
     corpus: Corpus,
@@ -139,7 +140,7 @@ def train_saes(
     *,
     architecture: str = "batchtopk",     # a key of ARCHITECTURES
     width: int = 1024,                   # number of latents
-    k: int = 16,                         # active latents a token, for the top-k kinds
+    k: int = 16,                         # active latents a token, on average; `standard` and `gated` take options={"l1_coefficient": ...} instead
     steps: int = 4000,
     batch_size: int = 1024,              # activations a step
     lr: float = 1e-3,

@@ -45,14 +45,14 @@ def entropy_per_token(stories: Iterable[Story]) -> float:
     log_probs = [value for story in stories for value in story.log_probs]
     return -math.fsum(log_probs) / len(log_probs)
 
-# %% ../../nbs/training/00_stories.ipynb #c92d8c4c
+# %% ../../nbs/training/00_stories.ipynb #5092c8a5
 class _Reached(Exception):
     """Raised by `Reader` at the end of its text; holds what the grammar allows next. Never leaves this module."""
     def __init__(self, options: dict[str, float]):
         self.options = options
 
 class _Reader(Writer):
-    """A writer that does not _choose: it follows a given text, and stops where the text ends."""
+    """A writer that does not choose: it follows a given text, and stops where the text ends."""
 
     def __init__(self, text: Sequence[str]):
         super().__init__(np.random.default_rng(0), n_words=len(text), labelled=False)
