@@ -192,7 +192,7 @@ def _measure(
     curves = {name: np.concatenate([curve[name] for _, curve in parts]) for name in parts[0][1]}
     return joined, curves, kept
 
-# %% ../nbs/06_interactions.ipynb #ed1a1c63
+# %% ../nbs/06_interactions.ipynb #b777b5a8
 def _columns(
     layer: int,
     sources: np.ndarray,
@@ -212,7 +212,7 @@ def _columns(
     nonzero, positive = of(moments.activation.nonzero), of(moments.activation.positive)
     with np.errstate(divide="ignore", invalid="ignore"):
         same_sign = np.where(effect.mean > 0, positive, nonzero - positive) / nonzero
-        per_deviation = source_std[:, None, None] / target_std[None, None]
+        per_deviation = source_std[:, None, None] / np.where(target_std > 0, target_std, np.nan)[None, None]      # a target that never fires has none
         kind = np.where(effect.ci_low > 0, "excitatory", np.where(effect.ci_high < 0, "inhibitory", "none"))
     values = dict(
         src_layer=layer,
@@ -221,7 +221,7 @@ def _columns(
         tgt_feature=targets[None, None],
         offset=np.arange(shape[1])[None, :, None],
         strength=effect.mean / unit,
-        strength_std=np.where(target_std > 0, effect.mean / unit * per_deviation, np.nan),
+        strength_std=effect.mean / unit * per_deviation,
         pre_strength=pre.mean / unit,
         std=effect.std / unit,
         variance=(effect.std / unit) ** 2,

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['RESOLUTION', 'ClampPlan', 'ClampMoments', 'clamp_vectors', 'add_effects', 'fingerprint', 'run_clamps']
 
-# %% ../../nbs/engine/09_clamping.ipynb #e1c98c45
+# %% ../../nbs/engine/09_clamping.ipynb #5c07de7c
 import hashlib
 import time
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -191,7 +192,7 @@ def _run_plan(
         source = torch.as_tensor(plan.source[part], device=engine.device)      # rows come back in order: samples are sorted by sequence
         for name, point in targets.items(): add_effects(moments[name], plan.targets[name], source, read[point.name].unflatten(0, (-1, arms)), n_doses)
 
-# %% ../../nbs/engine/09_clamping.ipynb #897a595b
+# %% ../../nbs/engine/09_clamping.ipynb #dc18ea93
 def _save(checkpoint: Path, key: str, following: int, results: list[dict[str, ClampMoments]]) -> None:
     arrays = {
         f"{which}|{name}|{index}|{part}": getattr(moments, part).cpu().numpy()
@@ -205,11 +206,14 @@ def _save(checkpoint: Path, key: str, following: int, results: list[dict[str, Cl
 def _restore(checkpoint: Path, key: str, results: list[dict[str, ClampMoments]]) -> int:
     "Fills `results` from `checkpoint` if it belongs to this very run; returns the batch to continue with."
     if not checkpoint.exists(): return 0
-    with np.load(checkpoint, allow_pickle=False) as stored:
-        if str(stored["key"]) != key: return 0
-        for which, targets in enumerate(results):
-            for name, clamped in targets.items():
-                for index, moments in enumerate(clamped.parts()):
-                    for part in ("n", "total", "squares", "nonzero", "positive"):
-                        getattr(moments, part).copy_(torch.as_tensor(stored[f"{which}|{name}|{index}|{part}"]))
-        return int(stored["following"])
+    try:
+        with np.load(checkpoint, allow_pickle=False) as stored:
+            if str(stored["key"]) != key: return 0
+            for which, targets in enumerate(results):
+                for name, clamped in targets.items():
+                    for index, moments in enumerate(clamped.parts()):
+                        for part in ("n", "total", "squares", "nonzero", "positive"):
+                            getattr(moments, part).copy_(torch.as_tensor(stored[f"{which}|{name}|{index}|{part}"]))
+            return int(stored["following"])
+    except (zipfile.BadZipFile, OSError, ValueError, KeyError, EOFError) as error:
+        raise InputError(f"{checkpoint}, the state of an interrupted run, is damaged ({error}); delete it to measure from the start.") from error

@@ -1,0 +1,209 @@
+"Measuring: what is refused, what is counted, what an interruption leaves, and that every kind of model and SAE gives the same edges."
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sae_lens import JumpReLUSAE, JumpReLUSAEConfig, StandardSAE, StandardSAEConfig, TopKSAE, TopKSAEConfig
+from sae_lens.saes.sae import SAEMetadata
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+
+from feature_interaction_graph import interactions
+from feature_interaction_graph.config import Config
+from feature_interaction_graph.engine.branched import BranchedForward
+from feature_interaction_graph.engine.corpus import as_corpus
+from feature_interaction_graph.engine.errors import InputError
+from feature_interaction_graph.interactions import InteractionTable, clamp_measure, measure_interactions
+
+
+def tiny_model(kind: str = "gpt2") -> torch.nn.Module:
+    torch.manual_seed(0)
+    shared = dict(vocab_size=50, bos_token_id=0, eos_token_id=0)
+    config = {"gpt2": GPT2Config(n_layer=3, n_embd=16, n_head=2, n_positions=32, **shared),
+              "llama": LlamaConfig(num_hidden_layers=3, hidden_size=16, num_attention_heads=4, num_key_value_heads=2, intermediate_size=32, **shared)}[kind]
+    model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        if parameter.ndim == 2: parameter.data.normal_(0, 0.3)
+    return model
+
+
+def tiny_sae(hook_name: str, kind: str = "jumprelu", width: int = 30) -> torch.nn.Module:
+    make, config, options = {"jumprelu": (JumpReLUSAE, JumpReLUSAEConfig, {}), "standard": (StandardSAE, StandardSAEConfig, {}), "topk": (TopKSAE, TopKSAEConfig, {"k": 6})}[kind]
+    sae = make(config(d_in=16, d_sae=width, metadata=SAEMetadata(hook_name=hook_name, model_name="tiny", prepend_bos=True), **options)).requires_grad_(False)
+    sae.W_enc.data.normal_()
+    if kind == "jumprelu": sae.threshold.data.fill_(1.0)
+    if kind == "standard": sae.b_enc.data.fill_(-0.7)
+    return sae
+
+
+@pytest.fixture
+def model() -> torch.nn.Module: return tiny_model()
+
+
+@pytest.fixture
+def saes() -> dict: return {1: tiny_sae("blocks.1.hook_resid_pre"), 2: tiny_sae("blocks.2.hook_resid_pre"), 3: tiny_sae("blocks.2.hook_resid_post")}
+
+
+@pytest.fixture
+def corpus():
+    generator = torch.Generator().manual_seed(3)
+    tokens = torch.randint(1, 50, (40, 12), generator=generator)
+    tokens[:, 0] = 0
+    return as_corpus(tokens, lengths=torch.randint(4, 13, (40,), generator=generator), bos_id=0)
+
+
+class Pairs:
+    "The part of `Candidates` that measuring reads."
+    features = None
+    def __init__(self, sources, targets):
+        both = [(*source, *target) for source in sources for target in targets if target[0] >= source[0]]
+        self.columns = dict(zip(("src_layer", "src_feature", "tgt_layer", "tgt_feature"), np.array(both).T, strict=True))
+    def __getitem__(self, name): return self.columns[name]
+    def __len__(self): return len(self.columns["src_layer"])
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+@pytest.mark.parametrize("sae_kind", ["jumprelu", "standard", "topk"])
+def test_every_edge_equals_plain_hooks(kind, sae_kind, corpus):
+    "All samples of one source: branched sweep against a full hooked forward per dose and the SAE's own encode."
+    model, sae, later = tiny_model(kind), tiny_sae("blocks.1.hook_resid_pre", sae_kind), tiny_sae("blocks.2.hook_resid_post", sae_kind)
+    blocks, effects = (model.transformer.h if kind == "gpt2" else model.model.layers), []
+    corpus = corpus.take(range(12))
+    table = clamp_measure(model, {1: sae, 3: later}, [(1, 4)], corpus, n_samples=10**6, max_per_sequence=10**6, doses=[0.0, 2.0], progress=False)
+    for tokens, length in zip(corpus.tokens, corpus.lengths, strict=True):
+        caught = {}
+        def clean(module, args, kwargs): caught["clean"] = args[0] if args else kwargs["hidden_states"]
+        handle = blocks[1].register_forward_pre_hook(clean, with_kwargs=True)
+        model(tokens[None, :length]); handle.remove()
+        value = sae.encode(caught["clean"])[0, :, 4]
+        for at in range(1, int(length)):
+            if value[at] <= 0: continue
+            read = []
+            for dose in (0.0, 2.0):
+                def clamp(module, args, kwargs, at=at, dose=dose):
+                    stream = (args[0] if args else kwargs["hidden_states"]).clone()
+                    stream[0, at] += (dose - value[at]) * sae.W_dec[4]
+                    return ((stream,) + args[1:], kwargs) if args else (args, {**kwargs, "hidden_states": stream})
+                def keep(module, args, output): read.append(later.encode(output[0] if isinstance(output, tuple) else output)[0, at].numpy())
+                handles = [blocks[1].register_forward_pre_hook(clamp, with_kwargs=True), blocks[2].register_forward_hook(keep)]
+                model(tokens[None, :length])
+                for one in handles: one.remove()
+            effects.append((read[1] - read[0]) / 2.0)
+    assert len(effects) > 5 and (table.columns["n_samples"] == len(effects)).all()
+    np.testing.assert_allclose(table.columns["strength"], np.mean(effects, 0), atol=2e-5)
+    np.testing.assert_allclose(table.columns["std"], np.std(effects, 0, ddof=1), atol=1e-4)
+    assert np.abs(table.columns["strength"]).max() > 0.05
+
+
+def test_a_plain_model_and_its_bridge_give_the_same_edges(model, saes, corpus):
+    from feature_interaction_graph.loading import wrap_model
+    tables = [clamp_measure(one, saes, [(1, 3)], corpus, n_samples=30, progress=False) for one in (model, wrap_model(model))]
+    for name in ("strength", "pre_strength", "p_value"): np.testing.assert_array_equal(tables[0].columns[name], tables[1].columns[name])
+
+
+def test_a_hooked_transformer_is_accepted_with_a_warning(corpus):
+    "What it measures is compared with branched rows in the notebook engine/06."
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        hooked = HookedTransformer(HookedTransformerConfig(n_layers=2, d_model=16, n_heads=2, d_head=8, d_mlp=64, n_ctx=32, d_vocab=50, act_fn="gelu_new", seed=0))
+    hooked.embed.W_E.data.normal_(0, 0.5)
+    own = {0: tiny_sae("blocks.0.hook_resid_pre"), 2: tiny_sae("blocks.1.hook_resid_post")}
+    with pytest.warns(UserWarning, match="HookedTransformer cannot be branched"): table = clamp_measure(hooked, own, [(0, 4)], corpus, n_samples=10, progress=False)
+    assert len(table) == 30 and np.isfinite(table.columns["strength"]).all() and (table.columns["strength"] != 0).any()
+
+
+def test_results_do_not_depend_on_batching(model, saes, corpus):
+    tables = [clamp_measure(model, saes, [(1, 3), (1, 9), (2, 5)], corpus, n_samples=20, horizon=2, batch_rows=rows, progress=False) for rows in (6, 64, 4096)]
+    for other in tables[1:]:
+        for name in ("strength", "std", "pre_strength", "ci_low"): np.testing.assert_allclose(tables[0].columns[name], other.columns[name], atol=1e-5)
+
+
+def test_adding_a_source_changes_nothing_for_the_others(model, saes, corpus):
+    alone = clamp_measure(model, saes, [(1, 3)], corpus, n_samples=15, progress=False).columns
+    joint = clamp_measure(model, saes, [(1, 3), (1, 9), (2, 5)], corpus, n_samples=15, progress=False).columns
+    mine = (joint["src_layer"] == 1) & (joint["src_feature"] == 3)
+    np.testing.assert_allclose(joint["strength"][mine], alone["strength"], atol=1e-6)
+    assert (joint["n_samples"][mine] == alone["n_samples"]).all()
+
+
+def test_counts_are_honest(model, saes, corpus, tmp_path):
+    "A source that never fires and a pair within a layer are counted as skipped, with the reason; the family is what was measured."
+    saes[1].threshold.data[7] = 1e6
+    cfg = Config(n_samples=20, min_samples=5, output_dir=str(tmp_path))
+    candidates = Pairs([(1, 3), (1, 7), (2, 5)], [(2, 1), (2, 2), (3, 8)])
+    table = measure_interactions(model, saes, candidates, cfg, corpus, progress=False)
+    counts = table.meta["counts"]
+    assert counts["attempted"] == len(candidates) == 9 and counts["measured"] == len(table) == 4
+    assert counts["skipped"] == {"source and target are read at the same place": 2, "the source fires in fewer than 5 sequences": 3}
+    assert counts["measured"] + sum(counts["skipped"].values()) == counts["attempted"]
+    assert not list(tmp_path.iterdir())                                       # the state of the run is gone when it is finished
+
+
+def test_interrupted_and_resumed_gives_the_same_table(model, saes, corpus, tmp_path, monkeypatch):
+    cfg, candidates = Config(n_samples=20, output_dir=str(tmp_path)), Pairs([(1, 3), (1, 9), (2, 5)], [(2, 1), (3, 8), (3, 9)])
+    whole = measure_interactions(model, saes, candidates, cfg, corpus, progress=False)
+    real, made = interactions.run_clamps, []
+    monkeypatch.setattr(interactions, "run_clamps", lambda *args, **kwargs: real(*args, **kwargs, batch_sequences=4, save_every=0.0))
+    in_pieces = measure_interactions(model, saes, candidates, cfg, corpus, progress=False)
+    record = BranchedForward.record
+    def stops(self, *args, **kwargs):
+        made.append(1)
+        if len(made) == 5: raise KeyboardInterrupt
+        return record(self, *args, **kwargs)
+    monkeypatch.setattr(BranchedForward, "record", stops)
+    with pytest.raises(KeyboardInterrupt): measure_interactions(model, saes, candidates, cfg, corpus, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["interactions.unfinished.npz"]
+    monkeypatch.setattr(BranchedForward, "record", record)
+    resumed = measure_interactions(model, saes, candidates, cfg, corpus, progress=False)
+    for name in whole.columns: np.testing.assert_array_equal(in_pieces.columns[name], resumed.columns[name])
+    for name in ("strength", "std"): np.testing.assert_allclose(whole.columns[name], resumed.columns[name], atol=1e-5)
+    (tmp_path / "interactions.unfinished.npz").write_bytes(b"half a file")
+    with pytest.raises(InputError, match="is damaged .* delete it"): measure_interactions(model, saes, candidates, cfg, corpus, progress=False)
+
+
+def test_a_full_disk_leaves_nothing(model, saes, corpus, tmp_path, monkeypatch):
+    import errno
+
+    import h5py
+    table = clamp_measure(model, saes, [(1, 3)], corpus, n_samples=10, progress=False)
+    def full(*args, **kwargs): raise OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(h5py.Group, "create_dataset", full)
+    with pytest.raises(InputError, match="No space left on device"): table.save(tmp_path / "interactions.h5")
+    assert not list(tmp_path.iterdir())
+
+
+def test_damaged_files_are_one_sentence(model, saes, corpus, tmp_path):
+    path = clamp_measure(model, saes, [(1, 3)], corpus, n_samples=10, progress=False).save(tmp_path / "interactions.h5")
+    whole = path.read_bytes()
+    for size in (0, 10, len(whole) // 3, len(whole) - 100):
+        path.write_bytes(whole[:size])
+        with pytest.raises(InputError, match="damaged"): InteractionTable.load(path)
+    with pytest.raises(InputError, match="does not exist"): InteractionTable.load(tmp_path / "other.h5")
+
+
+@pytest.mark.parametrize(("ask", "sentence"), [
+    (lambda m, s, c: clamp_measure(m, s, [(9, 1)], c), "is in layer 9, but SAEs are loaded for layers 1, 2, 3"),
+    (lambda m, s, c: clamp_measure(m, s, [(1, 30)], c), "does not exist: the SAE of layer 1 has features 0 to 29"),
+    (lambda m, s, c: clamp_measure(m, s, [(1, 3)], c, targets=[(2, 77)]), "target L2_F77 does not exist"),
+    (lambda m, s, c: clamp_measure(m, s, [(2, 3)], c, target_layers=[1]), "no target layer comes after source layer 2"),
+    (lambda m, s, c: clamp_measure(m, s, [(1, 3)], c, target_layers=[8]), "target layer 8 was asked for"),
+    (lambda m, s, c: clamp_measure(m, s, [(1, 3)], c, n_samples=0), "n_samples is 0"),
+    (lambda m, s, c: clamp_measure(m, s, [(1, 3)], c, doses=[1.0]), "difference between two"),
+    (lambda m, s, c: clamp_measure(m, s, [], c), "no source was given"),
+    (lambda m, s, c: clamp_measure(m, s, [(1, 3)], torch.zeros(0, 5, dtype=torch.long)), "no sequence|empty"),
+])
+def test_wrong_questions(model, saes, corpus, ask, sentence):
+    with pytest.raises(InputError, match=sentence): ask(model, saes, corpus)
+
+
+def test_nan_weights_are_refused(model, saes, corpus):
+    model.transformer.h[0].mlp.c_fc.weight.data[0, 0] = torch.nan
+    with pytest.raises(InputError, match="NaN or infinite"): clamp_measure(model, saes, [(1, 3)], corpus, progress=False)
+
+
+def test_a_source_that_fires_once_per_sequence_is_measurable(model, saes):
+    "Its doses come from the whole corpus, not from the one value it takes in a sequence."
+    tokens = torch.randint(1, 50, (40, 2), generator=torch.Generator().manual_seed(5))
+    table = clamp_measure(model, saes, [(1, 3)], tokens, progress=False)
+    assert (table.columns["n_samples"] >= 2).all() and (table.columns["dose_high"] > table.columns["dose_low"]).all()
