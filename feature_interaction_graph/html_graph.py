@@ -192,7 +192,7 @@ def page_html(data: Any, title: str) -> str:
              "style_hash": digest(style), "script_hash": digest(script)}
     return re.sub(r"\{\{(\w+)\}\}", lambda name: parts[name[1]], template)
 
-# %% ../nbs/10a_html_graph.ipynb #dc2595fd
+# %% ../nbs/10a_html_graph.ipynb #1122fa54
 class GraphPage:
     "A self-contained HTML page: `.html` is its text, `.save(path)` writes it, and a notebook shows it in a frame of `height`."
     def __init__(self, html: str, height: str = "640px") -> None:
@@ -207,5 +207,6 @@ class GraphPage:
     def __repr__(self) -> str: return f"GraphPage({len(self.html) / 1000:.0f} kB; .save('graph.html') writes it)"
 
     def _repr_html_(self) -> str:
-        return (f'<div><iframe srcdoc="{html.escape(self.html)}" sandbox="allow-scripts allow-downloads" title="feature interaction graph" '
-                f'style="width:100%;height:{self.height};border:1px solid #dde3ea;border-radius:6px"></iframe></div>')
+        escaped = html.escape(self.html, quote=False).replace("'", "&#39;")             # double quotes stay: JSON is full of them
+        return (f"<div><iframe srcdoc='{escaped}' sandbox='allow-scripts allow-downloads' title='feature interaction graph' "
+                f"style='width:100%;height:{self.height};border:1px solid #dde3ea;border-radius:6px'></iframe></div>")

@@ -79,11 +79,11 @@ def render_cascade_overlay(G: nx.DiGraph, effects: Mapping[str, float], steered:
 # %% ../nbs/10_visualization.ipynb #94d81e09
 EXCITATORY, INHIBITORY, NEUTRAL, INK = "#00845f", "#cf4a0a", "#64748a", "#1d2733"
 
-# %% ../nbs/10_visualization.ipynb #70cee4c1
+# %% ../nbs/10_visualization.ipynb #b8d1600d
 def new_figure(width: float, height: float, xlabel: str = "", ylabel: str = "", title: str = "") -> tuple["Figure", "Axes"]:
     "A figure with one plain pair of axes, in inches, closed to pyplot so that a notebook shows it once and no window stays open."
     from matplotlib import pyplot
-    figure, axes = pyplot.subplots(figsize=(width, height), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(width, height), layout="constrained", dpi=80)
     pyplot.close(figure)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set(xlabel=xlabel, ylabel=ylabel)

@@ -91,8 +91,8 @@ function place() {
   let x = left + Math.max(0, (width - inside - gap * (columns.length - 1)) / 2);
   layerColumns = [];
   for (const [layer, nodes] of columns) {
-    const lanes = lanesOf(nodes, best.lanes), span = (lanes - 1) * step;
-    nodes.forEach((node, rank) => { X[node] = x + (rank % lanes) * step; Y[node] = top + height / 2 + (rank - (nodes.length - 1) / 2) / lanes * row; });
+    const lanes = lanesOf(nodes, best.lanes), span = (lanes - 1) * step, spacing = Math.min(best.rows * row * lanes / nodes.length, 3 * row, 130);      // short layers spread out
+    nodes.forEach((node, rank) => { X[node] = x + (rank % lanes) * step; Y[node] = top + height / 2 + (rank - (nodes.length - 1) / 2) / lanes * spacing; });
     for (const node of nodes) N.column[node] = layerColumns.length;
     layerColumns.push({ layer, from: x, to: x + span, features: nodes.length });
     x += span + gap;
@@ -227,7 +227,7 @@ function drawLabels(light) {                                // greedy: the most 
   cover(0, 0, view.width, 33, at => { taken[at] = 1; });       // the layer names
   const first = light && light.focus >= 0 ? [light.focus] : [];
   const order = [...first, ...[...N.id.keys()].filter(node => N.hub[node] || N.seed[node]), ...[...data.by_size].reverse()];
-  let left = light ? 140 : 110, over = light ? 0 : 24;       // the first `over` labels may cover nodes, the others only empty space
+  let left = 240, over = light ? 0 : 24;       // the first `over` labels may cover nodes, the others only empty space
   const names = new Uint8Array(taken.length);
   const named = new Set();
   ctx.globalAlpha = 1;
@@ -272,7 +272,7 @@ function edgeRow(edge, node, label) {
     E.n_samples[edge] === null ? null : `n ${E.n_samples[edge]}`, E.offset[edge] ? `${count(E.offset[edge], "token")} later` : null, E.other_offsets[edge] ? `also ${E.other_offsets[edge]}` : null].filter(Boolean);
   const row = el("button", { className: edgeShown[edge] ? "row" : "row faint", title: edgeShown[edge] ? "" : "hidden in the picture by the filters above" },
     el("b", { textContent: label || name(node) }), el("em", { className: look.css, textContent: signed(value) }),
-    el("span", { className: "bar" }, bar), el("small", { textContent: [label ? null : N.label[node] ? N.id[node] : null, ...facts].filter(Boolean).join(" · ") }));
+    el("span", { className: "bar" }, bar), el("small", { textContent: [label ? `${N.id[E.source[edge]]} → ${N.id[E.target[edge]]}` : N.label[node] ? N.id[node] : null, ...facts].filter(Boolean).join(" · ") }));
   row.addEventListener("click", () => select(node));
   row.addEventListener("mouseenter", () => { state.hoverEdge = edge; redraw(); });
   row.addEventListener("mouseleave", () => { state.hoverEdge = -1; redraw(); });
