@@ -33,13 +33,13 @@ class Character:
     @property
     def reflexive(self) -> str: return "herself" if self.gender == "female" else "himself"
 
-# %% ../../nbs/training/00a_grammar.ipynb #e739954a
+# %% ../../nbs/training/00a_grammar.ipynb #03fba59b
 class Writer:
     """Writes one story from left to right. Its only random act is `pick`, which chooses *the next word*."""
 
     def __init__(self, rng: np.random.Generator, n_words: int = 127, labelled: bool = True):
         self.uniforms = iter(rng.random(2 * n_words + 256).tolist())
-        self.n_words, self.labelled = n_words, labelled
+        self.n_words, self.labelled, self.finished = n_words, labelled, False
         self.words: list[str] = []
         self.labels: list[set[str]] = []
         self.log_probs: list[float] = []
@@ -48,11 +48,8 @@ class Writer:
         self.latent: dict[str, str] = {}                   # labels in force, by the slot they occupy
         self.colours: dict[str, str] = {}                  # object -> the colour the text gave it
         self.counts: dict[str, str] = {}                   # plural animal -> number word
-        self.pet: tuple[str, str] = ("", "")
-        self.magic: tuple[str, ...] = ()
-        self.seen: set[str] = set()
-        self.sentence_position = 0
-        self.finished = False
+        self.pet, self.magic = ("", ""), tuple[str, ...]()             # names and words of this story alone
+        self.seen, self.sentence_position = set[str](), 0
 
     def emit(self, word: str, log_prob: float, options: Iterable[str]) -> str:
         if self.labelled:
@@ -68,7 +65,6 @@ class Writer:
         if not isinstance(options, dict): options = dict.fromkeys(options, 1.0)
         total = sum(options.values())
         left = next(self.uniforms) * total
-        chosen = ""
         for chosen in options:
             left -= options[chosen]
             if left < 0: break

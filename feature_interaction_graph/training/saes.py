@@ -132,7 +132,15 @@ def fit_sae(sae: "TrainingSAE", batches: Iterator[Tensor], steps: int, batch_siz
     if broken: raise InputError(f"training ended with non-finite weights in {', '.join(broken)}; lower the learning rate of {lr}.")
     return trained
 
-# %% ../../nbs/training/02_saes.ipynb #a9b55514
+# %% ../../nbs/training/02_saes.ipynb #8646daaa
+def _points_of(model: torch.nn.Module, hook_points: Sequence[str]) -> list[HookPoint]:
+    n_layers, points = len(decoder_layers(plain_twin(model))), [parse_hook_point(name) for name in hook_points]
+    if not points: raise InputError("no hook point was named; name at least one, such as blocks.0.hook_resid_pre.")
+    for point in points:
+        if not 0 <= point.layer < n_layers: raise InputError(f"{point.name} was asked for, but the model has blocks 0 to {n_layers - 1}.")
+    return points
+
+# %% ../../nbs/training/02_saes.ipynb #96940d1e
 def train_saes(
     model: torch.nn.Module,              # from loading, or a plain Hugging Face causal LM
     corpus: Corpus,
@@ -155,12 +163,7 @@ def train_saes(
     """Train one SAE per hook point and return them as sae-lens inference SAEs, keyed by hook point.
 
     Raises `InputError` for an unknown hook point or architecture, activations or weights that are not finite, or too few tokens."""
-    twin = plain_twin(model)
-    n_layers = len(decoder_layers(twin))
-    points = [parse_hook_point(name) for name in hook_points]
-    if not points: raise InputError("no hook point was named; name at least one, such as blocks.0.hook_resid_pre.")
-    for point in points:
-        if not 0 <= point.layer < n_layers: raise InputError(f"{point.name} was asked for, but the model has blocks 0 to {n_layers - 1}.")
+    twin, points = plain_twin(model), _points_of(model, hook_points)
     if architecture not in ARCHITECTURES: raise InputError(f"architecture {architecture!r} cannot be trained here; choose one of {', '.join(ARCHITECTURES)}.")
     metadata = {"model_name": model_name or twin.config.name_or_path or "custom", "prepend_bos": corpus.starts_with_bos,
                 "context_size": corpus.tokens.shape[1], "dataset_path": corpus.source}
