@@ -15,7 +15,6 @@ from feature_interaction_graph.engine.corpus import as_corpus
 from feature_interaction_graph.engine.errors import InputError
 from feature_interaction_graph.interactions import InteractionTable, clamp_measure, measure_interactions
 
-
 def tiny_model(kind: str = "gpt2") -> torch.nn.Module:
     torch.manual_seed(0)
     shared = dict(vocab_size=50, bos_token_id=0, eos_token_id=0)
@@ -62,6 +61,23 @@ class Pairs:
     def __len__(self): return len(self.columns["src_layer"])
 
 
+def hooked(model: torch.nn.Module, tokens: torch.Tensor, places: list[tuple]) -> list[torch.Tensor]:
+    "One plain forward pass: for (block, push) adds `push` to the block's input and returns that input, for (block, 'output') returns its output."
+    found, handles = [], []
+    def enter(push):
+        def hook(module, args, kwargs):
+            stream = args[0] if args else kwargs["hidden_states"]
+            found.append(stream if push is None else stream + push)
+            return ((found[-1], *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": found[-1]})
+        return hook
+    def leave(module, args, output): found.append(output[0] if isinstance(output, tuple) else output)
+    for block, push in places:
+        handles.append(block.register_forward_hook(leave) if isinstance(push, str) else block.register_forward_pre_hook(enter(push), with_kwargs=True))
+    model(tokens)
+    for handle in handles: handle.remove()
+    return found
+
+
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
 @pytest.mark.parametrize("sae_kind", ["jumprelu", "standard", "topk"])
 def test_every_edge_equals_plain_hooks(kind, sae_kind, corpus):
@@ -71,24 +87,12 @@ def test_every_edge_equals_plain_hooks(kind, sae_kind, corpus):
     corpus = corpus.take(range(12))
     table = clamp_measure(model, {1: sae, 3: later}, [(1, 4)], corpus, n_samples=10**6, max_per_sequence=10**6, doses=[0.0, 2.0], progress=False)
     for tokens, length in zip(corpus.tokens, corpus.lengths, strict=True):
-        caught = {}
-        def clean(module, args, kwargs): caught["clean"] = args[0] if args else kwargs["hidden_states"]
-        handle = blocks[1].register_forward_pre_hook(clean, with_kwargs=True)
-        model(tokens[None, :length]); handle.remove()
-        value = sae.encode(caught["clean"])[0, :, 4]
-        for at in range(1, int(length)):
-            if value[at] <= 0: continue
-            read = []
-            for dose in (0.0, 2.0):
-                def clamp(module, args, kwargs, at=at, dose=dose):
-                    stream = (args[0] if args else kwargs["hidden_states"]).clone()
-                    stream[0, at] += (dose - value[at]) * sae.W_dec[4]
-                    return ((stream,) + args[1:], kwargs) if args else (args, {**kwargs, "hidden_states": stream})
-                def keep(module, args, output): read.append(later.encode(output[0] if isinstance(output, tuple) else output)[0, at].numpy())
-                handles = [blocks[1].register_forward_pre_hook(clamp, with_kwargs=True), blocks[2].register_forward_hook(keep)]
-                model(tokens[None, :length])
-                for one in handles: one.remove()
-            effects.append((read[1] - read[0]) / 2.0)
+        (stream,) = hooked(model, tokens[None, :length], [(blocks[1], None)])
+        value = sae.encode(stream)[0, :, 4]
+        for at in (value[1:] > 0).nonzero()[:, 0] + 1:
+            pushes = [torch.zeros_like(stream).index_put((torch.tensor(0), at), (dose - value[at]) * sae.W_dec[4]) for dose in (0.0, 2.0)]
+            low, high = (later.encode(hooked(model, tokens[None, :length], [(blocks[1], push), (blocks[2], "output")])[-1])[0, at] for push in pushes)
+            effects.append(((high - low) / 2.0).numpy())
     assert len(effects) > 5 and (table.columns["n_samples"] == len(effects)).all()
     np.testing.assert_allclose(table.columns["strength"], np.mean(effects, 0), atol=2e-5)
     np.testing.assert_allclose(table.columns["std"], np.std(effects, 0, ddof=1), atol=1e-4)

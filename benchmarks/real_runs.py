@@ -1,0 +1,121 @@
+"""The two runs of the documentation, end to end through the command line, with their numbers.
+
+`python benchmarks/real_runs.py demo` runs the embedded demo. `python benchmarks/real_runs.py stories260k --data FOLDER` trains
+SAEs on every residual hook point of stories260K (Llama architecture, trained by the author of llama2.c) with `fig train-saes`,
+then runs the whole pipeline on TinyStories text. FOLDER holds `models/stories260K` and `text/tinystories_*_slice.txt`.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+from record import write
+
+ROOT = Path(__file__).parent.parent
+
+
+def fig(*arguments: str) -> tuple[float, float]:
+    "Runs `fig` with these arguments; its wall time in seconds and the largest memory of any child so far in GiB."
+    begin = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "feature_interaction_graph.cli", *arguments, "--quiet"], check=True)
+    return time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+
+
+def outcome(folder: Path, seconds: float, memory: float) -> dict[str, Any]:
+    "The numbers of a finished run."
+    summary = json.loads((folder / "summary.json").read_text())
+    return {
+        "wall_seconds": seconds,
+        "peak_memory_gib": memory,
+        "seconds_by_stage": summary["seconds"],
+        "counts": summary["counts"],
+        "skipped": summary["skipped"],
+        "graph": summary["graph"],
+        "contexts": summary["contexts"],
+    }
+
+
+def demo(output: Path) -> None:
+    seconds, memory = fig("run-pipeline", "--preset", "demo", "--output-dir", str(output), "--force")
+    training = json.loads((ROOT / "feature_interaction_graph" / "demo" / "training.json").read_text())
+    write("demo_run", {"preset": "demo"}, {**outcome(output, seconds, memory), "training": training})
+
+
+def stories260k(data: Path, output: Path, steps: int, width: int, k: int) -> None:
+    model, saes = data / "models" / "stories260K", output / "saes"
+    points = [f"blocks.{layer}.hook_resid_pre" for layer in range(5)] + ["blocks.4.hook_resid_post"]
+    trained, _ = fig(
+        "train-saes",
+        "--model",
+        str(model),
+        "--dataset",
+        str(data / "text" / "tinystories_train_slice.txt"),
+        "--n-tokens",
+        "250000",
+        "--hook-points",
+        ",".join(points),
+        "--width",
+        str(width),
+        "--k",
+        str(k),
+        "--steps",
+        str(steps),
+        "--output-dir",
+        str(saes),
+        "--set",
+        "context_length=256",
+    )
+    seconds, memory = fig(
+        "run-pipeline",
+        "--model",
+        str(model),
+        "--sae-release",
+        str(saes),
+        "--dataset",
+        str(data / "text" / "tinystories_val_slice.txt"),
+        "--n-tokens",
+        "100000",
+        "--output-dir",
+        str(output / "run"),
+        "--set",
+        "context_length=256",
+        "--force",
+    )
+    settings = {
+        "model": "stories260K",
+        "text": "TinyStories: one slice for training the SAEs, another for measuring",
+        "hook_points": points,
+        "width": width,
+        "k": k,
+        "steps": steps,
+    }
+    write(
+        "stories260k_run",
+        settings,
+        {"training_seconds": trained, "saes": json.loads((saes / "quality.json").read_text()), **outcome(output / "run", seconds, memory)},
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", choices=["demo", "stories260k"])
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--output", type=Path, default=ROOT / "outputs")
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("-k", type=int, default=12)
+    chosen = parser.parse_args()
+    if chosen.run == "demo":
+        demo(chosen.output / "demo")
+    else:
+        stories260k(chosen.data, chosen.output / "stories260k", chosen.steps, chosen.width, chosen.k)
+
+
+if __name__ == "__main__":
+    main()
