@@ -60,7 +60,7 @@ def choose_features(
                 "less important": int((~rare & ~always).sum()) - int((~always[chosen]).sum())}
     return kept[chosen], {"features": width, "chosen": len(chosen), **left_out}
 
-# %% ../nbs/05_candidates.ipynb #24af291f
+# %% ../nbs/05_candidates.ipynb #085f4e10
 def rank_importance(
     atlas: CoactivationAtlas,
     saes: Mapping[int, Any],
@@ -91,9 +91,9 @@ def rank_importance(
 
 def _ablated(model: nn.Module, saes: Mapping[int, Any], store: ActivationStore, layer: int, features: np.ndarray, promise: np.ndarray,
              cfg: Config) -> np.ndarray:
-    "Exact importance of the `2 * cfg.top_k_features` most promising measurable features; -1 for the others, so that they come last."
+    "Exact importance of the `3 * cfg.top_k_features` most promising measurable features; -1 for the others, so that they come last."
     count, exact = store.statistics(layer)["count"][features], np.full(len(features), -1.0)
-    ranked = np.argsort(-np.where(count < cfg.min_activations, -1.0, promise), kind="stable")[:2 * cfg.top_k_features]
+    ranked = np.argsort(-np.where(count < cfg.min_activations, -1.0, promise), kind="stable")[:3 * cfg.top_k_features]
     exact[ranked] = ablation_importance(model, saes, store, layer, features[ranked], seed=cfg.seed)
     return exact
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['firings', 'Example', 'top_examples', 'token_text_of', 'LogitEffect', 'final_norm', 'feature_logit_effect']
 
-# %% ../nbs/03b_feature_examples.ipynb #b9a8a5cc
+# %% ../nbs/03b_feature_examples.ipynb #f248a4e9
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import nn
 
-from .activation_store import ActivationStore
+from .activation_store import ActivationStore, token_texts
 from .engine.encoders import FeatureReader
 from .engine.errors import InputError
 from .engine.hook_points import HookPoint, decoder_layers, plain_twin
@@ -32,7 +32,7 @@ def firings(store: ActivationStore, layer: int, feature: int) -> tuple[Int[np.nd
         strengths.append(block.data[at])
     return np.concatenate(rows), np.concatenate(strengths)
 
-# %% ../nbs/03b_feature_examples.ipynb #0518fa61
+# %% ../nbs/03b_feature_examples.ipynb #827f7c79
 class Example(NamedTuple):
     "One firing in its context; `str` marks the firing token."
     sequence: int
@@ -43,8 +43,9 @@ class Example(NamedTuple):
     firing: int                   # which of them is the example
 
     def __str__(self) -> str:
-        text = "".join(f"«{token}»" if number == self.firing else token for number, token in enumerate(self.tokens))
-        return f"{self.activation:7.2f}  {text}".replace("\n", "↵")
+        before, here, after = "".join(self.tokens[:self.firing]), self.tokens[self.firing], "".join(self.tokens[self.firing + 1:])
+        space = here[:len(here) - len(here.lstrip())]
+        return f"{self.activation:7.2f}  {f'{before}{space}«{here.lstrip()}»{after}'.lstrip(' ')}".replace("\n", "↵")
 
 # %% ../nbs/03b_feature_examples.ipynb #113da3e2
 def top_examples(
@@ -83,7 +84,7 @@ def _example(store: ActivationStore, row: int, fired: dict[int, float], window: 
 def token_text_of(store: ActivationStore, token: int, tokenizer: Any = None) -> str:
     "Text of a token: as the store remembers it, else by `tokenizer`, else its number."
     if token in store.token_texts: return store.token_texts[token]
-    return f"[{token}]" if tokenizer is None else tokenizer.decode([token])
+    return f"[{token}]" if tokenizer is None else token_texts(tokenizer, [token, *list(store.token_texts)[:100]])[0]
 
 # %% ../nbs/03b_feature_examples.ipynb #5af1b251
 class LogitEffect(NamedTuple):

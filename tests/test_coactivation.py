@@ -97,6 +97,18 @@ def test_zero_pairs_survive_the_file(tmp_path):
     assert again.features.to_pandas().equals(atlas.features.to_pandas()) and again.n_rows == atlas.n_rows and again.meta == atlas.meta
 
 
+def test_sums_that_cancel_are_kept(tmp_path):
+    "Activations of both signs may sum to exactly zero where the pair did fire together."
+    corpus = Corpus(torch.ones(1, 5, dtype=torch.int64), torch.tensor([5]), starts_with_bos=True)
+    with write_store(tmp_path / "a.h5", corpus, {layer: (f"blocks.{layer}.hook_resid_pre", 1) for layer in (0, 1)}) as writers:
+        writers[0].add(firings_of(torch.tensor([[1.0], [1.0], [0.0], [0.0]])))
+        writers[1].add(firings_of(torch.tensor([[2.0], [-2.0], [0.0], [3.0]])))
+    atlas = build_coactivation_atlas(ActivationStore.open(tmp_path / "a.h5"), Config(), progress=False)
+    atlas.save(tmp_path / "atlas.h5")
+    for table in (atlas, CoactivationAtlas.load(tmp_path / "atlas.h5")):
+        assert table.statistics(0, 1).n_both.item() == 2 and table.conditional_means(0, 1).item() == 0 - 3 / 4
+
+
 def test_independent_features_give_no_reason():
     "Under independence, each rule accepts about as many pairs as its level allows, however rare or common the features."
     rng, cfg = np.random.default_rng(0), Config()
@@ -108,7 +120,7 @@ def test_independent_features_give_no_reason():
 
 def test_rare_pairs_are_not_called_apart():
     "Nothing was expected, nothing was seen: no reason. Enough was expected: a reason."
-    cfg = Config(min_expected_coactivations=5)
+    cfg = Config(min_expected_coactivations=5, significance_level=0.05)             # at 4 expected, none is less likely than that
     silent = pair_statistics(np.zeros(2, dtype=int), np.array([100, 400]), 400, 10_000)
     assert pair_rules(silent, cfg)["apart"].tolist() == [False, True] and np.isclose(silent.expected, [4, 16]).all()
 

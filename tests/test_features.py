@@ -29,8 +29,7 @@ HOSTILE = ['<script>alert("x")</script>', "<img src=x onerror=alert(1)>", "a & b
 
 class Words:
     "Stands for a tokenizer whose tokens are hostile."
-    def decode(self, ids): return HOSTILE[ids[0] % len(HOSTILE)]
-    def convert_ids_to_tokens(self, token): return self.decode([token])
+    def decode(self, ids): return "".join(HOSTILE[token % len(HOSTILE)] for token in ids)
 
 
 @pytest.fixture
