@@ -69,7 +69,7 @@ class Hypothesis(NamedTuple):
     f1: float
     n_firings: int       # firings it was tested on
 
-# %% ../nbs/03c_feature_hypotheses.ipynb #455590f3
+# %% ../nbs/03c_feature_hypotheses.ipynb #096fb646
 def feature_hypotheses(
     store: ActivationStore,
     layer: int,
@@ -87,18 +87,19 @@ def feature_hypotheses(
     halves = [(scipy.sparse.csr_matrix(active[half] != 0, dtype=np.float32), {name: rules[half] for name, rules in families.items()}) for half in (~odd, odd)]
     fired = [np.asarray(fires.sum(0)).ravel() for fires, _ in halves]
     best: list[Hypothesis | None] = [None] * store.widths[layer]
-    score = np.full(store.widths[layer], -1.0)
+    highest = np.full(store.widths[layer], -1.0)
     for family in families:
         (hits, sizes), (test_hits, test_sizes) = (((fires.T @ rules[family]).tocsr(), np.asarray(rules[family].sum(0)).ravel()) for fires, rules in halves)
         chosen = _best_sets(hits, sizes, fired[0]) if family else _best_single(hits, sizes, fired[0])
         found = _f1(chosen.multiply(hits).sum(1).A1, chosen @ sizes, fired[0])
         hit, size = chosen.multiply(test_hits).sum(1).A1, chosen @ test_sizes
-        for i in np.flatnonzero((found > score) & (fired[0] > 0) & (fired[1] > 0) & (chosen.getnnz(1) > 0)):
+        for i in np.flatnonzero((found > highest) & (fired[0] > 0) & (fired[1] > 0) & (chosen.getnnz(1) > 0)):
             members = chosen.indices[chosen.indptr[i]:chosen.indptr[i + 1]]
             members = members[np.argsort(-hits[i].toarray().ravel()[members], kind="stable")]
             text = _set_text(store, family, members, max_named) if family else names[members[0]]
-            best[i] = Hypothesis(layer, int(i), text, hit[i] / max(size[i], 1), hit[i] / fired[1][i], _f1(hit[i], size[i], fired[1][i]), int(fired[1][i]))
-        score = np.maximum(score, found)
+            precision, recall, f1 = float(hit[i] / max(size[i], 1)), float(hit[i] / fired[1][i]), float(_f1(hit[i], size[i], fired[1][i]))
+            best[i] = Hypothesis(layer, int(i), text, precision, recall, f1, int(fired[1][i]))
+        highest = np.maximum(highest, found)
     return best
 
 # %% ../nbs/03c_feature_hypotheses.ipynb #462c9ea0
@@ -127,7 +128,7 @@ class InputPattern(NamedTuple):
     mean_absolute: Float[np.ndarray, "reach+1"]
     n_firings: int
 
-# %% ../nbs/03c_feature_hypotheses.ipynb #0ad8f95c
+# %% ../nbs/03c_feature_hypotheses.ipynb #0a8ea586
 def feature_input_pattern(
     model: nn.Module,
     saes: Mapping[int, Any],
@@ -150,8 +151,9 @@ def feature_input_pattern(
     pieces = [_embedding_attribution(model, FeatureReader(saes[layer], torch.tensor([feature])), store.corpus.tokens[sequence[part]], position[part])
               for part in torch.arange(len(strongest)).split(16)]
     back = position[:, None] - torch.arange(reach + 1)
-    found = torch.cat(pieces).gather(1, back.clamp(min=0)).where(back >= 0, torch.nan).numpy()
-    return InputPattern(np.nanmean(found, 0), np.nanmean(np.abs(found), 0), len(strongest))
+    found, n_there = torch.cat(pieces).gather(1, back.clamp(min=0)) * (back >= 0), (back >= 0).sum(0)
+    mean, absolute = ((values.sum(0) / n_there).numpy() for values in (found, found.abs()))          # NaN where no firing is that far in
+    return InputPattern(mean, absolute, len(strongest))
 
 
 def _embedding_attribution(model: nn.Module, reader: FeatureReader, tokens: Int[Tensor, "n seq_len"],

@@ -6,7 +6,7 @@
 __all__ = ['FEATURE_COLUMNS', 'nonzero_quantiles', 'FeatureRow', 'FeatureTable', 'feature_table', 'FeatureDashboard',
            'feature_dashboard']
 
-# %% ../nbs/03_features.ipynb #494abfbb
+# %% ../nbs/03_features.ipynb #dc5162f6
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +22,8 @@ from torch import nn
 from .activation_store import ActivationStore
 from .engine.errors import InputError, atomic_write
 from .feature_examples import Example, LogitEffect, feature_logit_effect, firings, top_examples
+from .feature_hypotheses import collect_feature_bank as collect_feature_bank
+from .feature_hypotheses import feature_input_pattern as feature_input_pattern
 from .feature_labels import feature_id, first_labels, parse_feature_id
 from .feature_labels import load_labels as load_labels
 

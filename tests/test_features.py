@@ -11,6 +11,7 @@ import torch
 from feature_interaction_graph.activation_store import ActivationStore, firings_of, write_store
 from feature_interaction_graph.engine.corpus import Corpus, TokenLabels
 from feature_interaction_graph.engine.errors import InputError
+from feature_interaction_graph.feature_hypotheses import collect_feature_bank, feature_hypotheses, feature_input_pattern, token_rules
 from feature_interaction_graph.feature_labels import first_labels, label_scores, load_labels, telling_tokens
 from feature_interaction_graph.features import (
     FEATURE_COLUMNS,
@@ -187,3 +188,62 @@ def test_labels_from_every_kind_of_file(tmp_path):
     (tmp_path / "cut.json.gz").write_bytes(gzip.compress(b'{"L1_F1": "x"}')[:-4])
     for name in ("latin.csv", "cut.json.gz"):
         with pytest.raises(InputError): load_labels(tmp_path / name)
+
+
+def test_hypotheses_by_hand(store):
+    "The chosen rule's scores on the odd sequences, recomputed from its own words where it is a set of tokens, and no rule for what does not fire."
+    found, dense = feature_hypotheses(store, 0, max_named=8), store.csr(0).toarray()
+    ids, (sequence, position) = store.corpus.tokens.numpy(), store.rows.T
+    odd, texts = sequence % 2 == 1, {json.dumps(text, ensure_ascii=False): token for token, text in store.token_texts.items()}
+    assert found[4] is None and len(found) == 12
+    checked = 0
+    for one in found:
+        if one is None or not one.rule.startswith("the token ") or "one of" in one.rule: continue
+        back, words = (1, one.rule.removeprefix("the token before is ")) if "before" in one.rule else (0, one.rule.removeprefix("the token is "))
+        if any(word not in texts for word in words.split(" or ")): continue
+        holds = np.isin(ids[sequence, position - back], [texts[word] for word in words.split(" or ")])
+        fires = dense[:, one.feature] != 0
+        assert np.isclose(one.precision, fires[holds & odd].mean()) and np.isclose(one.recall, holds[fires & odd].mean()) and one.n_firings == fires[odd].sum()
+        assert np.isclose(one.f1, 2 * one.precision * one.recall / max(one.precision + one.recall, 1e-9))
+        checked += 1
+    assert checked >= 3
+
+
+def test_label_rules_do_not_look_across_sequences(store):
+    "The label at the token before is read in the same sequence, and never for position 0."
+    names, rules = token_rules(store)
+    truth, (sequence, position) = store.corpus.labels.matrix.toarray(), store.rows.T
+    before = rules[:, names.index("two, at the token before")].toarray().ravel()
+    np.testing.assert_array_equal(before, truth[sequence * 14 + position - 1, 1] & (position > 0))
+    np.testing.assert_array_equal(rules[:, names.index("two")].toarray().ravel(), truth[sequence * 14 + position, 1])
+
+
+def test_bank_is_the_sorted_firings(store):
+    bank, dense = collect_feature_bank(store, 0, k=20), store.csr(0).toarray()
+    truth = store.corpus.labels.matrix.toarray()[store.rows[:, 0] * 14 + store.rows[:, 1]]
+    for feature in range(12):
+        fired = np.flatnonzero(dense[:, feature])
+        expected = np.sort(dense[fired, feature])[::-1][:20]
+        np.testing.assert_array_equal(bank.strengths[feature, :len(expected)], expected)
+        np.testing.assert_array_equal(dense[bank.rows[feature, :len(expected)], feature], expected)
+        assert (bank.rows[feature, len(expected):] == -1).all() and (bank.strengths[feature, len(expected):] == 0).all()
+        np.testing.assert_allclose(bank.label_share[feature], truth[fired].mean(0) if len(fired) else 0, rtol=1e-6)
+
+
+def test_input_pattern_reaches_no_further_than_the_text(tmp_path):
+    "In a model whose attention sees nothing (its output is zero) only the token itself contributes; beyond the beginning of the text there is NaN."
+    from sae_lens import StandardSAE, StandardSAEConfig
+    from sae_lens.saes.sae import SAEMetadata
+    from transformers import AutoModelForCausalLM, GPT2Config
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(GPT2Config(n_layer=2, n_embd=16, n_head=2, vocab_size=30, n_positions=32, bos_token_id=0, eos_token_id=0)).eval()
+    for block in model.transformer.h: block.attn.c_proj.weight.data.zero_()
+    sae = StandardSAE(StandardSAEConfig(d_in=16, d_sae=8, metadata=SAEMetadata(hook_name="blocks.1.hook_resid_pre", model_name="tiny"))).requires_grad_(False)
+    corpus = Corpus(torch.randint(1, 30, (20, 6)), torch.full((20,), 6), starts_with_bos=True)
+    from feature_interaction_graph.activations import collect_activations
+    from feature_interaction_graph.config import Config
+    store = collect_activations(model, {1: sae}, Config(output_dir=str(tmp_path), importance_method="frequency"), corpus, progress=False)
+    feature = int(store.frequency(1).argmax())
+    pattern = feature_input_pattern(model, {1: sae}, 1, feature, store, reach=8, n_firings=500)
+    assert pattern.mean[0] > 0 and np.allclose(pattern.mean_absolute[1:6], 0, atol=1e-7) and np.isnan(pattern.mean[6:]).all()
+    with pytest.raises(InputError): feature_input_pattern(model, {1: sae}, 1, 99, store)
