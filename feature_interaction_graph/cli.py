@@ -6,11 +6,12 @@
 __all__ = ['app', 'GraphFile', 'OutputFolder', 'parse_layers', 'parse_setting', 'build_config', 'configured', 'takes_settings',
            'main', 'show_summary']
 
-# %% ../nbs/12_cli.ipynb #e571eccd
+# %% ../nbs/12_cli.ipynb #8b81cd12
 import inspect
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -100,7 +101,7 @@ def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
     with_options.__signature__ = inspect.Signature([item.replace(kind=item.KEYWORD_ONLY) for item in (*own, *common)])  # type: ignore[attr-defined]
     return with_options
 
-# %% ../nbs/12_cli.ipynb #5690375e
+# %% ../nbs/12_cli.ipynb #9fde869e
 app = typer.Typer(name="fig", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   context_settings={"help_option_names": ["-h", "--help"]},
                   help="Measure which features of a transformer cause which later features to fire, and draw the graph.")
@@ -108,10 +109,13 @@ app = typer.Typer(name="fig", no_args_is_help=True, add_completion=False, pretty
 
 def main(arguments: list[str] | None = None) -> None:
     "The command line; exits with 0, with 2 after bad input, or with 1 when `doctor` finds a fault."
-    try: app(args=arguments, prog_name="fig")
-    except InputError as error:
-        typer.echo(f"fig: {error}", err=True)
-        sys.exit(2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)    # for the authors of libraries
+        warnings.showwarning = lambda message, *where: typer.echo(f"fig: {message}", err=True)    # one line, without a place in the code
+        try: app(args=arguments, prog_name="fig")
+        except InputError as error:
+            typer.echo(f"fig: {error}", err=True)
+            sys.exit(2)
 
 # %% ../nbs/12_cli.ipynb #9336a7bb
 @app.command("run-pipeline")

@@ -206,7 +206,8 @@ def test_trained_saes_are_a_release(tmp_path, capsys):
     assert "blocks.1.hook_resid_pre" in capsys.readouterr().out
     assert [report["hook"] for report in json.loads((saes / "quality.json").read_text())] == ["blocks.1.hook_resid_pre"]
     assert run("collect-activations", *settings, "--sae-release", saes, "--set", "check_reconstruction=false", "--output-dir", tmp_path / "run") == 0
-    assert "layers 1" in capsys.readouterr().out
+    captured = capsys.readouterr()
+    assert "layers 1" in captured.out and "check_reconstruction=False" in one_sentence(captured.err)    # the warning, on one line
 
 
 @pytest.mark.parametrize("arguments, words", [
