@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'Firings', 'firings_of', 'FeatureSums', 'pack_values', 'token_texts', 'LayerWriter', 'write_store',
-           'ActivationStore', 'feature_blocks']
+           'FeatureStatistics', 'ActivationStore', 'feature_blocks']
 
-# %% ../nbs/02a_activation_store.ipynb #d922d2fe
+# %% ../nbs/02a_activation_store.ipynb #d4104b89
 import contextlib
 import itertools
 import json
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import h5py
 import numpy as np
@@ -175,10 +175,10 @@ def write_store(
             for name, values in writer.sums.summary().items(): writer.group.create_dataset(name, data=values)
             writer.group.attrs["n_attributed"] = writer.sums.n_attributed
 
-# %% ../nbs/02a_activation_store.ipynb #ffcd9a4c
+# %% ../nbs/02a_activation_store.ipynb #dc7cfb83
 @dataclass(frozen=True, eq=False)
-class ActivationStore:
-    "Sparse activations of every SAE over a corpus, on disk. A feature *fires* in a row when its activation is not zero."
+class FeatureStatistics:
+    "What a store file says of its layers and of every feature, without its rows."
     path: Path
     layers: tuple[int, ...]
     n_tokens: int                       # rows: positions that may be a sample
@@ -187,9 +187,26 @@ class ActivationStore:
     config: dict[str, Any]              # the settings it was collected with
 
     @classmethod
-    def open(cls, path: str | Path) -> "ActivationStore":
+    def open(cls, path: str | Path) -> Self:
         "Raises `InputError` if `path` is missing, is not such a file, or is damaged."
         return cls(Path(path), **_read_header(Path(path)))
+
+    def statistics(self, layer: int) -> dict[str, np.ndarray]:
+        "Of every feature: count, frequency, mean, std, max of its non-zero activations; importance and signed_importance if collected."
+        with _opened(self.path) as file:
+            return {name: values[:] for name, values in _layer_group(file, self.layers, layer).items() if name not in ("indptr", "indices", "values")}
+
+    def frequency(self, layer: int) -> Float[np.ndarray, "n_features"]:
+        "Share of the rows in which each feature fires."
+        return self.statistics(layer)["frequency"]
+
+    def importance(self, layer: int) -> Float[np.ndarray, "n_features"] | None:
+        "Mean over positions of what each feature is worth to the loss, in nats; None if it was not collected."
+        return self.statistics(layer).get("importance")
+
+# %% ../nbs/02a_activation_store.ipynb #b8c6f5fd
+class ActivationStore(FeatureStatistics):
+    "Sparse activations of every SAE over a corpus, on disk. A feature *fires* in a row when its activation is not zero."
 
     def csr(self, layer: int, start: int = 0, stop: int | None = None) -> scipy.sparse.csr_matrix:
         "Activations of one layer as float32 `[n_rows, n_features]`: all rows, or `start` to `stop`."
@@ -204,19 +221,6 @@ class ActivationStore:
         edges = feature_blocks(self.statistics(layer)["count"], max_values)
         for first, last in itertools.pairwise(edges):
             yield first, scipy.sparse.vstack([block[:, first:last] for _, block in self.iter_blocks(layer)], format="csc")
-
-    def statistics(self, layer: int) -> dict[str, np.ndarray]:
-        "Of every feature: count, frequency, mean, std, max of its non-zero activations; importance and signed_importance if collected."
-        with _opened(self.path) as file:
-            return {name: values[:] for name, values in _layer_group(file, self.layers, layer).items() if name not in ("indptr", "indices", "values")}
-
-    def frequency(self, layer: int) -> Float[np.ndarray, "n_features"]:
-        "Share of the rows in which each feature fires."
-        return self.statistics(layer)["frequency"]
-
-    def importance(self, layer: int) -> Float[np.ndarray, "n_features"] | None:
-        "Mean over positions of what each feature is worth to the loss, in nats; None if it was not collected."
-        return self.statistics(layer).get("importance")
 
     @cached_property
     def corpus(self) -> Corpus:

@@ -148,7 +148,7 @@ def collect_activations(
         _run_batches(model, readers, writers, cfg, corpus, progress)
     return ActivationStore.open(path)
 
-# %% ../nbs/02_activations.ipynb #c81e0ab3
+# %% ../nbs/02_activations.ipynb #f84fc876
 def _run_batches(model: nn.Module, readers: dict[int, FeatureReader], writers: dict[int, LayerWriter], cfg: Config, corpus: Corpus,
                  progress: bool) -> None:
     "Every batch through the model once, its rows to the writers."
@@ -166,7 +166,7 @@ def _run_batches(model: nn.Module, readers: dict[int, FeatureReader], writers: d
         for layer, name in names.items():
             _write_rows(readers[layer], writers[layer], residuals[name][keep], gradients[name][keep] if gradients else None)
 
-
+# %% ../nbs/02_activations.ipynb #cd8cba96
 @torch.no_grad()
 def _write_rows(reader: FeatureReader, writer: LayerWriter, rows: Float[Tensor, "n d"], gradients: Float[Tensor, "n d"] | None,
                 max_values: int = 2**26) -> None:

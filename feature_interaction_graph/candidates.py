@@ -4,18 +4,18 @@
 
 # %% auto #0
 __all__ = ['ALWAYS_ON', 'REASONS', 'CANDIDATE_COLUMNS', 'FORMAT', 'choose_features', 'rank_importance', 'decoder_alignment',
-           'Candidates', 'identify_candidates']
+           'CandidatePairs', 'Candidates', 'identify_candidates']
 
-# %% ../nbs/05_candidates.ipynb #d22c506f
+# %% ../nbs/05_candidates.ipynb #bcdfc2cb
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import h5py
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import nn
 
 from .activation_store import ActivationStore
@@ -60,7 +60,7 @@ def choose_features(
                 "less important": int((~rare & ~always).sum()) - int((~always[chosen]).sum())}
     return kept[chosen], {"features": width, "chosen": len(chosen), **left_out}
 
-# %% ../nbs/05_candidates.ipynb #085f4e10
+# %% ../nbs/05_candidates.ipynb #4dbec2d0
 def rank_importance(
     atlas: CoactivationAtlas,
     saes: Mapping[int, Any],
@@ -88,7 +88,7 @@ def rank_importance(
     promise = frequency if missing else gradient
     return {layer: _ablated(model, saes, store, layer, kept.features, promise[layer], cfg) for layer, kept in atlas.layers.items()}
 
-
+# %% ../nbs/05_candidates.ipynb #125ee950
 def _ablated(model: nn.Module, saes: Mapping[int, Any], store: ActivationStore, layer: int, features: np.ndarray, promise: np.ndarray,
              cfg: Config) -> np.ndarray:
     "Exact importance of the `3 * cfg.top_k_features` most promising measurable features; -1 for the others, so that they come last."
@@ -112,15 +112,16 @@ def decoder_alignment(
     if written.shape[1] != weight.shape[0]: return np.full((len(sources), len(targets)), np.nan)
     return (nn.functional.normalize(written, dim=1) @ nn.functional.normalize(weight, dim=0)).cpu().numpy()
 
-# %% ../nbs/05_candidates.ipynb #ca32258a
+# %% ../nbs/05_candidates.ipynb #ddd4b90a
 REASONS = ("together", "associated", "apart", "aligned", "included", "all")     # bit 0, bit 1, ... of the column `reason`
 CANDIDATE_COLUMNS = {"src_layer": np.int32, "src_feature": np.int32, "tgt_layer": np.int32, "tgt_feature": np.int32,
                      "coactivation_prob": np.float64, "pmi": np.float64, "ratio": np.float64, "decoder_alignment": np.float64,
                      "is_candidate_inhibitory": np.bool_, "reason": np.uint8}
 
+# %% ../nbs/05_candidates.ipynb #3a3154d5
 @dataclass(frozen=True, eq=False)
-class Candidates:
-    """Pairs to measure, as columns, sorted by source and target.
+class CandidatePairs:
+    """Pairs as columns, sorted by source and target.
 
     `coactivation_prob` is P(target | source), `ratio` that over P(target), `pmi` its shrunk logarithm in nats, `decoder_alignment` a cosine,
     `reason` one bit per word of `REASONS`. `is_candidate_inhibitory`: the pair keeps apart, or is aligned negatively.
@@ -133,20 +134,13 @@ class Candidates:
     def __len__(self) -> int: return len(self.columns["src_layer"])
     def __getitem__(self, name: str) -> np.ndarray: return self.columns[name]
 
-    @property
-    def sources(self) -> list[tuple[int, int]]:
-        "(layer, feature) of every source, sorted."
-        return _named(self, "src")
-
-    @property
-    def targets(self) -> list[tuple[int, int]]:
-        "(layer, feature) of every target, sorted."
-        return _named(self, "tgt")
+    def where(self, mask: Bool[np.ndarray, "n_pairs"]) -> Self:
+        "The pairs for which `mask` is true; what `meta` counts stays what was considered."
+        return type(self)({name: values[mask] for name, values in self.columns.items()}, self.features, self.meta)
 
     def reasons(self) -> list[str]:
         "The reasons of every pair in words."
-        words = {bits: ", ".join(word for place, word in enumerate(REASONS) if bits >> place & 1) for bits in np.unique(self["reason"]).tolist()}
-        return [words[bits] for bits in self["reason"].tolist()]
+        return _in_words(self["reason"])
 
     def to_pandas(self) -> "pd.DataFrame":
         "One row per pair; `reason` in words."
@@ -156,6 +150,20 @@ class Candidates:
     def report(self) -> str:
         "How many features and pairs were considered, kept, and dropped for which reason."
         return _report(self.meta)
+
+# %% ../nbs/05_candidates.ipynb #25c76ee1
+class Candidates(CandidatePairs):
+    "Pairs to measure. Make with `identify_candidates`."
+
+    @property
+    def sources(self) -> list[tuple[int, int]]:
+        "(layer, feature) of every source, sorted."
+        return _named(self, "src")
+
+    @property
+    def targets(self) -> list[tuple[int, int]]:
+        "(layer, feature) of every target, sorted."
+        return _named(self, "tgt")
 
     def save(self, path: str | Path) -> None:
         "To one HDF5 file, whole or not at all."
@@ -169,8 +177,13 @@ class Candidates:
         "Raises `InputError` for a file that is missing, damaged, or holds no candidates."
         return cls(*_load(Path(path)))
 
-# %% ../nbs/05_candidates.ipynb #2623c3d0
+# %% ../nbs/05_candidates.ipynb #f9d9dbd6
 FORMAT = "feature_interaction_graph.candidates/1"
+
+def _in_words(reason: Int[np.ndarray, "n"]) -> list[str]:
+    words = {bits: ", ".join(word for place, word in enumerate(REASONS) if bits >> place & 1) for bits in np.unique(reason).tolist()}
+    return [words[bits] for bits in reason.tolist()]
+
 
 def _named(candidates: Candidates, end: str) -> list[tuple[int, int]]:
     return sorted(set(zip(candidates[f"{end}_layer"].tolist(), candidates[f"{end}_feature"].tolist(), strict=True)))
@@ -226,7 +239,7 @@ def identify_candidates(
     considered = sum(len(chosen[a]) * len(chosen[b]) - (len(chosen[a]) if a == b else 0) for a, b in pairs)
     return _assemble(atlas, cfg, parts, considered, importance, counts)
 
-# %% ../nbs/05_candidates.ipynb #c490e0cc
+# %% ../nbs/05_candidates.ipynb #2ae976ae
 def _pairs_of(atlas: CoactivationAtlas, saes: Mapping[int, Any], cfg: Config, pair: tuple[int, int], chosen: Mapping[int, np.ndarray],
               named: list[tuple[int, int]], all_pairs: bool) -> dict[str, np.ndarray]:
     "Columns of the pairs of two layers that any rule joins; a feature is not paired with itself."
@@ -247,7 +260,7 @@ def _pairs_of(atlas: CoactivationAtlas, saes: Mapping[int, Any], cfg: Config, pa
     return dict(src_layer=np.full(len(row), a), src_feature=sources[row], tgt_layer=np.full(len(row), b), tgt_feature=targets[column],
                 **{name: table[row, column] for name, table in values.items()})
 
-
+# %% ../nbs/05_candidates.ipynb #6a1e75d5
 def _assemble(atlas: CoactivationAtlas, cfg: Config, parts: list[dict[str, np.ndarray]], considered: int, importance: Mapping[int, np.ndarray],
               counts: Mapping[int, dict[str, int]]) -> Candidates:
     "One sorted table with its features and the account of what was considered."

@@ -47,7 +47,7 @@ class Example(NamedTuple):
         space = here[:len(here) - len(here.lstrip())]
         return f"{self.activation:7.2f}  {f'{before}{space}«{here.lstrip()}»{after}'.lstrip(' ')}".replace("\n", "↵")
 
-# %% ../nbs/03b_feature_examples.ipynb #113da3e2
+# %% ../nbs/03b_feature_examples.ipynb #6c6d0b11
 def top_examples(
     store: ActivationStore,
     layer: int,
@@ -63,7 +63,7 @@ def top_examples(
     fired = dict(zip(rows.tolist(), strengths.tolist(), strict=True))
     return [_example(store, int(row), fired, window, tokenizer) for row in rows[order[np.sort(strongest)][:k]]]
 
-
+# %% ../nbs/03b_feature_examples.ipynb #03150f88
 def _some_firings(store: ActivationStore, layer: int, feature: int) -> tuple[np.ndarray, np.ndarray]:
     rows, strengths = firings(store, layer, feature)
     if not len(rows):
@@ -137,7 +137,7 @@ def feature_logit_effect(
     effect = (unembedding.detach().float() @ (total / len(sequence))).cpu().numpy()
     return _named_effect(effect - effect.mean(), model, store, k)
 
-
+# %% ../nbs/03b_feature_examples.ipynb #a9ee10c4
 def _named_effect(effect: np.ndarray, model: nn.Module, store: ActivationStore, k: int) -> LogitEffect:
     order, tokenizer = np.argsort(-effect, kind="stable"), getattr(model, "tokenizer", None)
     promoted, suppressed = ([(token_text_of(store, int(token), tokenizer), float(effect[token])) for token in some] for some in (order[:k], order[::-1][:k]))

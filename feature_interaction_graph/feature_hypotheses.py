@@ -128,7 +128,7 @@ class InputPattern(NamedTuple):
     mean_absolute: Float[np.ndarray, "reach+1"]
     n_firings: int
 
-# %% ../nbs/03c_feature_hypotheses.ipynb #0a8ea586
+# %% ../nbs/03c_feature_hypotheses.ipynb #5ed4c537
 def feature_input_pattern(
     model: nn.Module,
     saes: Mapping[int, Any],
@@ -155,7 +155,7 @@ def feature_input_pattern(
     mean, absolute = ((values.sum(0) / n_there).numpy() for values in (found, found.abs()))          # NaN where no firing is that far in
     return InputPattern(mean, absolute, len(strongest))
 
-
+# %% ../nbs/03c_feature_hypotheses.ipynb #c75fafa0
 def _embedding_attribution(model: nn.Module, reader: FeatureReader, tokens: Int[Tensor, "n seq_len"],
                            positions: Int[Tensor, "n"]) -> Float[Tensor, "n seq_len"]:
     "d pre-activation(position) / d embedding . (embedding - mean embedding), for every token of every sequence."
