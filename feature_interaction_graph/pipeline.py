@@ -6,7 +6,7 @@
 __all__ = ['STAGES', 'Value', 'MAX_CONTEXTS', 'Stage', 'input_state', 'stage_key', 'write_json', 'RunFolder', 'no_empty_folder',
            'Run', 'saved', 'measurement_counts', 'analysis', 'draw_pages', 'draw_neighborhood']
 
-# %% ../nbs/12a_pipeline.ipynb #5e567ba2
+# %% ../nbs/12a_pipeline.ipynb #526a671a
 import contextlib
 import dataclasses
 import hashlib
@@ -14,6 +14,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -50,15 +51,15 @@ STAGES = {stage.name: stage for stage in (
     Stage("summary", ("summary.json",), _all),
 )}
 
-# %% ../nbs/12a_pipeline.ipynb #c87debda
+# %% ../nbs/12a_pipeline.ipynb #0c486c94
 def input_state(cfg: Config) -> list[tuple[str, int, int]]:
-    "(name, bytes, time of change) of every file behind the model, the SAEs and the text of `cfg`; empty for names on a hub and for the demo."
+    "(name, bytes, time of change) of every local file behind the model, the SAEs and the text of `cfg`; nothing for names on a hub."
     state = []
-    for place in (cfg.model_name, cfg.sae_release, cfg.dataset):
-        path = Path(place)
-        if place == "demo" or not path.exists(): continue
-        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-        state += [(file.as_posix(), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    for place in dict.fromkeys((cfg.model_name, cfg.sae_release, cfg.dataset)):
+        path = Path(str(files("feature_interaction_graph"))) / "demo" if place == "demo" else Path(place)
+        if not path.exists(): continue
+        found = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        state += [(file.as_posix(), file.stat().st_size, file.stat().st_mtime_ns) for file in found]
     return state
 
 
@@ -123,7 +124,7 @@ def no_empty_folder(folder: str | Path) -> Iterator[None]:
             with contextlib.suppress(OSError): path.rmdir()    # refuses what is not empty
         raise
 
-# %% ../nbs/12a_pipeline.ipynb #0414f1e2
+# %% ../nbs/12a_pipeline.ipynb #ec630ee7
 MAX_CONTEXTS = 300    # features whose texts are looked up for graph.html
 
 
@@ -135,7 +136,7 @@ class Run:
     def __init__(self, cfg: Config, *, force: bool = False, progress: bool = True, say: Callable[[str], None] = print,
                  given: dict[str, Path] | None = None) -> None:
         self.cfg, self.progress, self.say, self.given = cfg, progress, say, given or {}
-        self.files = RunFolder(cfg.output_path, force, say)
+        self.folder = RunFolder(cfg.output_path, force, say)
         for path in self.given.values():
             if not path.is_file(): raise InputError(f"{path} is not there; give a file that an earlier command wrote.")
 
@@ -150,7 +151,7 @@ class Run:
             self.cfg.save(self.cfg.output_path / "config.json")
             return value
 
-        with no_empty_folder(self.cfg.output_path): return self.files.get(stage, key, load, made)
+        with no_empty_folder(self.cfg.output_path): return self.folder.get(stage, key, load, made)
 
     @cached_property
     def loaded(self) -> tuple[Any, dict[int, Any]]:
@@ -224,7 +225,7 @@ class Run:
             facts = {"config": dataclasses.asdict(self.cfg), "counts": measurement_counts(self.interactions, self.cfg),
                      "skipped": self.interactions.meta["counts"]["skipped"],
                      "graph": graph, "contexts": {name: self.contexts[name] for name in named}, "pages": [path.name for path in pages],
-                     "seconds": {name: record["seconds"] for name, record in self.files.records.items()}}
+                     "seconds": {name: record["seconds"] for name, record in self.folder.records.items()}}
             write_json(paths[0], facts)
             return facts
         return self.stage("summary", lambda paths: json.loads(paths[0].read_text(encoding="utf-8")), write)
