@@ -69,7 +69,7 @@ class Hypothesis(NamedTuple):
     f1: float
     n_firings: int       # firings it was tested on
 
-# %% ../nbs/03c_feature_hypotheses.ipynb #096fb646
+# %% ../nbs/03c_feature_hypotheses.ipynb #203cd89a
 def feature_hypotheses(
     store: ActivationStore,
     layer: int,
@@ -77,13 +77,13 @@ def feature_hypotheses(
 ) -> list[Hypothesis | None]:
     """The best rule for every feature of a layer, chosen on the even sequences and scored on the odd ones; None for one that does not fire in both halves.
 
-    Rules: sets of tokens, sets of previous tokens, token classes, latent labels here and at the token before.
+    Rules: sets of tokens, of previous tokens and of positions, token classes, latent labels here and at the token before.
     """
     (sequence, position), corpus, active = store.rows.T, store.corpus, store.csr(layer)
     tokens, odd = corpus.tokens.numpy(), sequence % 2 == 1
     before = np.where(position > 0, tokens[sequence, np.maximum(position - 1, 0)], tokens.max() + 1)
     names, plain = token_rules(store)
-    families = {"": plain, "the token is": _one_hot(tokens[sequence, position]), "the token before is": _one_hot(before)}
+    families = {"": plain, "the token is": _one_hot(tokens[sequence, position]), "the token before is": _one_hot(before), "the position is": _one_hot(position)}
     halves = [(scipy.sparse.csr_matrix(active[half] != 0, dtype=np.float32), {name: rules[half] for name, rules in families.items()}) for half in (~odd, odd)]
     fired = [np.asarray(fires.sum(0)).ravel() for fires, _ in halves]
     best: list[Hypothesis | None] = [None] * store.widths[layer]
@@ -102,7 +102,7 @@ def feature_hypotheses(
         highest = np.maximum(highest, found)
     return best
 
-# %% ../nbs/03c_feature_hypotheses.ipynb #462c9ea0
+# %% ../nbs/03c_feature_hypotheses.ipynb #c5e56ee9
 def _one_hot(ids: Int[np.ndarray, "n_rows"]) -> scipy.sparse.csr_matrix:
     return scipy.sparse.csr_matrix((np.ones(len(ids), dtype=np.float32), ids, np.arange(len(ids) + 1)), shape=(len(ids), int(ids.max()) + 1))
 
@@ -118,7 +118,8 @@ def _best_single(hits: scipy.sparse.csr_matrix, sizes: np.ndarray, fired: np.nda
 
 def _set_text(store: ActivationStore, family: str, members: np.ndarray, max_named: int) -> str:
     last = int(store.corpus.tokens.max())                                # the number beyond stands for the beginning of a text
-    named = [quote_token(token_text_of(store, int(token))) if token <= last else "(nothing)" for token in members[:max_named]]
+    def name(token: int) -> str: return quote_token(token_text_of(store, token)) if token <= last else "(nothing)"
+    named = [str(member) if family == "the position is" else name(member) for member in members[:max_named].tolist()]
     return f"{family} {' or '.join(named)}" + (f" or one of {len(members) - max_named} more" if len(members) > max_named else "")
 
 # %% ../nbs/03c_feature_hypotheses.ipynb #f6351f57
