@@ -7,7 +7,6 @@ of each is kept, and of their ratios. Each way's peak memory is taken in a proce
 
 import argparse
 import multiprocessing
-import resource
 import statistics
 import sys
 import time
@@ -21,7 +20,7 @@ from transformers import AutoModelForCausalLM, GPT2Config
 sys.path.insert(0, str(Path(__file__).parent))
 from record import write
 
-from feature_interaction_graph.engine.branched import BranchedForward
+from feature_interaction_graph.engine.branched import BranchedForward, CleanRun
 from feature_interaction_graph.engine.hook_points import HookPoint
 
 SOURCE, WINDOW, CONTEXT, SEQUENCES = HookPoint("resid_pre", 4), 3, 128, 16
@@ -40,11 +39,15 @@ def build(n_rows: int, device: str) -> dict[str, Callable[[], tuple[int, dict[st
     assert engine.branched
     start, last = SOURCE.layer, TARGETS[-1].layer - 1
 
-    def branched() -> tuple[int, dict[str, torch.Tensor]]:
-        "Recording of the clean pass included."
-        clean = engine.record(tokens, starts=[start], last=last)
+    def rows_through(clean: CleanRun) -> tuple[int, dict[str, torch.Tensor]]:
         ((rows, read),) = engine.run(clean, SOURCE, sequences, positions, added, TARGETS, batch_rows=n_rows)
         return n_rows, {name: values[rows.argsort()] for name, values in read.items()}
+
+    def branched() -> tuple[int, dict[str, torch.Tensor]]:
+        "Recording of the clean pass included."
+        return rows_through(engine.record(tokens, starts=[start], last=last))
+
+    recorded = engine.record(tokens, starts=[start], last=last)
 
     def hooked(rows: int, per_pass: int) -> tuple[int, dict[str, torch.Tensor]]:
         "Plain hooked passes through all twelve blocks and the unembedding, as a user's hook would make them."
@@ -62,7 +65,13 @@ def build(n_rows: int, device: str) -> dict[str, Callable[[], tuple[int, dict[st
         order = torch.cat([some for some, _ in parts]).argsort()
         return rows, {target.name: torch.cat([part[target.name] for _, part in parts])[order] for target in TARGETS}
 
-    return {"branched": branched, "hooked_one": lambda: hooked(8, 1), "hooked_16": lambda: hooked(32, 16), "suffix_16": lambda: suffix(32, 16)}
+    return {
+        "branched": branched,
+        "branched_recorded": lambda: rows_through(recorded),
+        "hooked_one": lambda: hooked(8, 1),
+        "hooked_16": lambda: hooked(32, 16),
+        "suffix_16": lambda: suffix(32, 16),
+    }
 
 
 @torch.no_grad()
@@ -92,16 +101,21 @@ def hooked_pass(model: torch.nn.Module, tokens: torch.Tensor, positions: torch.T
 def peak(name: str, n_rows: int, device: str, queue: multiprocessing.Queue) -> None:
     "Peak memory of one way above what the model and its inputs need, in MiB."
     way = build(n_rows, device)[name]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if device != "cpu":
+    if device == "cpu":
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+        before = resident("VmRSS")
+        way()
+        queue.put((resident("VmHWM") - before) / 2**10)
+    else:
         torch.cuda.reset_peak_memory_stats()
         held = torch.cuda.memory_allocated()
-    way()
-    queue.put(
-        (torch.cuda.max_memory_allocated() - held) / 2**20
-        if device != "cpu"
-        else (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
-    )
+        way()
+        queue.put((torch.cuda.max_memory_allocated() - held) / 2**20)
+
+
+def resident(which: str) -> int:
+    "Resident memory of this process now (`VmRSS`) or at its peak (`VmHWM`), in KiB."
+    return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(which))
 
 
 def main() -> None:
@@ -157,7 +171,9 @@ def main() -> None:
     path = write("clamp" if chosen.device == "cpu" else "clamp_gpu", settings, numbers)
     for name in ways:
         ratio = numbers["times_slower_than_branched"][name]
-        print(f"{name:11s} {median[name]:9.3f} ms/intervention {ratio:7.1f} x branched {memory[name]:7.0f} MiB above the model, error {error[name]:.0e}")
+        print(
+            f"{name:17s} {median[name]:9.3f} ms/intervention {ratio:7.1f} x branched {memory[name]:7.0f} MiB above the model, error {error[name]:.0e}"
+        )
     print(f"written to {path.name}")
 
 

@@ -17,6 +17,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 from record import write
 
+from feature_interaction_graph.activation_store import ActivationStore
+from feature_interaction_graph.features import parse_feature_id, top_examples
+from feature_interaction_graph.graph import load_graph
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -27,18 +31,33 @@ def fig(*arguments: str) -> tuple[float, float]:
     return time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
 
 
+def telling_edges(folder: Path, n_edges: int = 8) -> dict[str, list[dict[str, Any]]]:
+    """The strongest edges, in standard deviations of both ends, between features with different labels: the largest excitatory and the largest inhibitory.
+
+    Each comes with the text in which its source and its target fire most.
+    """
+    store, graph = ActivationStore.open(folder / "activations.h5"), load_graph(folder / "graph.json")
+    label = dict(graph.nodes(data="label"))
+    chosen = [(source, target, edge) for source, target, edge in graph.edges(data=True) if label[source] != label[target]]
+    chosen.sort(key=lambda entry: -abs(entry[2]["strength_std"]))
+
+    def told(source: str, target: str, edge: dict[str, Any]) -> dict[str, Any]:
+        texts = {
+            end: str(top_examples(store, *parse_feature_id(name), k=1, window=8)[0]).strip().partition("  ")[2]
+            for end, name in (("source", source), ("target", target))
+        }
+        numbers = {name: edge[name] for name in ("strength", "strength_std", "ci_lower", "ci_upper", "q_value", "n_samples", "share_nonzero")}
+        return {"source": source, "target": target, "labels": [label[source], label[target]], "contexts": texts, **numbers}
+
+    kinds = {kind: [entry for entry in chosen if entry[2]["interaction_type"] == kind][:n_edges] for kind in ("excitatory", "inhibitory")}
+    return {kind: [told(*entry) for entry in entries] for kind, entries in kinds.items()}
+
+
 def outcome(folder: Path, seconds: float, memory: float) -> dict[str, Any]:
     "The numbers of a finished run."
     summary = json.loads((folder / "summary.json").read_text())
-    return {
-        "wall_seconds": seconds,
-        "peak_memory_gib": memory,
-        "seconds_by_stage": summary["seconds"],
-        "counts": summary["counts"],
-        "skipped": summary["skipped"],
-        "graph": summary["graph"],
-        "contexts": summary["contexts"],
-    }
+    kept = {name: summary[name] for name in ("counts", "skipped", "graph", "contexts")}
+    return {"wall_seconds": seconds, "peak_memory_gib": memory, "seconds_by_stage": summary["seconds"], **kept, "telling": telling_edges(folder)}
 
 
 def demo(output: Path) -> None:
@@ -50,27 +69,28 @@ def demo(output: Path) -> None:
 def stories260k(data: Path, output: Path, steps: int, width: int, k: int) -> None:
     model, saes = data / "models" / "stories260K", output / "saes"
     points = [f"blocks.{layer}.hook_resid_pre" for layer in range(5)] + ["blocks.4.hook_resid_post"]
-    trained, _ = fig(
-        "train-saes",
-        "--model",
-        str(model),
-        "--dataset",
-        str(data / "text" / "tinystories_train_slice.txt"),
-        "--n-tokens",
-        "250000",
-        "--hook-points",
-        ",".join(points),
-        "--width",
-        str(width),
-        "--k",
-        str(k),
-        "--steps",
-        str(steps),
-        "--output-dir",
-        str(saes),
-        "--set",
-        "context_length=256",
-    )
+    if not (saes / "quality.json").exists():
+        fig(
+            "train-saes",
+            "--model",
+            str(model),
+            "--dataset",
+            str(data / "text" / "tinystories_train_slice.txt"),
+            "--n-tokens",
+            "250000",
+            "--hook-points",
+            ",".join(points),
+            "--width",
+            str(width),
+            "--k",
+            str(k),
+            "--steps",
+            str(steps),
+            "--output-dir",
+            str(saes),
+            "--set",
+            "context_length=256",
+        )
     seconds, memory = fig(
         "run-pipeline",
         "--model",
@@ -98,7 +118,7 @@ def stories260k(data: Path, output: Path, steps: int, width: int, k: int) -> Non
     write(
         "stories260k_run",
         settings,
-        {"training_seconds": trained, "saes": json.loads((saes / "quality.json").read_text()), **outcome(output / "run", seconds, memory)},
+        {"saes": json.loads((saes / "quality.json").read_text()), **outcome(output / "run", seconds, memory)},
     )
 
 
