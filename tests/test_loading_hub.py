@@ -395,3 +395,14 @@ def test_a_real_model_from_a_folder():
     torch.testing.assert_close(logits, twin_logits, atol=2e-5, rtol=1e-5)
     loss = torch.nn.functional.cross_entropy(logits[0, :-1], tokens[0, 1:])
     assert loss < 1.6                         # a trained model: uniform guessing over its vocabulary would give 6.2
+
+
+def test_a_hub_that_does_not_answer_for_saes_is_one_sentence(monkeypatch, tmp_path):
+    "The HTTP client of the hub raises an error of its own, which is no OSError."
+    import huggingface_hub
+
+    from feature_interaction_graph.hosts import saes
+    def silent(repo_id): raise saes._no_answer()("Name or service not known")
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", silent)
+    assert not issubclass(saes._no_answer(), OSError)
+    with pytest.raises(InputError, match="nobody/saes is not in the cache .* the hub cannot be reached"): saes.release_entries("nobody/saes")

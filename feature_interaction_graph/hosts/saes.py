@@ -6,7 +6,8 @@
 __all__ = ['SaeEntry', 'sae_entry', 'release_entries', 'holdings', 'choose_sae_ids', 'MissingSae', 'load_sae', 'check_sae',
            'load_saes_by_id', 'Processing', 'wanted_processing', 'check_saes_against_model', 'point_width']
 
-# %% ../../nbs/hosts/01_saes.ipynb #fe66cb43
+# %% ../../nbs/hosts/01_saes.ipynb #bd504b8b
+import importlib
 import json
 import re
 import warnings
@@ -62,7 +63,7 @@ def release_entries(release: str) -> list[SaeEntry]:
                                      "sae_weights.safetensors.")
     return sorted(entries, key=lambda entry: (entry.layer is None, entry.layer, entry.sae_id))
 
-# %% ../../nbs/hosts/01_saes.ipynb #5a22963c
+# %% ../../nbs/hosts/01_saes.ipynb #87921c6a
 def _folder_entries(folder: Path) -> list[SaeEntry]:
     inside = (path for path in sorted(folder.glob("**/cfg.json")) if path.parent != folder)
     return [sae_entry(path.parent.relative_to(folder).as_posix(), _stored_hook_name(path)) for path in inside]
@@ -86,10 +87,17 @@ def _repository_entries(repo_id: str) -> list[SaeEntry]:
     try: files = huggingface_hub.list_repo_files(repo_id)
     except errors.RepositoryNotFoundError as error: raise InputError(f"there is no SAE release or hub repository named {repo_id!r}; give a sae-lens release, "
                                                                      "owner/repository, or the path of a folder.") from error
-    except (errors.OfflineModeIsEnabled, errors.HfHubHTTPError, OSError): files = _cached_files(repo_id)
+    except (errors.OfflineModeIsEnabled, errors.HfHubHTTPError, OSError, _no_answer()): files = _cached_files(repo_id)
     folders = [name.removesuffix("/cfg.json") for name in files if name.endswith("/cfg.json")]
     found = [huggingface_hub.hf_hub_download(repo_id, f"{folder}/cfg.json") if not _LAYER_IN_ID.search(folder) else None for folder in folders]
     return [sae_entry(folder, _stored_hook_name(Path(path)) if path else None) for folder, path in zip(folders, found, strict=True)]
+
+
+def _no_answer() -> type[Exception]:
+    "What the hub's HTTP client raises when nobody answers; which library that is differs between versions of huggingface_hub."
+    from huggingface_hub import get_session
+    client = importlib.import_module(type(get_session()).__module__.partition(".")[0])
+    return getattr(client, "TransportError", OSError)
 
 
 def _cached_files(repo_id: str) -> list[str]:
