@@ -175,7 +175,7 @@ class _BranchAttention:
         from_prefix = (grid.flatten(2, 4) @ values).unflatten(2, (wide, group.places, offsets))[group.sequence, :, :, group.place]
         return from_prefix + share[..., n_keys:] @ own_value[part][:, :, None]
 
-# %% ../../nbs/engine/05_branched.ipynb #c9e7abb8
+# %% ../../nbs/engine/05_branched.ipynb #3ef8b289
 class BranchedForward:
     """Runs interventions as rows of a branched forward pass; falls back to hooked suffix passes, with a warning, where a model cannot be branched.
 
@@ -243,15 +243,18 @@ class BranchedForward:
         sequences, positions, added = sequences.to(self.device), positions.to(self.device), added.to(self.device)
         order = torch.argsort(sequences, stable=True)
         for rows in order.split(max(1, batch_rows // (horizon + 1))):
-            run = self._run_branched if self.branched else self._run_hooked
+            run = self.branch if self.branched else self._run_hooked
             read = run(clean, source, sequences[rows], positions[rows], added[rows], targets, horizon)
             beyond = (positions[rows, None] + torch.arange(horizon + 1, device=self.device)) >= clean.lengths[sequences[rows], None]
             yield rows, {name: values.masked_fill(beyond[..., None], torch.nan) for name, values in read.items()}
 
-    def _run_branched(
+    def branch(
         self, clean: CleanRun, source: HookPoint, sequences: Tensor, positions: Tensor, added: Tensor, targets: Sequence[HookPoint], horizon: int
     ) -> dict[str, Tensor]:
-        "One packed pass of rows that are sorted by sequence."
+        """One packed pass of rows that are sorted by sequence: target name -> `[n_rows, horizon + 1, width]`, differentiable with respect to `added`.
+
+        `run` without checks, without `no_grad`, and with whatever stands in a row beyond the end of its sequence.
+        """
         start, last, offsets = start_block(source), max(last_block(target) for target in targets), horizon + 1
         at = (positions[:, None] + torch.arange(offsets, device=self.device)).clamp(max=clean.tokens.shape[1] - 1)
         stream = clean.streams[start][sequences[:, None].expand_as(at), at]
