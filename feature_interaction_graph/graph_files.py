@@ -8,7 +8,7 @@ __all__ = ['FORMAT', 'VERSION', 'NOT_IN_XML', 'FORMAT_OF_SUFFIX', 'plain_value',
            'graphml_reader', 'graph_from_graphml', 'assemble_graphml', 'graph_format', 'save_graph',
            'check_interaction_graph', 'load_graph']
 
-# %% ../nbs/07a_graph_files.ipynb #cf2185a1
+# %% ../nbs/07a_graph_files.ipynb #7485d184
 import json
 import math
 import pickle
@@ -21,6 +21,7 @@ import networkx as nx
 import numpy as np
 
 from .engine.errors import InputError, atomic_write
+from .hyperedges import check_hyperedges, is_finite
 
 # %% ../nbs/07a_graph_files.ipynb #87ea3982
 def plain_value(value: Any, where: str) -> Any:
@@ -227,18 +228,22 @@ def save_graph(G: nx.DiGraph, path: str | Path, format: str | None = None) -> Pa
     with atomic_write(path) as part: part.write_bytes(content)
     return path
 
-# %% ../nbs/07a_graph_files.ipynb #dec1b73d
+# %% ../nbs/07a_graph_files.ipynb #874c9db8
 def check_interaction_graph(G: nx.DiGraph, name: str | Path = "the graph") -> nx.DiGraph:
-    "Returns `G` if every node has a `layer` and a `feature_idx` and every edge a finite `strength` and an `interaction_type`; refuses otherwise."
+    """Returns `G` if every node has a `layer` and a `feature_idx`, every edge a finite `strength` and an `interaction_type`, and every hyperedge
+    three ends in the graph, a known direction and finite numbers; refuses otherwise."""
     if not isinstance(G, nx.DiGraph): raise InputError(f"{name} is {type(G).__name__}, a directed interaction graph was expected.")
     for node, attributes in G.nodes(data=True):
         if not all(isinstance(attributes.get(key), int) and attributes[key] >= 0 for key in ("layer", "feature_idx")):
             raise InputError(f"node {node} of {name} has no layer and feature_idx; build the graph with build_interaction_graph.")
     for source, target, attributes in G.edges(data=True):
-        strength = attributes.get("strength")
-        if not (isinstance(strength, int | float) and math.isfinite(strength) and isinstance(attributes.get("interaction_type"), str)):
+        if not (is_finite(attributes.get("strength")) and isinstance(attributes.get("interaction_type"), str)):
             raise InputError(f"the edge {source} -> {target} of {name} has no finite strength and interaction_type; "
                              "build the graph with build_interaction_graph.")
+        gate_strength = attributes.get("gate_strength")
+        if gate_strength is not None and not (is_finite(gate_strength) and gate_strength >= 0):
+            raise InputError(f"the edge {source} -> {target} of {name} has gate_strength = {gate_strength!r:.40}; a finite number >= 0 was expected.")
+    check_hyperedges(G, name)
     return G
 
 # %% ../nbs/07a_graph_files.ipynb #cc3414b9

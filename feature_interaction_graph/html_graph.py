@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['select_for_display', 'edge_tilt', 'slow_mode', 'layer_order', 'six_digits', 'node_sizes', 'counts_sentence',
-           'edge_columns', 'node_columns', 'page_data', 'embedded_json', 'page_html', 'GraphPage']
+           'edge_columns', 'gate_columns', 'with_gate_links', 'node_columns', 'page_data', 'embedded_json', 'page_html',
+           'GraphPage']
 
-# %% ../nbs/10a_html_graph.ipynb #2088cb8c
+# %% ../nbs/10a_html_graph.ipynb #a4b8865c
 import base64
 import hashlib
 import html
@@ -24,20 +25,25 @@ import numpy as np
 
 from .engine.errors import InputError, atomic_write
 from .graph import FeatureName, check_interaction_graph, find_nodes
+from .hyperedges import DIRECTIONS, GATE_ENDS, GATE_NUMBERS, edge_size, hyperedges_inside
 
-# %% ../nbs/10a_html_graph.ipynb #b6822c1b
+# %% ../nbs/10a_html_graph.ipynb #1cd890a6
 def select_for_display(G: nx.DiGraph, max_nodes: int = 2000, min_strength: float = 0.0, seeds: Iterable[str] = ()) -> nx.DiGraph:
-    "The part of `G` to draw: edges with |strength| >= `min_strength`, at most `max_nodes` nodes, `seeds` first, then by the summed |strength| of their edges."
+    """The part of `G` to draw: edges of `edge_size` >= `min_strength`, at most `max_nodes` nodes, `seeds` first, then by the summed size of their edges
+    and of the interactions they gate; hyperedges whose three ends are drawn."""
     if max_nodes < 1: raise InputError(f"max_nodes is {max_nodes}; at least one node must be drawn.")
     if not len(G): raise InputError("the graph has no nodes, so there is nothing to draw.")
     weight = dict.fromkeys(G, 0.0)
-    strong = [edge for edge in (G.edges(keys=True) if G.is_multigraph() else G.edges) if abs(G.edges[edge]["strength"]) >= min_strength]
+    strong = [edge for edge in (G.edges(keys=True) if G.is_multigraph() else G.edges) if edge_size(G.edges[edge]) >= min_strength]
+    hyperedges = [gate for gate in G.graph.get("hyperedges", []) if abs(gate["interaction"]) >= min_strength]
     for edge in strong:
-        for node in edge[:2]: weight[node] += abs(G.edges[edge]["strength"])
+        for node in edge[:2]: weight[node] += edge_size(G.edges[edge])
+    for gate in hyperedges: weight[gate["gate"]] += abs(gate["interaction"])
     seeds = set(seeds)
     kept = set(sorted(G, key=lambda node: (node not in seeds, -weight[node], node))[:max_nodes])
     shown = G.edge_subgraph([edge for edge in strong if edge[0] in kept and edge[1] in kept]).copy()
     shown.add_nodes_from((node, G.nodes[node]) for node in G if node in kept)
+    if "hyperedges" in G.graph: shown.graph["hyperedges"] = hyperedges_inside(hyperedges, shown)
     return shown
 
 # %% ../nbs/10a_html_graph.ipynb #3da83d87
@@ -122,16 +128,35 @@ def counts_sentence(G: nx.DiGraph, shown: nx.DiGraph, min_strength: float) -> st
                      (f" with |strength| ≥ {min_strength:g}" if min_strength else ""))
     return " · ".join(parts)
 
-# %% ../nbs/10a_html_graph.ipynb #b6ef3020
+# %% ../nbs/10a_html_graph.ipynb #8b625440
 def edge_columns(shown: nx.DiGraph) -> dict[str, list[Any]]:
     "The edges of the page as columns; `source` and `target` are positions in the node columns."
     position, edges = {node: index for index, node in enumerate(shown)}, list(shown.edges(data=True))
     columns: dict[str, list[Any]] = {"source": [position[source] for source, *_ in edges], "target": [position[target] for _, target, _ in edges]}
     for name in ("strength", "strength_std", "ci_lower", "ci_upper", "q_value", "n_samples", "offset"):
         columns[name] = [six_digits(edge.get(name)) for *_, edge in edges]
+    columns["gate"] = [six_digits(edge.get("gate_strength")) for *_, edge in edges]
+    columns["gated_by"] = [str(edge.get("gated_by", "")) for *_, edge in edges]
     columns["type"] = [edge["interaction_type"] for *_, edge in edges]
     columns["other_offsets"] = [str(edge.get("other_offsets", "")) for *_, edge in edges]
     return columns
+
+# %% ../nbs/10a_html_graph.ipynb #603fc4d4
+def gate_columns(shown: nx.DiGraph) -> dict[str, list[Any]]:
+    "The hyperedges of the page as columns; `source`, `gate` and `target` are positions in the node columns."
+    position, gates = {node: index for index, node in enumerate(shown)}, shown.graph.get("hyperedges", [])
+    columns: dict[str, list[Any]] = {end: [position[gate[end]] for gate in gates] for end in GATE_ENDS}
+    return {**columns, "direction": [gate["direction"] for gate in gates], "reads": [DIRECTIONS[gate["direction"]] for gate in gates],
+            **{name: [six_digits(gate.get(name)) for gate in gates] for name in GATE_NUMBERS}}
+
+# %% ../nbs/10a_html_graph.ipynb #dfe5754a
+def with_gate_links(shown: nx.DiGraph) -> nx.DiGraph:
+    "A plain graph in which every gate is also linked to the target of what it gates: the layout keeps them together."
+    linked = nx.MultiDiGraph()
+    linked.add_nodes_from(shown.nodes(data=True))
+    linked.add_edges_from((source, target, {"strength": edge_size(edge)}) for source, target, edge in shown.edges(data=True))
+    linked.add_edges_from((gate["gate"], gate["target"], {"strength": abs(gate["interaction"])}) for gate in shown.graph.get("hyperedges", []))
+    return linked
 
 # %% ../nbs/10a_html_graph.ipynb #c6fc5123
 def node_columns(G: nx.DiGraph, shown: nx.DiGraph, *, seeds: Iterable[str] = (), hub_percentile: float | None = 95.0,
@@ -153,7 +178,7 @@ def node_columns(G: nx.DiGraph, shown: nx.DiGraph, *, seeds: Iterable[str] = (),
     if node_groups is not None: columns["group"] = [None if node_groups.get(node) is None else str(node_groups[node]) for node in facts]
     return columns
 
-# %% ../nbs/10a_html_graph.ipynb #00b7eff9
+# %% ../nbs/10a_html_graph.ipynb #6f2cf3db
 def page_data(G: nx.DiGraph, *, max_nodes: int = 2000, min_strength: float = 0.0, seed_nodes: Iterable[FeatureName] = (),
               value_name: str = "predicted change", select: str | None = None, hops: int = 0, **node_options: Any) -> dict[str, Any]:
     """Everything the page knows: node and edge columns, the order inside layers, the counts and what sizes and colours mean.
@@ -168,10 +193,12 @@ def page_data(G: nx.DiGraph, *, max_nodes: int = 2000, min_strength: float = 0.0
     nodes["size"] = [six_digits(min(1.0, size / max(np.quantile(sizes, 0.98), 1e-300))) for size in sizes]       # one giant must not shrink all others
     position = {node: index for index, node in enumerate(shown)}
     counted = {"features": len(G), "edges": G.number_of_edges(), **dict(sorted(Counter(kind for *_, kind in G.edges(data="interaction_type")).items()))}
+    if G.graph.get("hyperedges"): counted |= {f"{kind} gates": many for kind, many in Counter(gate["direction"] for gate in G.graph["hyperedges"]).items()}
     if isinstance(G.graph.get("counts"), dict): counted |= {name: value for name, value in G.graph["counts"].items() if isinstance(value, int)}
     values = [abs(value) for value in nodes.get("value", []) if value]
-    return {"nodes": nodes, "edges": edges, "order": [position[node] for node in layer_order(shown)], "by_size": np.argsort(sizes, kind="stable").tolist(),
-            "size_name": size_name, "counts": counts_sentence(G, shown, min_strength), "facts": [[name, f"{value:,}"] for name, value in counted.items()],
+    return {"nodes": nodes, "edges": edges, "gates": gate_columns(shown), "order": [position[node] for node in layer_order(with_gate_links(shown))],
+            "by_size": np.argsort(sizes, kind="stable").tolist(), "size_name": size_name,
+            "counts": counts_sentence(G, shown, min_strength), "facts": [[name, f"{value:,}"] for name, value in counted.items()],
             "first_edges": 600, "has_std": any(value is not None for value in edges["strength_std"]), "multigraph": shown.is_multigraph(),
             "value_name": value_name, "largest_value": max(values, default=1.0), "start": "" if select is None else f"#select={select}&hops={hops}"}
 

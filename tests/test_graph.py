@@ -22,6 +22,7 @@ from feature_interaction_graph.graph import (
     save_graph,
     to_pytorch_geometric,
 )
+from feature_interaction_graph.hyperedges import DIRECTIONS, edge_size, gate_phrase
 from feature_interaction_graph.interaction_table import COLUMNS, InteractionTable
 
 AWKWARD_TEXT = ["", " padded ", "line\nbreak\ttab", "\r\n", "\x00\x07\x1b", "\ud800 alone", "\ufffe\uffff", "json:{", "json:", "</data><node id='x'/>", "]]>", "&amp;&#0;", "日本 é 😀", "'\"\\", "<script>alert(1)</script>"]
@@ -211,6 +212,155 @@ def test_missing_torch_geometric_is_one_sentence(table, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_geometric", None)
     monkeypatch.setitem(sys.modules, "torch_geometric.data", None)
     with pytest.raises(InputError, match="pip install torch_geometric"): to_pytorch_geometric(build_interaction_graph(table))
+
+
+# ---- gates
+
+def random_gates(table: InteractionTable, n_rows: int = 40, seed: int = 0) -> types.SimpleNamespace:
+    "A gating table: half of its pairs are measured in `table`, half are not; (source, gate, target, offset) is unique."
+    rng, columns = np.random.default_rng(seed), table.columns
+    rows = rng.choice(len(table), n_rows, replace=False)
+    frame = pd.DataFrame({name: columns[name][rows].astype(np.int64) for name in ("src_layer", "src_feature", "tgt_layer", "tgt_feature", "offset")})
+    frame.loc[::2, "tgt_feature"] = 50 + rng.integers(0, 5, len(frame.loc[::2]))
+    frame["gate_layer"], frame["gate_feature"] = rng.integers(0, 3, n_rows), 100 + np.arange(n_rows)
+    frame["effect_off"], frame["effect_on"] = rng.normal(size=n_rows), rng.normal(size=n_rows)
+    frame["interaction"] = frame["effect_on"] - frame["effect_off"]
+    frame["ci_low"], frame["ci_high"], frame["p_value"] = frame["interaction"] - 0.1, frame["interaction"] + 0.1, rng.random(n_rows)
+    frame["q_value"], frame["n_samples"] = rng.random(n_rows) ** 3, rng.integers(8, 100, n_rows)
+    frame["direction"] = rng.choice(list(DIRECTIONS), n_rows)
+    return types.SimpleNamespace(columns={name: frame[name].to_numpy(copy=True) for name in frame}, frame=frame)
+
+
+@pytest.fixture(scope="module")
+def gates(table) -> types.SimpleNamespace: return random_gates(table)
+
+
+def kept_gates(gates: types.SimpleNamespace, level: float = 0.05, threshold: float = 0.2) -> dict[tuple, object]:
+    "The rows that should become hyperedges, by (source, gate, target, offset)."
+    frame = gates.frame[(gates.frame.q_value < level) & (gates.frame.interaction.abs() > threshold)]
+    return {(f"L{row.src_layer}_F{row.src_feature}", f"L{row.gate_layer}_F{row.gate_feature}", f"L{row.tgt_layer}_F{row.tgt_feature}", row.offset): row for row in frame.itertuples()}
+
+
+@pytest.mark.parametrize("multigraph", [False, True])
+def test_hyperedges_are_the_significant_gates(table, gates, multigraph):
+    expected = kept_gates(gates)
+    G = build_interaction_graph(table, multigraph=multigraph, gates=gates)
+    found = {(gate["source"], gate["gate"], gate["target"], gate["offset"]): gate for gate in G.graph["hyperedges"]}
+    assert 5 < len(expected) < len(gates.frame) and set(found) == set(expected) and len(found) == len(G.graph["hyperedges"])
+    for key, gate in found.items():
+        row = expected[key]
+        assert (gate["direction"], gate["effect_off"], gate["effect_on"], gate["interaction"], gate["ci_lower"], gate["ci_upper"], gate["p_value"], gate["q_value"], gate["n_samples"]) == (
+            row.direction, row.effect_off, row.effect_on, row.interaction, row.ci_low, row.ci_high, row.p_value, row.q_value, row.n_samples)
+        assert all(node in G for node in key[:3]) and all(type(value) in (int, float, str) for value in gate.values())
+    assert G.graph["selection"]["gates_tested"] == len(gates.frame) and G.graph["selection"]["gates_survived"] == len(expected)
+    assert graph_summary(G).hyperedges == pd.Series([row.direction for row in expected.values()]).value_counts().to_dict()
+    assert all(gate_phrase(gate) in str(graph_summary(G, top=99)) for gate in G.graph["hyperedges"])
+
+
+def test_a_gated_pair_keeps_its_edge_or_gets_one_of_type_gating(table, gates):
+    plain, G = build_interaction_graph(table), build_interaction_graph(table, gates=gates)
+    expected, pairs = kept_gates(gates), {}
+    for (source, gate, target, offset), row in expected.items(): pairs.setdefault((source, target), []).append((gate, offset, row))
+    frame, kinds = pd.DataFrame(table.columns), {"kept": 0, "measured": 0, "unknown": 0}
+    for pair in plain.edges:                                              # what was there is there, with nothing changed
+        assert plain.edges[pair].items() <= G.edges[pair].items() and ("gated_by" in G.edges[pair]) == (pair in pairs)
+    for (source, target), gating in pairs.items():
+        edge = G.edges[source, target]
+        assert edge["n_gates"] == len(gating) and edge["gate_strength"] == max(abs(row.interaction) for *_, row in gating)
+        assert {part.split()[0] for part in edge["gated_by"].split("; ")} == {gate for gate, *_ in gating}
+        if plain.has_edge(source, target):
+            kinds["kept"] += 1
+            continue
+        _, offset, row = max(gating, key=lambda entry: abs(entry[2].interaction))
+        measured = frame[(frame.src_layer == row.src_layer) & (frame.src_feature == row.src_feature) & (frame.tgt_layer == row.tgt_layer) & (frame.tgt_feature == row.tgt_feature) & (frame.offset == offset)]
+        assert edge["interaction_type"] == "gating" and edge["offset"] == offset
+        if len(measured):
+            first = measured.sort_values("method").iloc[0]
+            assert edge["strength"] == first.strength and edge["q_value"] == first.q_value and edge["method"] == first.method
+            kinds["measured"] += 1
+        else:
+            assert edge["strength"] == (row.effect_on + row.effect_off) / 2 and math.isnan(edge["q_value"]) and edge["n_samples"] == row.n_samples
+            kinds["unknown"] += 1
+    assert min(kinds.values()) > 0, kinds
+    assert set(G.edges) == set(plain.edges) | set(pairs)
+
+
+def test_a_multigraph_has_one_edge_a_gate(table, gates):
+    plain, M = build_interaction_graph(table, multigraph=True), build_interaction_graph(table, multigraph=True, gates=gates)
+    expected = kept_gates(gates)
+    own = {(source, edge["gate"], target, edge["offset"]): edge for source, target, edge in M.edges(data=True) if edge["interaction_type"] == "gating"}
+    assert set(own) == set(expected) and M.number_of_edges() == plain.number_of_edges() + len(expected)
+    assert all(edge["strength"] == expected[key].interaction and edge["direction"] == expected[key].direction for key, edge in own.items())
+    for source, target, key, edge in M.edges(keys=True, data=True):
+        same_offset = sum(found[0] == source and found[2] == target and found[3] == edge["offset"] for found in expected)
+        if plain.has_edge(source, target, key): assert edge.get("n_gates", 0) == same_offset
+
+
+def test_gates_alone_make_a_graph_and_a_mean_of_zero_survives(table, gates):
+    columns = {**table.columns, "q_value": np.ones(len(table)), "strength": np.zeros(len(table))}
+    for multigraph in (False, True):
+        G = build_interaction_graph(InteractionTable(columns, table.meta), gates=gates, multigraph=multigraph)
+        assert G.number_of_edges() > 0 and {kind for *_, kind in G.edges(data="interaction_type")} == {"gating"}
+        assert get_subgraph(G, list(G), 0, 0.2).number_of_edges() == G.number_of_edges() and all(edge_size(edge) > 0.2 for *_, edge in G.edges(data=True))
+    assert any(edge["strength"] == 0 for *_, edge in build_interaction_graph(InteractionTable(columns, table.meta), gates=gates).edges(data=True))
+    empty = table.where(np.array([], dtype=int))
+    assert build_interaction_graph(empty, gates=gates).number_of_edges() > 0
+    hopeless = types.SimpleNamespace(columns={**gates.columns, "q_value": np.ones(len(gates.frame))})
+    with pytest.raises(InputError, match="none of the"): build_interaction_graph(InteractionTable(columns, table.meta), gates=hopeless)
+    assert build_interaction_graph(table, gates=hopeless).graph["hyperedges"] == [] and "hyperedges" not in build_interaction_graph(table).graph
+    with pytest.raises(InputError, match="no column 'q_value'"): build_interaction_graph(table, gates=types.SimpleNamespace(columns={name: values for name, values in gates.columns.items() if name != "q_value"}))
+
+
+def test_a_piece_has_the_gates_whose_three_ends_are_in_it(table, gates):
+    G = build_interaction_graph(table, gates=gates)
+    for gate in G.graph["hyperedges"]:
+        ends = [gate["source"], gate["gate"], gate["target"]]
+        assert gate in get_subgraph(G, ends, 0).graph["hyperedges"]
+        for missing in ends: assert gate not in get_subgraph(G, [end for end in ends if end != missing], 0).graph["hyperedges"]
+        assert gate["gate"] in get_subgraph(G, gate["target"], 1, direction="in") and gate["target"] in get_subgraph(G, gate["gate"], 1, direction="out")
+        assert gate["gate"] not in get_subgraph(G, gate["target"], 1, direction="out")
+    piece = get_subgraph(G, ends, 0)
+    piece.graph["hyperedges"][0]["direction"] = "changed"
+    assert gate["direction"] != "changed"
+
+
+@pytest.mark.parametrize("suffix", ["graphml", "json", "pkl"])
+@pytest.mark.parametrize("multigraph", [False, True])
+def test_gates_survive_files_exactly(table, tmp_path, suffix, multigraph):
+    gates = random_gates(table, seed=4)
+    gates.columns["effect_on"][::3] = np.nan
+    gates.columns["ci_high"][::4] = np.inf
+    G = build_interaction_graph(table, multigraph=multigraph, gates=gates)
+    assert any(gate["effect_on"] is None for gate in G.graph["hyperedges"]) and any(gate["ci_upper"] is None for gate in G.graph["hyperedges"])
+    assert same_graph(load_graph(save_graph(G, tmp_path / f"graph.{suffix}"), allow_pickle=True), G)
+
+
+@pytest.mark.parametrize(("broken", "words"), [
+    ("a string", "list was expected"), ([3], "dictionary was expected"), ({"gate": "L9_F9"}, "gate 'L9_F9', which is no node"), ({"source": ["L0_F0"]}, "which is no node"), ({"direction": "XOR"}, "direction 'XOR'"), ({"direction": ["AND"]}, "direction"),
+    ({"interaction": None}, "interaction = None"), ({"interaction": math.nan}, "interaction = nan"), ({"effect_on": math.inf}, "effect_on = inf"), ({"effect_off": "0"}, "effect_off = '0'"), ({"offset": 0.5}, "offset = 0.5"),
+    ({"n_samples": True}, "n_samples = True"), ({"q_value": 10**400}, "q_value = 1000")])
+def test_broken_hyperedges_are_refused_with_one_sentence(table, gates, tmp_path, broken, words):
+    G = build_interaction_graph(table, gates=gates)
+    G.graph["hyperedges"] = [*G.graph["hyperedges"][:2], {**G.graph["hyperedges"][2], **broken}] if isinstance(broken, dict) else broken
+    for suffix in ("json", "graphml"):
+        with pytest.raises(InputError, match=words) as refusal: load_graph(save_graph(G, tmp_path / f"graph.{suffix}"))
+        assert len(str(refusal.value)) < 600 and "\n" not in str(refusal.value)
+
+
+def test_pytorch_geometric_gets_gates_as_triples(table, gates, monkeypatch):
+    package, data = types.ModuleType("torch_geometric"), types.ModuleType("torch_geometric.data")
+    data.Data = lambda **tensors: types.SimpleNamespace(**tensors)
+    monkeypatch.setitem(sys.modules, "torch_geometric", package)
+    monkeypatch.setitem(sys.modules, "torch_geometric.data", data)
+    G = build_interaction_graph(table, gates=gates)
+    tensors = to_pytorch_geometric(G)
+    triples = [tuple(tensors.node_ids[row] for row in triple) for triple in tensors.hyperedge_index.T.tolist()]
+    assert triples == [(gate["source"], gate["gate"], gate["target"]) for gate in G.graph["hyperedges"]]
+    for row, gate in zip(tensors.hyperedge_attr.tolist(), G.graph["hyperedges"], strict=True):
+        assert row == pytest.approx([gate["effect_off"], gate["effect_on"], gate["interaction"], list(DIRECTIONS).index(gate["direction"])])
+    kinds = [row[2] for row in tensors.edge_attr.tolist()]
+    assert [kind == 2 for kind in kinds] == [kind == "gating" for *_, kind in G.edges(data="interaction_type")] and 2 in kinds
+    assert to_pytorch_geometric(build_interaction_graph(table)).hyperedge_index.shape == (3, 0)
 
 
 # ---- files

@@ -202,16 +202,77 @@ def test_what_is_shown_can_be_saved_and_loaded_again(G, page, tmp_path):
     assert piece.nodes["L1_F3"]["label"] == G.nodes["L1_F3"]["label"]
 
 
-def test_no_label_runs(G, tmp_path):
-    hostile = G.copy()
+@pytest.fixture(scope="module")
+def gated(G: nx.DiGraph) -> nx.DiGraph:
+    "The graph with three gates: of the strongest edge, of a pair without a mean effect, and with a gate that has no edges of its own."
+    gated, (source, target, _) = G.copy(), max(G.edges(data="strength"), key=lambda edge: abs(edge[2]))
+    others = [node for node in G if node not in (source, target)]
+    silent, unmoved = next((first, second) for first in others for second in others if G.nodes[first]["layer"] == 1 and G.nodes[second]["layer"] == 3 and not G.has_edge(first, second))
+    gated.add_node("L0_F999", layer=0, feature_idx=999, label="a gate and nothing else", importance=0.0, activation_freq=0.1)
+    def gate(source, gate, target, direction, off, on): return {"source": source, "gate": gate, "target": target, "direction": direction, "effect_off": off, "effect_on": on, "interaction": on - off, "ci_lower": on - off - 0.1,
+                                                               "ci_upper": on - off + 0.1, "p_value": 1e-7, "q_value": 1e-6, "n_samples": 60, "offset": 0}
+    gated.graph["hyperedges"] = [gate(source, others[0], target, "NOT", 0.81, 0.0), gate(silent, "L0_F999", unmoved, "sign-flip", -1.5, 1.5), gate(silent, others[1], unmoved, "AND", 0.0, 0.5)]
+    gated.edges[source, target].update(gated_by=f"{others[0]} NOT", n_gates=1, gate_strength=0.81)
+    gated.add_edge(silent, unmoved, strength=0.0, strength_std=0.0, interaction_type="gating", gated_by=f"L0_F999 sign-flip; {others[1]} AND", n_gates=2, gate_strength=3.0, ci_lower=-0.2, ci_upper=0.2, q_value=0.8, n_samples=60, offset=0)
+    return gated
+
+
+def test_gates_are_listed_drawn_and_saved(G, gated, tmp_path):
+    path, (first, second, _) = tmp_path / "gated.html", gated.graph["hyperedges"]
+    render_interactive_graph(gated, path)
+    overview = document(path)
+    assert "gating 1" in overview and re.search(r"Strongest gates.*sign-flip", panel(overview), re.DOTALL) and facts(overview)["gates-drawn"] == "0"
+    dom = document(path, f"#select={second['source']}")
+    text = " ".join(panel(dom).split())
+    assert f"{G.nodes[second['source']]['label']} flipped by a gate and nothing else → {G.nodes[second['target']]['label']} off −1.50, on +1.50" in text and "Gated, it acts on 1" in text and "off 0.00, on +0.50" in text
+    assert f"{second['source']} flipped by L0_F999 → {second['target']} · sign-flip · difference +3 [2.9, 3.1] · q 0.000001 · n 60".replace("0.000001", "1.0e-6".replace("-", "−")) in text
+    assert facts(dom)["gates-drawn"] == "2" and facts(dom)["selected"] == second["source"]
+    assert re.search(r"Gates of effects on it 1 .* AND NOT .* off \+0.81, on 0.00", " ".join(panel(document(path, f"#select={first['target']}")).split()))
+    gate_only = " ".join(panel(document(path, "#select=L0_F999")).split())
+    assert "Effects it gates 1" in gate_only and "edges in 0 edges out 0" in gate_only
+    around = facts(document(path, "#select=L0_F999&hops=1&min=2.5"))                # the gate, the target of what it gates; not the source
+    assert around["nodes-drawn"] == "2" and around["edges-drawn"] == "0"
+    both = facts(document(path, "#select=L0_F999&hops=2&min=2.5"))                  # a mean of 0 with an interaction of 3 passes 2.5
+    assert both["nodes-drawn"] == "3" and both["edges-drawn"] == "1" and both["gates-drawn"] == "1"
+    assert facts(document(path, "#types=excitatory,inhibitory&min=2.9"))["edges-drawn"] == str(sum(abs(strength) >= 2.9 for *_, strength in G.edges(data="strength")))
+    script = """
+      window.Blob = class extends Blob { constructor(parts, options) { super(parts, options); answer[options.type] = String(parts[0]); } };
+      URL.createObjectURL = () => '#';
+      later([() => $('json').click()]);"""
+    (tmp_path / "piece.json").write_text(answer(path, script, "#select=L0_F999&hops=2&min=2.5")["application/json"])
+    piece = load_graph(tmp_path / "piece.json")
+    assert piece.graph["hyperedges"] == [second]
+
+
+def test_a_chosen_edge_lists_its_gates(gated, tmp_path):
+    path, gate = tmp_path / "gated.html", gated.graph["hyperedges"][0]
+    render_interactive_graph(gated, path)
+    script = """
+      const canvas = $('canvas'), box = canvas.getBoundingClientRect(), at = (kind, x, y) => canvas.dispatchEvent(new PointerEvent(kind, { pointerId: 1, clientX: box.left + x, clientY: box.top + y, bubbles: true }));
+      let spot = null;
+      later([
+        () => { for (let x = 20; x < box.width && !spot; x += 3) for (let y = 60; y < box.height && !spot; y += 3) { at('pointermove', x, y); if (!$('tip').hidden && /AND NOT/.test($('tip').textContent)) { spot = [x, y]; answer.tip = $('tip').textContent; } } },
+        () => { at('pointerdown', ...spot); at('pointerup', ...spot); }, () => { answer.selected = document.body.dataset.selected; answer.edge = document.getElementById('edge').textContent; },
+        () => { $('panel').querySelector('.actions button').click(); }, () => { answer.cleared = document.getElementById('edge') === null; }]);"""
+    found = answer(path, script, f"#select={gate['source']}&hops=1&min={abs(gated.edges[gate['source'], gate['target']]['strength']) * 0.99}")
+    label = gated.nodes[gate["gate"]]["label"]
+    assert f"AND NOT {label}: off +0.81, on 0.00" in found["tip"] and found["selected"] == gate["source"] and found["cleared"]
+    assert found["edge"].startswith("The edge you chose") and f"AND NOT {label}" in found["edge"] and "off +0.81, on 0.00" in found["edge"]
+
+
+def test_no_label_runs(G, gated, tmp_path):
+    hostile = gated.copy()
+    assert len(hostile) == 301
     for number, node in enumerate(hostile): hostile.nodes[node]["label"] = HOSTILE[number % len(HOSTILE)]
     path = tmp_path / "hostile.html"
     render_interactive_graph(hostile, path, HOSTILE[1], top_contexts=dict.fromkeys(G, HOSTILE), node_groups={node: HOSTILE[number % 3] for number, node in enumerate(G)})
     dom = document(path, "#select=L1_F1")
-    assert "data-attacked" not in re.search(r"<html[^>]*>", dom)[0] and facts(dom)["nodes-drawn"] == "300" and HOSTILE[0] in panel(dom)      # it is there, as text
+    assert "data-attacked" not in re.search(r"<html[^>]*>", dom)[0] and facts(dom)["nodes-drawn"] == "301" and HOSTILE[0] in panel(dom)      # it is there, as text
+    source, gate = (hostile.graph["hyperedges"][1][end] for end in ("source", "gate"))
+    assert f"flipped by {hostile.nodes[gate]['label'][:40]}" in " ".join(panel(document(path, f"#select={source}")).split())                # labels of gates too
     unprotected = driven(path, """const point = (x, y) => $('canvas').dispatchEvent(new PointerEvent('pointermove', { pointerId: 1, clientX: x, clientY: y }));
       later([() => { $('search').focus(); $('search').value = 's'; $('search').dispatchEvent(new Event('input')); }, () => { for (let x = 0; x < 900; x += 5) for (let y = 100; y < 800; y += 5) point(x, y); }, () => {}, () => {}]);""")
-    for fragment in ("", "#select=L1_F1", "#select=" + HOSTILE[0]):        # and it is not the policy alone that keeps it from running
+    for fragment in ("", "#select=L1_F1", "#select=" + source, "#select=" + HOSTILE[0]):        # and it is not the policy alone that keeps it from running
         assert "data-attacked" not in re.search(r"<html[^>]*>", document(unprotected, fragment))[0]
 
 

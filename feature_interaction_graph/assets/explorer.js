@@ -2,23 +2,30 @@
 (() => {
 // ---- data: columns, one entry per node or edge -------------------------------------------------------------------------------------
 const data = JSON.parse(document.getElementById("graph-data").textContent);
-const N = data.nodes, E = data.edges, nNodes = N.id.length, nEdges = E.source.length;
+const N = data.nodes, E = data.edges, H = data.gates, nNodes = N.id.length, nEdges = E.source.length, nGates = H.gate.length;      // H: edges of three ends
 N.column = N.layer.map(() => 0);
 const byId = new Map(N.id.map((id, node) => [id, node]));
 const out = N.id.map(() => []), into = N.id.map(() => []);
 E.source.forEach((source, edge) => { out[source].push(edge); into[E.target[edge]].push(edge); });
+const gatesOfPair = new Map(), gatesOf = N.id.map(() => []);
+H.gate.forEach((gate, at) => {
+  const pair = `${H.source[at]} ${H.target[at]}`;
+  gatesOfPair.has(pair) ? gatesOfPair.get(pair).push(at) : gatesOfPair.set(pair, [at]);
+  for (const node of new Set([H.source[at], gate, H.target[at]])) gatesOf[node].push(at);
+});
+const gatesOn = edge => gatesOfPair.get(`${E.source[edge]} ${E.target[edge]}`) || [];
 const TYPES = [...new Set(["excitatory", "inhibitory", ...E.type])].filter(type => E.type.includes(type));
-const STYLE = { excitatory: { colour: "#00845f", css: "exc", dash: [] }, inhibitory: { colour: "#cf4a0a", css: "inh", dash: [6, 4] } };
+const STYLE = { excitatory: { colour: "#00845f", css: "exc", dash: [] }, inhibitory: { colour: "#cf4a0a", css: "inh", dash: [6, 4] }, gating: { colour: "#7b5ea7", css: "oth", dash: [9, 3, 2, 3] } };
 const styleOf = type => STYLE[type] || { colour: "#7b5ea7", css: "oth", dash: [1.5, 3] };
 const GROUP_COLOURS = ["#4477aa", "#ccaa22", "#aa3377", "#66a0c8", "#886633", "#8877bb", "#557755", "#dd8899", "#33808c", "#888888"];
 const groups = N.group ? [...new Set(N.group.filter(group => group !== null))] : [];
 
 const $ = id => document.getElementById(id);
 const canvas = $("canvas"), ctx = canvas.getContext("2d");
-const state = { selected: -1, hover: -1, hoverEdge: -1, threshold: 0, measure: "strength", types: new Set(TYPES), hops: 0, matches: null };
+const state = { selected: -1, edge: -1, hover: -1, hoverEdge: -1, threshold: 0, measure: "strength", types: new Set(TYPES), hops: 0, matches: null };
 const view = { scale: 1, x: 0, y: 0, width: 1, height: 1 };
 const X = new Float64Array(nNodes), Y = new Float64Array(nNodes), R = new Float64Array(nNodes);
-const edgeShown = new Uint8Array(nEdges), nodeShown = new Uint8Array(nNodes), linked = new Uint8Array(nNodes);
+const edgeShown = new Uint8Array(nEdges), gateShown = new Uint8Array(nGates), nodeShown = new Uint8Array(nNodes), linked = new Uint8Array(nNodes);
 let layerColumns = [], sizes = {}, ranked = [];
 
 // ---- text: everything from the data enters the page as text, never as markup ----------------------------------------------------------
@@ -34,7 +41,12 @@ const count = (many, noun) => `${many.toLocaleString("en")} ${noun}${many === 1 
 const clip = (text, length) => text.length > length ? text.slice(0, length - 1).trimEnd() + "…" : text;
 const name = node => N.label[node] || N.id[node];
 const strength = edge => { const value = E[state.measure][edge]; return value === null ? 0 : value; };
-const size = edge => Math.abs(strength(edge));
+const isGating = edge => E.type[edge] === "gating";
+const inUnit = (value, edge) => {                            // an interaction on this edge, in the unit chosen
+  const mean = Math.abs(E.strength[edge] || 0), std = Math.abs(E.strength_std[edge] || 0);
+  return state.measure === "strength_std" && mean && std ? Math.abs(value) * std / mean : Math.abs(value);
+};
+const size = edge => isGating(edge) ? Math.max(Math.abs(strength(edge)), inUnit(E.gate[edge] || 0, edge)) : Math.abs(strength(edge));
 
 // ---- what is shown --------------------------------------------------------------------------------------------------------------------
 function rankEdges() {
@@ -46,13 +58,17 @@ function neighbourhood(seed, hops) {
   let frontier = [seed];
   for (let hop = 0; hop < hops; hop++) {
     const next = [];
-    for (const node of frontier) for (const [edges, end] of [[out[node], E.target], [into[node], E.source]])
-      for (const edge of edges) if (passes(edge) && !reached.has(end[edge])) { reached.add(end[edge]); next.push(end[edge]); }
+    const reach = node => { if (!reached.has(node)) { reached.add(node); next.push(node); } };
+    for (const node of frontier) {
+      for (const [edges, end] of [[out[node], E.target], [into[node], E.source]]) for (const edge of edges) if (passes(edge)) reach(end[edge]);
+      for (const at of gatesOf[node]) if (gatePasses(at)) { if (H.gate[at] === node) reach(H.target[at]); if (H.target[at] === node) reach(H.gate[at]); }      // a gate is one hop above what it gates
+    }
     frontier = next;
   }
   return reached;
 }
 const passes = edge => size(edge) >= state.threshold && state.types.has(E.type[edge]);
+const gatePasses = at => out[H.source[at]].some(edge => E.target[edge] === H.target[at] && passes(edge) && inUnit(H.interaction[at], edge) >= state.threshold);
 function refilter() {
   const near = state.hops && state.selected >= 0 ? neighbourhood(state.selected, state.hops) : null;
   linked.fill(0);
@@ -60,6 +76,10 @@ function refilter() {
   for (let edge = 0; edge < nEdges; edge++) {
     edgeShown[edge] = passes(edge) && (!near || (near.has(E.source[edge]) && near.has(E.target[edge])));
     if (edgeShown[edge]) { edges++; linked[E.source[edge]] = linked[E.target[edge]] = 1; }
+  }
+  for (let at = 0; at < nGates; at++) {
+    gateShown[at] = gatePasses(at) && (!near || [H.source[at], H.gate[at], H.target[at]].every(node => near.has(node)));
+    if (gateShown[at]) linked[H.gate[at]] = 1;
   }
   for (let node = 0; node < nNodes; node++) { nodeShown[node] = !near || near.has(node); features += nodeShown[node]; }
   $("threshold").textContent = number(state.threshold);
@@ -125,9 +145,21 @@ function strokeEdge(edge, alpha) {
   const r = radius(E.target[edge]) + 2, [px, py] = along(c, 0.93), angle = Math.atan2(c[7] - py, c[6] - px), head = 4 + ctx.lineWidth * 1.3;
   ctx.save(); ctx.translate(c[6] - r * Math.cos(angle), c[7] - r * Math.sin(angle)); ctx.rotate(angle);
   ctx.beginPath();
-  if (strength(edge) < 0) { ctx.lineWidth = 2.2; ctx.moveTo(0, -head); ctx.lineTo(0, head); ctx.stroke(); }
+  if (isGating(edge)) { ctx.moveTo(1, 0); ctx.lineTo(-head, -head * 0.7); ctx.lineTo(-2 * head, 0); ctx.lineTo(-head, head * 0.7); ctx.fill(); }
+  else if (strength(edge) < 0) { ctx.lineWidth = 2.2; ctx.moveTo(0, -head); ctx.lineTo(0, head); ctx.stroke(); }
   else { ctx.moveTo(1, 0); ctx.lineTo(-head * 1.4, -head * 0.75); ctx.lineTo(-head * 1.4, head * 0.75); ctx.fill(); }
   ctx.restore();
+}
+function strokeGate(at, alpha) {                             // a thin line from the gate to the middle of what it gates
+  const edge = out[H.source[at]].find(other => E.target[other] === H.target[at] && edgeShown[other]);
+  if (edge === undefined) return;
+  const [x, y] = along(curve(edge), 0.55), gx = sx(H.gate[at]), gy = sy(H.gate[at]), bow = gx < x ? 0.5 * (x - gx) : -30;
+  ctx.globalAlpha = alpha; ctx.strokeStyle = ctx.fillStyle = STYLE.gating.colour; ctx.lineWidth = 1.3;
+  ctx.setLineDash([2, 3]);
+  ctx.beginPath(); ctx.moveTo(gx, gy); ctx.bezierCurveTo(gx + bow, gy, x - bow * 0.4, y, x, y); ctx.stroke();
+  ctx.setLineDash([]);
+  ctx.beginPath(); ctx.arc(x, y, 4, 0, 7);
+  if (H.direction[at] === "NOT") { ctx.fillStyle = "#ffffff"; ctx.fill(); ctx.stroke(); } else ctx.fill();
 }
 function strokeMany(edges, alphaOf) {                       // few strokes for many edges: up to a hundred of one type and strength class in one path (longer paths are slow again)
   const paths = new Map(), all = [];
@@ -160,6 +192,7 @@ function lit() {                                            // the nodes in focu
     const nodes = new Set([focus]);
     for (const edge of out[focus]) if (edgeShown[edge]) nodes.add(E.target[edge]);
     for (const edge of into[focus]) if (edgeShown[edge]) nodes.add(E.source[edge]);
+    for (const at of gatesOf[focus]) if (gateShown[at]) for (const node of [H.source[at], H.gate[at], H.target[at]]) nodes.add(node);
     return { focus, nodes };
   }
   return state.matches ? { focus: -1, nodes: state.matches } : null;
@@ -178,8 +211,8 @@ function draw() {
     if (!edgeShown[edge]) continue;
     edges++;
     if (size(edge) < floor) continue;
-    const inFocus = !light || (light.focus >= 0 ? E.source[edge] === light.focus || E.target[edge] === light.focus : light.nodes.has(E.source[edge]) && light.nodes.has(E.target[edge]));
-    (inFocus || edge === state.hoverEdge ? bright : pale).push(edge);
+    const inFocus = !light || (light.focus >= 0 ? E.source[edge] === light.focus || E.target[edge] === light.focus || gatesOn(edge).some(at => H.gate[at] === light.focus) : light.nodes.has(E.source[edge]) && light.nodes.has(E.target[edge]));
+    (inFocus || edge === state.hoverEdge || edge === state.edge ? bright : pale).push(edge);
   }
   if (pale.length) strokeMany(pale, () => light.focus >= 0 ? 0.07 : 0.1);
   if (!light && !heads) {
@@ -187,7 +220,12 @@ function draw() {
     if (state.hoverEdge >= 0) strokeEdge(state.hoverEdge, 1);
   } else {
     bright.sort((a, b) => size(a) - size(b));
-    for (const edge of bright) strokeEdge(edge, edge === state.hoverEdge ? 1 : light ? 0.85 : base * (0.55 + 0.45 * size(edge) / sizes.largest) * (strength(edge) < 0 ? 1.3 : 1));
+    for (const edge of bright) strokeEdge(edge, edge === state.hoverEdge || edge === state.edge ? 1 : light ? 0.85 : base * (0.55 + 0.45 * size(edge) / sizes.largest) * (strength(edge) < 0 ? 1.3 : 1));
+  }
+  let gates = 0;
+  for (let at = 0; at < nGates; at++) {
+    const pointed = [state.hoverEdge, state.edge].some(edge => edge >= 0 && gatesOn(edge).includes(at)), focused = light && light.focus >= 0 && gatesOf[light.focus].includes(at);
+    if (gateShown[at] && (pointed || focused || (!light && heads))) { strokeGate(at, pointed || focused ? 0.9 : 0.45); gates++; }
   }
   for (const node of data.by_size) {
     if (!nodeShown[node]) continue;
@@ -195,7 +233,7 @@ function draw() {
     drawNode(node, !light || light.nodes.has(node), light && light.focus === node);
   }
   drawLabels(light);
-  Object.assign(document.body.dataset, { nodesDrawn: nodes, edgesDrawn: edges });
+  Object.assign(document.body.dataset, { nodesDrawn: nodes, edgesDrawn: edges, gatesDrawn: gates });
 }
 function drawLayers() {
   ctx.textAlign = "center";
@@ -269,15 +307,28 @@ function edgeRow(edge, node, label) {
   const bar = el("span", { className: look.css });
   bar.style.width = `${100 * size(edge) / sizes.largest}%`;
   const facts = [E.ci_lower[edge] === null || state.measure !== "strength" ? null : `[${number(E.ci_lower[edge])}, ${number(E.ci_upper[edge])}]`, E.q_value[edge] === null ? null : `q ${number(E.q_value[edge], 2)}`,
-    E.n_samples[edge] === null ? null : `n ${E.n_samples[edge]}`, E.offset[edge] ? `${count(E.offset[edge], "token")} later` : null, E.other_offsets[edge] ? `also ${E.other_offsets[edge]}` : null].filter(Boolean);
+    E.n_samples[edge] === null ? null : `n ${E.n_samples[edge]}`, E.offset[edge] ? `${count(E.offset[edge], "token")} later` : null, E.other_offsets[edge] ? `also ${E.other_offsets[edge]}` : null,
+    E.gated_by[edge] ? `gated by ${E.gated_by[edge]}` : null].filter(Boolean);
   const row = el("button", { className: edgeShown[edge] ? "row" : "row faint", title: edgeShown[edge] ? "" : "hidden in the picture by the filters above" },
-    el("b", { textContent: label || name(node) }), el("em", { className: look.css, textContent: signed(value) }),
+    el("b", { textContent: label || name(node) }), el("em", { className: look.css, textContent: isGating(edge) ? `mean ${signed(value)}` : signed(value) }),
     el("span", { className: "bar" }, bar), el("small", { textContent: [label ? `${N.id[E.source[edge]]} → ${N.id[E.target[edge]]}` : N.label[node] ? N.id[node] : null, ...facts].filter(Boolean).join(" · ") }));
   row.addEventListener("click", () => select(node));
   row.addEventListener("mouseenter", () => { state.hoverEdge = edge; redraw(); });
   row.addEventListener("mouseleave", () => { state.hoverEdge = -1; redraw(); });
   return row;
 }
+const effect = value => value === null ? "unknown" : value === 0 ? "0.00" : (value > 0 ? "+" : "−") + (Math.abs(value) < 0.01 ? number(Math.abs(value), 2) : Math.abs(value).toFixed(2));
+function gateRow(at, node) {                                 // "A AND B → C: off 0.00, on +0.81"; a click goes to an end that is not selected
+  const [source, gate, target] = [H.source[at], H.gate[at], H.target[at]], other = node === gate ? target : gate;
+  const facts = [`${N.id[source]} ${H.reads[at]} ${N.id[gate]} → ${N.id[target]}`, H.direction[at], H.ci_lower[at] === null ? null : `difference ${signed(H.interaction[at])} [${number(H.ci_lower[at])}, ${number(H.ci_upper[at])}]`,
+    H.q_value[at] === null ? null : `q ${number(H.q_value[at], 2)}`, H.n_samples[at] === null ? null : `n ${H.n_samples[at]}`, H.offset[at] ? `${count(H.offset[at], "token")} later` : null];
+  const row = el("button", { className: gateShown[at] ? "row gate" : "row gate faint", title: gateShown[at] ? "" : "hidden in the picture by the filters above" },
+    el("b", { textContent: `${clip(name(source), 48)} ${H.reads[at]} ${clip(name(gate), 48)} → ${clip(name(target), 48)}` }), el("em", { className: "oth", textContent: `off ${effect(H.effect_off[at])}, on ${effect(H.effect_on[at])}` }),
+    el("small", { textContent: facts.filter(Boolean).join(" · ") }));
+  row.addEventListener("click", () => select(other));
+  return row;
+}
+const strongestGates = gates => [...gates].sort((a, b) => Math.abs(H.interaction[b]) - Math.abs(H.interaction[a]));
 function section(title, note, rows, first = 8) {
   if (!rows.length) return null;
   const box = el("section", {}, el("h3", {}, title, el("small", { textContent: note })), ...rows.slice(0, first).map(make => make()));
@@ -296,10 +347,21 @@ function context(text) {                                     // the token in «�
   return item;
 }
 function nodePanel(node) {
-  const sections = [["out", edge => strength(edge) > 0, "excites"], ["out", edge => strength(edge) < 0, "inhibits"], ["in", edge => strength(edge) > 0, "is excited by"], ["in", edge => strength(edge) < 0, "is inhibited by"]].map(([side, chosen, title]) => {
+  const up = edge => !isGating(edge) && strength(edge) > 0, down = edge => !isGating(edge) && strength(edge) < 0;
+  const sections = [["out", up, "It excites"], ["out", down, "It inhibits"], ["in", up, "It is excited by"], ["in", down, "It is inhibited by"], ["out", isGating, "Gated, it acts on"], ["in", isGating, "Gated, it is acted on by"]].map(([side, chosen, title]) => {
     const edges = strongestFirst((side === "out" ? out : into)[node].filter(chosen));
-    return section(`It ${title}`, edges.length, edges.map(edge => () => edgeRow(edge, side === "out" ? E.target[edge] : E.source[edge])));
+    return section(title, edges.length, edges.map(edge => () => edgeRow(edge, side === "out" ? E.target[edge] : E.source[edge])));
   });
+  const gates = [[at => H.source[at] === node, "Gates of its effects"], [at => H.target[at] === node, "Gates of effects on it"], [at => H.gate[at] === node, "Effects it gates"]].map(([chosen, title]) => {
+    const those = strongestGates(gatesOf[node].filter(chosen));
+    return section(title, those.length, those.map(at => () => gateRow(at, node)));
+  });
+  if (state.edge >= 0) {
+    const those = strongestGates(gatesOn(state.edge)), shown = el("section", { id: "edge" }, el("h3", { textContent: "The edge you chose" }),
+      edgeRow(state.edge, E.target[state.edge], `${clip(name(E.source[state.edge]), 40)} → ${clip(name(E.target[state.edge]), 40)}`));
+    shown.append(...those.map(at => gateRow(at, node)), ...(those.length || !nGates ? [] : [el("p", { textContent: "No gate of this effect was found." })]));
+    gates.unshift(shown);
+  }
   const actions = el("div", { className: "actions" });
   const add = (text, act) => { const button = el("button", { className: "plain", textContent: text }); button.addEventListener("click", act); actions.append(button); };
   add("← overview", () => select(-1));
@@ -308,9 +370,9 @@ function nodePanel(node) {
   return [el("h2", { textContent: name(node) }), el("p", { textContent: `${N.id[node]} · layer ${N.layer[node]}, feature ${N.feature[node]}${N.seed[node] ? " · seed" : ""}${N.hub[node] ? " · hub" : ""}${N.group && N.group[node] !== null ? ` · ${N.group[node]}` : ""}` }), actions,
     el("dl", {}, fact("fires on", N.frequency[node] === null ? "unknown" : `${percent(N.frequency[node])} of tokens`), fact("importance", number(N.importance[node])),
       fact("edges in", N.in_degree[node].toLocaleString("en")), fact("edges out", N.out_degree[node].toLocaleString("en")), N.value ? fact(data.value_name, N.value[node] === null ? "none" : signed(N.value[node])) : null),
-    ...sections, contexts.length ? el("section", {}, el("h3", {}, "Where it fires most", el("small", { textContent: contexts.length })), el("ol", {}, ...contexts.map(context))) : null, reading()].filter(Boolean);
+    ...gates.slice(0, -3), ...sections, ...gates.slice(-3), contexts.length ? el("section", {}, el("h3", {}, "Where it fires most", el("small", { textContent: contexts.length })), el("ol", {}, ...contexts.map(context))) : null, reading()].filter(Boolean);
 }
-const reading = () => el("p", { className: "reading", textContent: `${state.measure === "strength" ? "Strength is target activation per source activation, [ ] its 95 % confidence interval" : "Strength is in standard deviations of target and source"}; q is p after correction for all tests; n counts samples.` });
+const reading = () => el("p", { className: "reading", textContent: `${state.measure === "strength" ? "Strength is target activation per source activation, [ ] its 95 % confidence interval" : "Strength is in standard deviations of target and source"}; q is p after correction for all tests; n counts samples.${nGates ? " Off and on: the effect while the gate feature was clamped off and on, in activations." : ""}` });
 function overviewPanel() {
   const all = strongestFirst(E.source.keys()).slice(0, 40);
   const hubs = [...N.id.keys()].sort((a, b) => N.in_degree[b] + N.out_degree[b] - N.in_degree[a] - N.out_degree[a]).slice(0, 30);
@@ -323,7 +385,7 @@ function overviewPanel() {
     el("p", { textContent: "An edge is a measured effect: the source was set to a low and a high activation at one token and the target's change was read, everything between running freely. Click a feature for its evidence." }),
     el("dl", {}, ...data.facts.map(([term, value]) => fact(term, value))),
     section("Strongest edges", "", all.map(edge => () => edgeRow(edge, E.source[edge], `${clip(name(E.source[edge]), 40)} → ${clip(name(E.target[edge]), 40)}`)), 6),
-    section("Best connected features", "", hubs.map(hubRow), 6), reading()].filter(Boolean);
+    section("Strongest gates", "", strongestGates(H.gate.keys()).slice(0, 40).map(at => () => gateRow(at, H.gate[at])), 4), section("Best connected features", "", hubs.map(hubRow), 6), reading()].filter(Boolean);
 }
 function fillPanel() {
   $("panel").replaceChildren(...(state.selected >= 0 ? nodePanel(state.selected) : overviewPanel()));
@@ -350,7 +412,7 @@ function restore(hash = location.hash) {
   state.types = new Set(types === null ? TYPES : TYPES.filter(type => types.split(",").includes(type)));
   state.hops = [1, 2, 3].includes(hops) ? hops : 0;
   const selected = byId.get(parts.get("select"));
-  state.selected = selected === undefined ? -1 : selected;
+  Object.assign(state, { selected: selected === undefined ? -1 : selected, edge: -1 });
   showControls();
 }
 const initialThreshold = () => nEdges > data.first_edges ? ranked[nEdges - data.first_edges] : 0;
@@ -360,11 +422,11 @@ function showControls() {
   for (const box of $("types").querySelectorAll("input")) box.checked = state.types.has(box.value);
 }
 function changed(layout = false) { refilter(); if (layout || state.hops) place(); fillPanel(); remember(); redraw(); }
-function select(node) {
+function select(node, edge = -1) {
   const before = state.selected;
-  state.selected = node;
+  Object.assign(state, { selected: node, edge });
   if (node < 0) { state.hops = 0; showControls(); }
-  if (node >= 0 && before !== node) $("panel").scrollTop = 0;
+  if (node >= 0 && (before !== node || edge >= 0)) $("panel").scrollTop = 0;
   changed(node < 0 && before >= 0 && view.scale === 1);
 }
 
@@ -377,7 +439,8 @@ function buildControls() {
     Object.assign(pen, { strokeStyle: look.colour, fillStyle: look.colour, lineWidth: 4 });
     pen.setLineDash(look.dash.map(length => length * 1.7)); pen.beginPath(); pen.moveTo(2, 12); pen.lineTo(52, 12); pen.stroke(); pen.setLineDash([]);
     pen.beginPath();
-    if (type === "inhibitory") { pen.moveTo(58, 2); pen.lineTo(58, 22); pen.stroke(); } else { pen.moveTo(66, 12); pen.lineTo(50, 3); pen.lineTo(50, 21); pen.fill(); }
+    if (type === "gating") { pen.moveTo(66, 12); pen.lineTo(57, 4); pen.lineTo(48, 12); pen.lineTo(57, 20); pen.fill(); }
+    else if (type === "inhibitory") { pen.moveTo(58, 2); pen.lineTo(58, 22); pen.stroke(); } else { pen.moveTo(66, 12); pen.lineTo(50, 3); pen.lineTo(50, 21); pen.fill(); }
     box.addEventListener("change", () => { box.checked ? state.types.add(type) : state.types.delete(type); changed(); });
     $("types").append(el("label", {}, box, sample, `${type} ${E.type.filter(other => other === type).length.toLocaleString("en")}`));
   }
@@ -393,6 +456,7 @@ function buildControls() {
   const key = (colour, text) => { const dot = el("i"); dot.style.background = colour; return el("span", {}, dot, text); };
   $("key").append(`size: ${data.size_name}`);
   if (N.hub.some(Boolean)) { const ring = el("i"); ring.style.border = "1.6px solid #1d2733"; $("key").append(el("span", {}, ring, "hub")); }
+  if (nGates) $("key").append(key(STYLE.gating.colour, "gate"));
   if (N.value) $("key").append(key("#00845f", `${data.value_name} up`), key("#cf4a0a", "down"));
   else if (groups.length) groups.slice(0, 10).forEach((group, index) => $("key").append(key(GROUP_COLOURS[index], group)));
   else if (N.seed.some(Boolean)) $("key").append(key("#0072b2", "seed"));
@@ -404,9 +468,11 @@ function download(blob, file) {
 function shownAsJson() {
   const nodes = [...N.id.keys()].filter(node => nodeShown[node]).map(node => ({ id: N.id[node], layer: N.layer[node], feature_idx: N.feature[node], label: N.label[node], importance: N.importance[node], activation_freq: N.frequency[node] }));
   const edges = [...E.source.keys()].filter(edge => edgeShown[edge]).map(edge => ({ source: N.id[E.source[edge]], target: N.id[E.target[edge]], key: edge, interaction_type: E.type[edge], strength: E.strength[edge],
-    abs_strength: Math.abs(E.strength[edge]), strength_std: E.strength_std[edge], ci_lower: E.ci_lower[edge], ci_upper: E.ci_upper[edge], q_value: E.q_value[edge], n_samples: E.n_samples[edge], offset: E.offset[edge] }));
+    abs_strength: Math.abs(E.strength[edge]), strength_std: E.strength_std[edge], ci_lower: E.ci_lower[edge], ci_upper: E.ci_upper[edge], q_value: E.q_value[edge], n_samples: E.n_samples[edge], offset: E.offset[edge], ...(E.gated_by[edge] ? { gated_by: E.gated_by[edge], gate_strength: E.gate[edge] } : {}) }));
+  const hyperedges = [...H.gate.keys()].filter(at => gateShown[at]).map(at => ({ source: N.id[H.source[at]], gate: N.id[H.gate[at]], target: N.id[H.target[at]],
+    ...Object.fromEntries(["direction", "effect_off", "effect_on", "interaction", "ci_lower", "ci_upper", "p_value", "q_value", "n_samples", "offset"].map(column => [column, H[column][at]])) }));
   if (!data.multigraph) edges.forEach(edge => { delete edge.key; });
-  return JSON.stringify({ format: "feature-interaction-graph", version: 1, directed: true, multigraph: data.multigraph, graph: { title: document.title, note: "saved from the explorer; numbers have 6 digits", view: address() }, nodes, edges });
+  return JSON.stringify({ format: "feature-interaction-graph", version: 1, directed: true, multigraph: data.multigraph, graph: { title: document.title, note: "saved from the explorer; numbers have 6 digits", view: address(), ...(nGates ? { hyperedges } : {}) }, nodes, edges });
 }
 function buildSearch() {
   const input = $("search"), box = $("results");
@@ -477,7 +543,7 @@ function showTip(x, y) {
   tip.hidden = node < 0 && edge < 0;
   if (tip.hidden) return;
   if (node >= 0) tip.textContent = `${name(node)}\n${N.id[node]} · ${N.in_degree[node]} in, ${N.out_degree[node]} out${N.frequency[node] === null ? "" : ` · fires on ${percent(N.frequency[node])} of tokens`}`;
-  else tip.textContent = `${name(E.source[edge])}\n${strength(edge) < 0 ? "⊣ inhibits" : "→ excites"}  ${name(E.target[edge])}\n${signed(strength(edge))}${E.ci_lower[edge] === null || state.measure !== "strength" ? "" : `  (95 % CI ${number(E.ci_lower[edge])} to ${number(E.ci_upper[edge])})`}${E.q_value[edge] === null ? "" : `, q ${number(E.q_value[edge], 2)}`}`;
+  else tip.textContent = `${name(E.source[edge])}\n${isGating(edge) ? "◆ acts, gated, on" : strength(edge) < 0 ? "⊣ inhibits" : "→ excites"}  ${name(E.target[edge])}\n${signed(strength(edge))}${E.ci_lower[edge] === null || state.measure !== "strength" ? "" : `  (95 % CI ${number(E.ci_lower[edge])} to ${number(E.ci_upper[edge])})`}${E.q_value[edge] === null ? "" : `, q ${number(E.q_value[edge], 2)}`}${strongestGates(gatesOn(edge)).slice(0, 3).map(at => `\n${H.reads[at]} ${name(H.gate[at])}: off ${effect(H.effect_off[at])}, on ${effect(H.effect_on[at])}`).join("")}`;
   const wide = tip.offsetWidth, tall = tip.offsetHeight;
   tip.style.left = `${Math.max(4, Math.min(x + 14, view.width - wide - 6))}px`; tip.style.top = `${y + 18 + tall > view.height ? y - tall - 10 : y + 18}px`;
 }
@@ -503,7 +569,7 @@ function buildPointer() {
   });
   const release = event => { pointers.delete(event.pointerId); canvas.classList.remove("dragging"); };
   canvas.addEventListener("pointerup", event => {
-    if (pointers.size === 1 && moved <= 4) { const [x, y] = at(event), node = nodeAt(x, y), edge = node < 0 ? edgeAt(x, y) : -1; select(node >= 0 ? node : edge >= 0 ? E.source[edge] : -1); }
+    if (pointers.size === 1 && moved <= 4) { const [x, y] = at(event), node = nodeAt(x, y), edge = node < 0 ? edgeAt(x, y) : -1; node >= 0 || edge < 0 ? select(node) : select(E.source[edge], edge); }
     release(event);
   });
   canvas.addEventListener("pointercancel", release);
