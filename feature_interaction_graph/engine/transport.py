@@ -125,7 +125,7 @@ def _largest(blocks: Iterator[tuple[Key, Tensor, Tensor, Tensor]], k: int, min_z
         kept = kept[kept[:, 5].abs().argsort(descending=True, stable=True)[:k]]
     return {name: kept[:, place].numpy().astype(np.int64 if place < 5 else np.float64) for place, name in enumerate(names)}
 
-# %% ../../nbs/engine/12_transport.ipynb #ce6b5589
+# %% ../../nbs/engine/12_transport.ipynb #3ad42d7d
 def transport_scores(
     model: nn.Module,
     saes: Mapping[int, Any],
@@ -152,7 +152,7 @@ def transport_scores(
                          "least 1 and the last at least 0.")
     corpus, readers = as_corpus(tokens), {layer: FeatureReader(sae) for layer, sae in saes.items()}
     earlier = _earlier_layers(readers, source_layers, target_layers)
-    points = sorted({readers[layer].hook_point for target, sources in earlier.items() for layer in (target, *sources)}, key=lambda point: (point.moment, point.layer))
+    points = list({readers[layer].hook_point for target, sources in earlier.items() for layer in (target, *sources)})
     device, generator = next(model.parameters()).device, torch.Generator().manual_seed(seed)
     sums = _Sums(readers, conditional, max_offset, min(n_groups, len(corpus)))
     for batch in tqdm(torch.arange(len(corpus)).split(batch_size), desc="transporting", disable=not progress, leave=False):
@@ -170,11 +170,12 @@ def transport_scores(
                 noise = (torch.randint(0, 2, read.shape, generator=generator) * 2 - 1).to(read) * inside[..., None]
                 gradients = torch.autograd.grad(read, [leaves[readers[layer].hook_point.name] for layer in sources], noise, retain_graph=True)
                 for source, gradient in zip(sources, gradients, strict=True):
-                    sums.add(source, target, batch % sums.n_groups, inside, noise, gradient.float(), streams[readers[source].hook_point.name].detach(), fires.get(source))
+                    stream = streams[readers[source].hook_point.name].detach()
+                    sums.add(source, target, batch % sums.n_groups, inside, noise, gradient.float(), stream, fires.get(source))
     meta = dict(n_tokens=int(corpus.sample_mask().sum()), n_probes=n_probes, n_groups=sums.n_groups, max_offset=max_offset, seed=seed)
     return TransportScores(readers, sums.totals, sums.counts, conditional, meta)
 
-# %% ../../nbs/engine/12_transport.ipynb #3bc97514
+# %% ../../nbs/engine/12_transport.ipynb #92e84ab4
 def _earlier_layers(readers: Mapping[int, FeatureReader], source_layers: Sequence[int] | None, target_layers: Sequence[int] | None) -> dict[int, list[int]]:
     "Target layer -> the source layers whose hook point comes before its own."
     for layer in {*(source_layers or ()), *(target_layers or ())}:
@@ -184,7 +185,8 @@ def _earlier_layers(readers: Mapping[int, FeatureReader], source_layers: Sequenc
     def moment(layer: int) -> tuple[int, int]: return readers[layer].hook_point.moment
     earlier = {target: [source for source in sources if moment(source) < moment(target)] for target in targets}
     earlier = {target: found for target, found in earlier.items() if found}
-    if not earlier: raise InputError(f"none of the target layers {targets} comes after one of the source layers {sources}; choose later targets or earlier sources.")
+    if not earlier:
+        raise InputError(f"none of the target layers {targets} comes after one of the source layers {sources}; choose later targets or earlier sources.")
     return earlier
 
 # %% ../../nbs/engine/12_transport.ipynb #b2d2dc8d
