@@ -67,7 +67,7 @@ class Readout:
         pre = self.pre(state)
         return np.where(pre > self.threshold, pre, 0.0)
 
-# %% ../../nbs/planted/00a_simulator.ipynb #e6797403
+# %% ../../nbs/planted/00a_simulator.ipynb #23f2ee13
 @dataclass(frozen=True)
 class Clamp:
     "Sets `feature` of `layer` to `dose` (one number per row) at the position a branch starts from."
@@ -82,9 +82,10 @@ class Simulator:
         self.wiring, self.readouts, self.states = wiring, dict(readouts), [np.asarray(start, dtype=np.float64)]
         for block in range(wiring.n_blocks): self.states.append(block_step(wiring, block, self.states[-1]))
         self.reach = max([edge.offset for edge in wiring.edges], default=0)
+        self.activations = {layer: readout.active(self.states[layer]) for layer, readout in self.readouts.items()}
 
     def window(self, layer: int, sequence: np.ndarray, position: np.ndarray, horizon: int) -> State:
-        "Clean state from `reach` positions before `position` to `horizon` after it; zeros before the first position and after the last."
+        "Clean state from `reach` positions before `position` to `horizon` after it (-1: before it only); zeros before the first position and after the last."
         at = position[:, None] + np.arange(-self.reach, horizon + 1)
         inside = (at >= 0) & (at < self.states[layer].shape[1])
         return np.where(inside[..., None], self.states[layer][sequence[:, None], at.clip(0, self.states[layer].shape[1] - 1)], 0.0)
@@ -97,9 +98,12 @@ class Simulator:
         first, found = min(clamp.layer for clamp in clamps), {}
         state = self.window(first, sequence, position, horizon)
         for layer in range(first, self.wiring.n_blocks + 1):
-            clean = self.window(layer, sequence, position, horizon)
-            if layer > first: state = np.concatenate([clean[:, :self.reach], block_step(self.wiring, layer - 1, state)[:, self.reach:]], 1)
-            if layer in hold: state = state + (self.readouts[layer].active(clean) - self.readouts[layer].active(state)) @ self.readouts[layer].decoder
+            if layer > first:
+                past = self.window(layer, sequence, position, -1)
+                state = np.concatenate([past, block_step(self.wiring, layer - 1, state)[:, self.reach:]], 1)
+            if layer in hold:
+                clean = self.window(layer, sequence, position, horizon)
+                state = state + (self.readouts[layer].active(clean) - self.readouts[layer].active(state)) @ self.readouts[layer].decoder
             for clamp in clamps:
                 if clamp.layer == layer: state[:, self.reach] += self._push(clamp, state[:, self.reach])
             found[layer] = state[:, self.reach:]
@@ -111,11 +115,11 @@ class Simulator:
 
     def firings(self, layer: int, feature: int) -> tuple[Int[np.ndarray, "n_firings"], Int[np.ndarray, "n_firings"], Float[np.ndarray, "n_firings"]]:
         "Sequence, position and value of every firing of a feature, BOS left out."
-        value = self.readouts[layer].active(self.states[layer][:, 1:])[..., feature]
+        value = self.activations[layer][:, 1:, feature]
         sequence, position = np.nonzero(value)
         return sequence, position + 1, value[sequence, position]
 
-# %% ../../nbs/planted/00a_simulator.ipynb #aea1a736
+# %% ../../nbs/planted/00a_simulator.ipynb #2c2365ef
 def source_effects(simulator: Simulator, layer: int, feature: int, *, horizon: int = 0, n_samples: int | None = 2000, doses: Sequence[float] | None = None,
                    hold: bool = False, seed: int = 0) -> dict[int, dict[str, Any]]:
     """Target layer -> effects of one source on every feature there, as arrays `[horizon + 1, n_features]`: `strength`, `std`, `share_nonzero`,
@@ -131,7 +135,7 @@ def source_effects(simulator: Simulator, layer: int, feature: int, *, horizon: i
         chosen = np.sort(np.random.default_rng((seed, layer, feature)).permutation(len(value))[:n_samples])
         sequence, position = sequence[chosen], position[chosen]
     ends = position[:, None] + np.arange(horizon + 1) < simulator.states[0].shape[1]
-    found = {}
+    found: dict[int, dict[str, Any]] = {}
     for target in range(layer + 1, simulator.wiring.n_blocks + 1):
         if target in simulator.readouts and (hold or not found):
             held = [between for between in range(layer + 1, target) if between in simulator.readouts] if hold else []
@@ -152,7 +156,7 @@ def _moments(readout: Readout, low: State, high: State, ends: Bool[np.ndarray, "
     return {"strength": mean, "std": np.sqrt(spread), "share_nonzero": (effect != 0).sum(0) / n, "share_positive": (effect > 0).sum(0) / n,
             "mean_abs": np.abs(effect).sum(0) / n, "pre_strength": pre.sum(0) / n, "n_samples": np.broadcast_to(count, mean.shape)}
 
-# %% ../../nbs/planted/00a_simulator.ipynb #96c5d403
+# %% ../../nbs/planted/00a_simulator.ipynb #292773e5
 def all_effects(simulator: Simulator, sources: Mapping[int, Sequence[int]] | None = None, **how: Any) -> pd.DataFrame:
     """One row per (source, target, offset), zero effects included, for every feature that stands for a variable and fires at least twice.
 
@@ -165,7 +169,7 @@ def all_effects(simulator: Simulator, sources: Mapping[int, Sequence[int]] | Non
             for target, found in source_effects(simulator, layer, int(feature), **how).items():
                 features = np.flatnonzero(simulator.readouts[target].variable >= 0)
                 shape = found["strength"][:, features].shape
-                columns = {"src_layer": layer, "src_feature": int(feature), "tgt_layer": target, "tgt_feature": features[None],
+                columns: dict[str, Any] = {"src_layer": layer, "src_feature": int(feature), "tgt_layer": target, "tgt_feature": features[None],
                            "offset": np.arange(shape[0])[:, None]}
                 columns |= {name: values[:, features] if isinstance(values, np.ndarray) else values for name, values in found.items()}
                 parts.append(pd.DataFrame({name: np.broadcast_to(values, shape).reshape(-1) for name, values in columns.items()}))
@@ -181,8 +185,8 @@ def gate_direction(effect_off: float, effect_on: float) -> str:
     if smaller <= 0.25 * larger: return "AND" if abs(effect_on) > abs(effect_off) else "NOT"
     return "sign-flip" if effect_on * effect_off < 0 else "modulation"
 
-# %% ../../nbs/planted/00a_simulator.ipynb #2274725e
-def gate_effects(simulator: Simulator, source: tuple[int, int], gate: tuple[int, int], *, horizon: int = 0, n_samples: int | None = 300,
+# %% ../../nbs/planted/00a_simulator.ipynb #87a760d8
+def gate_effects(simulator: Simulator, source: tuple[int, int], gate: tuple[int, int], *, horizon: int = 0, n_samples: int | None = 200,
                  gate_dose: float | None = None, seed: int = 0) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     """Target layer -> (effect_off, effect_on), each `[horizon + 1, n_features]`: strength of `source` with `gate` at 0 and at `gate_dose` (default: the 90th
     percentile of its firings), at the firings of the source. Empty when one of them fires fewer than twice.
