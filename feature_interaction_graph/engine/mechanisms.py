@@ -6,7 +6,7 @@
 __all__ = ['PARTS', 'QUANTITIES', 'split_settings', 'add_contrasts', 'run_contrasts', 'mlp_before', 'within_layer_push',
            'run_within_layer']
 
-# %% ../../nbs/engine/13_mechanisms.ipynb #b0513181
+# %% ../../nbs/engine/13_mechanisms.ipynb #7e59bace
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,8 +20,9 @@ from .clamping import RESOLUTION, ClampMoments, ClampPlan, clamp_vectors
 from .corpus import Corpus
 from .encoders import FeatureReader
 from .errors import InputError
-from .hook_points import HookPoint, map_block
+from .hook_points import HookPoint, edit
 from .hooked_transformer import HookedTransformerForward
+from .residuals import clean_residuals
 
 # %% ../../nbs/engine/13_mechanisms.ipynb #e705489f
 PARTS = ("values", "pattern", "mlp", "norm")
@@ -104,7 +105,7 @@ def run_contrasts(
     bar.close()
     return results
 
-# %% ../../nbs/engine/13_mechanisms.ipynb #339e597e
+# %% ../../nbs/engine/13_mechanisms.ipynb #9fe65a6c
 def _run_step(
     engine: BranchedForward | HookedTransformerForward,
     clean: CleanRun,
@@ -122,7 +123,7 @@ def _run_step(
     n_samples, n_doses = part.stop - part.start, plan.doses.shape[1]
     arms = len(settings) * n_doses
     def spread(values: np.ndarray) -> Tensor: return torch.as_tensor(values).repeat_interleave(arms)
-    added = clamp_vectors(plan, part, 0, torch.Generator())[:, None].expand(-1, len(settings), -1, -1).flatten(0, 2)
+    added = clamp_vectors(plan, part)[:, None].expand(-1, len(settings), -1, -1).flatten(0, 2)
     def held(name: str) -> Tensor: return torch.tensor([name in setting for setting in settings]).repeat_interleave(n_doses).repeat(n_samples)
     hold = Hold(**{name: held(name) for name in PARTS if any(name in setting for setting in settings)})
     sequence, position = spread(np.searchsorted(batch, plan.sequence[part])), spread(plan.position[part])
@@ -138,7 +139,18 @@ def mlp_before(point: HookPoint) -> int | None:
     if point.kind == "resid_post": return point.layer
     return point.layer - 1 if point.kind == "resid_pre" and point.layer > 0 else None
 
-# %% ../../nbs/engine/13_mechanisms.ipynb #a8ab53d0
+# %% ../../nbs/engine/13_mechanisms.ipynb #ef07d94f
+@torch.no_grad()
+def _runs_after_attention(engine: BranchedForward, block: int) -> bool:
+    "Whether the MLP of `block` sees what attention has just written: asked by trying, because no name tells it for every architecture."
+    tokens = torch.randint(1, engine.twin.config.vocab_size, (1, 4), generator=torch.Generator().manual_seed(0)).to(engine.device)
+    point, start = HookPoint("mlp_out", block), HookPoint("resid_pre", block)
+    clean = clean_residuals(engine.twin, tokens, [start, point])
+    noise = clean[start.name].std() * torch.randn(clean[start.name].shape, generator=torch.Generator().manual_seed(0)).to(engine.device)
+    with edit(engine.layers, HookPoint("attn_out", block), lambda output: output + noise): pushed = clean_residuals(engine.twin, tokens, [point])
+    return not torch.equal(pushed[point.name], clean[point.name])
+
+# %% ../../nbs/engine/13_mechanisms.ipynb #ffc86bd9
 def within_layer_push(engine: BranchedForward | HookedTransformerForward, point: HookPoint) -> tuple[HookPoint, list[frozenset[str]]]:
     """Where features read at `point` are pushed so that the MLP before it can react, and what is held then (MLP free, MLP held).
 
@@ -152,7 +164,7 @@ def within_layer_push(engine: BranchedForward | HookedTransformerForward, point:
         )
     if not isinstance(engine, BranchedForward):
         raise InputError("the MLP of a HookedTransformer cannot be held; load the model with loading.load_model or loading.wrap_model.")
-    if not map_block(engine.layers[block]).parallel: return HookPoint("resid_mid", block), [frozenset(), frozenset(["mlp"])]
+    if _runs_after_attention(engine, block): return HookPoint("resid_mid", block), [frozenset(), frozenset(["mlp"])]
     attention = frozenset(["values", "pattern"])
     return HookPoint("resid_pre", block), [attention, attention | {"mlp"}]
 
