@@ -68,7 +68,7 @@ class MechanismTable:
             for prefix, what in (("", "activation"), ("pre_", "pre-activation")):
                 mean, low, high = (self.wide(prefix + name, offset) for name in ("effect", "ci_low", "ci_high"))
                 cells = mean.map("{:+.3f}".format) + " ±" + ((high - low) / 2).map("{:.3f}".format)
-                blocks.append(f"effect on {what}{f', {offset} positions later' if offset else ''} (mean ± half of the 95 % interval)\n{cells.to_string()}")
+                blocks.append(f"effect on {what}{f' at offset {offset}' if offset else ''} (mean ± half of the 95 % interval)\n{cells.to_string()}")
         return "\n\n".join(blocks)
 
 # %% ../nbs/06c_mechanisms.ipynb #458362f4
@@ -112,7 +112,7 @@ def _edge_columns(edge: tuple[tuple[int, int], tuple[int, int]], plan: ClampPlan
         part=np.tile(QUANTITIES, len(samples)), **columns, n_samples=np.repeat(samples, len(QUANTITIES)), dose_low=float(doses[0]), dose_high=float(doses[-1]),
     ))
 
-# %% ../nbs/06c_mechanisms.ipynb #486dcdba
+# %% ../nbs/06c_mechanisms.ipynb #8f6b90a7
 def mechanism_split(
     model: nn.Module,
     saes: Mapping[int, "SAE"],
@@ -133,7 +133,7 @@ def mechanism_split(
     target held at what they are without it. Samples and doses as in `clamp_measure`.
     Raises `InputError` for edges that do not point downstream, sources that fire in fewer than two sequences, and a model that cannot be branched.
     """
-    corpus, edges = as_corpus(tokens), [((int(l), int(i)), (int(k), int(j))) for (l, i), (k, j) in edges]
+    corpus, edges = as_corpus(tokens), list(dict.fromkeys(((int(l), int(i)), (int(k), int(j))) for (l, i), (k, j) in edges))
     if n_samples < 2: raise InputError(f"n_samples is {n_samples}; an error bar needs at least 2 samples.")
     sources, targets = (_by_layer(dict.fromkeys(edge[end] for edge in edges), saes, what) for end, what in enumerate(("source", "target")))
     reach = {layer: sorted({target for (source, _), (target, _) in edges if source == layer}) for layer in sources}

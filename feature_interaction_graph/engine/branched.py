@@ -198,7 +198,7 @@ class Hold:
         "The same for some of the rows."
         return Hold(**{part: mask[rows.to(mask.device)] for part, mask in self.masks().items()})
 
-# %% ../../nbs/engine/05_branched.ipynb #49574525
+# %% ../../nbs/engine/05_branched.ipynb #dae6fc53
 @dataclass(frozen=True)
 class _Held:
     "`index[part][r]`: the packed row from which row r takes that part: its untouched twin where it is held, itself elsewhere."
@@ -216,9 +216,16 @@ def _norm_scale(norm: nn.Module, x: Tensor) -> Tensor:
     "What `norm` divides by: the standard deviation, or the root mean square of an RMS norm; epsilon included."
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     centred = x if type(norm).__name__.endswith("RMSNorm") else x - x.mean(-1, keepdim=True)
-    return (centred.square().mean(-1, keepdim=True) + getattr(norm, "eps", getattr(norm, "variance_epsilon", 0.0))).sqrt()
+    epsilon = getattr(norm, "eps", getattr(norm, "variance_epsilon", 1e-5))
+    return (centred.square().mean(-1, keepdim=True) + (torch.finfo(x.dtype).eps if epsilon is None else epsilon)).sqrt()
 
-# %% ../../nbs/engine/05_branched.ipynb #f2309ad5
+def _norms(block: nn.Module) -> list[nn.Module]:
+    "The layer and RMS norms of a block, without those of queries and keys."
+    within = set(map_block(block).attention.modules())
+    found = [child for child in block.modules() if isinstance(child, nn.LayerNorm) or type(child).__name__.endswith(("LayerNorm", "RMSNorm"))]
+    return [norm for norm in found if norm not in within]
+
+# %% ../../nbs/engine/05_branched.ipynb #4ba1632b
 @contextlib.contextmanager
 def _holding(blocks: Iterable[nn.Module], held: _Held) -> Iterator[None]:
     "Within the context, norms and MLPs of `blocks` give every held row what its untouched twin has."
@@ -232,12 +239,10 @@ def _holding(blocks: Iterable[nn.Module], held: _Held) -> Iterator[None]:
     handles = []
     try:
         for block in blocks:
-            parts = map_block(block)
-            within = set(parts.attention.modules())
-            norms = [child for child in block.modules() if child not in within and type(child).__name__.endswith(("LayerNorm", "RMSNorm"))]
-            if "norm" in held.index and not norms: raise InputError(f"a {type(block).__name__} has no layer norm that could be held; hold other parts.")
-            if "norm" in held.index: handles += [norm.register_forward_hook(hold_scale) for norm in norms]
-            if "mlp" in held.index: handles.append(parts.mlp_out.register_forward_hook(hold_mlp))      # after the norms: a post-norm is the MLP's last step
+            if "norm" in held.index:
+                if not (norms := _norms(block)): raise InputError(f"a {type(block).__name__} has no layer norm that could be held; hold other parts.")
+                handles += [norm.register_forward_hook(hold_scale) for norm in norms]
+            if "mlp" in held.index: handles.append(map_block(block).mlp_out.register_forward_hook(hold_mlp))   # last: a post-norm is the MLP's last step
         yield
     finally:
         for handle in handles: handle.remove()

@@ -40,7 +40,7 @@ def split_settings() -> tuple[list[frozenset[str]], Float[Tensor, "n_quantities 
     contrasts[-1] = contrasts[0] - contrasts[1:-1].sum(0)
     return settings, contrasts
 
-# %% ../../nbs/engine/13_mechanisms.ipynb #5b3cbf5d
+# %% ../../nbs/engine/13_mechanisms.ipynb #9090c387
 def add_contrasts(
     moments: Sequence[ClampMoments],
     reader: FeatureReader,
@@ -55,15 +55,19 @@ def add_contrasts(
     pre, active = reader.read(streams)
     floor = RESOLUTION * streams.nan_to_num().norm(dim=-1).amax() * reader.weight.norm(dim=0)
     if reader.competes: floor = floor[reader.features]
+    in_active, in_pre = (values[:, :, 1:] - values[:, :, :1] for values in (active, pre))         # [n_samples, n_settings, n_doses - 1, n_offsets, n_targets]
     for row, part in zip(contrasts.to(streams.device), moments, strict=True):
-        def contrast(values: Tensor, dose: int, row: Tensor = row) -> Tensor: return torch.einsum("s,nsot->not", row, values[:, :, dose] - values[:, :, 0])
-        last = streams.shape[2] - 1
-        for dose, into in enumerate([*part.curve, part.activation], start=1):
-            still = contrast(pre, dose).abs() <= floor * row.abs().sum()
-            into.add(source, contrast(active, dose) if reader.competes else contrast(active, dose).masked_fill(still, 0.0))
-            if dose == last: part.pre.add(source, contrast(pre, dose).masked_fill(still, 0.0))
+        changed, moved = (torch.einsum("s,nsdot->ndot", row, values) for values in (in_active, in_pre))
+        still = moved.abs() <= floor * row.abs().sum()
+        changed, moved = changed if reader.competes else changed.masked_fill(still, 0.0), moved.masked_fill(still, 0.0)[:, -1]
+        if part.kept is not None:
+            part.kept.activation_parts.append(changed.cpu())
+            part.kept.pre_parts.append(moved.cpu())
+            continue
+        for dose, into in enumerate([*part.curve, part.activation]): into.add(source, changed[:, dose])
+        part.pre.add(source, moved)
 
-# %% ../../nbs/engine/13_mechanisms.ipynb #a0398982
+# %% ../../nbs/engine/13_mechanisms.ipynb #a2755af5
 @torch.no_grad()
 def run_contrasts(
     engine: BranchedForward | HookedTransformerForward,
@@ -74,11 +78,12 @@ def run_contrasts(
     contrasts: Float[Tensor, "n_quantities n_settings"],
     *,
     horizon: int = 0,
+    keep: bool = False,
     batch_rows: int = 2048,
     batch_sequences: int = 32,
     progress: bool = True,
 ) -> list[dict[str, list[ClampMoments]]]:
-    """Carries out `plans` under several settings; per plan, target name -> moments of each contrast.
+    """Carries out `plans` under several settings; per plan, target name -> moments of each contrast (`keep`: its samples, in the order of the plan).
 
     Plan k pushes at `points[k]` (its sources' own hook point, as a rule) and runs each sample under `settings[k]`, sets of parts of `Hold`.
     Raises `InputError` for a model that cannot be branched: its parts cannot be held.
@@ -86,7 +91,7 @@ def run_contrasts(
     if not engine.branched: raise InputError("the parts of a model that cannot be branched cannot be held; measure total effects with clamp_measure instead.")
     results = [
         {
-            name: [ClampMoments.empty(len(plan.doses), horizon + 1, len(reader.features), plan.doses.shape[1], False, engine.device) for _ in contrasts]
+            name: [ClampMoments.empty(len(plan.doses), horizon + 1, len(reader.features), plan.doses.shape[1], 0, engine.device, keep) for _ in contrasts]
             for name, reader in plan.targets.items()
         }
         for plan in plans
@@ -168,12 +173,13 @@ def within_layer_push(engine: BranchedForward | HookedTransformerForward, point:
     attention = frozenset(["values", "pattern"])
     return HookPoint("resid_pre", block), [attention, attention | {"mlp"}]
 
-# %% ../../nbs/engine/13_mechanisms.ipynb #a0d89e43
+# %% ../../nbs/engine/13_mechanisms.ipynb #1371f8cf
 def run_within_layer(
     engine: BranchedForward | HookedTransformerForward,
     corpus: Corpus,
     plans: Sequence[ClampPlan],
     *,
+    keep: bool = False,
     batch_rows: int = 2048,
     batch_sequences: int = 32,
     progress: bool = True,
@@ -185,5 +191,7 @@ def run_within_layer(
     pushes = [within_layer_push(engine, plan.sources.hook_point) for plan in plans]
     points, settings = [point for point, _ in pushes], [held for _, held in pushes]
     difference = torch.tensor([[1.0, -1.0]])
-    found = run_contrasts(engine, corpus, plans, points, settings, difference, batch_rows=batch_rows, batch_sequences=batch_sequences, progress=progress)
+    found = run_contrasts(
+        engine, corpus, plans, points, settings, difference, keep=keep, batch_rows=batch_rows, batch_sequences=batch_sequences, progress=progress
+    )
     return [{name: moments[0] for name, moments in targets.items()} for targets in found]
