@@ -248,13 +248,13 @@ def random_wiring(seed: int = 0, *, n_blocks: int = 4, n_inputs: int = 8, rate: 
         draft.edge(source, draft.new_variable(block), block, draft.weight())
     return Wiring(len(draft.births), n_blocks, tuple(draft.inputs), tuple(draft.edges), n_tokens=n_tokens)
 
-# %% ../../nbs/planted/00_wiring.ipynb #eb3948fe
+# %% ../../nbs/planted/00_wiring.ipynb #76d24af9
 def _draw_plain(draft: _Draft, excitatory: int, thresholds: int, saturations: int, attention: Sequence[int]) -> None:
     "Single edges to new variables."
-    shapes: list[dict[str, float]] = [{}] * excitatory + [{"threshold": 0.4}] * thresholds + [{"saturation": 0.6}] * saturations
+    shapes: list[dict[str, float]] = [{}] * excitatory + [{"threshold": 0.4}] * thresholds + [{"saturation": 1.0}] * saturations
     for shape in shapes:
         block = draft.block()
-        source = draft.source(block)
+        source = int(draft.random.choice(draft.roots)) if shape else draft.source(block)         # an input's range is known, so its shape is seen
         draft.edge(source, draft.new_variable(block), block, draft.weight(), **shape)
     for offset in attention:
         block = draft.block()
