@@ -77,11 +77,12 @@ class CandidateSettings:
     n_importance_tokens: int = setting(20_000, "positions on which importance is estimated", low=1)
     min_activations: int = setting(20, "activations a feature needs to be a source or target", low=1)
 
-# %% ../nbs/00_config.ipynb #4fc532b4
+# %% ../nbs/00_config.ipynb #bae295ba
 @dataclass(frozen=True, kw_only=True)
 class MeasurementSettings:
     "Interventions and their statistics."
     n_samples: int = setting(100, "interventions per source and dose", low=2)
+    max_samples: int | None = setting(None, "interventions up to which sources with undecided edges are sampled; None: n_samples for all", low=2)
     max_per_sequence: int = setting(1, "samples from one sequence; 1 keeps samples independent", low=1)
     min_samples: int = setting(8, "samples below which a source is skipped, and counted as skipped", low=2)
     doses: list[float] | None = setting(None, "values a source is clamped to; None: two percentiles of its activations")
@@ -89,7 +90,8 @@ class MeasurementSettings:
     clamp_percentile_high: float = setting(90, "upper percentile of the non-zero activations", low=0, high=100)
     horizon: int = setting(0, "later positions at which targets are read as well", low=0)
     within_layer: bool = setting(False, "also measure targets of the source's own layer")
-    placebo: int = setting(0, "random directions of equal norm to compare each source with", low=0)
+    placebo: int = setting(0, "directions of equal norm to compare each source with: half random, half silent decoder rows", low=0)
+    evidence: str = setting("activation", "what an edge is tested by: the change of the target after its threshold, or before", choices=("activation", "pre-activation"))
     significance_level: float = setting(0.01, "largest q value of an edge", above=0, below=1)
     correction_method: str = setting("fdr_bh", "correction for many tests", choices=("fdr_bh", "bonferroni", "none"))
     edge_strength_threshold: float = setting(0.0, "smallest |strength| of an edge", low=0)
@@ -165,6 +167,8 @@ def _check_measurement(cfg: "Config") -> None:
     if cfg.doses is not None and len(set(cfg.doses)) < 2: raise InputError(f"doses is {cfg.doses}; an effect needs two different doses.")
     if cfg.min_samples > cfg.n_samples: raise InputError(f"min_samples is {cfg.min_samples} but n_samples only {cfg.n_samples}; no source could be measured, "
                                                          "so raise n_samples or lower min_samples.")
+    if cfg.max_samples is not None and cfg.max_samples < cfg.n_samples:
+        raise InputError(f"max_samples is {cfg.max_samples} but n_samples already {cfg.n_samples}; give more, or None.")
     if cfg.horizon >= cfg.context_length: raise InputError(f"horizon is {cfg.horizon}; it must be shorter than a sequence of {cfg.context_length} tokens.")
 
 # %% ../nbs/00_config.ipynb #b1b82a40

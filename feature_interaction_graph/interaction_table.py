@@ -19,7 +19,7 @@ import pandas as pd
 from .engine.errors import InputError, atomic_write
 from .features import FeatureTable, feature_id
 
-# %% ../nbs/06a_interaction_table.ipynb #4f2efd44
+# %% ../nbs/06a_interaction_table.ipynb #e6f96436
 COLUMNS: dict[str, str] = {
     **dict.fromkeys(("src_layer", "src_feature", "tgt_layer", "tgt_feature", "offset"), "int32"),
     **dict.fromkeys(
@@ -46,7 +46,7 @@ COLUMNS: dict[str, str] = {
     "interaction_type": "U12",
     "method": "U12",
 }
-_OPTIONAL = ("placebo_p_value",)
+_OPTIONAL = ("median", "placebo_p_value", "silent_p_value")
 _FORMAT = 1
 
 # %% ../nbs/06a_interaction_table.ipynb #9adf2018
@@ -81,10 +81,10 @@ class InteractionResult:
         "The target's feature id."
         return feature_id(self.tgt_layer, self.tgt_feature)
 
-# %% ../nbs/06a_interaction_table.ipynb #a611f5cb
+# %% ../nbs/06a_interaction_table.ipynb #f43c1ce8
 @dataclass
 class InteractionTable:
-    """Measured interactions as columns of equal length (`COLUMNS`, perhaps `placebo_p_value`).
+    """Measured interactions as columns of equal length (`COLUMNS`, perhaps `median`, `placebo_p_value`, `silent_p_value`).
 
     `meta`: counts of pairs attempted, measured and skipped (with reasons), configuration, versions. `features`: statistics and labels of the features
     involved, where known.

@@ -5,75 +5,53 @@
 # %% auto #0
 __all__ = ['jacobian_measure']
 
-# %% ../nbs/06b_linear_response.ipynb #8ec585f0
-from collections.abc import Mapping, Sequence
+# %% ../nbs/06b_linear_response.ipynb #e91ad90e
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from .engine.branched import BranchedForward
-from .engine.clamping import ClampPlan
 from .engine.corpus import Corpus, as_corpus
 from .engine.encoders import FeatureReader
 from .engine.errors import InputError
-from .engine.linear_response import ResponseMoments, run_responses
+from .engine.linear_response import run_responses
 from .engine.provenance import provenance
-from .engine.sampling import Scan, choose_doses, choose_samples, scan_corpus
-from .engine.statistics import adjust, mean_test
+from .engine.sampling import Scan
+from .engine.statistics import adjust
 from .features import feature_id
 from .interaction_table import InteractionTable
-from .interactions import _by_layer, _later_layers
+from feature_interaction_graph.measurement import (
+    Question, Samples, Tested, as_columns, blocks_of, by_layer, later_layers, plan_clamps, scan_question, sources_with_samples, tested_samples,
+)
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-# %% ../nbs/06b_linear_response.ipynb #ecd4ca0a
-def _plans(saes: Mapping[int, "SAE"], sources: Mapping[int, np.ndarray], reach: Mapping[int, list[int]], scans: Mapping[str, Scan],
-           readers: Mapping[str, FeatureReader], n_samples: int, max_per_sequence: int, seed: int) -> dict[int, ClampPlan]:
-    "One plan per source layer, with the samples and doses that clamping would take."
-    plans = {}
-    for layer, features in sources.items():
-        firings = scans[f"source {layer}"].firings
-        assert firings is not None
-        picked = [choose_samples(firings, index, n_samples, max_per_sequence, (seed, layer, int(feature))) for index, feature in enumerate(features)]
-        silent = [feature_id(layer, int(feature)) for feature, samples in zip(features, picked, strict=True) if len(samples) < 2]
-        if silent:
-            raise InputError(f"source {', '.join(silent)} fires in fewer than 2 sequences of the text, so its effect has no error bar; give more text or "
-                             "leave it out.")
-        samples, source = np.concatenate(picked), np.repeat(np.arange(len(features)), [len(part) for part in picked])
-        order = np.lexsort([source, firings.position[samples], firings.sequence[samples]])
-        samples, source = samples[order], source[order]
-        doses = torch.tensor([choose_doses(firings.value[firings.of(index)]) for index in range(len(features))], dtype=torch.float32)
-        targets = {f"target {later}": readers[f"target {later}"] for later in reach[layer]}
-        plans[layer] = ClampPlan(FeatureReader(saes[layer], torch.as_tensor(features)), source, firings.sequence[samples], firings.position[samples],
-                                 firings.value[samples], firings.scale[samples], doses, targets)
-    return plans
+# %% ../nbs/06b_linear_response.ipynb #5e8311ad
+def _slopes(model: nn.Module, saes: Mapping[int, "SAE"], corpus: Corpus, question: Question, scans: Mapping[str, Scan], readers: Mapping[str, FeatureReader],
+            *, horizon: int, mode: str, steps: int, rules: str, batch_rows: int, progress: bool
+            ) -> Iterator[tuple[int, int, np.ndarray, np.ndarray, Samples]]:
+    "Source layer, target layer, places of the sources, their doses and all their samples; a block of sources at a time, as memory allows."
+    engine = BranchedForward(model)
+    for block in blocks_of(question, sources_with_samples(question, scans), readers, horizon, 0):
+        plans = {layer: plan_clamps(saes, question, scans, readers, layer, places) for layer, places in block.items()}
+        results = run_responses(engine, corpus, list(plans.values()), horizon=horizon, mode=mode, steps=steps, rules=rules, keep=True, batch_rows=batch_rows,
+                                progress=progress)
+        for (layer, plan), result in zip(plans.items(), results, strict=True):
+            for name, moments in result.items():
+                samples = Samples()
+                samples.add(plan, np.arange(len(plan.doses)), moments)
+                yield layer, int(name.split()[1]), block[layer], plan.doses.double().cpu().numpy(), samples
 
-# %% ../nbs/06b_linear_response.ipynb #e19415cb
-def _columns(layer: int, name: str, plan: ClampPlan, moments: ResponseMoments, source_std: np.ndarray, target_std: np.ndarray, method: str,
-             with_doses: bool) -> dict[str, np.ndarray]:
-    "Streaming sums of one (source layer, target layer) as flat columns, one row per (source, offset, target)."
-    def of(values: Tensor) -> np.ndarray: return values.cpu().numpy()
-    n, shape = of(moments.activation.n)[..., None], moments.activation.total.shape
-    effect, pre = (mean_test(n, of(part.total), of(part.squares)) for part in (moments.activation, moments.pre))
-    nonzero, positive = of(moments.activation.nonzero), of(moments.activation.positive)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        same_sign = np.where(effect.mean > 0, positive, nonzero - positive) / nonzero
-        per_deviation = source_std[:, None, None] / np.where(target_std > 0, target_std, np.nan)[None, None]
-        kind = np.where(effect.ci_low > 0, "excitatory", np.where(effect.ci_high < 0, "inhibitory", "none"))
-    doses = plan.doses.numpy().astype(float) if with_doses else np.full(plan.doses.shape, np.nan)
-    values = dict(
-        src_layer=layer, src_feature=of(plan.sources.features)[:, None, None],
-        tgt_layer=int(name.split()[1]), tgt_feature=of(plan.targets[name].features)[None, None], offset=np.arange(shape[1])[None, :, None],
-        strength=effect.mean, strength_std=effect.mean * per_deviation, pre_strength=pre.mean,
-        std=effect.std, variance=effect.std**2, ci_low=effect.ci_low, ci_high=effect.ci_high, p_value=effect.p_value, q_value=np.nan,
-        share_nonzero=nonzero / np.maximum(n, 1), share_same_sign=np.where(nonzero > 0, same_sign, 0.0), pre_std=pre.std, pre_p_value=pre.p_value,
-        n_samples=n, dose_low=doses[:, :1, None], dose_high=doses[:, -1:, None], interaction_type=kind, method=method)
-    return {column: np.broadcast_to(value, shape).reshape(-1) for column, value in values.items()}
+# %% ../nbs/06b_linear_response.ipynb #89614db4
+def _tested(samples: Samples, n_sources: int, clustered: bool, through_threshold: bool) -> Tested:
+    "The tests of `clamp_measure`, on slopes; without the threshold those before it stand for both."
+    if not through_threshold: samples = Samples(samples.source, samples.sequence, [pre[:, None] for pre in samples.pre], samples.pre)
+    return tested_samples(samples, n_sources, clustered)
 
-# %% ../nbs/06b_linear_response.ipynb #3cef8ad7
+# %% ../nbs/06b_linear_response.ipynb #331b9019
 def jacobian_measure(
     model: nn.Module,
     saes: Mapping[int, "SAE"],
@@ -103,22 +81,29 @@ def jacobian_measure(
     """
     if n_samples < 2: raise InputError(f"n_samples is {n_samples}; an error bar needs at least 2 samples.")
     if rules not in ("exact", "lrp"): raise InputError(f"rules {rules!r} are unknown; use 'exact' or 'lrp'.")
-    corpus, by_layer = as_corpus(tokens), _by_layer(sources, saes, "source")
-    wanted = None if targets is None else _by_layer(targets, saes, "target")
-    reach = _later_layers(saes, by_layer, target_layers if wanted is None else [layer for layer in wanted if target_layers is None or layer in target_layers])
-    needed = sorted({later for layers in reach.values() for later in layers})
-    readers = {f"source {layer}": FeatureReader(saes[layer], torch.as_tensor(features)) for layer, features in by_layer.items()}
-    readers |= {f"target {layer}": FeatureReader(saes[layer], None if wanted is None else torch.as_tensor(wanted[layer])) for layer in needed}
-    scans = scan_corpus(model, corpus, readers, frozenset(f"source {layer}" for layer in by_layer), progress=progress)
-    plans = _plans(saes, by_layer, reach, scans, readers, n_samples, max_per_sequence, seed)
-    results = run_responses(BranchedForward(model), corpus, list(plans.values()), horizon=horizon, mode=mode, steps=steps, rules=rules,
-                            batch_rows=batch_rows or 1024, progress=progress)
+    corpus, mine = as_corpus(tokens), by_layer(sources, saes, "source")
+    wanted = None if targets is None else by_layer(targets, saes, "target")
+    reach = later_layers(saes, mine, target_layers if wanted is None else [layer for layer in wanted if target_layers is None or layer in target_layers])
+    asked = {later: None if wanted is None else wanted[later] for layers in reach.values() for later in layers}
+    question = Question(mine, asked, reach, n_samples, max_per_sequence, seed=seed)
+    readers, scans = scan_question(model, saes, corpus, question, 32, progress)
+    places = sources_with_samples(question, scans)
+    silent = [feature_id(layer, int(feature)) for layer, features in mine.items() for feature in np.delete(features, places[layer])]
+    if silent:
+        raise InputError(f"source {', '.join(silent)} fires in fewer than 2 of the {len(corpus)} sequences, so its effect has no error bar; "
+                         "give more text or leave it out.")
     method = "lrp" if rules == "lrp" else "integrated gradients" if steps else "jacobian"
-    if not through_threshold: results = [{name: ResponseMoments(moments.pre, moments.pre) for name, moments in result.items()} for result in results]
-    parts = [_columns(layer, name, plan, moments, scans[f"source {layer}"].std, scans[name].std, method, steps > 0)
-             for (layer, plan), result in zip(plans.items(), results, strict=True) for name, moments in result.items()]
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    columns["q_value"] = adjust(columns["p_value"])
-    counts = {"attempted": len(columns["strength"]), "measured": len(columns["strength"]), "skipped": {}}
-    how = {"rules": rules, "steps": steps, "through_threshold": through_threshold}
-    return InteractionTable(columns, {"counts": counts, "linear_response": how, "versions": provenance()})
+    parts = []
+    for layer, later, here, doses, samples in _slopes(model, saes, corpus, question, scans, readers, horizon=horizon, mode=mode, steps=steps, rules=rules,
+                                                      batch_rows=batch_rows or 1024, progress=progress):
+        tested = _tested(samples, len(here), max_per_sequence > 1, through_threshold)
+        columns, _ = as_columns(layer, mine[layer][here], later, readers[f"target {later}"].features.cpu().numpy(), np.tile([0.0, 1.0], (len(here), 1)), tested,
+                                scans[f"source {layer}"].std[here], scans[f"target {later}"].std, method)
+        per_source = len(columns["strength"]) // len(here)
+        taken = doses if steps else np.full_like(doses, np.nan)
+        parts.append(columns | {"dose_low": np.repeat(taken[:, 0], per_source), "dose_high": np.repeat(taken[:, -1], per_source)})
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    joined["q_value"] = adjust(joined["p_value"])
+    counts = {"attempted": len(joined["strength"]), "measured": len(joined["strength"]), "skipped": {}}
+    return InteractionTable(joined, {"counts": counts, "linear_response": {"rules": rules, "steps": steps, "through_threshold": through_threshold},
+                                     "versions": provenance()})

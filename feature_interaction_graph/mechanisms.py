@@ -6,7 +6,7 @@
 __all__ = ['PART_COLORS', 'MechanismTable', 'mechanism_split', 'plot_mechanisms', 'within_layer_columns', 'refuse_without_mlp',
            'within_layer_measure']
 
-# %% ../nbs/06c_mechanisms.ipynb #3efcda3b
+# %% ../nbs/06c_mechanisms.ipynb #b91f30d1
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -24,16 +24,28 @@ from .engine.hooked_transformer import interaction_engine
 from .engine.mechanisms import QUANTITIES, mlp_before, run_contrasts, run_within_layer, split_settings
 from .engine.provenance import provenance
 from .engine.sampling import Scan, scan_corpus
-from .engine.statistics import MeanTest, adjust, mean_test
+from .engine.statistics import adjust, effect_test
 from .features import feature_id
 from .interaction_table import InteractionTable
-from .interactions import _by_layer, _columns, _later_layers, _plan, _Question, _rows_that_fit
+from feature_interaction_graph.measurement import (
+    Question,
+    Samples,
+    as_columns,
+    blocks_of,
+    by_layer,
+    later_layers,
+    plan_clamps,
+    rows_that_fit,
+    scan_question,
+    sources_with_samples,
+    tested_samples,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from sae_lens import SAE
 
-# %% ../nbs/06c_mechanisms.ipynb #25405d25
+# %% ../nbs/06c_mechanisms.ipynb #5e275c30
 _STATISTICS = ("effect", "std", "ci_low", "ci_high", "p_value")
 
 @dataclass
@@ -41,7 +53,8 @@ class MechanismTable:
     """Effects of edges split by the way they take; one row per (edge, offset, part), parts in the order of `engine.mechanisms.QUANTITIES`.
 
     `columns`: src_layer, src_feature, tgt_layer, tgt_feature, offset, part; `effect`, `std`, `ci_low`, `ci_high`, `p_value` in target activation per
-    source activation, the same with `pre_` for the target's pre-activation; n_samples, dose_low, dose_high. 95 % intervals; p: two-sided, of mean = 0.
+    source activation, the same with `pre_` for the target's pre-activation; n_samples, dose_low, dose_high. 95 % intervals; p: two-sided, of mean = 0
+    (`engine.statistics.effect_test`, clustered where samples share a sequence).
     """
     columns: dict[str, np.ndarray]
     meta: dict[str, Any] = field(default_factory=dict)
@@ -71,20 +84,18 @@ class MechanismTable:
                 blocks.append(f"effect on {what}{f' at offset {offset}' if offset else ''} (mean ± half of the 95 % interval)\n{cells.to_string()}")
         return "\n\n".join(blocks)
 
-# %% ../nbs/06c_mechanisms.ipynb #458362f4
+# %% ../nbs/06c_mechanisms.ipynb #aba2b288
 def _sampled(
-    model: nn.Module, saes: Mapping[int, "SAE"], corpus: Corpus, question: _Question, batch_size: int, progress: bool
+    model: nn.Module, saes: Mapping[int, "SAE"], corpus: Corpus, question: Question, batch_size: int, progress: bool
 ) -> tuple[list[ClampPlan], dict[int, np.ndarray], dict[str, FeatureReader], dict[str, Scan]]:
     "Plans, the sources with enough samples by layer, readers and scans: as for any clamp."
-    readers = {f"source {layer}": FeatureReader(saes[layer], torch.as_tensor(sources)) for layer, sources in question.sources.items()}
-    for layer in sorted({later for layers in question.reach.values() for later in layers}):
-        features = question.targets[layer]
-        readers[f"target {layer}"] = FeatureReader(saes[layer], None if features is None else torch.as_tensor(features))
-    scans = scan_corpus(model, corpus, readers, frozenset(f"source {layer}" for layer in question.sources), batch_size, progress)
-    plans, kept = _plan(saes, question, scans, readers)
+    readers, scans = scan_question(model, saes, corpus, question, batch_size, progress)
+    places = sources_with_samples(question, scans)
+    plans = [plan_clamps(saes, question, scans, readers, layer, mine) for layer, mine in places.items() if len(mine)]
+    kept = {layer: question.sources[layer][mine] for layer, mine in places.items()}
     return plans, kept, readers, scans
 
-def _refuse_silent(question: _Question, kept: Mapping[int, np.ndarray], corpus: Corpus) -> None:
+def _refuse_silent(question: Question, kept: Mapping[int, np.ndarray], corpus: Corpus) -> None:
     silent = [feature_id(layer, int(feature)) for layer, features in question.sources.items() for feature in np.setdiff1d(features, kept[layer])]
     if silent:
         raise InputError(
@@ -92,27 +103,27 @@ def _refuse_silent(question: _Question, kept: Mapping[int, np.ndarray], corpus: 
             "give more text or leave it out."
         )
 
-# %% ../nbs/06c_mechanisms.ipynb #0b8f03fb
+# %% ../nbs/06c_mechanisms.ipynb #bade009e
 def _edge_columns(edge: tuple[tuple[int, int], tuple[int, int]], plan: ClampPlan, source: int, target: int, moments: Sequence[ClampMoments]) -> pd.DataFrame:
     "One edge of a plan (its source, and its target's place in the reader) as rows of (offset, part)."
-    doses = plan.doses[source].double()
-    unit = float(doses[-1] - doses[0])
-    samples = moments[0].activation.n[source].cpu().numpy()
-    def tested(which: str) -> list[MeanTest]:
-        picked = [getattr(part, which) for part in moments]
-        return [mean_test(samples, *(getattr(part, name)[source, :, target].cpu().numpy() for name in ("total", "squares"))) for part in picked]
+    doses, mine = plan.doses[source].double(), torch.as_tensor(plan.source == source)
+    unit, kept = float(doses[-1] - doses[0]), [part.kept for part in moments if part.kept is not None]
+    samples = {"": torch.stack([part.activation[mine, -1, :, target] for part in kept], -1)}        # [n_samples, n_offsets, n_parts]
+    samples["pre_"] = torch.stack([part.pre[mine, :, target] for part in kept], -1)
+    present = ~samples[""][..., 0].isnan()                                                 # [n_samples, n_offsets]: the sequence had not ended
     columns: dict[str, Any] = {}
-    for prefix, tests in (("", tested("activation")), ("pre_", tested("pre"))):
-        for name in _STATISTICS:
-            values = np.stack([getattr(test, "mean" if name == "effect" else name) for test in tests], -1)      # [offsets, parts]
-            columns[prefix + name] = (values if name == "p_value" else values / unit).reshape(-1)
+    for prefix, effects in samples.items():
+        tests = [effect_test(effects[here, offset].numpy() / unit, plan.sequence[mine.numpy()][here.numpy()]) for offset, here in enumerate(present.T)]
+        for name in _STATISTICS: columns[prefix + name] = np.concatenate([getattr(test, "mean" if name == "effect" else name) for test in tests])
+    n_samples = present.sum(0).numpy()
     (layer, feature), (target_layer, target_feature) = edge
     return pd.DataFrame(dict(
-        src_layer=layer, src_feature=feature, tgt_layer=target_layer, tgt_feature=target_feature, offset=np.repeat(np.arange(len(samples)), len(QUANTITIES)),
-        part=np.tile(QUANTITIES, len(samples)), **columns, n_samples=np.repeat(samples, len(QUANTITIES)), dose_low=float(doses[0]), dose_high=float(doses[-1]),
+        src_layer=layer, src_feature=feature, tgt_layer=target_layer, tgt_feature=target_feature, offset=np.repeat(np.arange(len(n_samples)), len(QUANTITIES)),
+        part=np.tile(QUANTITIES, len(n_samples)), **columns, n_samples=np.repeat(n_samples, len(QUANTITIES)), dose_low=float(doses[0]),
+        dose_high=float(doses[-1]),
     ))
 
-# %% ../nbs/06c_mechanisms.ipynb #8f6b90a7
+# %% ../nbs/06c_mechanisms.ipynb #eaa8eed9
 def mechanism_split(
     model: nn.Module,
     saes: Mapping[int, "SAE"],
@@ -135,17 +146,17 @@ def mechanism_split(
     """
     corpus, edges = as_corpus(tokens), list(dict.fromkeys(((int(l), int(i)), (int(k), int(j))) for (l, i), (k, j) in edges))
     if n_samples < 2: raise InputError(f"n_samples is {n_samples}; an error bar needs at least 2 samples.")
-    sources, targets = (_by_layer(dict.fromkeys(edge[end] for edge in edges), saes, what) for end, what in enumerate(("source", "target")))
+    sources, targets = (by_layer(dict.fromkeys(edge[end] for edge in edges), saes, what) for end, what in enumerate(("source", "target")))
     reach = {layer: sorted({target for (source, _), (target, _) in edges if source == layer}) for layer in sources}
     for layer, later in reach.items():
-        for other in later: _later_layers(saes, [layer], [other])
-    question = _Question(sources, dict(targets), reach, n_samples, max_per_sequence, 2, doses, (10, 90), seed)
+        for other in later: later_layers(saes, [layer], [other])
+    question = Question(sources, dict(targets), reach, n_samples, max_per_sequence, 2, doses, (10, 90), seed)
     plans, kept, readers, _ = _sampled(model, saes, corpus, question, 32, progress)
     _refuse_silent(question, kept, corpus)
     settings, contrasts = split_settings()
     found = run_contrasts(
         interaction_engine(model), corpus, plans, [plan.sources.hook_point for plan in plans], [settings] * len(plans), contrasts,
-        horizon=horizon, batch_rows=batch_rows or _rows_that_fit(model, readers, horizon), progress=progress,
+        horizon=horizon, keep=True, batch_rows=batch_rows or rows_that_fit(readers), progress=progress,
     )
     at = {layer: number for number, layer in enumerate(sources)}
     rows = []
@@ -181,7 +192,7 @@ def plot_mechanisms(table: MechanismTable, *, read: str = "pre_effect", offset: 
     figure.legend(loc="outside upper center", ncols=7, frameon=False, fontsize=9)
     return figure
 
-# %% ../nbs/06c_mechanisms.ipynb #60736926
+# %% ../nbs/06c_mechanisms.ipynb #dda94324
 def within_layer_columns(
     model: nn.Module,
     saes: Mapping[int, "SAE"],
@@ -205,19 +216,24 @@ def within_layer_columns(
     Raises `InputError` for an SAE that has no MLP before it.
     """
     mine = {layer: np.asarray(features) for layer, features in sources.items()}
-    question = _Question(mine, {layer: targets[layer] for layer in mine}, {layer: [layer] for layer in mine},
-                         n_samples, max_per_sequence, min_samples, doses, percentiles, seed)
+    question = Question(mine, {layer: targets[layer] for layer in mine}, {layer: [layer] for layer in mine},
+                        n_samples, max_per_sequence, min_samples, doses, percentiles, seed)
     refuse_without_mlp(saes, sources)
-    plans, kept, readers, scans = _sampled(model, saes, corpus, question, batch_size, progress)
-    if not plans: return {}, {}, kept
-    rows = batch_rows or _rows_that_fit(model, readers, 0)
-    results = run_within_layer(interaction_engine(model), corpus, plans, batch_rows=rows, progress=progress)
-    parts = []
-    for layer, plan, result in zip([layer for layer in sources if len(kept[layer])], plans, results, strict=True):
-        name, deviation = f"target {layer}", scans[f"source {layer}"].std[np.searchsorted(question.sources[layer], kept[layer])]
-        parts.append(_columns(layer, kept[layer], layer, plan, readers[name].features.cpu().numpy(), result[name], deviation, scans[name].std))
+    readers, scans = scan_question(model, saes, corpus, question, batch_size, progress)
+    places, engine, parts = sources_with_samples(question, scans), interaction_engine(model), []
+    for block in blocks_of(question, places, readers, 0, 0):
+        plans = [plan_clamps(saes, question, scans, readers, layer, chosen) for layer, chosen in block.items()]
+        results = run_within_layer(engine, corpus, plans, keep=True, batch_rows=batch_rows or rows_that_fit(readers), progress=progress)
+        for (layer, chosen), plan, result in zip(block.items(), plans, results, strict=True):
+            samples, name = Samples(), f"target {layer}"
+            samples.add(plan, np.arange(len(chosen)), result[name])
+            parts.append(as_columns(
+                layer, mine[layer][chosen], layer, readers[name].features.cpu().numpy(), plan.doses.double().cpu().numpy(),
+                tested_samples(samples, len(chosen), max_per_sequence > 1), scans[f"source {layer}"].std[chosen], scans[name].std, "within-layer",
+            ))
+    kept = {layer: mine[layer][chosen] for layer, chosen in places.items()}
+    if not parts: return {}, {}, kept
     columns, curves = ({name: np.concatenate([part[which][name] for part in parts]) for name in parts[0][which]} for which in (0, 1))
-    columns["method"] = np.full(len(columns["strength"]), "within-layer")
     other = columns["src_feature"] != columns["tgt_feature"]
     return {name: values[other] for name, values in columns.items()}, {name: values[other] for name, values in curves.items()}, kept
 
@@ -232,7 +248,7 @@ def refuse_without_mlp(saes: Mapping[int, "SAE"], layers: Sequence[int] | Mappin
                 "SAE reads the residual stream after a block."
             )
 
-# %% ../nbs/06c_mechanisms.ipynb #fd076b0d
+# %% ../nbs/06c_mechanisms.ipynb #9497ce11
 def within_layer_measure(
     model: nn.Module,
     saes: Mapping[int, "SAE"],
@@ -256,15 +272,15 @@ def within_layer_measure(
     """
     corpus = as_corpus(tokens)
     if n_samples < 2: raise InputError(f"n_samples is {n_samples}; an error bar needs at least 2 samples.")
-    by_layer = _by_layer(sources, saes, "source")
-    wanted = None if targets is None else _by_layer(targets, saes, "target")
-    if wanted is not None and set(wanted) != set(by_layer):
-        raise InputError(f"sources are in layers {sorted(by_layer)} and targets in layers {sorted(wanted)}; give both in the same layers.")
+    mine = by_layer(sources, saes, "source")
+    wanted = None if targets is None else by_layer(targets, saes, "target")
+    if wanted is not None and set(wanted) != set(mine):
+        raise InputError(f"sources are in layers {sorted(mine)} and targets in layers {sorted(wanted)}; give both in the same layers.")
     columns, curves, kept = within_layer_columns(
-        model, saes, corpus, by_layer, dict.fromkeys(by_layer) if wanted is None else dict(wanted), doses=doses, n_samples=n_samples,
+        model, saes, corpus, mine, dict.fromkeys(mine) if wanted is None else dict(wanted), doses=doses, n_samples=n_samples,
         max_per_sequence=max_per_sequence, seed=seed, batch_rows=batch_rows, progress=progress,
     )
-    _refuse_silent(_Question(by_layer, {}, {}, n_samples, max_per_sequence, 2, doses, (10, 90), seed), kept, corpus)
+    _refuse_silent(Question(mine, {}, {}, n_samples, max_per_sequence, 2, doses, (10, 90), seed), kept, corpus)
     columns["q_value"] = adjust(columns["p_value"])
     counts = {"attempted": len(columns["strength"]), "measured": len(columns["strength"]), "skipped": {}}
     return InteractionTable(columns, {"counts": counts, "versions": provenance()}, None, curves)

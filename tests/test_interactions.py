@@ -6,13 +6,15 @@ import pytest
 import torch
 from sae_lens import JumpReLUSAE, JumpReLUSAEConfig, StandardSAE, StandardSAEConfig, TopKSAE, TopKSAEConfig
 from sae_lens.saes.sae import SAEMetadata
+from scipy import stats
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
-from feature_interaction_graph import interactions
+from feature_interaction_graph import measurement
 from feature_interaction_graph.config import Config
 from feature_interaction_graph.engine.branched import BranchedForward
 from feature_interaction_graph.engine.corpus import as_corpus
 from feature_interaction_graph.engine.errors import InputError
+from feature_interaction_graph.engine.statistics import adjust
 from feature_interaction_graph.interactions import InteractionTable, clamp_measure, measure_interactions
 
 def tiny_model(kind: str = "gpt2") -> torch.nn.Module:
@@ -147,23 +149,79 @@ def test_counts_are_honest(model, saes, corpus, tmp_path):
 def test_interrupted_and_resumed_gives_the_same_table(model, saes, corpus, tmp_path, monkeypatch):
     cfg, candidates = Config(n_samples=20, output_dir=str(tmp_path)), Pairs([(1, 3), (1, 9), (2, 5)], [(2, 1), (3, 8), (3, 9)])
     whole = measure_interactions(model, saes, candidates, cfg, corpus, progress=False)
-    real, made = interactions.run_clamps, []
-    monkeypatch.setattr(interactions, "run_clamps", lambda *args, **kwargs: real(*args, **kwargs, batch_sequences=4, save_every=0.0))
+
+    monkeypatch.setattr(measurement.blocks_of, "__defaults__", (600,))
     in_pieces = measure_interactions(model, saes, candidates, cfg, corpus, progress=False)
-    record = BranchedForward.record
-    def stops(self, *args, **kwargs):
+    real, made = measurement.run_clamps, []
+    def stops(*args, **kwargs):
         made.append(1)
-        if len(made) == 5: raise KeyboardInterrupt
-        return record(self, *args, **kwargs)
-    monkeypatch.setattr(BranchedForward, "record", stops)
+        if len(made) == 3: raise KeyboardInterrupt
+        return real(*args, **kwargs)
+    monkeypatch.setattr(measurement, "run_clamps", stops)
     with pytest.raises(KeyboardInterrupt): measure_interactions(model, saes, candidates, cfg, corpus, progress=False)
-    assert [path.name for path in tmp_path.iterdir()] == ["interactions.unfinished.npz"]
-    monkeypatch.setattr(BranchedForward, "record", record)
+    folder = tmp_path / "interactions.unfinished"
+    assert sorted(path.name for path in folder.iterdir()) == ["block_00000.npz", "block_00001.npz"]
     resumed = measure_interactions(model, saes, candidates, cfg, corpus, progress=False)
+    assert len(made) == 4 and not folder.exists()                              # only the last block was left to do
     for name in whole.columns: np.testing.assert_array_equal(in_pieces.columns[name], resumed.columns[name])
-    for name in ("strength", "std"): np.testing.assert_allclose(whole.columns[name], resumed.columns[name], atol=1e-5)
-    (tmp_path / "interactions.unfinished.npz").write_bytes(b"half a file")
+    for name in ("strength", "std", "median"): np.testing.assert_allclose(whole.columns[name], resumed.columns[name], atol=1e-5)
+    folder.mkdir()
+    (folder / "block_00000.npz").write_bytes(b"half a file")
     with pytest.raises(InputError, match="is damaged .* delete it"): measure_interactions(model, saes, candidates, cfg, corpus, progress=False)
+
+
+def test_another_question_does_not_use_the_blocks_of_an_interrupted_one(model, saes, corpus, tmp_path, monkeypatch):
+    candidates = Pairs([(1, 3), (1, 9)], [(2, 1), (3, 8)])
+    plain = measure_interactions(model, saes, candidates, Config(n_samples=20, seed=1, output_dir=str(tmp_path)), corpus, progress=False)
+    monkeypatch.setattr(measurement.blocks_of, "__defaults__", (300,))
+    real, made = measurement.run_clamps, []
+    def stops(*args, **kwargs):
+        made.append(1)
+        if len(made) == 2: raise KeyboardInterrupt
+        return real(*args, **kwargs)
+    monkeypatch.setattr(measurement, "run_clamps", stops)
+    with pytest.raises(KeyboardInterrupt):
+        measure_interactions(model, saes, candidates, Config(n_samples=20, seed=0, output_dir=str(tmp_path)), corpus, progress=False)
+    other = measure_interactions(model, saes, candidates, Config(n_samples=20, seed=1, output_dir=str(tmp_path)), corpus, progress=False)
+    np.testing.assert_allclose(plain.columns["strength"], other.columns["strength"], atol=1e-5)
+
+
+def test_dependent_samples_widen_the_error_bar(model, saes, corpus):
+    "Many samples per sequence: the same mean as without clusters, an error from sequences."
+    many = clamp_measure(model, saes, [(1, 3)], corpus, n_samples=200, max_per_sequence=50, target_layers=[2], progress=False)
+    edge = many.columns
+    naive = 2 * stats.t.ppf(0.975, edge["n_samples"] - 1) * edge["std"] / np.sqrt(edge["n_samples"])
+    moved = edge["std"] > 0
+    ratio = (edge["ci_high"] - edge["ci_low"])[moved] / naive[moved]
+    assert edge["n_samples"].max() > len(corpus) and (np.abs(ratio - 1) > 0.02).mean() > 0.6
+
+
+def test_few_samples_are_tested_by_sign_flips(model, saes, corpus):
+    edge = clamp_measure(model, saes, [(1, 3)], corpus, n_samples=6, target_layers=[2], progress=False).columns
+    assert edge["p_value"].min() == 2.0**-5 and np.allclose(edge["p_value"] * 2**5, np.round(edge["p_value"] * 2**5))
+
+
+def test_sequential_sampling_adds_where_it_is_undecided(model, saes, corpus):
+    "Sources that stop keep their samples and pay for every look; those that go on have the samples of a fixed design of that size."
+    sources = [(1, 3), (1, 9), (1, 12)]
+    sequential = clamp_measure(model, saes, sources, corpus, n_samples=10, max_samples=40, progress=False).columns
+    small, large = (clamp_measure(model, saes, sources, corpus, n_samples=n, progress=False).columns for n in (10, 40))
+    went_on = sequential["n_samples"] > 10
+    assert went_on.any() and sequential["n_samples"].max() <= 40
+    full = sequential["n_samples"] == large["n_samples"]
+    np.testing.assert_allclose(sequential["strength"][full], large["strength"][full], atol=1e-6)
+    np.testing.assert_allclose(sequential["p_value"][full], np.minimum(3 * large["p_value"][full], 1), rtol=1e-3)
+    np.testing.assert_allclose(sequential["p_value"][~went_on], np.minimum(3 * small["p_value"][~went_on], 1), rtol=1e-3)
+
+
+def test_evidence_before_the_threshold(model, saes, corpus):
+    after = clamp_measure(model, saes, [(1, 3)], corpus, n_samples=30, progress=False).columns
+    before = clamp_measure(model, saes, [(1, 3)], corpus, n_samples=30, evidence="pre-activation", progress=False).columns
+    np.testing.assert_array_equal(after["strength"], before["strength"])
+    np.testing.assert_allclose(before["q_value"], adjust(before["pre_p_value"]))
+    edges = before["interaction_type"] != "none"
+    assert edges.sum() > (after["interaction_type"] != "none").sum() and (before["share_nonzero"][edges] > 0).all()
+    with pytest.raises(InputError, match="'activation' or 'pre-activation'"): clamp_measure(model, saes, [(1, 3)], corpus, evidence="both", progress=False)
 
 
 def test_a_full_disk_leaves_nothing(model, saes, corpus, tmp_path, monkeypatch):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EXACT_UP_TO', 'Moments', 'MeanTest', 'mean_test', 'adjust', 'sign_flip_test', 'EffectTest', 'effect_test',
-           'Stability', 'edge_stability']
+           'placebo_test', 'Stability', 'edge_stability']
 
 # %% ../../nbs/engine/07_statistics.ipynb #9d88ee54
 from dataclasses import dataclass
@@ -158,6 +158,18 @@ def _clustered(exact: np.ndarray, groups: np.ndarray, test: MeanTest) -> tuple[n
     with np.errstate(divide="ignore", invalid="ignore"): p_value = 2 * stats.t.sf(np.abs(test.mean) / error, count - 1)
     p_value = np.where(constant, np.where(test.mean == 0, 1.0, 2.0 ** (1 - count)), p_value)
     return p_value, test.mean - half, test.mean + half
+
+# %% ../../nbs/engine/07_statistics.ipynb #2c49c6d1
+def placebo_test(effect: Float[np.ndarray, "n_sources n_offsets n_targets"], other: Float[np.ndarray, "n_sources n_directions n_offsets n_targets"]
+                 ) -> Float[np.ndarray, "n_sources n_offsets n_targets"]:
+    """p of each mean `effect` (per unit of push) against the spread of `other` directions' effects on the same target: t with as many degrees of freedom.
+
+    Zero effect: 1. A target that no other direction moves: 1 / (number of directions + 1), which is all that their number can say.
+    """
+    pushes = other.shape[0] * other.shape[1]
+    spread = np.sqrt((other * other).mean((0, 1)))[None]
+    with np.errstate(divide="ignore", invalid="ignore"): p_value = 2 * stats.t.sf(np.abs(effect) / spread, pushes)
+    return np.where(effect == 0, 1.0, np.where(spread > 0, p_value, 1.0 / (pushes + 1)))
 
 # %% ../../nbs/engine/07_statistics.ipynb #b0f18f39
 @dataclass(frozen=True)
