@@ -114,6 +114,15 @@ def test_the_transformer_computes_any_wiring(seed):
     for mine, true in zip(read_states(planted, corpus), planted.simulator(corpus).states, strict=True): np.testing.assert_allclose(mine, true, atol=2e-4)
 
 
+def test_every_shape_at_once():
+    edges = [Edge(0, 2 + index, 0, 1.0, threshold=threshold, saturation=saturation)
+             for index, (threshold, saturation) in enumerate([(0.0, None), (0.7, None), (0.0, 0.6), (0.7, 0.3)])]
+    edges += [Edge(0, 6, 0, -0.8, gate=1, gate_kind="product"), Edge(1, 6, 1, 0.5, kind="attention", offset=200)]
+    planted = plant(Wiring(7, 2, [Input(0, rate=0.9), Input(1, rate=0.9, symmetric=True)], edges), angle=45)
+    corpus = planted.corpus(3, N_POSITIONS)
+    for mine, true in zip(read_states(planted, corpus), planted.simulator(corpus).states, strict=True): np.testing.assert_allclose(mine, true, atol=2e-4)
+
+
 def test_more_sources_than_one_head_can_carry_and_the_whole_context():
     edges = [Edge(index, 70 + index % 5, 0, 0.3, kind="attention", offset=1 + index % 2 * 9) for index in range(70)] + [
         Edge(index, 70 + index % 5, 0, 0.2, kind="attention", offset=1) for index in range(70)]
@@ -224,6 +233,15 @@ def test_held_layers_leave_only_what_goes_past_the_features():
     for hold, expected in ((False, 0.8 * 0.9 + 0.7 * 0.5), (True, 0.7 * 0.5)):         # v3 is hidden: nobody can hold it
         rows = planted.effects(corpus, hold=hold).set_index(["src_layer", "src_feature", "tgt_layer", "tgt_feature"])
         assert rows.loc[(*source, *target), "strength"] == pytest.approx(expected * ratio)
+
+
+def test_a_path_is_a_wire_only_at_the_distance_of_its_rule():
+    edges = [Edge(0, 1, 0, 0.8, kind="attention", offset=1), Edge(0, 2, 0, 0.9, kind="attention", offset=1), Edge(2, 1, 1, 0.5, kind="attention", offset=2)]
+    planted = plant(Wiring(3, 2, ONE, edges), negative=0.0)
+    G = planted.truth(planted.corpus(60, 20), horizon=4, multigraph=True)
+    ends = f"L0_F{planted.feature(0, 0)}", f"L2_F{planted.feature(2, 1)}"
+    assert {edge["offset"]: (edge["path"], edge["direct"]) for edge in G.get_edge_data(*ends).values()} == {1: ("wire", True), 3: ("indirect", False)}
+    assert G.number_of_edges() > planted.truth(planted.corpus(60, 20), horizon=4).number_of_edges()
 
 
 def test_effects_beyond_the_end_of_a_sequence_are_not_counted():

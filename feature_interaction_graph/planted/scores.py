@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EdgeScore', 'edge_score', 'GateScore', 'gate_score']
 
-# %% ../../nbs/planted/02_scores.ipynb #d93db269
+# %% ../../nbs/planted/02_scores.ipynb #d2ce92d8
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ import pandas as pd
 from scipy import stats
 
 from ..engine.errors import InputError
-from ..feature_labels import feature_id, parse_feature_id
+from ..feature_labels import parse_feature_id
 from .simulator import Simulator, gate_direction, gate_effects
 from .truth import CANCELS, WEAK
 
@@ -77,10 +77,10 @@ class GateScore:
     recall: float               # share of the planted that are found
     direction_accuracy: float   # share of the really changing whose direction is right
 
-# %% ../../nbs/planted/02_scores.ipynb #92845b00
+# %% ../../nbs/planted/02_scores.ipynb #9856e7b2
 def gate_score(columns: Mapping[str, np.ndarray], hyperedges: Sequence[Mapping[str, Any]], simulator: Simulator, significance_level: float = 0.01,
                **how: Any) -> GateScore:
-    """Scores measured gates: `columns` as of a gating table (src_*, gate_*, tgt_* layer and feature, offset, direction, q_value), `hyperedges` of the true graph.
+    """Scores measured gates: `columns` as of a gating table (src_*, gate_*, tgt_* layer and feature, offset, direction, q_value), `hyperedges` of the truth.
 
     `how`: `n_samples`, `gate_dose`, `seed` of the simulator's own 2 x 2.
     """
