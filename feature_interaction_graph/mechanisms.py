@@ -6,7 +6,7 @@
 __all__ = ['PART_COLORS', 'MechanismTable', 'mechanism_split', 'plot_mechanisms', 'within_layer_columns', 'refuse_without_mlp',
            'within_layer_measure']
 
-# %% ../nbs/06c_mechanisms.ipynb #b91f30d1
+# %% ../nbs/06c_mechanisms.ipynb #b0cefb9a
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,30 +16,17 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from . import measurement
 from .engine.clamping import ClampMoments, ClampPlan
 from .engine.corpus import Corpus, as_corpus
-from .engine.encoders import FeatureReader, sae_hook_point
+from .engine.encoders import sae_hook_point
 from .engine.errors import InputError
 from .engine.hooked_transformer import interaction_engine
 from .engine.mechanisms import QUANTITIES, mlp_before, run_contrasts, run_within_layer, split_settings
 from .engine.provenance import provenance
-from .engine.sampling import Scan, scan_corpus
 from .engine.statistics import adjust, effect_test
 from .features import feature_id
 from .interaction_table import InteractionTable
-from feature_interaction_graph.measurement import (
-    Question,
-    Samples,
-    as_columns,
-    blocks_of,
-    by_layer,
-    later_layers,
-    plan_clamps,
-    rows_that_fit,
-    scan_question,
-    sources_with_samples,
-    tested_samples,
-)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,18 +71,8 @@ class MechanismTable:
                 blocks.append(f"effect on {what}{f' at offset {offset}' if offset else ''} (mean ± half of the 95 % interval)\n{cells.to_string()}")
         return "\n\n".join(blocks)
 
-# %% ../nbs/06c_mechanisms.ipynb #aba2b288
-def _sampled(
-    model: nn.Module, saes: Mapping[int, "SAE"], corpus: Corpus, question: Question, batch_size: int, progress: bool
-) -> tuple[list[ClampPlan], dict[int, np.ndarray], dict[str, FeatureReader], dict[str, Scan]]:
-    "Plans, the sources with enough samples by layer, readers and scans: as for any clamp."
-    readers, scans = scan_question(model, saes, corpus, question, batch_size, progress)
-    places = sources_with_samples(question, scans)
-    plans = [plan_clamps(saes, question, scans, readers, layer, mine) for layer, mine in places.items() if len(mine)]
-    kept = {layer: question.sources[layer][mine] for layer, mine in places.items()}
-    return plans, kept, readers, scans
-
-def _refuse_silent(question: Question, kept: Mapping[int, np.ndarray], corpus: Corpus) -> None:
+# %% ../nbs/06c_mechanisms.ipynb #ad82805b
+def _refuse_silent(question: measurement.Question, kept: Mapping[int, np.ndarray], corpus: Corpus) -> None:
     silent = [feature_id(layer, int(feature)) for layer, features in question.sources.items() for feature in np.setdiff1d(features, kept[layer])]
     if silent:
         raise InputError(
@@ -123,7 +100,7 @@ def _edge_columns(edge: tuple[tuple[int, int], tuple[int, int]], plan: ClampPlan
         dose_high=float(doses[-1]),
     ))
 
-# %% ../nbs/06c_mechanisms.ipynb #eaa8eed9
+# %% ../nbs/06c_mechanisms.ipynb #e8c3c2b1
 def mechanism_split(
     model: nn.Module,
     saes: Mapping[int, "SAE"],
@@ -146,17 +123,19 @@ def mechanism_split(
     """
     corpus, edges = as_corpus(tokens), list(dict.fromkeys(((int(l), int(i)), (int(k), int(j))) for (l, i), (k, j) in edges))
     if n_samples < 2: raise InputError(f"n_samples is {n_samples}; an error bar needs at least 2 samples.")
-    sources, targets = (by_layer(dict.fromkeys(edge[end] for edge in edges), saes, what) for end, what in enumerate(("source", "target")))
+    sources, targets = (measurement.by_layer(dict.fromkeys(edge[end] for edge in edges), saes, what) for end, what in enumerate(("source", "target")))
     reach = {layer: sorted({target for (source, _), (target, _) in edges if source == layer}) for layer in sources}
     for layer, later in reach.items():
-        for other in later: later_layers(saes, [layer], [other])
-    question = Question(sources, dict(targets), reach, n_samples, max_per_sequence, 2, doses, (10, 90), seed)
-    plans, kept, readers, _ = _sampled(model, saes, corpus, question, 32, progress)
-    _refuse_silent(question, kept, corpus)
+        for other in later: measurement.later_layers(saes, [layer], [other])
+    question = measurement.Question(sources, dict(targets), reach, n_samples, max_per_sequence, 2, doses, (10, 90), seed)
+    readers, scans = measurement.scan_question(model, saes, corpus, question, 32, progress)
+    places = measurement.sources_with_samples(question, scans)
+    _refuse_silent(question, {layer: sources[layer][mine] for layer, mine in places.items()}, corpus)
+    plans = [measurement.plan_clamps(saes, question, scans, readers, layer, mine) for layer, mine in places.items()]
     settings, contrasts = split_settings()
     found = run_contrasts(
         interaction_engine(model), corpus, plans, [plan.sources.hook_point for plan in plans], [settings] * len(plans), contrasts,
-        horizon=horizon, keep=True, batch_rows=batch_rows or rows_that_fit(readers), progress=progress,
+        horizon=horizon, keep=True, batch_rows=batch_rows or measurement.rows_that_fit(readers), progress=progress,
     )
     at = {layer: number for number, layer in enumerate(sources)}
     rows = []
@@ -192,7 +171,7 @@ def plot_mechanisms(table: MechanismTable, *, read: str = "pre_effect", offset: 
     figure.legend(loc="outside upper center", ncols=7, frameon=False, fontsize=9)
     return figure
 
-# %% ../nbs/06c_mechanisms.ipynb #dda94324
+# %% ../nbs/06c_mechanisms.ipynb #53793075
 def within_layer_columns(
     model: nn.Module,
     saes: Mapping[int, "SAE"],
@@ -216,20 +195,20 @@ def within_layer_columns(
     Raises `InputError` for an SAE that has no MLP before it.
     """
     mine = {layer: np.asarray(features) for layer, features in sources.items()}
-    question = Question(mine, {layer: targets[layer] for layer in mine}, {layer: [layer] for layer in mine},
-                        n_samples, max_per_sequence, min_samples, doses, percentiles, seed)
+    question = measurement.Question(mine, {layer: targets[layer] for layer in mine}, {layer: [layer] for layer in mine},
+                                    n_samples, max_per_sequence, min_samples, doses, percentiles, seed)
     refuse_without_mlp(saes, sources)
-    readers, scans = scan_question(model, saes, corpus, question, batch_size, progress)
-    places, engine, parts = sources_with_samples(question, scans), interaction_engine(model), []
-    for block in blocks_of(question, places, readers, 0, 0):
-        plans = [plan_clamps(saes, question, scans, readers, layer, chosen) for layer, chosen in block.items()]
-        results = run_within_layer(engine, corpus, plans, keep=True, batch_rows=batch_rows or rows_that_fit(readers), progress=progress)
+    readers, scans = measurement.scan_question(model, saes, corpus, question, batch_size, progress)
+    places, engine, parts = measurement.sources_with_samples(question, scans), interaction_engine(model), []
+    for block in measurement.blocks_of(question, places, readers, 0, 0):
+        plans = [measurement.plan_clamps(saes, question, scans, readers, layer, chosen) for layer, chosen in block.items()]
+        results = run_within_layer(engine, corpus, plans, keep=True, batch_rows=batch_rows or measurement.rows_that_fit(readers), progress=progress)
         for (layer, chosen), plan, result in zip(block.items(), plans, results, strict=True):
-            samples, name = Samples(), f"target {layer}"
+            samples, name = measurement.Samples(), f"target {layer}"
             samples.add(plan, np.arange(len(chosen)), result[name])
-            parts.append(as_columns(
+            parts.append(measurement.as_columns(
                 layer, mine[layer][chosen], layer, readers[name].features.cpu().numpy(), plan.doses.double().cpu().numpy(),
-                tested_samples(samples, len(chosen), max_per_sequence > 1), scans[f"source {layer}"].std[chosen], scans[name].std, "within-layer",
+                measurement.tested_samples(samples, len(chosen), max_per_sequence > 1), scans[f"source {layer}"].std[chosen], scans[name].std, "within-layer",
             ))
     kept = {layer: mine[layer][chosen] for layer, chosen in places.items()}
     if not parts: return {}, {}, kept
@@ -248,7 +227,7 @@ def refuse_without_mlp(saes: Mapping[int, "SAE"], layers: Sequence[int] | Mappin
                 "SAE reads the residual stream after a block."
             )
 
-# %% ../nbs/06c_mechanisms.ipynb #9497ce11
+# %% ../nbs/06c_mechanisms.ipynb #e19628d3
 def within_layer_measure(
     model: nn.Module,
     saes: Mapping[int, "SAE"],
@@ -272,15 +251,15 @@ def within_layer_measure(
     """
     corpus = as_corpus(tokens)
     if n_samples < 2: raise InputError(f"n_samples is {n_samples}; an error bar needs at least 2 samples.")
-    mine = by_layer(sources, saes, "source")
-    wanted = None if targets is None else by_layer(targets, saes, "target")
+    mine = measurement.by_layer(sources, saes, "source")
+    wanted = None if targets is None else measurement.by_layer(targets, saes, "target")
     if wanted is not None and set(wanted) != set(mine):
         raise InputError(f"sources are in layers {sorted(mine)} and targets in layers {sorted(wanted)}; give both in the same layers.")
     columns, curves, kept = within_layer_columns(
         model, saes, corpus, mine, dict.fromkeys(mine) if wanted is None else dict(wanted), doses=doses, n_samples=n_samples,
         max_per_sequence=max_per_sequence, seed=seed, batch_rows=batch_rows, progress=progress,
     )
-    _refuse_silent(Question(mine, {}, {}, n_samples, max_per_sequence, 2, doses, (10, 90), seed), kept, corpus)
+    _refuse_silent(measurement.Question(mine, {}, {}, n_samples, max_per_sequence, 2, doses, (10, 90), seed), kept, corpus)
     columns["q_value"] = adjust(columns["p_value"])
     counts = {"attempted": len(columns["strength"]), "measured": len(columns["strength"]), "skipped": {}}
     return InteractionTable(columns, {"counts": counts, "versions": provenance()}, None, curves)

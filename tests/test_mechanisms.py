@@ -96,10 +96,12 @@ def test_split_does_not_depend_on_batches_and_its_total_is_the_clamp(name, kind)
     for column in ("effect", "pre_effect", "std", "pre_std"): np.testing.assert_allclose(table.columns[column], few.columns[column], atol=1e-4)
     clamps = clamp_measure(model, saes, [(1, 3), (1, 5)], RAGGED, targets=[(3, 7), (3, 0)], **common).to_pandas().set_index(["src_feature", "tgt_feature", "offset"])
     rows = table.to_pandas()
-    for row in rows[rows["part"] == "total"].itertuples():
+    for row in rows[(rows["part"] == "total") & (rows["offset"] == 0)].itertuples():
         clamp = clamps.loc[(row.src_feature, row.tgt_feature, row.offset)]
         np.testing.assert_allclose([row.effect, row.pre_effect], [clamp["strength"], clamp["pre_strength"]], atol=1e-5)
         assert row.n_samples == clamp["n_samples"]
+    beyond = np.array([[row.n_samples for row in rows[(rows["part"] == "total") & (rows["offset"] == offset)].itertuples()] for offset in range(3)])
+    assert (np.diff(beyond, axis=0) <= 0).all() and (beyond[2] < beyond[0]).all()              # sequences end
     for offset in range(3):
         wide = table.wide("pre_effect", offset)
         np.testing.assert_allclose(wide.drop(columns="total").sum(axis=1), wide["total"], atol=1e-4)

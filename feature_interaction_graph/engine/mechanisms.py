@@ -40,7 +40,7 @@ def split_settings() -> tuple[list[frozenset[str]], Float[Tensor, "n_quantities 
     contrasts[-1] = contrasts[0] - contrasts[1:-1].sum(0)
     return settings, contrasts
 
-# %% ../../nbs/engine/13_mechanisms.ipynb #9090c387
+# %% ../../nbs/engine/13_mechanisms.ipynb #a76098f6
 def add_contrasts(
     moments: Sequence[ClampMoments],
     reader: FeatureReader,
@@ -59,7 +59,8 @@ def add_contrasts(
     for row, part in zip(contrasts.to(streams.device), moments, strict=True):
         changed, moved = (torch.einsum("s,nsdot->ndot", row, values) for values in (in_active, in_pre))
         still = moved.abs() <= floor * row.abs().sum()
-        changed, moved = changed if reader.competes else changed.masked_fill(still, 0.0), moved.masked_fill(still, 0.0)[:, -1]
+        changed = changed.masked_fill(moved.isnan(), torch.nan) if reader.competes else changed.masked_fill(still, 0.0)    # the k largest of NaN are no NaN
+        moved = moved.masked_fill(still, 0.0)[:, -1]
         if part.kept is not None:
             part.kept.activation_parts.append(changed.cpu())
             part.kept.pre_parts.append(moved.cpu())
