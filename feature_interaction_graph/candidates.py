@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['ALWAYS_ON', 'REASONS', 'CANDIDATE_COLUMNS', 'FORMAT', 'choose_features', 'rank_importance', 'decoder_alignment',
-           'CandidatePairs', 'Candidates', 'identify_candidates']
+           'CandidatePairs', 'Candidates', 'identify_candidates', 'transport_candidates', 'transported',
+           'join_candidates']
 
-# %% ../nbs/05_candidates.ipynb #bcdfc2cb
+# %% ../nbs/05_candidates.ipynb #fee9bd35
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,16 +16,18 @@ from typing import TYPE_CHECKING, Any, Self
 
 import h5py
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import nn
 
 from .activation_store import ActivationStore
 from .activations import ablation_importance
-from .coactivation import CoactivationAtlas, pair_rules
+from .coactivation import CoactivationAtlas, PairStatistics, pair_rules
 from .config import Config
 from .engine.encoders import FeatureReader
 from .engine.errors import InputError, atomic_write
 from .engine.provenance import provenance
+from .engine.transport import TransportScores
 from .features import FeatureTable, parse_feature_id
 
 if TYPE_CHECKING:
@@ -97,7 +100,7 @@ def _ablated(model: nn.Module, saes: Mapping[int, Any], store: ActivationStore, 
     exact[ranked] = ablation_importance(model, saes, store, layer, features[ranked], seed=cfg.seed)
     return exact
 
-# %% ../nbs/05_candidates.ipynb #59f47134
+# %% ../nbs/05_candidates.ipynb #5f0a0f8f
 def decoder_alignment(
     source_sae: Any,
     target_sae: Any,
@@ -105,15 +108,14 @@ def decoder_alignment(
     targets: Int[np.ndarray, "m"],
 ) -> Float[np.ndarray, "n m"]:
     "Cosine of every source's decoder direction with every target's encoder direction; NaN if the two SAEs live in spaces of different width."
-    import torch
     written = FeatureReader(source_sae, torch.as_tensor(np.asarray(sources))).decoder
     read = FeatureReader(target_sae, torch.as_tensor(np.asarray(targets)))
     weight = read.weight[:, read.features] if read.competes else read.weight
     if written.shape[1] != weight.shape[0]: return np.full((len(sources), len(targets)), np.nan)
     return (nn.functional.normalize(written, dim=1) @ nn.functional.normalize(weight, dim=0)).cpu().numpy()
 
-# %% ../nbs/05_candidates.ipynb #ddd4b90a
-REASONS = ("together", "associated", "apart", "aligned", "included", "all")     # bit 0, bit 1, ... of the column `reason`
+# %% ../nbs/05_candidates.ipynb #e9336ce2
+REASONS = ("together", "associated", "apart", "aligned", "included", "all", "transport")     # bit 0, bit 1, ... of the column `reason`
 CANDIDATE_COLUMNS = {"src_layer": np.int32, "src_feature": np.int32, "tgt_layer": np.int32, "tgt_feature": np.int32,
                      "coactivation_prob": np.float64, "pmi": np.float64, "ratio": np.float64, "decoder_alignment": np.float64,
                      "is_candidate_inhibitory": np.bool_, "reason": np.uint8}
@@ -239,7 +241,7 @@ def identify_candidates(
     considered = sum(len(chosen[a]) * len(chosen[b]) - (len(chosen[a]) if a == b else 0) for a, b in pairs)
     return _assemble(atlas, cfg, parts, considered, importance, counts)
 
-# %% ../nbs/05_candidates.ipynb #2ae976ae
+# %% ../nbs/05_candidates.ipynb #dbbe73b0
 def _pairs_of(atlas: CoactivationAtlas, saes: Mapping[int, Any], cfg: Config, pair: tuple[int, int], chosen: Mapping[int, np.ndarray],
               named: list[tuple[int, int]], all_pairs: bool) -> dict[str, np.ndarray]:
     "Columns of the pairs of two layers that any rule joins; a feature is not paired with itself."
@@ -251,13 +253,18 @@ def _pairs_of(atlas: CoactivationAtlas, saes: Mapping[int, Any], cfg: Config, pa
     wanted_a, wanted_b = ([feature for layer, feature in named if layer == here] for here in pair)
     wanted = np.isin(sources, wanted_a)[:, None] | np.isin(targets, wanted_b)
     rules = {**pair_rules(stats, cfg), "aligned": aligned, "included": wanted, "all": np.full(cosine.shape, all_pairs)}
-    reason = sum(rules[word].astype(np.uint8) << place for place, word in enumerate(REASONS))
+    reason = sum(rules[word].astype(np.uint8) << REASONS.index(word) for word in rules)
     if a == b: np.fill_diagonal(reason, 0)
+    return _as_columns(pair, sources, targets, stats, cosine, rules["apart"] | (aligned & (cosine < 0)), reason)
+
+# %% ../nbs/05_candidates.ipynb #cbd42238
+def _as_columns(pair: tuple[int, int], sources: np.ndarray, targets: np.ndarray, stats: PairStatistics, cosine: np.ndarray, inhibitory: np.ndarray,
+                reason: np.ndarray) -> dict[str, np.ndarray]:
+    "The pairs of two layers that have a reason, from tables of sources by targets."
     row, column = reason.nonzero()
-    inhibitory = rules["apart"] | (aligned & (cosine < 0))
     values = dict(coactivation_prob=stats.prob, pmi=stats.pmi_shrunk, ratio=stats.ratio, decoder_alignment=cosine,
                   is_candidate_inhibitory=inhibitory, reason=reason)
-    return dict(src_layer=np.full(len(row), a), src_feature=sources[row], tgt_layer=np.full(len(row), b), tgt_feature=targets[column],
+    return dict(src_layer=np.full(len(row), pair[0]), src_feature=sources[row], tgt_layer=np.full(len(row), pair[1]), tgt_feature=targets[column],
                 **{name: table[row, column] for name, table in values.items()})
 
 # %% ../nbs/05_candidates.ipynb #6a1e75d5
@@ -279,3 +286,78 @@ def _assemble(atlas: CoactivationAtlas, cfg: Config, parts: list[dict[str, np.nd
         exact = [importance[layer][atlas.places(layer, features["feature"][features["layer"] == layer])] for layer in np.unique(features["layer"]).tolist()]
         features = FeatureTable(features.columns | {"importance": np.concatenate(exact)})
     return Candidates(columns, features, meta)
+
+# %% ../nbs/05_candidates.ipynb #0c3a3159
+def transport_candidates(
+    scores: TransportScores,
+    atlas: CoactivationAtlas,
+    saes: Mapping[int, Any],
+    cfg: Config,
+    store: ActivationStore | None = None,  # these two only for importance_method "ablation"
+    model: nn.Module | None = None,
+    *,
+    per_source: int = 10,  # targets of each source in one layer
+    per_target: int = 10,  # sources of each target in one layer
+    min_z: float = 4.0,  # standard errors a score must differ from 0 by
+    min_strength: float = 0.01,  # and how strong it must be, in standard deviations of the target per standard deviation of the source
+) -> Candidates:
+    """Pairs of important features of different layers whose transported score stands out of its noise, at any offset that was estimated.
+
+    `is_candidate_inhibitory` is the sign of the score. Join with other candidates by `join_candidates`. Raises `InputError` when not a single pair is left.
+    """
+    pairs = sorted({(a, b) for a, b, _ in scores.pairs if (a, b) in atlas.layer_pairs and b - a <= cfg.layer_window})
+    importance = rank_importance(atlas, saes, cfg, store, model)
+    chosen, counts = {}, {}
+    for layer in atlas.layers: chosen[layer], counts[layer] = choose_features(atlas, layer, importance[layer], cfg)
+    parts = []
+    for a, b in pairs:
+        strength, signed_z = transported(scores, a, b, chosen[a], chosen[b])
+        written, read = (atlas.features["std"][atlas.features.find(np.full(len(chosen[here]), here), chosen[here])] for here in (a, b))
+        size = np.where(np.abs(strength) * written[:, None] >= min_strength * read, np.abs(signed_z), 0.0)
+        found = (size >= min_z) & (_among_first(size, per_source) | _among_first(size.T, per_target).T)
+        stats, cosine = atlas.statistics(a, b, chosen[a], chosen[b]), decoder_alignment(saes[a], saes[b], chosen[a], chosen[b])
+        parts.append(_as_columns((a, b), chosen[a], chosen[b], stats, cosine, signed_z < 0, found.astype(np.uint8) << REASONS.index("transport")))
+    return _assemble(atlas, cfg, parts, sum(len(chosen[a]) * len(chosen[b]) for a, b in pairs), importance, counts)
+
+def _among_first(size: Float[np.ndarray, "n m"], n_first: int) -> Bool[np.ndarray, "n m"]:
+    "The `n_first` largest of each row."
+    order = np.argsort(-size, axis=1, kind="stable")[:, :n_first]
+    first = np.zeros(size.shape, bool)
+    np.put_along_axis(first, order, True, axis=1)
+    return first
+
+# %% ../nbs/05_candidates.ipynb #2f21da90
+def transported(scores: TransportScores, source_layer: int, target_layer: int, sources: Int[np.ndarray, "n"], targets: Int[np.ndarray, "m"]
+                ) -> tuple[Float[np.ndarray, "n m"], Float[np.ndarray, "n m"]]:
+    """Score, and score / standard error, of every pair at the offset where the latter is largest; 0 for a source that never fires.
+
+    The squared error is the mean of the pair's own and its source's typical one.
+    """
+    found, found_z = np.zeros((len(sources), len(targets))), np.zeros((len(sources), len(targets)))
+    rows, columns = torch.as_tensor(sources), torch.as_tensor(targets)
+    for offset in sorted(offset for a, b, offset in scores.pairs if (a, b) == (source_layer, target_layer)):
+        score = scores.scores(source_layer, target_layer, offset, rows, columns).double().cpu().numpy()
+        squares = scores.standard_errors(source_layer, target_layer, offset, rows, columns).double().cpu().numpy() ** 2
+        with np.errstate(divide="ignore", invalid="ignore"): z = np.nan_to_num(score / np.sqrt((squares + squares.mean(1, keepdims=True)) / 2))
+        larger = np.abs(z) > np.abs(found_z)
+        found, found_z = np.where(larger, score, found), np.where(larger, z, found_z)
+    return found, found_z
+
+# %% ../nbs/05_candidates.ipynb #4e8a6dba
+def join_candidates(first: Candidates, second: Candidates) -> Candidates:
+    "All pairs of both, each with the reasons of both; `meta` is that of `first`, with the pairs counted again."
+    names = ("src_layer", "src_feature", "tgt_layer", "tgt_feature")
+    columns = {name: np.concatenate([first[name], second[name]]) for name in CANDIDATE_COLUMNS}
+    _, kept, which = np.unique(np.stack([columns[name] for name in names], 1), axis=0, return_index=True, return_inverse=True)
+    reason, inhibitory = np.zeros(len(kept), np.uint8), np.zeros(len(kept), bool)
+    np.bitwise_or.at(reason, which.ravel(), columns["reason"])
+    np.logical_or.at(inhibitory, which.ravel(), columns["is_candidate_inhibitory"])
+    columns = {name: values[kept] for name, values in columns.items()} | {"reason": reason, "is_candidate_inhibitory": inhibitory}
+    by_reason = {word: int((reason >> place & 1).sum()) for place, word in enumerate(REASONS)}
+    meta = first.meta | {"considered": max(first.meta["considered"], second.meta["considered"]), "kept": len(kept), "by_reason": by_reason}
+    return Candidates(columns, _joined_features(first.features, second.features), meta)
+
+def _joined_features(first: FeatureTable, second: FeatureTable) -> FeatureTable:
+    both = {name: np.concatenate([values, second.columns[name]]) for name, values in first.columns.items()}
+    _, kept = np.unique(np.stack([both["layer"], both["feature"]], 1), axis=0, return_index=True)
+    return FeatureTable({name: values[kept] for name, values in both.items()})

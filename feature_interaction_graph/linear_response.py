@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['jacobian_measure']
 
-# %% ../nbs/06b_linear_response.ipynb #e91ad90e
+# %% ../nbs/06b_linear_response.ipynb #70860adf
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -22,9 +22,7 @@ from .engine.sampling import Scan
 from .engine.statistics import adjust
 from .features import feature_id
 from .interaction_table import InteractionTable
-from feature_interaction_graph.measurement import (
-    Question, Samples, Tested, as_columns, blocks_of, by_layer, later_layers, plan_clamps, scan_question, sources_with_samples, tested_samples,
-)
+from .measurement import Question, Samples, as_columns, blocks_of, by_layer, later_layers, plan_clamps, scan_question, sources_with_samples, tested_samples
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -45,31 +43,34 @@ def _slopes(model: nn.Module, saes: Mapping[int, "SAE"], corpus: Corpus, questio
                 samples.add(plan, np.arange(len(plan.doses)), moments)
                 yield layer, int(name.split()[1]), block[layer], plan.doses.double().cpu().numpy(), samples
 
-# %% ../nbs/06b_linear_response.ipynb #89614db4
-def _tested(samples: Samples, n_sources: int, clustered: bool, through_threshold: bool) -> Tested:
-    "The tests of `clamp_measure`, on slopes; without the threshold those before it stand for both."
+# %% ../nbs/06b_linear_response.ipynb #d5bee9c5
+def _columns(question: Question, readers: Mapping[str, FeatureReader], scans: Mapping[str, Scan],
+             found: tuple[int, int, np.ndarray, np.ndarray, Samples], through_threshold: bool, method: str, steps: int) -> dict[str, np.ndarray]:
+    "The tests and columns of `clamp_measure`, on slopes. Without the threshold those before it stand for both."
+    layer, later, places, doses, samples = found
     if not through_threshold: samples = Samples(samples.source, samples.sequence, [pre[:, None] for pre in samples.pre], samples.pre)
-    return tested_samples(samples, n_sources, clustered)
+    tested = tested_samples(samples, len(places), question.max_per_sequence > 1)
+    columns, _ = as_columns(layer, question.sources[layer][places], later, readers[f"target {later}"].features.cpu().numpy(),
+                            np.tile([0.0, 1.0], (len(places), 1)), tested, scans[f"source {layer}"].std[places], scans[f"target {later}"].std, method)
+    taken = doses if steps else np.full_like(doses, np.nan)
+    per_source = len(columns["strength"]) // len(places)
+    return columns | {"dose_low": np.repeat(taken[:, 0], per_source), "dose_high": np.repeat(taken[:, -1], per_source)}
 
-# %% ../nbs/06b_linear_response.ipynb #331b9019
+# %% ../nbs/06b_linear_response.ipynb #d50d4cae
+def _question(saes: Mapping[int, "SAE"], sources: Sequence[tuple[int, int]], targets: Sequence[tuple[int, int]] | None, target_layers: Sequence[int] | None,
+              n_samples: int, max_per_sequence: int, seed: int) -> Question:
+    "What `clamp_measure` would ask."
+    mine, wanted = by_layer(sources, saes, "source"), None if targets is None else by_layer(targets, saes, "target")
+    reach = later_layers(saes, mine, target_layers if wanted is None else [layer for layer in wanted if target_layers is None or layer in target_layers])
+    asked = {later: None if wanted is None else wanted[later] for layers in reach.values() for later in layers}
+    return Question(mine, asked, reach, n_samples, max_per_sequence, seed=seed)
+
+# %% ../nbs/06b_linear_response.ipynb #f6e092f9
 def jacobian_measure(
-    model: nn.Module,
-    saes: Mapping[int, "SAE"],
-    sources: Sequence[tuple[int, int]],
-    tokens: "Corpus | Tensor | Sequence[Sequence[int]]",
-    *,
-    target_layers: Sequence[int] | None = None,
-    targets: Sequence[tuple[int, int]] | None = None,
-    n_samples: int = 100,
-    max_per_sequence: int = 1,
-    horizon: int = 0,
-    mode: str = "auto",
-    steps: int = 0,
-    rules: str = "exact",
-    through_threshold: bool = True,
-    seed: int = 0,
-    batch_rows: int | None = None,
-    progress: bool = True,
+    model: nn.Module, saes: Mapping[int, "SAE"], sources: Sequence[tuple[int, int]], tokens: "Corpus | Tensor | Sequence[Sequence[int]]", *,
+    target_layers: Sequence[int] | None = None, targets: Sequence[tuple[int, int]] | None = None, n_samples: int = 100, max_per_sequence: int = 1,
+    horizon: int = 0, mode: str = "auto", steps: int = 0, rules: str = "exact", through_threshold: bool = True, seed: int = 0,
+    batch_rows: int | None = None, progress: bool = True,
 ) -> InteractionTable:
     """Mean derivative of every target with respect to each source, on the samples `clamp_measure` takes with the same `seed`.
 
@@ -81,29 +82,19 @@ def jacobian_measure(
     """
     if n_samples < 2: raise InputError(f"n_samples is {n_samples}; an error bar needs at least 2 samples.")
     if rules not in ("exact", "lrp"): raise InputError(f"rules {rules!r} are unknown; use 'exact' or 'lrp'.")
-    corpus, mine = as_corpus(tokens), by_layer(sources, saes, "source")
-    wanted = None if targets is None else by_layer(targets, saes, "target")
-    reach = later_layers(saes, mine, target_layers if wanted is None else [layer for layer in wanted if target_layers is None or layer in target_layers])
-    asked = {later: None if wanted is None else wanted[later] for layers in reach.values() for later in layers}
-    question = Question(mine, asked, reach, n_samples, max_per_sequence, seed=seed)
+    corpus, question = as_corpus(tokens), _question(saes, sources, targets, target_layers, n_samples, max_per_sequence, seed)
     readers, scans = scan_question(model, saes, corpus, question, 32, progress)
     places = sources_with_samples(question, scans)
-    silent = [feature_id(layer, int(feature)) for layer, features in mine.items() for feature in np.delete(features, places[layer])]
+    silent = [feature_id(layer, int(feature)) for layer, features in question.sources.items() for feature in np.delete(features, places[layer])]
     if silent:
         raise InputError(f"source {', '.join(silent)} fires in fewer than 2 of the {len(corpus)} sequences, so its effect has no error bar; "
                          "give more text or leave it out.")
     method = "lrp" if rules == "lrp" else "integrated gradients" if steps else "jacobian"
-    parts = []
-    for layer, later, here, doses, samples in _slopes(model, saes, corpus, question, scans, readers, horizon=horizon, mode=mode, steps=steps, rules=rules,
-                                                      batch_rows=batch_rows or 1024, progress=progress):
-        tested = _tested(samples, len(here), max_per_sequence > 1, through_threshold)
-        columns, _ = as_columns(layer, mine[layer][here], later, readers[f"target {later}"].features.cpu().numpy(), np.tile([0.0, 1.0], (len(here), 1)), tested,
-                                scans[f"source {layer}"].std[here], scans[f"target {later}"].std, method)
-        per_source = len(columns["strength"]) // len(here)
-        taken = doses if steps else np.full_like(doses, np.nan)
-        parts.append(columns | {"dose_low": np.repeat(taken[:, 0], per_source), "dose_high": np.repeat(taken[:, -1], per_source)})
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    joined["q_value"] = adjust(joined["p_value"])
-    counts = {"attempted": len(joined["strength"]), "measured": len(joined["strength"]), "skipped": {}}
-    return InteractionTable(joined, {"counts": counts, "linear_response": {"rules": rules, "steps": steps, "through_threshold": through_threshold},
-                                     "versions": provenance()})
+    found = _slopes(model, saes, corpus, question, scans, readers, horizon=horizon, mode=mode, steps=steps, rules=rules, batch_rows=batch_rows or 1024,
+                    progress=progress)
+    parts = [_columns(question, readers, scans, part, through_threshold, method, steps) for part in found]
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    columns["q_value"] = adjust(columns["p_value"])
+    counts = {"attempted": len(columns["strength"]), "measured": len(columns["strength"]), "skipped": {}}
+    how = {"rules": rules, "steps": steps, "through_threshold": through_threshold}
+    return InteractionTable(columns, {"counts": counts, "linear_response": how, "versions": provenance()})

@@ -43,7 +43,7 @@ def _frozen_scale(norm: Any) -> Any:
         return (scaled if bias is None else scaled + bias).to(x.dtype)
     return forward
 
-# %% ../../nbs/engine/15_relevance.ipynb #f5183b92
+# %% ../../nbs/engine/15_relevance.ipynb #09a71b40
 @contextlib.contextmanager
 def relevance_rules(layers: Iterable[nn.Module]) -> Iterator[None]:
     """Within the context, decoder blocks `layers` compute what they always do, and are differentiated by the rules.
@@ -64,6 +64,7 @@ def relevance_rules(layers: Iterable[nn.Module]) -> Iterator[None]:
                 stack.callback(projection.register_forward_hook(_only(columns if projection is values else columns.new_zeros(0))).remove)
         yield
 
+# %% ../../nbs/engine/15_relevance.ipynb #fb57d011
 def _swap_forward(stack: contextlib.ExitStack, module: Any, forward: Any) -> None:
     module.forward = forward
     stack.callback(lambda: delattr(module, "forward"))

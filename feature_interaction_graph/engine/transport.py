@@ -125,21 +125,11 @@ def _largest(blocks: Iterator[tuple[Key, Tensor, Tensor, Tensor]], k: int, min_z
         kept = kept[kept[:, 5].abs().argsort(descending=True, stable=True)[:k]]
     return {name: kept[:, place].numpy().astype(np.int64 if place < 5 else np.float64) for place, name in enumerate(names)}
 
-# %% ../../nbs/engine/12_transport.ipynb #3ad42d7d
+# %% ../../nbs/engine/12_transport.ipynb #7a68a31f
 def transport_scores(
-    model: nn.Module,
-    saes: Mapping[int, Any],
-    tokens: "Corpus | Tensor | Sequence[Sequence[int]]",
-    *,
-    source_layers: Sequence[int] | None = None,
-    target_layers: Sequence[int] | None = None,
-    n_probes: int = 1,
-    conditional: bool = False,
-    max_offset: int = 0,
-    seed: int = 0,
-    batch_size: int = 32,
-    n_groups: int = 8,
-    progress: bool = True,
+    model: nn.Module, saes: Mapping[int, Any], tokens: "Corpus | Tensor | Sequence[Sequence[int]]", *, source_layers: Sequence[int] | None = None,
+    target_layers: Sequence[int] | None = None, n_probes: int = 1, conditional: bool = False, max_offset: int = 0, seed: int = 0, batch_size: int = 32,
+    n_groups: int = 8, progress: bool = True,
 ) -> TransportScores:
     """Scores of all pairs of features of earlier and later layers, by `n_probes` backward passes of noise per batch and target layer.
 
@@ -152,28 +142,32 @@ def transport_scores(
                          "least 1 and the last at least 0.")
     corpus, readers = as_corpus(tokens), {layer: FeatureReader(sae) for layer, sae in saes.items()}
     earlier = _earlier_layers(readers, source_layers, target_layers)
-    points = list({readers[layer].hook_point for target, sources in earlier.items() for layer in (target, *sources)})
-    device, generator = next(model.parameters()).device, torch.Generator().manual_seed(seed)
-    sums = _Sums(readers, conditional, max_offset, min(n_groups, len(corpus)))
+    generator, sums = torch.Generator().manual_seed(seed), _Sums(readers, conditional, max_offset, min(n_groups, len(corpus)))
     for batch in tqdm(torch.arange(len(corpus)).split(batch_size), desc="transporting", disable=not progress, leave=False):
-        longest = int(corpus.lengths[batch].max())
-        inside = corpus.sample_mask()[batch, :longest].to(device)
-        ragged = bool((corpus.lengths[batch] < longest).any())
-        real = (torch.arange(longest) < corpus.lengths[batch][:, None]).long().to(device) if ragged else None
-        streams, leaves = differentiable_streams(model, corpus.tokens[batch, :longest].to(device), points, real)
-        fires = {layer: readers[layer].read(streams[readers[layer].hook_point.name].detach())[1] > 0
-                 for layer in {source for sources in earlier.values() for source in sources}} if conditional else {}
-        for target, sources in earlier.items():
-            name = readers[target].hook_point.name
-            with torch.enable_grad(): read = readers[target].normalise(streams[name])
-            for _ in range(n_probes):
-                noise = (torch.randint(0, 2, read.shape, generator=generator) * 2 - 1).to(read) * inside[..., None]
-                gradients = torch.autograd.grad(read, [leaves[readers[layer].hook_point.name] for layer in sources], noise, retain_graph=True)
-                for source, gradient in zip(sources, gradients, strict=True):
-                    stream = streams[readers[source].hook_point.name].detach()
-                    sums.add(source, target, batch % sums.n_groups, inside, noise, gradient.float(), stream, fires.get(source))
+        _transport_batch(model, corpus, batch, earlier, sums, n_probes, generator)
     meta = dict(n_tokens=int(corpus.sample_mask().sum()), n_probes=n_probes, n_groups=sums.n_groups, max_offset=max_offset, seed=seed)
     return TransportScores(readers, sums.totals, sums.counts, conditional, meta)
+
+# %% ../../nbs/engine/12_transport.ipynb #44f81828
+def _transport_batch(model: nn.Module, corpus: Corpus, batch: Int[Tensor, "n_seq"], earlier: Mapping[int, list[int]], sums: "_Sums", n_probes: int,
+                     generator: torch.Generator) -> None:
+    "One forward pass over the sequences `batch`, and the backward passes of noise from every target layer."
+    readers, device, longest = sums.readers, next(model.parameters()).device, int(corpus.lengths[batch].max())
+    points = list({readers[layer].hook_point for target, sources in earlier.items() for layer in (target, *sources)})
+    inside = corpus.sample_mask()[batch, :longest].to(device)
+    ragged = bool((corpus.lengths[batch] < longest).any())
+    real = (torch.arange(longest) < corpus.lengths[batch][:, None]).long().to(device) if ragged else None
+    streams, leaves = differentiable_streams(model, corpus.tokens[batch, :longest].to(device), points, real)
+    def at(layer: int) -> Tensor: return streams[readers[layer].hook_point.name]
+    sources_used = {source for sources in earlier.values() for source in sources} if sums.conditional else set()
+    fires = {layer: readers[layer].read(at(layer).detach())[1] > 0 for layer in sources_used}
+    for target, sources in earlier.items():
+        with torch.enable_grad(): read = readers[target].normalise(at(target))
+        for _ in range(n_probes):
+            noise = (torch.randint(0, 2, read.shape, generator=generator) * 2 - 1).to(read) * inside[..., None]
+            gradients = torch.autograd.grad(read, [leaves[readers[layer].hook_point.name] for layer in sources], noise, retain_graph=True)
+            for source, gradient in zip(sources, gradients, strict=True):
+                sums.add(source, target, batch % sums.n_groups, inside, noise, gradient.float(), at(source).detach(), fires.get(source))
 
 # %% ../../nbs/engine/12_transport.ipynb #92e84ab4
 def _earlier_layers(readers: Mapping[int, FeatureReader], source_layers: Sequence[int] | None, target_layers: Sequence[int] | None) -> dict[int, list[int]]:
