@@ -6,7 +6,7 @@
 __all__ = ['GATING_COLUMNS', 'GatingTable', 'gate_screen', 'direction_of', 'GatePlan', 'run_gates', 'activity_at',
            'measure_gating']
 
-# %% ../nbs/06d_gating.ipynb #0dd85802
+# %% ../nbs/06d_gating.ipynb #fc2b3c48
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -23,12 +23,12 @@ from tqdm.auto import tqdm
 from .engine.branched import BranchedForward, CleanRun, last_block, start_block
 from .engine.clamping import RESOLUTION, ClampPlan, clamp_vectors, run_clamps
 from .engine.corpus import Corpus, as_corpus
-from .engine.encoders import FeatureReader, sae_hook_point
+from .engine.encoders import FeatureReader
 from .engine.errors import InputError
 from .engine.hooked_transformer import HookedTransformerForward, interaction_engine
 from .engine.provenance import provenance
 from .engine.residuals import clean_residuals
-from .engine.sampling import Scan
+from .engine.sampling import Scan, scan_corpus
 from .engine.statistics import adjust, effect_test
 from .features import feature_id
 from .interaction_table import InteractionTable
@@ -135,14 +135,15 @@ class GatePlan:
         source = source[:, [0, -1]]
         return torch.cat([source + (-value * unit)[:, None], source + ((on - value) * unit)[:, None]], 1)
 
-# %% ../nbs/06d_gating.ipynb #176c5faf
+# %% ../nbs/06d_gating.ipynb #da59382f
 @torch.no_grad()
 def run_gates(
     engine: BranchedForward | HookedTransformerForward, corpus: Corpus, gated: GatePlan, *, horizon: int = 0, batch_rows: int = 2048,
     batch_sequences: int = 32, progress: bool = True,
 ) -> dict[str, Float[np.ndarray, "n_samples 2 n_offsets n_targets"]]:
     "Effect of the source (high dose minus low) with its gate off and on, for every sample and target reader; NaN where a sequence had ended."
-    plan, found = gated.plan, {name: [] for name in gated.plan.targets}
+    plan = gated.plan
+    found: dict[str, list[np.ndarray]] = {name: [] for name in plan.targets}
     needed = np.unique(plan.sequence)
     start, last = start_block(plan.sources.hook_point), max(last_block(reader.hook_point) for reader in plan.targets.values())
     bar = tqdm(total=len(plan.source), desc="gates", unit="sample", disable=not progress, leave=False)
@@ -158,7 +159,7 @@ def run_gates(
     bar.close()
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
-# %% ../nbs/06d_gating.ipynb #8b4dc7e5
+# %% ../nbs/06d_gating.ipynb #db5f62c6
 def _four_arms(engine: BranchedForward | HookedTransformerForward, clean: CleanRun, batch: np.ndarray, gated: GatePlan, part: slice, horizon: int
                ) -> dict[str, np.ndarray]:
     "One step of `run_gates`."
@@ -173,14 +174,18 @@ def _four_arms(engine: BranchedForward | HookedTransformerForward, clean: CleanR
         streams = read[reader.hook_point.name].unflatten(0, (-1, 4))
         pre, active = reader.read(streams)
         floor = RESOLUTION * streams.nan_to_num().norm(dim=-1).amax() * reader.weight.norm(dim=0)
-        still = (pre[:, [1, 3]] - pre[:, [0, 2]]).abs() <= (floor[reader.features] if reader.competes else floor)
+        if reader.competes: floor = floor[reader.features]
+        moved = pre[:, [1, 3]] - pre[:, [0, 2]]
         change = active[:, [1, 3]] - active[:, [0, 2]]
-        effects[name] = (change if reader.competes else change.masked_fill(still, 0.0)).cpu().numpy()
+        if not reader.competes: change = change.masked_fill(moved.abs() <= floor, 0.0)
+        alike = (change[:, 1] - change[:, 0]).abs() <= 2 * floor            # a difference of differences below the resolution is none
+        effects[name] = torch.stack([change[:, 0], torch.where(alike, change[:, 0], change[:, 1])], 1).cpu().numpy()
     return effects
 
-# %% ../nbs/06d_gating.ipynb #98296398
+# %% ../nbs/06d_gating.ipynb #62a42a24
 @torch.no_grad()
-def activity_at(model: nn.Module, corpus: Corpus, reader: FeatureReader, sequence: np.ndarray, position: np.ndarray, batch_size: int = 32) -> scipy.sparse.csr_matrix:
+def activity_at(model: nn.Module, corpus: Corpus, reader: FeatureReader, sequence: np.ndarray, position: np.ndarray, batch_size: int = 32
+                ) -> scipy.sparse.csr_matrix:
     "Clean activations of all features of `reader` at the given places, in their order: sparse `[n_places, n_features]`."
     device, parts, places = next(model.parameters()).device, [], []
     for batch in np.array_split(np.unique(sequence), max(1, len(np.unique(sequence)) // batch_size)):
@@ -296,12 +301,15 @@ class _Work:
             on = active.sum(0)
             varied = np.flatnonzero((on >= self.min_split) & (len(active) - on >= self.min_split))
             for later, targets in asked[source].items():
-                moments = result[f"target {later}"]
+                kept = result[f"target {later}"].kept
+                assert kept is not None
                 columns = np.searchsorted(self.readers[f"target {later}"].features.cpu().numpy(), targets)
-                frames += self._screen_pair(layer, source, later, np.array(targets), varied, active[:, varied], moments.kept.activation[mine][:, -1][..., columns])
+                effects = kept.activation[mine][:, -1][..., columns]
+                frames += self._screen_pair(layer, source, later, np.array(targets), varied, active[:, varied], effects)
         return pd.concat(frames) if frames else _triples(layer, [])
 
-    def _screen_pair(self, layer: int, source: int, later: int, targets: np.ndarray, varied: np.ndarray, active: np.ndarray, effects: Tensor) -> list[pd.DataFrame]:
+    def _screen_pair(self, layer: int, source: int, later: int, targets: np.ndarray, varied: np.ndarray, active: np.ndarray, effects: Tensor
+                     ) -> list[pd.DataFrame]:
         frames = []
         for offset in range(self.horizon + 1):
             effect = effects[:, offset].numpy()
@@ -325,7 +333,8 @@ class _Work:
             mine = effects[f"target {triple.tgt_layer}"][gated.plan.source == which][:, :, triple.offset, column]
             rows.append(_tested(mine[~np.isnan(mine[:, 0])], float(gated.plan.doses[which, -1] - gated.plan.doses[which, 0])))
         found = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-        shared = {name: triples[name].to_numpy() for name in ("src_layer", "src_feature", "gate_feature", "tgt_layer", "tgt_feature", "offset", "screen_q_value")}
+        names = ("src_layer", "src_feature", "gate_feature", "tgt_layer", "tgt_feature", "offset", "screen_q_value")
+        shared = {name: triples[name].to_numpy() for name in names}
         return found | shared | {"gate_layer": np.full(len(triples), layer), "direction": direction_of(found["effect_off"], found["effect_on"])}
 
     def _gate_plan(self, layer: int, combinations: np.ndarray) -> GatePlan:
@@ -338,14 +347,14 @@ class _Work:
         for index, place in enumerate(unique):
             plan = fresh if (fresh.source == index).sum() >= self.question.min_samples else first
             rows = np.flatnonzero(plan.source == index)
-            for which in np.flatnonzero(places == place):
-                chosen.append((np.full(len(rows), which), plan.sequence[rows], plan.position[rows], plan.value[rows], plan.scale[rows]))
-        which, sequence, position, value, scale = (np.concatenate(parts) for parts in zip(*chosen, strict=True))
-        order = np.lexsort([which, position, sequence])
-        which, sequence, position, value, scale = (part[order] for part in (which, sequence, position, value, scale))
+            for combination in np.flatnonzero(places == place):
+                chosen.append((np.full(len(rows), combination), plan.sequence[rows], plan.position[rows], plan.value[rows], plan.scale[rows]))
+        joined = [np.concatenate(parts) for parts in zip(*chosen, strict=True)]
+        order = np.lexsort([joined[0], joined[2], joined[1]])
+        which, sequence, position, value, scale = [part[order] for part in joined]
         doses = first.doses[np.searchsorted(unique, places)]
-        source_reader = FeatureReader(self.saes[layer], torch.as_tensor(combinations[:, 0]))
-        gate_reader = FeatureReader(self.saes[layer], torch.as_tensor(combinations[:, 1]))
+        source_reader = FeatureReader(self.saes[layer], torch.tensor(combinations[:, 0]))
+        gate_reader = FeatureReader(self.saes[layer], torch.tensor(combinations[:, 1]))
         plan = ClampPlan(source_reader, which, sequence, position, value, scale, doses, first.targets)
         activity = activity_at(self.model, self.corpus, gate_reader, sequence, position)
         gate_value = np.asarray(activity[np.arange(len(which)), which]).ravel()
@@ -353,7 +362,6 @@ class _Work:
 
     def _on_values(self, layer: int, gates: np.ndarray) -> np.ndarray:
         "The 90th percentile of each gate's activations over the corpus; 1 for one that never fires."
-        from feature_interaction_graph.engine.sampling import scan_corpus
         unique = np.unique(gates)
         reader = FeatureReader(self.saes[layer], torch.as_tensor(unique))
         firings = scan_corpus(self.model, self.corpus, {"gates": reader}, frozenset(["gates"]), progress=False)["gates"].firings
@@ -362,7 +370,7 @@ class _Work:
         on = np.array([np.percentile(fired, 90) if len(fired) else 1.0 for fired in values])
         return on[np.searchsorted(unique, gates)]
 
-# %% ../nbs/06d_gating.ipynb #e11cbe84
+# %% ../nbs/06d_gating.ipynb #d365f675
 def _triples(layer: int, rows: list[tuple]) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=["src_feature", "gate_feature", "tgt_layer", "tgt_feature", "offset", "screen_p"])
     return frame.assign(src_layer=layer)
@@ -371,5 +379,6 @@ def _tested(effects: Float[np.ndarray, "n 2"], unit: float) -> dict[str, float |
     "One hyperedge from its samples: effect with the gate off and on, in units of strength."
     interaction = effects[:, 1:] - effects[:, :1]
     test = effect_test(interaction)
-    values = {"interaction": test.mean[0], "ci_low": test.ci_low[0], "ci_high": test.ci_high[0], "effect_off": effects[:, 0].mean(), "effect_on": effects[:, 1].mean()}
+    values = {"interaction": test.mean[0], "ci_low": test.ci_low[0], "ci_high": test.ci_high[0],
+              "effect_off": effects[:, 0].mean(), "effect_on": effects[:, 1].mean()}
     return {name: float(value) / unit for name, value in values.items()} | {"p_value": float(test.p_value[0]), "n_samples": test.n}

@@ -6,7 +6,7 @@
 __all__ = ['decide', 'stability_of', 'clamp_measure', 'measure_interactions', 'question_of', 'InteractionTable',
            'InteractionResult']
 
-# %% ../nbs/06_interactions.ipynb #2036dda3
+# %% ../nbs/06_interactions.ipynb #221be020
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from .candidates import Candidates
 from .config import Config
 from .engine.corpus import Corpus, as_corpus
+from .engine.encoders import sae_hook_point
 from .engine.errors import InputError
+from .engine.mechanisms import mlp_before
 from .engine.provenance import provenance
 from .engine.statistics import adjust, edge_stability
 from .features import feature_id
@@ -43,13 +45,13 @@ def decide(columns: dict[str, np.ndarray], method: str = "fdr_bh", evidence: str
         columns["interaction_type"] = np.where(moves, np.where(columns["pre_strength"] > 0, "excitatory", "inhibitory"), "none")
     if "placebo_p_value" in columns: columns["interaction_type"] = np.where(columns["placebo_p_value"] < placebo_level, columns["interaction_type"], "none")
 
-# %% ../nbs/06_interactions.ipynb #be4a495b
+# %% ../nbs/06_interactions.ipynb #c7947526
 def stability_of(columns: Mapping[str, np.ndarray], level: float, method: str, evidence: str = "activation", looks: int = 1) -> dict[str, float]:
     "Jaccard index of the edge set (q < `level`) with resampled ones, for `meta`; empty when there is no edge."
     before = evidence == "pre-activation"
     if not (columns["q_value"] < level).any(): return {}
-    names = ("pre_strength", "pre_std") if before else ("strength", "std")
-    found = edge_stability(*(columns[name] for name in names), columns["n_samples"], level, method, looks=looks)
+    mean, std = ("pre_strength", "pre_std") if before else ("strength", "std")
+    found = edge_stability(columns[mean], columns[std], columns["n_samples"], level, method, looks=looks)
     return {"jaccard": found.jaccard, "low": found.low, "high": found.high, "n_resamples": found.n_resamples, "level": level}
 
 # %% ../nbs/06_interactions.ipynb #70387116
@@ -109,7 +111,7 @@ def _pair_keys(columns: Mapping[str, np.ndarray]) -> np.ndarray:
     target = columns["tgt_layer"].astype(np.int64) << 24 | columns["tgt_feature"]
     return source << 31 | target
 
-# %% ../nbs/06_interactions.ipynb #393e2418
+# %% ../nbs/06_interactions.ipynb #c28f63e9
 def measure_interactions(
     model: nn.Module, saes: Mapping[int, "SAE"], candidates: Candidates, cfg: Config, corpus: Corpus | None = None, progress: bool = True
 ) -> InteractionTable:
@@ -127,7 +129,9 @@ def measure_interactions(
             f"none of the {len(candidates)} candidate pairs has its target in a later layer than its source; an effect can only be read downstream "
             "(within_layer measures effects inside a layer)."
         )
-    parts, skipped, kept = [], {}, {}
+    parts: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = []
+    skipped: dict[str, int] = {}
+    kept: dict[int, np.ndarray] = {}
     if later.any():
         pairs = {name: candidates[name][later] for name in names}
         question = question_of(pairs, saes, cfg)
@@ -137,11 +141,13 @@ def measure_interactions(
         )
         parts.append(_asked(columns, curves, pairs))
     rare = sum(int(np.sum((candidates["src_layer"] == layer) & later & ~np.isin(candidates["src_feature"], features))) for layer, features in kept.items())
-    if cfg.within_layer and not later.all():
-        inside = {name: candidates[name][~later] for name in names}
+    bare = np.isin(candidates["src_layer"], [layer for layer, sae in saes.items() if mlp_before(sae_hook_point(sae)) is None])
+    if cfg.within_layer and (~later & ~bare).any():
+        inside = {name: candidates[name][~later & ~bare] for name in names}
         columns, curves, measured_here = _within(model, saes, corpus, inside, cfg, progress)
         parts += [_asked(columns, {}, inside)] if columns else []
         rare += sum(int(np.sum((inside["src_layer"] == layer) & ~np.isin(inside["src_feature"], features))) for layer, features in measured_here.items())
+        if (~later & bare).any(): skipped["no MLP stands before the place where both are read"] = int((~later & bare).sum())
     elif not later.all(): skipped["source and target are read at the same place"] = int((~later).sum())
     if rare: skipped[f"the source fires in fewer than {cfg.min_samples} sequences"] = rare
     columns, curves = _together(parts)

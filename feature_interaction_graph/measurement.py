@@ -403,7 +403,7 @@ def _refuse_rare(question: Question, scans: Mapping[str, Scan]) -> None:
         "give more text or choose other sources."
     )
 
-# %% ../nbs/05a_measurement.ipynb #731c3a56
+# %% ../nbs/05a_measurement.ipynb #67f58f00
 def _key(saes: Mapping[int, "SAE"], question: Question, scans: Mapping[str, Scan], readers: Mapping[str, FeatureReader], block: Mapping[int, np.ndarray],
          settings: tuple[int, ...]) -> str:
     "A hash of what decides the numbers: sources, targets, samples and doses of the first block, and all settings."
@@ -415,7 +415,7 @@ def _key(saes: Mapping[int, "SAE"], question: Question, scans: Mapping[str, Scan
 def _save(file: Path, key: str, columns: Mapping[str, np.ndarray], curves: Mapping[str, np.ndarray]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     arrays = {f"columns|{name}": values for name, values in columns.items()} | {f"curves|{name}": values for name, values in curves.items()}
-    with atomic_write(file) as temporary, temporary.open("wb") as stream: np.savez(stream, key=key, **arrays)
+    with atomic_write(file) as temporary, temporary.open("wb") as stream: np.savez(stream, **{"key": np.array(key), **arrays})  # type: ignore[arg-type]
 
 def _restore(file: Path, key: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]] | None:
     "Columns and curves of a finished block of this very question, None if there are none."

@@ -11,7 +11,6 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from feature_interaction_graph import measurement
 from feature_interaction_graph.config import Config
-from feature_interaction_graph.engine.branched import BranchedForward
 from feature_interaction_graph.engine.corpus import as_corpus
 from feature_interaction_graph.engine.errors import InputError
 from feature_interaction_graph.engine.statistics import adjust

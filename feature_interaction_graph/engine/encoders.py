@@ -99,7 +99,8 @@ class FeatureReader:
         if self.architecture == "gated": return pre.relu() * ((pre - self.bias) / self.gain + self.gate_bias > 0)
         if self.competes:
             top, which = pre.topk(self.k, dim=-1)
-            return torch.zeros_like(pre).scatter(-1, which, top.relu())
+            active = torch.zeros_like(pre).scatter(-1, which, top.relu())
+            return torch.where(pre.isnan(), pre, active)                   # NaN stays NaN
         return pre.relu()
 
     def read(self, x: Float[Tensor, "n width"]) -> tuple[Float[Tensor, "n n_features"], Float[Tensor, "n n_features"]]:

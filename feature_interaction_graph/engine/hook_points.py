@@ -113,14 +113,15 @@ def decoder_layers(hf_model: nn.Module) -> nn.ModuleList:
         if isinstance(found, nn.ModuleList): return found
     raise InputError(f"no decoder blocks were found in a {type(hf_model).__name__}; a causal language model with a list of blocks is needed.")
 
-# %% ../../nbs/engine/02_hook_points.ipynb #f605667d
+# %% ../../nbs/engine/02_hook_points.ipynb #d92c4c58
 def map_block(block: nn.Module) -> BlockMap:
     "The `BlockMap` of one decoder block of GPT-2, GPT-NeoX, Llama, Mistral, Qwen, Gemma and their kin; `InputError` when a part is not found."
     attention, mlp = _child(block, "self_attn", "attn", "attention"), _child(block, "mlp", "feed_forward")
     projection = None if attention is None else _child(attention, "o_proj", "c_proj", "dense", "out_proj")
     if attention is None or mlp is None or projection is None:
         raise InputError(f"a {type(block).__name__} has no attention, MLP or output projection under a known name; read and write its residual stream instead.")
-    parallel = bool(getattr(block, "use_parallel_residual", False))
+    norms = [child for child in block.children() if "norm" in type(child).__name__.lower()]
+    parallel = bool(getattr(block, "use_parallel_residual", False)) or len(norms) == 1      # Phi, GPT-J, Cohere: one norm feeds both
     after_mlp = _child(block, "post_feedforward_layernorm")         # Gemma 2 and 3, OLMo 2: the norm's output is what is added
     after_attention = _child(block, "post_attention_layernorm")
     if after_mlp is None or after_attention is None: return BlockMap(block, attention, attention, mlp, projection, parallel)
