@@ -48,7 +48,7 @@ def estimators(model: Any, saes: Any, corpus: Any, sources: list[tuple[int, int]
                  for other in later for values in [score(other).numpy()]]
         return pd.concat(parts)
     def transport(conditional: bool) -> pd.DataFrame:
-        found = transport_scores(model, saes, corpus, source_layers=[layer], target_layers=later, n_probes=4, conditional=conditional, progress=False)
+        found = transport_scores(model, saes, corpus, source_layers=[layer], target_layers=later, n_probes=2, conditional=conditional, progress=False)
         return matrices(lambda other: found.scores(layer, other, sources=index))
     common = {"n_samples": 100, "progress": False}
     methods: dict[str, Callable[[], pd.DataFrame]] = {
@@ -87,6 +87,9 @@ def _agreement(both: pd.DataFrame) -> dict[str, float]:
     return found
 
 
+def _jaccard(one: np.ndarray, other: np.ndarray) -> float: return float((one & other).sum() / max((one | other).sum(), 1))
+
+
 def stability(model: Any, saes: Any, corpus: Any, sources: list[tuple[int, int]], target_layers: list[int], sizes: list[int]) -> list[dict[str, Any]]:
     "Jaccard index of the edge sets (q < 0.01) of two independent halves of the corpus, by design."
     order = torch.as_tensor(np.random.default_rng(1).permutation(len(corpus)))
@@ -96,26 +99,20 @@ def stability(model: Any, saes: Any, corpus: Any, sources: list[tuple[int, int]]
     rows = []
     for design in designs:
         for evidence in ("activation", "pre-activation"):
-            if evidence == "activation":
-                tables = [clamp_measure(model, saes, sources, half, target_layers=target_layers, progress=False, **design) for half in halves]
-                columns = [table.columns for table in tables]
-            p = [part["p_value" if evidence == "activation" else "pre_p_value"] for part in columns]
-            from feature_interaction_graph.interactions import decide, stability_of
-            for part in columns: decide(part, evidence=evidence)
-            looks = 1 if "max_samples" not in design else 3
-            sets = [(part["q_value"] < 0.01) & (part["interaction_type"] != "none") for part in columns]
+            tables = [clamp_measure(model, saes, sources, half, target_layers=target_layers, evidence=evidence, progress=False, **design) for half in halves]
+            columns = [table.columns for table in tables]
+            edges = [(part["q_value"] < 0.01) & (part["interaction_type"] != "none") for part in columns]
             value = [part["strength" if evidence == "activation" else "pre_strength"] for part in columns]
-            for reported in ("all tested pairs",) if evidence == "activation" else ("all tested pairs", "targets that moved"):
-                edges = sets if reported == "targets that moved" or evidence == "activation" else [part["q_value"] < 0.01 for part in columns]
-                both, either = edges[0] & edges[1], edges[0] | edges[1]
-                strong = [mine & (np.abs(part) > 0.2) for mine, part in zip(edges, value, strict=True)]
-                predicted = stability_of(columns[0], 0.01, "fdr_bh", evidence, looks).get("jaccard")
-                row = {**design, "evidence": evidence, "edges": reported, "mean_samples": float(np.mean([part["n_samples"].mean() for part in columns])),
-                       "n_edges": [int(mine.sum()) for mine in edges], "n_tested": len(p[0]), "jaccard": float(both.sum() / max(either.sum(), 1)),
-                       "jaccard_strong": float((strong[0] & strong[1]).sum() / max((strong[0] | strong[1]).sum(), 1)),
-                       "sign_agreement": float((np.sign(value[0]) == np.sign(value[1]))[both].mean()) if both.any() else None, "bootstrap_jaccard": predicted}
-                rows.append(row)
-                print(row, flush=True)
+            strong = [mine & (np.abs(part) > 0.2) for mine, part in zip(edges, value, strict=True)]
+            both = edges[0] & edges[1]
+            row = {**design, "evidence": evidence, "mean_samples": float(np.mean([part["n_samples"].mean() for part in columns])),
+                   "n_edges": [int(mine.sum()) for mine in edges], "n_tested": len(edges[0]), "jaccard": _jaccard(*edges), "jaccard_strong": _jaccard(*strong),
+                   "by_target_layer": {str(layer): _jaccard(*(mine & (part["tgt_layer"] == layer) for mine, part in zip(edges, columns, strict=True)))
+                                       for layer in target_layers},
+                   "sign_agreement": float((np.sign(value[0]) == np.sign(value[1]))[both].mean()) if both.any() else None,
+                   "bootstrap_jaccard": tables[0].meta["stability"].get("jaccard")}
+            rows.append(row)
+            print(row, flush=True)
     return rows
 
 
@@ -135,7 +132,7 @@ def main() -> None:
     for_estimators = sources_of(model, saes, corpus, 1, 60, 200)
     for_stability = sources_of(model, saes, corpus, 1, 150, 900)
     later = sorted(layer for layer in saes if layer > 1)
-    part = corpus.take(torch.arange(0, len(corpus), 4))
+    part = corpus.take(torch.arange(0, len(corpus), 6))
     settings = {"sources": len(for_estimators), "layer": 1, "n_samples": 100, "tokens_for_estimators": part.n_tokens,
                 "sources_for_stability": len(for_stability), "tokens_for_stability": corpus.n_tokens, "level": 0.01, "threads": 1}
     numbers = {"estimators": estimators(model, saes, part, for_estimators),

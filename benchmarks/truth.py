@@ -151,8 +151,8 @@ def direct(case: Case) -> pd.DataFrame: return weights_only(case, lambda a, b: d
 
 def older_rules(case: Case, n_sequences: int = 100) -> pd.DataFrame:
     """The rules of an earlier published tool, as they stand in its code (with its two crashes repaired): random sequences whether or not the source
-    fires there; doses from the 10 % and 90 % quantile within the sequence; the source clamped at *all* positions; mean over the positions where it was active; t-test with
-    p = 1 where the spread is zero; "gating" where the coefficient of variation exceeds 2. One offset.
+    fires there; doses from the 10 % and 90 % quantile within the sequence; the source clamped at *all* positions; mean over the positions where it was
+    active; t-test with p = 1 where the spread is zero; "gating" where the coefficient of variation exceeds 2. One offset.
     """
     chosen = np.random.default_rng(42).permutation(len(case.corpus))[:n_sequences]
     tokens, saes, parts = case.corpus.tokens[chosen], case.planted.saes, []

@@ -34,15 +34,14 @@ if TYPE_CHECKING:
 # %% ../nbs/06_interactions.ipynb #76e47d8d
 _all_ = ["InteractionTable", "InteractionResult"]
 
-# %% ../nbs/06_interactions.ipynb #8c24d14d
+# %% ../nbs/06_interactions.ipynb #32fd297e
 def decide(columns: dict[str, np.ndarray], method: str = "fdr_bh", evidence: str = "activation", placebo_level: float = 0.05) -> None:
     "Sets `q_value` (over all rows) and `interaction_type` of measured columns."
     if evidence not in ("activation", "pre-activation"): raise InputError(f"evidence is {evidence!r}; use 'activation' or 'pre-activation'.")
     before = evidence == "pre-activation"
     columns["q_value"] = adjust(columns["pre_p_value" if before else "p_value"], method)
     if before:
-        moves = (columns["pre_p_value"] < 0.05) & (columns["share_nonzero"] > 0)
-        columns["interaction_type"] = np.where(moves, np.where(columns["pre_strength"] > 0, "excitatory", "inhibitory"), "none")
+        columns["interaction_type"] = np.where(columns["pre_p_value"] < 0.05, np.where(columns["pre_strength"] > 0, "excitatory", "inhibitory"), "none")
     if "placebo_p_value" in columns: columns["interaction_type"] = np.where(columns["placebo_p_value"] < placebo_level, columns["interaction_type"], "none")
 
 # %% ../nbs/06_interactions.ipynb #c7947526
@@ -92,7 +91,7 @@ def clamp_measure(
     reach = later_layers(saes, mine, target_layers if wanted is None else [layer for layer in wanted if target_layers is None or layer in target_layers])
     needed = {later for layers in reach.values() for later in layers}
     question = Question(mine, {layer: None if wanted is None else wanted[layer] for layer in needed}, reach, n_samples, max_per_sequence,
-                        doses=doses, seed=seed, max_samples=max_samples)
+                        doses=doses, seed=seed, max_samples=max_samples, evidence=evidence)
     columns, curves, kept = measure(model, saes, corpus, question, horizon=horizon, placebo=placebo, batch_rows=batch_rows, progress=progress)
     silent = [feature_id(layer, int(feature)) for layer, features in mine.items() for feature in np.setdiff1d(features, kept[layer])]
     if silent:
@@ -101,7 +100,7 @@ def clamp_measure(
         )
     decide(columns, evidence=evidence)
     counts = {"attempted": len(columns["strength"]), "measured": len(columns["strength"]), "skipped": {}}
-    meta = {"counts": counts, "versions": provenance(), "stability": stability_of(columns, 0.01, "fdr_bh", evidence, len(question.looks))}
+    meta = {"counts": counts, "evidence": evidence, "versions": provenance(), "stability": stability_of(columns, 0.01, "fdr_bh", evidence, len(question.looks))}
     return InteractionTable(columns, meta, None, curves)
 
 # %% ../nbs/06_interactions.ipynb #20bad012
@@ -154,11 +153,12 @@ def measure_interactions(
     decide(columns, cfg.correction_method, cfg.evidence)
     measured = len(np.unique(_pair_keys(columns)))
     looks = len(question.looks) if later.any() else 1
-    meta = {"counts": {"attempted": len(candidates), "measured": measured, "skipped": skipped}, "config": asdict(cfg), "versions": provenance(),
+    meta = {"counts": {"attempted": len(candidates), "measured": measured, "skipped": skipped}, "evidence": cfg.evidence, "config": asdict(cfg),
+            "versions": provenance(),
             "stability": stability_of(columns, cfg.significance_level, cfg.correction_method, cfg.evidence, looks)}
     return InteractionTable(columns, meta, candidates.features, curves)
 
-# %% ../nbs/06_interactions.ipynb #f0624522
+# %% ../nbs/06_interactions.ipynb #8d13b961
 def question_of(pairs: Mapping[str, np.ndarray], saes: Mapping[int, "SAE"], cfg: Config) -> Question:
     "The question that measures `pairs` (and whatever else their sources and targets span) as `cfg` says."
     def features_of(end: str, what: str) -> dict[int, np.ndarray]:
@@ -166,7 +166,7 @@ def question_of(pairs: Mapping[str, np.ndarray], saes: Mapping[int, "SAE"], cfg:
     sources = features_of("src", "source")
     reach = {layer: later_layers(saes, [layer], np.unique(pairs["tgt_layer"][pairs["src_layer"] == layer]).tolist())[layer] for layer in sources}
     return Question(sources, dict(features_of("tgt", "target")), reach, cfg.n_samples, cfg.max_per_sequence, cfg.min_samples, cfg.doses,
-                    (cfg.clamp_percentile_low, cfg.clamp_percentile_high), cfg.seed, cfg.max_samples, cfg.significance_level)
+                    (cfg.clamp_percentile_low, cfg.clamp_percentile_high), cfg.seed, cfg.max_samples, cfg.significance_level, cfg.evidence)
 
 # %% ../nbs/06_interactions.ipynb #d2273c3e
 def _asked(columns: Mapping[str, np.ndarray], curves: Mapping[str, np.ndarray], pairs: Mapping[str, np.ndarray]) -> tuple[dict, dict]:

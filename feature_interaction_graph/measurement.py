@@ -33,13 +33,13 @@ from .features import feature_id
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-# %% ../nbs/05a_measurement.ipynb #677f9b5e
+# %% ../nbs/05a_measurement.ipynb #28521d38
 @dataclass(frozen=True)
 class Question:
     """Sources and targets by layer, and how to sample.
 
     `targets`: None for every feature of the layer; `reach`: source layer -> target layers; `max_samples` above `n_samples`: sample sequentially up to that
-    many where edges are undecided at `level`.
+    many where edges are undecided at `level`, by their `evidence` (change of the "activation" or "pre-activation").
     """
     sources: Mapping[int, np.ndarray]
     targets: Mapping[int, np.ndarray | None]
@@ -52,6 +52,7 @@ class Question:
     seed: int = 0
     max_samples: int | None = None
     level: float = 0.01
+    evidence: str = "activation"
 
     @property
     def looks(self) -> list[int]:
@@ -316,7 +317,9 @@ def measure_block(saes: Mapping[int, "SAE"], question: Question, scans: Mapping[
         tested = {key: tested_samples(part, len(block[key[0]]), question.max_per_sequence > 1) for key, part in samples.items()}
         if end == looks[-1]: break
         for layer in layers:
-            more = undecided_sources([tested[layer, later].effect["p_value"] for later in question.reach[layer]], question.level, len(looks))
+            parts = [tested[layer, later] for later in question.reach[layer]]
+            p_values = [(part.pre if question.evidence == "pre-activation" else part.effect)["p_value"] for part in parts]
+            more = undecided_sources(p_values, question.level, len(looks))
             going[layer] = going[layer][more[going[layer]]]
     for (layer, later), part in tested.items():
         for test in (part.effect, part.pre): test["p_value"] = np.minimum(test["p_value"] * len(looks), 1.0)

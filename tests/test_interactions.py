@@ -219,7 +219,8 @@ def test_evidence_before_the_threshold(model, saes, corpus):
     np.testing.assert_array_equal(after["strength"], before["strength"])
     np.testing.assert_allclose(before["q_value"], adjust(before["pre_p_value"]))
     edges = before["interaction_type"] != "none"
-    assert edges.sum() > (after["interaction_type"] != "none").sum() and (before["share_nonzero"][edges] > 0).all()
+    assert edges.sum() > (after["interaction_type"] != "none").sum() and (before["strength"][edges] == 0).any()
+    np.testing.assert_array_equal(before["interaction_type"][edges] == "excitatory", before["pre_strength"][edges] > 0)
     with pytest.raises(InputError, match="'activation' or 'pre-activation'"): clamp_measure(model, saes, [(1, 3)], corpus, evidence="both", progress=False)
 
 
