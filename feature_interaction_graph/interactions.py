@@ -44,13 +44,13 @@ def decide(columns: dict[str, np.ndarray], method: str = "fdr_bh", evidence: str
         columns["interaction_type"] = np.where(columns["pre_p_value"] < 0.05, np.where(columns["pre_strength"] > 0, "excitatory", "inhibitory"), "none")
     if "placebo_p_value" in columns: columns["interaction_type"] = np.where(columns["placebo_p_value"] < placebo_level, columns["interaction_type"], "none")
 
-# %% ../nbs/06_interactions.ipynb #c7947526
+# %% ../nbs/06_interactions.ipynb #9c85cd7d
 def stability_of(columns: Mapping[str, np.ndarray], level: float, method: str, evidence: str = "activation", looks: int = 1) -> dict[str, float]:
     "Jaccard index of the edge set (q < `level`) with resampled ones, for `meta`; empty when there is no edge."
-    before = evidence == "pre-activation"
     if not (columns["q_value"] < level).any(): return {}
-    mean, std = ("pre_strength", "pre_std") if before else ("strength", "std")
-    found = edge_stability(columns[mean], columns[std], columns["n_samples"], level, method, looks=looks)
+    before = evidence == "pre-activation"
+    t_std = np.ones(len(columns["strength"])) if before else np.nan_to_num(columns.get("t_std", np.ones(len(columns["strength"]))), nan=1.0)
+    found = edge_stability(columns["pre_p_value" if before else "p_value"], columns["n_samples"], t_std, level, method, looks=looks)
     return {"jaccard": found.jaccard, "low": found.low, "high": found.high, "n_resamples": found.n_resamples, "level": level}
 
 # %% ../nbs/06_interactions.ipynb #70387116

@@ -201,7 +201,7 @@ class Samples:
         order = np.argsort(np.concatenate(self.source), kind="stable")
         return Samples(*([np.concatenate(parts)[order]] for parts in (self.source, self.sequence, self.activation, self.pre)))
 
-# %% ../nbs/05a_measurement.ipynb #0fda9a3f
+# %% ../nbs/05a_measurement.ipynb #04c0a61d
 def tested_samples(samples: Samples, n_sources: int, clustered: bool) -> Tested:
     "From the samples themselves: sign-flips for few, clustered errors for dependent ones, medians."
     samples = samples.sorted()
@@ -209,7 +209,7 @@ def tested_samples(samples: Samples, n_sources: int, clustered: bool) -> Tested:
     edges = np.searchsorted(source, np.arange(n_sources + 1))
     shape = (n_sources, activation.shape[2], activation.shape[3])
     n = np.zeros((*shape[:2], 1))
-    effect = {name: np.full(shape, np.nan) for name in (*_TESTS, "median", "nonzero", "same_sign")}
+    effect = {name: np.full(shape, np.nan) for name in (*_TESTS, "median", "nonzero", "same_sign", "t_std")}
     before = {name: np.full(shape, np.nan) for name in _TESTS}
     curve = [np.full(shape, np.nan) for _ in range(activation.shape[1] - 1)]
     for index in range(n_sources):
@@ -217,14 +217,14 @@ def tested_samples(samples: Samples, n_sources: int, clustered: bool) -> Tested:
         for offset in range(shape[1]):
             here = ~np.isnan(activation[rows, -1, offset, 0])
             cluster = sequence[rows][here] if clustered else None
-            test, pre_test = effect_test(activation[rows, -1, offset][here], cluster), effect_test(pre[rows, offset][here], cluster)
+            test, pre_test = effect_test(activation[rows, -1, offset][here], cluster), effect_test(pre[rows, offset][here], cluster, median=False)
             n[index, offset] = test.n
             for name, values in effect.items(): values[index, offset] = getattr(test, name)
             for name, values in before.items(): values[index, offset] = getattr(pre_test, name)
             for dose, values in enumerate(curve): values[index, offset] = activation[rows, dose, offset][here].mean(0) if here.any() else np.nan
     return Tested(n, effect, before, curve)
 
-# %% ../nbs/05a_measurement.ipynb #ec97f692
+# %% ../nbs/05a_measurement.ipynb #6b1ece7e
 def as_columns(
     layer: int, sources: np.ndarray, target_layer: int, targets: np.ndarray, doses: Float[np.ndarray, "n_sources n_doses"], tested: Tested,
     source_std: np.ndarray, target_std: np.ndarray, method: str = "clamping",
@@ -243,7 +243,7 @@ def as_columns(
         share_same_sign=np.where(effect["nonzero"] > 0, effect["same_sign"], 0.0), pre_std=pre["std"] / unit, pre_p_value=pre["p_value"],
         n_samples=tested.n, dose_low=doses[:, :1, None], dose_high=doses[:, -1:, None], interaction_type=kind, method=method,
     )
-    if "median" in effect: values["median"] = effect["median"] / unit
+    if "median" in effect: values |= {"median": effect["median"] / unit, "t_std": effect["t_std"]}
     values |= tested.placebo
     columns = {name: np.broadcast_to(value, shape).reshape(-1) for name, value in values.items()}
     if not tested.curve: return columns, {}
