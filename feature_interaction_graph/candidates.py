@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['ALWAYS_ON', 'REASONS', 'CANDIDATE_COLUMNS', 'FORMAT', 'choose_features', 'rank_importance', 'decoder_alignment',
            'CandidatePairs', 'Candidates', 'identify_candidates', 'transport_candidates', 'transported',
-           'join_candidates']
+           'join_candidates', 'propose_candidates']
 
-# %% ../nbs/05_candidates.ipynb #fee9bd35
+# %% ../nbs/05_candidates.ipynb #60afd7b0
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -24,10 +24,11 @@ from .activation_store import ActivationStore
 from .activations import ablation_importance
 from .coactivation import CoactivationAtlas, PairStatistics, pair_rules
 from .config import Config
+from .engine.corpus import Corpus
 from .engine.encoders import FeatureReader
 from .engine.errors import InputError, atomic_write
 from .engine.provenance import provenance
-from .engine.transport import TransportScores
+from .engine.transport import TransportScores, transport_scores
 from .features import FeatureTable, parse_feature_id
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ def _load(path: Path) -> tuple[dict[str, np.ndarray], FeatureTable, dict[str, An
         if isinstance(error, InputError): raise
         raise InputError(f"{path} does not hold whole candidates ({error}); make it again with identify_candidates.") from error
 
-# %% ../nbs/05_candidates.ipynb #ca84daf5
+# %% ../nbs/05_candidates.ipynb #6a3138b1
 def identify_candidates(
     atlas: CoactivationAtlas,
     saes: Mapping[int, Any],
@@ -223,6 +224,7 @@ def identify_candidates(
     *,
     include: Iterable[str | tuple[int, int]] = (),  # features wanted whatever their rank, as ids or (layer, feature); all their pairs are candidates
     all_pairs: bool = False,  # every pair of chosen features within the window, whether or not a rule gives a reason
+    allow_none: bool = False,  # an empty table instead of an error
 ) -> Candidates:
     """Pairs worth an intervention: important sources, and important targets in later layers of the window that a rule joins to them.
 
@@ -239,7 +241,7 @@ def identify_candidates(
         chosen[layer], counts[layer] = choose_features(atlas, layer, importance[layer], cfg, [feature for here, feature in named if here == layer])
     parts = [_pairs_of(atlas, saes, cfg, pair, chosen, named, all_pairs) for pair in pairs]
     considered = sum(len(chosen[a]) * len(chosen[b]) - (len(chosen[a]) if a == b else 0) for a, b in pairs)
-    return _assemble(atlas, cfg, parts, considered, importance, counts)
+    return _assemble(atlas, cfg, parts, considered, importance, counts, allow_none)
 
 # %% ../nbs/05_candidates.ipynb #dbbe73b0
 def _pairs_of(atlas: CoactivationAtlas, saes: Mapping[int, Any], cfg: Config, pair: tuple[int, int], chosen: Mapping[int, np.ndarray],
@@ -267,9 +269,9 @@ def _as_columns(pair: tuple[int, int], sources: np.ndarray, targets: np.ndarray,
     return dict(src_layer=np.full(len(row), pair[0]), src_feature=sources[row], tgt_layer=np.full(len(row), pair[1]), tgt_feature=targets[column],
                 **{name: table[row, column] for name, table in values.items()})
 
-# %% ../nbs/05_candidates.ipynb #6a1e75d5
+# %% ../nbs/05_candidates.ipynb #b74cc404
 def _assemble(atlas: CoactivationAtlas, cfg: Config, parts: list[dict[str, np.ndarray]], considered: int, importance: Mapping[int, np.ndarray],
-              counts: Mapping[int, dict[str, int]]) -> Candidates:
+              counts: Mapping[int, dict[str, int]], allow_none: bool) -> Candidates:
     "One sorted table with its features and the account of what was considered."
     columns: dict[str, np.ndarray] = {}
     for name, dtype in CANDIDATE_COLUMNS.items(): columns[name] = np.concatenate([part[name] for part in parts] or [np.zeros(0)]).astype(dtype)
@@ -278,8 +280,7 @@ def _assemble(atlas: CoactivationAtlas, cfg: Config, parts: list[dict[str, np.nd
     by_reason = {word: int((columns["reason"] >> place & 1).sum()) for place, word in enumerate(REASONS)}
     meta = dict(considered=considered, kept=len(order), by_reason=by_reason, features={str(layer): count for layer, count in counts.items()},
                 importance_method=cfg.importance_method, provenance=provenance())
-    if not len(order): raise InputError(f"none of the {considered} pairs of chosen features within {cfg.layer_window} layers has a reason to be measured; "
-                                        "lower the thresholds, collect more tokens, or pass all_pairs=True.")
+    if not len(order) and not allow_none: _refuse_none(considered, cfg)
     rows = atlas.features.find(np.r_[columns["src_layer"], columns["tgt_layer"]], np.r_[columns["src_feature"], columns["tgt_feature"]])
     features = atlas.features.take(np.unique(rows))
     if cfg.importance_method == "ablation":
@@ -287,7 +288,12 @@ def _assemble(atlas: CoactivationAtlas, cfg: Config, parts: list[dict[str, np.nd
         features = FeatureTable(features.columns | {"importance": np.concatenate(exact)})
     return Candidates(columns, features, meta)
 
-# %% ../nbs/05_candidates.ipynb #0c3a3159
+
+def _refuse_none(considered: int, cfg: Config) -> None:
+    raise InputError(f"none of the {considered} pairs of chosen features within {cfg.layer_window} layers has a reason to be measured; "
+                     "lower the thresholds, collect more tokens, or pass all_pairs=True.")
+
+# %% ../nbs/05_candidates.ipynb #cd634c95
 def transport_candidates(
     scores: TransportScores,
     atlas: CoactivationAtlas,
@@ -300,6 +306,7 @@ def transport_candidates(
     per_target: int = 10,  # sources of each target in one layer
     min_z: float = 4.0,  # standard errors a score must differ from 0 by
     min_strength: float = 0.01,  # and how strong it must be, in standard deviations of the target per standard deviation of the source
+    allow_none: bool = False,  # an empty table instead of an error
 ) -> Candidates:
     """Pairs of important features of different layers whose transported score stands out of its noise, at any offset that was estimated.
 
@@ -317,7 +324,7 @@ def transport_candidates(
         found = (size >= min_z) & (_among_first(size, per_source) | _among_first(size.T, per_target).T)
         stats, cosine = atlas.statistics(a, b, chosen[a], chosen[b]), decoder_alignment(saes[a], saes[b], chosen[a], chosen[b])
         parts.append(_as_columns((a, b), chosen[a], chosen[b], stats, cosine, signed_z < 0, found.astype(np.uint8) << REASONS.index("transport")))
-    return _assemble(atlas, cfg, parts, sum(len(chosen[a]) * len(chosen[b]) for a, b in pairs), importance, counts)
+    return _assemble(atlas, cfg, parts, sum(len(chosen[a]) * len(chosen[b]) for a, b in pairs), importance, counts, allow_none)
 
 def _among_first(size: Float[np.ndarray, "n m"], n_first: int) -> Bool[np.ndarray, "n m"]:
     "The `n_first` largest of each row."
@@ -361,3 +368,33 @@ def _joined_features(first: FeatureTable, second: FeatureTable) -> FeatureTable:
     both = {name: np.concatenate([values, second.columns[name]]) for name, values in first.columns.items()}
     _, kept = np.unique(np.stack([both["layer"], both["feature"]], 1), axis=0, return_index=True)
     return FeatureTable({name: values[kept] for name, values in both.items()})
+
+# %% ../nbs/05_candidates.ipynb #9d050b68
+def propose_candidates(
+    model: nn.Module,
+    saes: Mapping[int, Any],
+    corpus: Corpus,
+    atlas: CoactivationAtlas,
+    cfg: Config,
+    store: ActivationStore | None = None,  # only for importance_method "ablation"
+    progress: bool = True,
+) -> Candidates:
+    """Pairs to measure by `cfg.candidate_method`: `identify_candidates`, `transport_candidates` on `corpus`, or the two joined.
+
+    Raises `InputError` when not a single pair is proposed; of "both", one may propose none.
+    """
+    if cfg.candidate_method == "coactivation": return identify_candidates(atlas, saes, cfg, store, model)
+    text = _part_of(corpus, cfg.n_transport_tokens, cfg.seed)
+    scores = transport_scores(model, saes, text, max_offset=cfg.horizon, seed=cfg.seed, batch_size=cfg.batch_size, progress=progress)
+    joined = cfg.candidate_method == "both"
+    carried = transport_candidates(scores, atlas, saes, cfg, store, model, allow_none=joined)
+    if not joined: return carried
+    both = join_candidates(identify_candidates(atlas, saes, cfg, store, model, allow_none=True), carried)
+    if not len(both): _refuse_none(both.meta["considered"], cfg)
+    return both
+
+def _part_of(corpus: Corpus, n_tokens: int, seed: int) -> Corpus:
+    "Sequences at random, in their order, at least 16 of them, with `n_tokens` positions or a little more; all where there are fewer."
+    order = np.random.default_rng(seed).permutation(len(corpus))
+    reached = np.cumsum(corpus.sample_mask().sum(1).numpy()[order])
+    return corpus.take(np.sort(order[:max(np.searchsorted(reached, n_tokens) + 1, 16)]).tolist())

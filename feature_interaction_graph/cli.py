@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'GraphFile', 'OutputFolder', 'parse_layers', 'parse_setting', 'build_config', 'configured', 'takes_settings',
-           'main', 'show_summary']
+           'main', 'trust_lines', 'show_summary']
 
 # %% ../nbs/12_cli.ipynb #8b81cd12
 import inspect
@@ -86,12 +86,12 @@ def configured(
     return Run(cfg, force=force, progress=not quiet, say=(lambda line: None) if quiet else typer.echo,
                given={name: path for name, path in given.items() if path is not None})
 
-# %% ../nbs/12_cli.ipynb #461b116a
+# %% ../nbs/12_cli.ipynb #4318637f
 def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
     "`command` with the options of `configured` instead of its first parameter, the `Run`; its options named like a stage become files given to the run."
     own = list(inspect.signature(command).parameters.values())[1:]
     common = [item for item in inspect.signature(configured).parameters.values() if item.kind is not item.VAR_KEYWORD]
-    stages = {"activations", "atlas", "candidates", "interactions", "graph"} & {item.name for item in own}
+    stages = {"activations", "atlas", "candidates", "interactions", "gates", "graph"} & {item.name for item in own}
 
     def with_options(**values: Any) -> None:
         run = configured(**{item.name: values[item.name] for item in common}, **{name: values[name] for name in stages})
@@ -117,7 +117,7 @@ def main(arguments: list[str] | None = None) -> None:
             typer.echo(f"fig: {error}", err=True)
             sys.exit(2)
 
-# %% ../nbs/12_cli.ipynb #9336a7bb
+# %% ../nbs/12_cli.ipynb #e564106d
 @app.command("run-pipeline")
 @takes_settings
 def _run_pipeline(run: "Run") -> None:
@@ -149,10 +149,19 @@ def _measure_interactions(run: "Run", atlas: Annotated[Path | None, typer.Option
     typer.echo("pairs: " + ", ".join(f"{value:,} {name}" for name, value in measurement_counts(run.interactions, run.cfg).items()))
 
 
+@app.command("measure-gates")
+@takes_settings
+def _measure_gates(run: "Run", interactions: Annotated[Path | None, typer.Option(help="Measured interactions to use.")] = None) -> None:
+    "Find third features on which the strongest and most varied effects depend (--set gated_pairs=50): gates.h5."
+    if run.gates is None: raise InputError("gated_pairs is 0, so no pair would be examined for gates; say how many with --set gated_pairs=50.")
+    typer.echo(f"pairs: {run.gates.meta['counts']['pairs']:,}, hyperedges tested: {len(run.gates):,}\n{run.gates.significant(run.cfg.significance_level)}")
+
+
 @app.command("build-graph")
 @takes_settings
-def _build_graph(run: "Run", interactions: Annotated[Path | None, typer.Option(help="Measured interactions to use.")] = None) -> None:
-    "Keep the significant effects as a typed graph: graph.graphml, graph.json."
+def _build_graph(run: "Run", interactions: Annotated[Path | None, typer.Option(help="Measured interactions to use.")] = None,
+                 gates: Annotated[Path | None, typer.Option(help="Measured gates to use.")] = None) -> None:
+    "Keep the significant effects as a typed graph, with the gates of an earlier run: graph.graphml, graph.json."
     from feature_interaction_graph.graph import graph_summary
     typer.echo(str(graph_summary(run.graph)))
 
@@ -228,21 +237,39 @@ def _doctor(output_dir: OutputFolder = Path(".")) -> None:
     Console().print(table)
     if any(check.verdict == "failed" for check in checks): raise typer.Exit(1)
 
-# %% ../nbs/12_cli.ipynb #616d3e61
+# %% ../nbs/12_cli.ipynb #be1a8816
+def trust_lines(summary: dict[str, Any]) -> list[str]:
+    "What a summary says about its edges: stability, placebo, gates; nothing on what was not asked for."
+    from feature_interaction_graph.graph import stability_phrase
+    lines, stability, placebo, gates = [], *(summary[name] for name in ("stability", "placebo", "gates"))
+    if stability: lines.append(stability_phrase(stability))
+    if placebo and placebo["compared"]:
+        share = placebo["passed"] / placebo["compared"]
+        lines.append(f"placebo: {placebo['passed']:,} of {placebo['compared']:,} significant effects ({share:.0%}) differ from pushes in other directions")
+    if gates:
+        found = ", ".join(f"{count:,} {direction}" for direction, count in gates["confirmed"].items()) or "none confirmed"
+        lines.append(f"gates: {gates['pairs']:,} pairs examined, {gates['clamped']:,} hyperedges clamped: {found}")
+    return lines
+
+# %% ../nbs/12_cli.ipynb #7758e236
 def show_summary(summary: dict[str, Any]) -> None:
     "The counts and the strongest edges of a run, and for each of their features the text it fires most in."
+    from feature_interaction_graph.hyperedges import gate_phrase
     console, counts, graph = Console(), summary["counts"], summary["graph"]
     console.print("\npairs: " + ", ".join(f"{number:,} {name}" for name, number in counts.items()))
     for reason, number in summary["skipped"].items(): console.print(f"  skipped: {number:,} {escape(reason)}")
     types = ", ".join(f"{number:,} {kind}" for kind, number in graph["types"].items())
-    console.print(f"graph: {graph['n_nodes']:,} features, {graph['n_edges']:,} edges: {types}\n")
+    console.print(f"graph: {graph['n_nodes']:,} features, {graph['n_edges']:,} edges: {types}")
+    for line in trust_lines(summary): console.print(line)
+    console.print()
     names = {end: Column(end, no_wrap=True) for end in ("source", "target")}
     table = Table(names["source"], "", names["target"], "", Column("strength", no_wrap=True), Column("q", no_wrap=True), box=None,
                   title="strongest edges", title_justify="left")
     for edge in graph["strongest"]:
         source, target = (escape(edge[f"{end}_label"] or "") for end in ("source", "target"))
-        table.add_row(edge["source"], source, edge["target"], target, f"{edge['strength']:+.3f}", f"{edge['q_value']:.1e}")
+        table.add_row(edge["source"], source, edge["target"], target, f"{edge['strength']:+.3f}", "" if edge["q_value"] is None else f"{edge['q_value']:.1e}")
     console.print(table)
+    if graph["strongest_gates"]: console.print("\nstrongest gates\n" + "\n".join(f"  {escape(gate_phrase(gate))}" for gate in graph["strongest_gates"]) + "\n")
     contexts = Table(Column("feature", no_wrap=True), "fires most in", box=None)
     for feature, texts in summary["contexts"].items(): contexts.add_row(feature, escape(texts[0]))
     console.print(contexts)

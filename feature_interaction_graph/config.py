@@ -62,7 +62,7 @@ class DataSettings:
     seed: int = setting(0, "seed of every random choice", low=0)
     check_reconstruction: bool = setting(True, "refuse SAEs that do not reconstruct the activations they are given")
 
-# %% ../nbs/00_config.ipynb #70715dd0
+# %% ../nbs/00_config.ipynb #a354e4cd
 @dataclass(frozen=True, kw_only=True)
 class CandidateSettings:
     "Which features and pairs are worth an intervention."
@@ -76,8 +76,11 @@ class CandidateSettings:
     importance_method: str = setting("gradient", "how features are ranked", choices=("gradient", "ablation", "frequency"))
     n_importance_tokens: int = setting(20_000, "positions on which importance is estimated", low=1)
     min_activations: int = setting(20, "activations a feature needs to be a source or target", low=1)
+    candidate_method: str = setting("coactivation", "who proposes pairs: what fires together or apart in the text, noise sent backwards through the model, "
+                                    "or both", choices=("coactivation", "transport", "both"))
+    n_transport_tokens: int = setting(20_000, "positions through which noise is sent backwards", low=1)
 
-# %% ../nbs/00_config.ipynb #bae295ba
+# %% ../nbs/00_config.ipynb #22720209
 @dataclass(frozen=True, kw_only=True)
 class MeasurementSettings:
     "Interventions and their statistics."
@@ -91,10 +94,12 @@ class MeasurementSettings:
     horizon: int = setting(0, "later positions at which targets are read as well", low=0)
     within_layer: bool = setting(False, "also measure targets of the source's own layer")
     placebo: int = setting(0, "directions of equal norm to compare each source with: half random, half silent decoder rows", low=0)
-    evidence: str = setting("activation", "what an edge is tested by: the change of the target after its threshold, or before", choices=("activation", "pre-activation"))
+    evidence: str = setting("activation", "what an edge is tested by: the change of the target after its threshold, or before",
+                            choices=("activation", "pre-activation"))
     significance_level: float = setting(0.01, "largest q value of an edge", above=0, below=1)
     correction_method: str = setting("fdr_bh", "correction for many tests", choices=("fdr_bh", "bonferroni", "none"))
     edge_strength_threshold: float = setting(0.0, "smallest |strength| of an edge", low=0)
+    gated_pairs: int = setting(0, "measured pairs examined for gates: half the strongest, half those whose effect varies most; 0: none", low=0)
     batch_rows: int | None = setting(None, "interventions per branched pass; None: by memory", low=1)
 
 # %% ../nbs/00_config.ipynb #b8ee7732
@@ -169,6 +174,11 @@ def _check_measurement(cfg: "Config") -> None:
                                                          "so raise n_samples or lower min_samples.")
     if cfg.max_samples is not None and cfg.max_samples < cfg.n_samples:
         raise InputError(f"max_samples is {cfg.max_samples} but n_samples already {cfg.n_samples}; give more, or None.")
+    if cfg.gated_pairs and cfg.n_samples < 16:
+        raise InputError(f"gated_pairs is {cfg.gated_pairs} but n_samples only {cfg.n_samples}; a gate shows between samples where it fires and samples "
+                         "where it is silent, 8 of each at least, so raise n_samples to 16 or more.")
+    if cfg.candidate_method == "transport" and cfg.within_layer:
+        raise InputError("candidate_method is 'transport', which proposes no pairs inside a layer, but within_layer is set; use candidate_method 'both'.")
     if cfg.horizon >= cfg.context_length: raise InputError(f"horizon is {cfg.horizon}; it must be shorter than a sequence of {cfg.context_length} tokens.")
 
 # %% ../nbs/00_config.ipynb #b1b82a40

@@ -4,13 +4,16 @@
 
 # %% auto #0
 __all__ = ['GATING_COLUMNS', 'GatingTable', 'gate_screen', 'direction_of', 'GatePlan', 'run_gates', 'activity_at',
-           'measure_gating']
+           'measure_gating', 'pairs_to_gate']
 
-# %% ../nbs/06d_gating.ipynb #fc2b3c48
+# %% ../nbs/06d_gating.ipynb #ce170a51
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
 import pandas as pd
 import scipy.sparse
@@ -24,20 +27,20 @@ from .engine.branched import BranchedForward, CleanRun, last_block, start_block
 from .engine.clamping import RESOLUTION, ClampPlan, clamp_vectors, run_clamps
 from .engine.corpus import Corpus, as_corpus
 from .engine.encoders import FeatureReader
-from .engine.errors import InputError
+from .engine.errors import InputError, atomic_write
 from .engine.hooked_transformer import HookedTransformerForward, interaction_engine
 from .engine.provenance import provenance
 from .engine.residuals import clean_residuals
 from .engine.sampling import Scan, scan_corpus
 from .engine.statistics import adjust, effect_test
 from .features import feature_id
-from .interaction_table import InteractionTable
+from .interaction_table import InteractionTable, read_column, write_column
 from .measurement import Question, by_layer, later_layers, plan_clamps, rows_that_fit, scan_question, sources_with_samples
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-# %% ../nbs/06d_gating.ipynb #523750ee
+# %% ../nbs/06d_gating.ipynb #3f21d784
 GATING_COLUMNS = {
     **dict.fromkeys(("src_layer", "src_feature", "gate_layer", "gate_feature", "tgt_layer", "tgt_feature", "offset"), "int32"),
     **dict.fromkeys(("effect_off", "effect_on", "interaction", "ci_low", "ci_high", "p_value", "q_value", "screen_q_value"), "float64"),
@@ -74,12 +77,36 @@ class GatingTable:
         "One row per hyperedge."
         return pd.DataFrame(self.columns)
 
+    def save(self, path: str | Path) -> Path:
+        "Writes the table to one HDF5 file, whole or not at all."
+        with atomic_write(path) as part, h5py.File(part, "w") as file:
+            file.attrs.update(kind=_KIND, format=1, meta=json.dumps(self.meta))
+            for name, values in self.columns.items(): write_column(file.require_group("columns"), name, values)
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "GatingTable":
+        "Reads a table written by `save`; `InputError` for a missing, truncated or different file."
+        return _load(Path(path))
+
     def __str__(self) -> str:
         rows = self.to_pandas().sort_values("p_value").head(20)
         return "\n".join(
             f"{feature_id(row.src_layer, row.src_feature)} {row.direction} {feature_id(row.gate_layer, row.gate_feature)} -> "
             f"{feature_id(row.tgt_layer, row.tgt_feature)}: off {row.effect_off:+.3f}, on {row.effect_on:+.3f}, q = {row.q_value:.2g}"
             for row in rows.itertuples()) or "no hyperedge"
+
+# %% ../nbs/06d_gating.ipynb #35c00c7b
+_KIND = "feature_interaction_graph.gates"
+
+def _load(path: Path) -> GatingTable:
+    if not path.is_file(): raise InputError(f"{path} does not exist; give the gates.h5 of a finished run.")
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("kind") != _KIND: raise InputError(f"{path} holds something else than gates; give the gates.h5 of a finished run.")
+            return GatingTable({name: read_column(file["columns"][name]) for name in file["columns"]}, json.loads(file.attrs["meta"]))
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} is damaged or not a table of gates ({error}); measure the gates again.") from error
 
 # %% ../nbs/06d_gating.ipynb #fb6d1f19
 def gate_screen(effects: Float[np.ndarray, "n n_targets"], active: Bool[np.ndarray, "n n_gates"], min_split: int = 8
@@ -196,7 +223,7 @@ def activity_at(model: nn.Module, corpus: Corpus, reader: FeatureReader, sequenc
         places.append(here)
     return scipy.sparse.vstack(parts).tocsr()[np.argsort(np.concatenate(places))]
 
-# %% ../nbs/06d_gating.ipynb #73239ae5
+# %% ../nbs/06d_gating.ipynb #8fb7a90c
 def measure_gating(
     model: nn.Module,
     saes: Mapping[int, "SAE"],
@@ -211,6 +238,8 @@ def measure_gating(
     screen_level: float = 0.05,
     max_gates: int = 4,
     horizon: int = 0,
+    doses: Sequence[float] | None = None,
+    percentiles: tuple[float, float] = (10, 90),
     seed: int = 0,
     batch_rows: int | None = None,
     progress: bool = True,
@@ -220,14 +249,14 @@ def measure_gating(
     `edges`: pairs ((layer, source), (layer, target)), or a table, whose pairs are taken whatever their mean effect. Gates are features of the source's own
     SAE, at the same position; `gates`: only these, without a screen. The screen keeps, per pair and offset, the `max_gates` gates with the smallest p
     among those with q < `screen_level`; it can judge features that fire in at least `min_split` of the `n_samples` samples and are silent in as many. The
-    clamp uses other samples, sets the gate to 0 and to the 90th percentile of its activations, and tests the interaction (sign-flip or t,
-    Benjamini-Hochberg over all triples clamped).
+    clamp uses other samples, the lowest and highest of `doses` (default: `percentiles` of the source's activations), sets the gate to 0 and to the 90th
+    percentile of its activations, and tests the interaction (sign-flip or t, Benjamini-Hochberg over all triples clamped).
     Raises `InputError` for sources that fire too rarely. An empty table with its counts in `meta` means that no gate passed the screen.
     """
     corpus, pairs = as_corpus(tokens), _pairs_of(edges)
     sources, targets = (by_layer([pair[end] for pair in pairs], saes, what) for end, what in ((0, "source"), (1, "target")))
     reach = {layer: later_layers(saes, [layer], {target for (source, _), (target, _) in pairs if source == layer})[layer] for layer in sources}
-    question = Question(sources, dict(targets), reach, n_samples, max_per_sequence, min_samples, seed=seed)
+    question = Question(sources, dict(targets), reach, n_samples, max_per_sequence, min_samples, doses, percentiles, seed)
     readers, scans = scan_question(model, saes, corpus, question, 32, progress)
     places = sources_with_samples(question, scans)
     if not any(len(mine) for mine in places.values()):
@@ -382,3 +411,22 @@ def _tested(effects: Float[np.ndarray, "n 2"], unit: float) -> dict[str, float |
     values = {"interaction": test.mean[0], "ci_low": test.ci_low[0], "ci_high": test.ci_high[0],
               "effect_off": effects[:, 0].mean(), "effect_on": effects[:, 1].mean()}
     return {name: float(value) / unit for name, value in values.items()} | {"p_value": float(test.p_value[0]), "n_samples": test.n}
+
+# %% ../nbs/06d_gating.ipynb #5bebb100
+def pairs_to_gate(table: InteractionTable, n_pairs: int, min_samples: int = 16) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """`n_pairs` pairs of `table` to examine for gates: half with the largest |mean effect|, half of the others with the largest standard deviation of it.
+
+    Both in standard deviations of the target per standard deviation of the source; of several offsets the largest counts. Pairs inside a layer and those
+    with fewer than `min_samples` samples are left out. Raises `InputError` when no pair is left.
+    """
+    if n_pairs < 1: raise InputError(f"n_pairs is {n_pairs}; at least 1 pair is needed to look for gates.")
+    frame = table.to_pandas()
+    frame = frame[(frame["method"] != "within-layer") & (frame["n_samples"] >= min_samples)]
+    if not len(frame): raise InputError(f"none of the {len(table):,} measured effects has {min_samples} samples and a target in a later layer, which telling a "
+                                        "gate takes; raise n_samples or give more text.")
+    per_deviation = (frame["strength_std"] / frame["strength"].replace(0, np.nan)).abs()
+    sizes = pd.DataFrame({"strong": frame["strength_std"].abs(), "varied": frame["std"] * per_deviation.fillna(per_deviation.median())}).fillna(0)
+    best = sizes.groupby([frame[name] for name in ("src_layer", "src_feature", "tgt_layer", "tgt_feature")]).max()
+    strong = best.sort_values("strong", ascending=False, kind="stable").index[:(n_pairs + 1) // 2]
+    varied = best.drop(strong).sort_values("varied", ascending=False, kind="stable").index[:n_pairs - len(strong)]
+    return [((a, i), (b, j)) for a, i, b, j in sorted([*strong, *varied])]

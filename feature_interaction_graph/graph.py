@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['EDGE_ATTRIBUTES', 'FeatureName', 'surviving_rows', 'node_attributes', 'edge_attributes', 'strongest_rows',
            'graph_facts', 'measured_rows', 'gating_edge', 'parallel_gate', 'add_gates', 'add_edges',
-           'build_interaction_graph', 'find_nodes', 'get_subgraph', 'GraphSummary', 'graph_summary', 'hyperedge_rows',
-           'to_pytorch_geometric', 'load_graph', 'save_graph', 'check_interaction_graph']
+           'build_interaction_graph', 'find_nodes', 'get_subgraph', 'stability_phrase', 'GraphSummary', 'graph_summary',
+           'hyperedge_rows', 'to_pytorch_geometric', 'load_graph', 'save_graph', 'check_interaction_graph']
 
 # %% ../nbs/07_graph.ipynb #c86acc55
 import dataclasses
@@ -222,7 +222,13 @@ def get_subgraph(G: nx.DiGraph, seeds: FeatureName | Iterable[FeatureName], n_ho
     if "hyperedges" in G.graph: piece.graph["hyperedges"] = hyperedges_inside(hyperedges, piece)
     return piece
 
-# %% ../nbs/07_graph.ipynb #15b14494
+# %% ../nbs/07_graph.ipynb #36a20790
+def stability_phrase(stability: Mapping[str, Any]) -> str:
+    "What `meta['stability']` of a table says, as a line: how much of the edge set would be found again with other samples."
+    return (f"edge set at q < {stability['level']:g}: Jaccard {stability['jaccard']:.2f} with resamples "
+            f"({stability['low']:.2f}-{stability['high']:.2f})")
+
+# %% ../nbs/07_graph.ipynb #93a6d53d
 @dataclasses.dataclass(frozen=True)
 class GraphSummary:
     "Counts by type and by layer pair, the strongest edges and the best connected features of a graph."
@@ -236,12 +242,14 @@ class GraphSummary:
     counts: dict[str, Any]
     hyperedges: dict[str, int] = dataclasses.field(default_factory=dict)                    # number of gates by direction
     strongest_gates: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    stability: dict[str, Any] = dataclasses.field(default_factory=dict)                     # of the edge set under resampling, where it was measured
 
     def to_dict(self) -> dict[str, Any]: return dataclasses.asdict(self)
 
     def __str__(self) -> str:
         tested = f" from {self.selection['tested']:,} tested interactions" if "tested" in self.selection else ""
         lines = [f"{self.n_nodes:,} features, {self.n_edges:,} edges{tested}: " + ", ".join(f"{count:,} {kind}" for kind, count in self.types.items())]
+        if self.stability: lines.append(stability_phrase(self.stability))
         lines += ["", "strongest edges"]
         for edge in self.strongest:
             names = f"{edge['source_label'] or '?'} -> {edge['target_label'] or '?'}"
@@ -252,7 +260,7 @@ class GraphSummary:
         lines += [f"  {gate_phrase(gate)}" for gate in self.strongest_gates]
         return "\n".join(lines)
 
-# %% ../nbs/07_graph.ipynb #e9e5d779
+# %% ../nbs/07_graph.ipynb #764fc187
 def graph_summary(G: nx.DiGraph, top: int = 10) -> GraphSummary:
     "Counts the edges of `G` by type and layer pair, its gates by direction, and lists its `top` strongest edges, gates and best connected features."
     check_interaction_graph(G)
@@ -264,17 +272,18 @@ def graph_summary(G: nx.DiGraph, top: int = 10) -> GraphSummary:
     label = dict(G.nodes(data="label", default=""))
     strongest = sorted(edges, key=lambda edge: (-abs(edge[2]["strength"]), edge[0], edge[1]))[:top]
     hubs = sorted(G, key=lambda node: (-G.degree(node), node))[:top]
+    def known(value: float | None) -> float | None: return None if value is None or np.isnan(value) else value
     def weight(directed: Iterable[tuple[str, str, dict[str, Any]]]) -> float: return float(sum(abs(edge["strength"]) for *_, edge in directed))
     return GraphSummary(
         G.number_of_nodes(), G.number_of_edges(), types,
         [{"source": source, "target": target, **{kind: pairs[source, target, kind] for kind in types}}
          for source, target in sorted({(source, target) for source, target, _ in pairs})],
         [{"source": source, "target": target, "source_label": label[source], "target_label": label[target], "strength": edge["strength"],
-          "q_value": edge.get("q_value"), "offset": edge.get("offset", 0)} for source, target, edge in strongest],
+          "q_value": known(edge.get("q_value")), "offset": edge.get("offset", 0)} for source, target, edge in strongest],
         [{"id": node, "label": label[node], "in_degree": G.in_degree(node), "out_degree": G.out_degree(node),
           "strength_out": weight(G.out_edges(node, data=True)), "strength_in": weight(G.in_edges(node, data=True))} for node in hubs],
         dict(G.graph.get("selection", {})), dict(G.graph.get("counts", {})), dict(Counter(gate["direction"] for gate in hyperedges).most_common()),
-        [dict(gate) for gate in sorted(hyperedges, key=lambda gate: -abs(gate["interaction"]))[:top]])
+        [dict(gate) for gate in sorted(hyperedges, key=lambda gate: -abs(gate["interaction"]))[:top]], dict(G.graph.get("stability") or {}))
 
 # %% ../nbs/07_graph.ipynb #a12b7497
 def hyperedge_rows(G: nx.DiGraph, position: Mapping[str, int]) -> tuple[list[list[int]], list[list[float]]]:

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'Value', 'MAX_CONTEXTS', 'Stage', 'input_state', 'stage_key', 'write_json', 'RunFolder', 'no_empty_folder',
-           'Run', 'saved', 'measurement_counts', 'analysis', 'draw_pages', 'draw_neighborhood']
+           'Run', 'saved', 'measurement_counts', 'at_level', 'evidence_facts', 'analysis', 'draw_pages',
+           'draw_neighborhood']
 
-# %% ../nbs/12a_pipeline.ipynb #526a671a
+# %% ../nbs/12a_pipeline.ipynb #57eb3a36
 import contextlib
 import dataclasses
 import hashlib
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
     from feature_interaction_graph.activations import ActivationStore
     from feature_interaction_graph.candidates import Candidates
     from feature_interaction_graph.coactivation import CoactivationAtlas
+    from feature_interaction_graph.engine.corpus import Corpus
+    from feature_interaction_graph.gating import GatingTable
     from feature_interaction_graph.interactions import InteractionTable
 
-# %% ../nbs/12a_pipeline.ipynb #dd7b066d
+# %% ../nbs/12a_pipeline.ipynb #2d93030f
 @dataclasses.dataclass(frozen=True)
 class Stage:
     "Files of a run, and the settings they depend on."
@@ -40,18 +43,20 @@ class Stage:
 
 _all = tuple(item.name for item in dataclasses.fields(Config) if item.name not in FREE_SETTINGS)
 _selection = (*ACTIVATION_SETTINGS, *(item.name for item in dataclasses.fields(CandidateSettings)), "within_layer")
-_measurement = tuple(name for name in _all if name not in ("significance_level", "edge_strength_threshold"))
+_atlas = tuple(name for name in _selection if name not in ("candidate_method", "n_transport_tokens"))
+_measurement = tuple(name for name in _all if name not in ("significance_level", "edge_strength_threshold", "gated_pairs"))
 STAGES = {stage.name: stage for stage in (
     Stage("activations", ("activations.h5",), ACTIVATION_SETTINGS),
-    Stage("atlas", ("atlas.h5",), _selection),
+    Stage("atlas", ("atlas.h5",), _atlas),
     Stage("candidates", ("candidates.h5",), _selection),
     Stage("interactions", ("interactions.h5",), _measurement),
+    Stage("gates", ("gates.h5",), (*_measurement, "gated_pairs")),
     Stage("graph", ("graph.graphml", "graph.json"), _all),
     Stage("pages", ("graph.html", "degree.html", "decay.html", "types.html"), _all),
     Stage("summary", ("summary.json",), _all),
 )}
 
-# %% ../nbs/12a_pipeline.ipynb #0c486c94
+# %% ../nbs/12a_pipeline.ipynb #6da75475
 def input_state(cfg: Config) -> list[tuple[str, int, int]]:
     "(name, bytes, time of change) of every local file behind the model, the SAEs and the text of `cfg`; nothing for names on a hub."
     state = []
@@ -66,7 +71,10 @@ def input_state(cfg: Config) -> list[tuple[str, int, int]]:
 def stage_key(stage: Stage, cfg: Config) -> str:
     "16 hex digits that change with any setting of `stage`, with any local input file, and with the version of the package."
     from feature_interaction_graph import __version__
-    return hashlib.sha256(json.dumps([cfg.fingerprint(stage.settings), input_state(cfg), __version__]).encode()).hexdigest()[:16]
+    settings = set(stage.settings)
+    if cfg.max_samples is not None and "max_samples" in settings: settings.add("significance_level")
+    if cfg.candidate_method != "coactivation" and "candidate_method" in settings: settings.add("horizon")
+    return hashlib.sha256(json.dumps([cfg.fingerprint(sorted(settings)), input_state(cfg), __version__]).encode()).hexdigest()[:16]
 
 # %% ../nbs/12a_pipeline.ipynb #3998b9a3
 def write_json(path: Path, value: Any) -> None:
@@ -124,7 +132,7 @@ def no_empty_folder(folder: str | Path) -> Iterator[None]:
             with contextlib.suppress(OSError): path.rmdir()    # refuses what is not empty
         raise
 
-# %% ../nbs/12a_pipeline.ipynb #ec630ee7
+# %% ../nbs/12a_pipeline.ipynb #031916c7
 MAX_CONTEXTS = 300    # features whose texts are looked up for graph.html
 
 
@@ -160,11 +168,17 @@ class Run:
         return load_model_and_saes(self.cfg)
 
     @cached_property
+    def corpus(self) -> "Corpus":
+        "The text, as tokens."
+        from feature_interaction_graph.loading import load_corpus
+        return load_corpus(self.cfg, *self.loaded)
+
+    @cached_property
     def activations(self) -> "ActivationStore":
         "The activation store."
         from feature_interaction_graph.activations import ActivationStore, collect_activations
         return self.stage("activations", lambda paths: ActivationStore.open(paths[0]),
-                          lambda paths: collect_activations(*self.loaded, self.cfg, progress=self.progress))
+                          lambda paths: collect_activations(*self.loaded, self.cfg, self.corpus, progress=self.progress))
 
     @cached_property
     def atlas(self) -> "CoactivationAtlas":
@@ -176,25 +190,38 @@ class Run:
     @cached_property
     def candidates(self) -> "Candidates":
         "Which pairs to measure."
-        from feature_interaction_graph.candidates import Candidates, identify_candidates
+        from feature_interaction_graph.candidates import Candidates, propose_candidates
         def choose(paths: list[Path]) -> "Candidates":
-            ablation = (self.activations, self.loaded[0]) if self.cfg.importance_method == "ablation" else ()
-            return saved(identify_candidates(self.atlas, self.loaded[1], self.cfg, *ablation), paths)
+            store = self.activations if self.cfg.importance_method == "ablation" else None
+            return saved(propose_candidates(*self.loaded, self.corpus, self.atlas, self.cfg, store, self.progress), paths)
         return self.stage("candidates", lambda paths: Candidates.load(paths[0]), choose)
 
     @cached_property
     def interactions(self) -> "InteractionTable":
-        "The measured effects."
+        "The measured effects, with the stability of the edge set at the level of `cfg`."
         from feature_interaction_graph.interactions import InteractionTable, measure_interactions
-        return self.stage("interactions", lambda paths: InteractionTable.load(paths[0]),
-                          lambda paths: saved(measure_interactions(*self.loaded, self.candidates, self.cfg, progress=self.progress), paths))
+        def measured(paths: list[Path]) -> "InteractionTable":
+            return saved(measure_interactions(*self.loaded, self.candidates, self.cfg, self.corpus, self.progress), paths)
+        return at_level(self.stage("interactions", lambda paths: InteractionTable.load(paths[0]), measured), self.cfg)
+
+    @cached_property
+    def gates(self) -> "GatingTable | None":
+        "Third features on which measured effects depend; None where none were asked for."
+        from feature_interaction_graph.gating import GatingTable, measure_gating, pairs_to_gate
+        if not self.cfg.gated_pairs and "gates" not in self.given: return None
+        def measured(paths: list[Path]) -> GatingTable:
+            cfg, pairs = self.cfg, pairs_to_gate(self.interactions, self.cfg.gated_pairs)
+            return saved(measure_gating(
+                *self.loaded, pairs, self.corpus, n_samples=cfg.n_samples, max_per_sequence=cfg.max_per_sequence, horizon=cfg.horizon, doses=cfg.doses,
+                percentiles=(cfg.clamp_percentile_low, cfg.clamp_percentile_high), seed=cfg.seed, batch_rows=cfg.batch_rows, progress=self.progress), paths)
+        return self.stage("gates", lambda paths: GatingTable.load(paths[0]), measured)
 
     @cached_property
     def graph(self) -> "nx.DiGraph":
         "The typed graph."
         from feature_interaction_graph.graph import build_interaction_graph, load_graph, save_graph
         def build(paths: list[Path]) -> "nx.DiGraph":
-            graph = build_interaction_graph(self.interactions, self.cfg)
+            graph = build_interaction_graph(self.interactions, self.cfg, gates=self.gates)
             for path in paths: save_graph(graph, path)
             return graph
         return self.stage("graph", lambda paths: load_graph(paths[-1]), build)
@@ -204,7 +231,8 @@ class Run:
         "The texts in which the features of the graph fire most, for at most `MAX_CONTEXTS` of them: those of the strongest edges first."
         from feature_interaction_graph.features import parse_feature_id, top_examples
         edges = sorted(self.graph.edges(data="strength"), key=lambda edge: -abs(edge[2]))
-        named = list(dict.fromkeys(node for source, target, _ in edges for node in (source, target)))[:MAX_CONTEXTS]
+        gated = [gate[end] for gate in self.graph.graph.get("hyperedges", [])[:10] for end in ("source", "gate", "target")]
+        named = list(dict.fromkeys([*gated, *(node for source, target, _ in edges for node in (source, target))]))[:MAX_CONTEXTS]
         def texts(name: str) -> list[str]:
             examples = top_examples(self.activations, *parse_feature_id(name), k=3, window=8)
             return [str(example).strip().partition("  ")[2] for example in examples]    # without the activation before the text
@@ -221,9 +249,10 @@ class Run:
         def write(paths: list[Path]) -> dict[str, Any]:
             from feature_interaction_graph.graph import graph_summary
             graph, pages = graph_summary(self.graph).to_dict(), self.pages
-            named = dict.fromkeys(edge[end] for edge in graph["strongest"] for end in ("source", "target"))
+            named = dict.fromkeys([*(edge[end] for edge in graph["strongest"] for end in ("source", "target")),
+                                   *(gate[end] for gate in graph["strongest_gates"] for end in ("source", "gate", "target"))])
             facts = {"config": dataclasses.asdict(self.cfg), "counts": measurement_counts(self.interactions, self.cfg),
-                     "skipped": self.interactions.meta["counts"]["skipped"],
+                     "skipped": self.interactions.meta["counts"]["skipped"], **evidence_facts(self.interactions, self.gates, self.graph, self.cfg),
                      "graph": graph, "contexts": {name: self.contexts[name] for name in named}, "pages": [path.name for path in pages],
                      "seconds": {name: record["seconds"] for name, record in self.folder.records.items()}}
             write_json(paths[0], facts)
@@ -243,7 +272,32 @@ def measurement_counts(interactions: "InteractionTable", cfg: Config) -> dict[st
     return {"attempted": counts["attempted"], "measured": counts["measured"], "skipped": sum(counts["skipped"].values()),
             "significant": len(interactions.significant(cfg.significance_level))}
 
-# %% ../nbs/12a_pipeline.ipynb #b99a4c42
+# %% ../nbs/12a_pipeline.ipynb #78da320b
+def at_level(interactions: "InteractionTable", cfg: Config) -> "InteractionTable":
+    "`interactions` with the stability of their edge set at the significance level of `cfg`, which may be later than the measurement."
+    from feature_interaction_graph.interactions import stability_of
+    stability = interactions.meta.get("stability") or {}
+    if stability.get("level") != cfg.significance_level and cfg.max_samples is None:
+        stability = stability_of(interactions.columns, cfg.significance_level, cfg.correction_method, cfg.evidence)
+    interactions.meta["stability"] = stability
+    return interactions
+
+
+def evidence_facts(interactions: "InteractionTable", gates: "GatingTable | None", G: "nx.DiGraph", cfg: Config) -> dict[str, Any]:
+    """`stability` of the edge set; `placebo`: of the significant effects compared with other directions, how many differ from them; `gates`: what was examined
+    and how many hyperedges of each direction were confirmed. None for what was not asked for."""
+    from collections import Counter
+
+    import numpy as np
+    columns = interactions.significant(cfg.significance_level).columns
+    compared = columns.get("placebo_p_value", np.zeros(0))
+    compared = compared[~np.isnan(compared)]
+    placebo = {"compared": len(compared), "passed": int((compared < 0.05).sum())} if cfg.placebo else None
+    found = dict(Counter(gate["direction"] for gate in G.graph.get("hyperedges", [])).most_common())
+    examined = None if gates is None else {**gates.meta.get("counts", {}), "confirmed": found}
+    return {"stability": interactions.meta["stability"], "placebo": placebo, "gates": examined}
+
+# %% ../nbs/12a_pipeline.ipynb #52725696
 def analysis(G: "nx.DiGraph") -> dict[str, Any]:
     "Counts by type, degrees, mean |strength| by layer distance, hubs and strongest edges of a graph, as plain data."
     import numpy as np
@@ -258,7 +312,8 @@ def analysis(G: "nx.DiGraph") -> dict[str, Any]:
         "degree": {name: {"mean": float(values.mean()), "median": float(np.median(values)), "max": int(values.max())} for name, values in degrees.items()},
         "layer_distance": [{"distance": distance, "n_edges": len(values), "mean_abs_strength": float(np.mean(values))}
                            for distance, values in sorted(strengths.items())]}
-    return {"statistics": statistics, "hubs": summary.hubs, "strongest": summary.strongest}
+    return {"statistics": statistics, "hubs": summary.hubs, "strongest": summary.strongest, "stability": summary.stability,
+            "gates": summary.hyperedges, "strongest_gates": summary.strongest_gates}
 
 # %% ../nbs/12a_pipeline.ipynb #444b9cbd
 def draw_pages(G: "nx.DiGraph", folder: Path, contexts: dict[str, list[str]] | None = None) -> list[Path]:
