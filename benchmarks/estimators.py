@@ -22,7 +22,7 @@ from feature_interaction_graph.engine.encoders import FeatureReader
 from feature_interaction_graph.engine.sampling import scan_corpus
 from feature_interaction_graph.engine.transport import transport_scores
 from feature_interaction_graph.engine.weight_paths import direct_path_scores
-from feature_interaction_graph.interactions import clamp_measure
+from feature_interaction_graph.interactions import clamp_measure, decide, stability_of
 from feature_interaction_graph.linear_response import jacobian_measure
 from feature_interaction_graph.loading import load_corpus, load_model_and_saes
 
@@ -99,8 +99,11 @@ def stability(model: Any, saes: Any, corpus: Any, sources: list[tuple[int, int]]
     rows = []
     for design in designs:
         for evidence in ("activation", "pre-activation"):
-            tables = [clamp_measure(model, saes, sources, half, target_layers=target_layers, evidence=evidence, progress=False, **design) for half in halves]
-            columns = [table.columns for table in tables]
+            if evidence == "activation" or "max_samples" in design:      # a fixed design takes the same samples for both
+                how = {**design, "target_layers": target_layers, "evidence": evidence, "progress": False}
+                tables = [clamp_measure(model, saes, sources, half, **how) for half in halves]
+            columns = [dict(table.columns) for table in tables]
+            for part in columns: decide(part, evidence=evidence)
             edges = [(part["q_value"] < 0.01) & (part["interaction_type"] != "none") for part in columns]
             value = [part["strength" if evidence == "activation" else "pre_strength"] for part in columns]
             strong = [mine & (np.abs(part) > 0.2) for mine, part in zip(edges, value, strict=True)]
@@ -110,7 +113,7 @@ def stability(model: Any, saes: Any, corpus: Any, sources: list[tuple[int, int]]
                    "by_target_layer": {str(layer): _jaccard(*(mine & (part["tgt_layer"] == layer) for mine, part in zip(edges, columns, strict=True)))
                                        for layer in target_layers},
                    "sign_agreement": float((np.sign(value[0]) == np.sign(value[1]))[both].mean()) if both.any() else None,
-                   "bootstrap_jaccard": tables[0].meta["stability"].get("jaccard")}
+                   "bootstrap_jaccard": stability_of(columns[0], 0.01, "fdr_bh", evidence, 3 if "max_samples" in design else 1).get("jaccard")}
             rows.append(row)
             print(row, flush=True)
     return rows
