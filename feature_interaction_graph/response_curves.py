@@ -208,12 +208,12 @@ def _tests(changes: Float[np.ndarray, "n n_changes"], doses: np.ndarray, floor: 
     if width < 2: return moves, float("nan")
     return moves, mean_is_zero(changes @ bend_components(doses, min(width - 1, most)), floor)
 
-# %% ../nbs/06e_response_curves.ipynb #f37db015
+# %% ../nbs/06e_response_curves.ipynb #6849ebbd
 def onset_doses(samples: Float[np.ndarray, "n n_doses"], doses: Float[np.ndarray, "n_doses"], share: float = 0.02) -> Float[np.ndarray, "n"]:
     """The dose at which each sample first moves, NaN for one that never does.
 
     The first change above `share` of the sample's largest lies at a dose k; the line through changes k and k + 1, followed back to zero, says where between
-    doses k - 1 and k it began (their middle when k is the last dose).
+    doses k - 1 and k it began (their middle when k is the last dose). A target that jumps, as past the threshold of a JumpReLU, is dated at dose k - 1.
     """
     size = np.abs(samples).max(1)
     moved = np.abs(samples) > share * size[:, None]
