@@ -10,46 +10,77 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .activations import ActivationStore, collect_activations
-    from .candidates import Candidates, identify_candidates
+    from .candidates import Candidates, identify_candidates, join_candidates, propose_candidates, transport_candidates
     from .coactivation import CoactivationAtlas, build_coactivation_atlas
     from .config import Config
-    from .engine.corpus import Corpus
+    from .engine.corpus import Corpus, as_corpus
     from .engine.errors import InputError
-    from .features import FeatureTable, feature_table
-    from .graph import build_interaction_graph, load_graph, save_graph
+    from .engine.transport import TransportScores, transport_scores
+    from .features import FeatureTable, feature_table, top_examples
+    from .gating import GatingTable, measure_gating, pairs_to_gate
+    from .graph import build_interaction_graph, get_subgraph, graph_summary, load_graph, save_graph
     from .interactions import InteractionTable, clamp_measure, measure_interactions
+    from .linear_response import jacobian_measure
     from .loading import load_corpus, load_model_and_saes, wrap_model
-    from .visualization import render_interactive_graph
+    from .mechanisms import MechanismTable, mechanism_split, plot_mechanisms, within_layer_measure
+    from .response_curves import ResponseCurves, plot_response, response_curve
+    from .visualization import plot_neighborhood, render_interactive_graph, render_neighborhood
 
 _MODULE_OF = {
-    "Config": "config",
-    "Corpus": "engine.corpus",
-    "InputError": "engine.errors",
-    "load_model_and_saes": "loading",
-    "load_corpus": "loading",
-    "wrap_model": "loading",
     "ActivationStore": "activations",
     "collect_activations": "activations",
-    "FeatureTable": "features",
-    "feature_table": "features",
-    "CoactivationAtlas": "coactivation",
-    "build_coactivation_atlas": "coactivation",
     "Candidates": "candidates",
     "identify_candidates": "candidates",
+    "join_candidates": "candidates",
+    "propose_candidates": "candidates",
+    "transport_candidates": "candidates",
+    "CoactivationAtlas": "coactivation",
+    "build_coactivation_atlas": "coactivation",
+    "Config": "config",
+    "Corpus": "engine.corpus",
+    "as_corpus": "engine.corpus",
+    "InputError": "engine.errors",
+    "TransportScores": "engine.transport",
+    "transport_scores": "engine.transport",
+    "FeatureTable": "features",
+    "feature_table": "features",
+    "top_examples": "features",
+    "GatingTable": "gating",
+    "measure_gating": "gating",
+    "pairs_to_gate": "gating",
+    "build_interaction_graph": "graph",
+    "get_subgraph": "graph",
+    "graph_summary": "graph",
+    "load_graph": "graph",
+    "save_graph": "graph",
     "InteractionTable": "interactions",
     "clamp_measure": "interactions",
     "measure_interactions": "interactions",
-    "build_interaction_graph": "graph",
-    "load_graph": "graph",
-    "save_graph": "graph",
+    "jacobian_measure": "linear_response",
+    "load_corpus": "loading",
+    "load_model_and_saes": "loading",
+    "wrap_model": "loading",
+    "MechanismTable": "mechanisms",
+    "mechanism_split": "mechanisms",
+    "plot_mechanisms": "mechanisms",
+    "within_layer_measure": "mechanisms",
+    "ResponseCurves": "response_curves",
+    "plot_response": "response_curves",
+    "response_curve": "response_curves",
+    "plot_neighborhood": "visualization",
     "render_interactive_graph": "visualization",
+    "render_neighborhood": "visualization",
 }
 
 __all__ = [  # noqa: F822  resolved by __getattr__
-    "ActivationStore", "Candidates", "CoactivationAtlas", "Config", "Corpus", "FeatureTable", "InputError",
-    "InteractionTable", "build_coactivation_atlas", "build_interaction_graph", "clamp_measure", "collect_activations",
-    "feature_table", "identify_candidates", "load_corpus", "load_graph", "load_model_and_saes", "measure_interactions",
-    "render_interactive_graph", "save_graph", "wrap_model",
+    "ActivationStore", "Candidates", "CoactivationAtlas", "Config", "Corpus", "FeatureTable", "GatingTable",
+    "InputError", "InteractionTable", "MechanismTable", "ResponseCurves", "TransportScores", "as_corpus",
+    "build_coactivation_atlas", "build_interaction_graph", "clamp_measure", "collect_activations", "feature_table",
+    "get_subgraph", "graph_summary", "identify_candidates", "jacobian_measure", "join_candidates", "load_corpus",
+    "load_graph", "load_model_and_saes", "measure_gating", "measure_interactions", "mechanism_split",
+    "pairs_to_gate", "plot_mechanisms", "plot_neighborhood", "plot_response", "propose_candidates",
+    "render_interactive_graph", "render_neighborhood", "response_curve", "save_graph", "top_examples",
+    "transport_candidates", "transport_scores", "within_layer_measure", "wrap_model",
 ]
 
 

@@ -135,6 +135,12 @@ def test_help_imports_no_heavy_library():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
+def test_every_exported_name_is_there_and_none_is_loaded_early():
+    code = ("import sys, time; start = time.perf_counter(); import feature_interaction_graph as package; took = time.perf_counter() - start; "
+            "print(took < 0.3, 'torch' in sys.modules, [name for name in package.__all__ if getattr(package, name, None) is None], 'torch' in sys.modules)")
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "True False [] True"
+
+
 def test_analyze_counts_what_is_there(tmp_path, small_graph, capsys):
     assert run("analyze", "--graph", small_graph, "--output-dir", tmp_path) == 0
     written = json.loads((tmp_path / "analysis.json").read_text())
