@@ -171,7 +171,7 @@ class Run:
     def corpus(self) -> "Corpus":
         "The text, as tokens."
         from feature_interaction_graph.loading import load_corpus
-        return load_corpus(self.cfg, *self.loaded)
+        return load_corpus(self.cfg, *self.loaded, progress=self.progress)
 
     @cached_property
     def activations(self) -> "ActivationStore":
