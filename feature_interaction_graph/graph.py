@@ -35,16 +35,20 @@ if TYPE_CHECKING:
 # %% ../nbs/07_graph.ipynb #69623fd8
 _all_ = ["load_graph", "save_graph", "check_interaction_graph"]
 
-# %% ../nbs/07_graph.ipynb #a69da601
-def surviving_rows(columns: dict[str, np.ndarray], significance_level: float, edge_strength_threshold: float, *, allow_none: bool = False) -> np.ndarray:
-    "Indices of the rows with q < `significance_level`, a decided type and a finite |strength| > `edge_strength_threshold`; none is an error unless allowed."
-    strength = np.abs(columns["strength"])
+# %% ../nbs/07_graph.ipynb #c6b2c840
+def surviving_rows(columns: dict[str, np.ndarray], significance_level: float, edge_strength_threshold: float, *, allow_none: bool = False,
+                   tested: str = "strength") -> np.ndarray:
+    """Indices of the rows with q < `significance_level`, a decided type and a finite |strength| > `edge_strength_threshold`; none is an error unless allowed.
+
+    `tested`: the column that the threshold is for: "strength", or "pre_strength" where the evidence was taken before the target's own threshold.
+    """
+    strength = np.abs(columns[tested])
     keep = (columns["q_value"] < significance_level) & (strength > edge_strength_threshold) & np.isfinite(strength) & (columns["interaction_type"] != "none")
     if keep.any() or allow_none: return np.flatnonzero(keep)
     if not len(keep): raise InputError("the table holds no interactions, so there is no graph to build; measure some pairs first.")
     q = columns["q_value"][~np.isnan(columns["q_value"])]
     smallest = f"{q.min():.3g}" if len(q) else "undefined"
-    raise InputError(f"none of the {len(keep):,} tested interactions has q < {significance_level:g} and |strength| > {edge_strength_threshold:g} "
+    raise InputError(f"none of the {len(keep):,} tested interactions has q < {significance_level:g} and |{tested}| > {edge_strength_threshold:g} "
                      f"(the smallest q is {smallest}); measure more samples or raise significance_level.")
 
 # %% ../nbs/07_graph.ipynb #f2976d4f
@@ -60,15 +64,16 @@ def node_attributes(nodes: list[tuple[int, int]], tables: "Iterable[FeatureTable
     return [{"layer": int(node[0]), "feature_idx": int(node[1]), "label": label, "importance": importance, "activation_freq": frequency}
             for node, label, importance, frequency in zip(nodes, labels, importance, frequency, strict=True)]
 
-# %% ../nbs/07_graph.ipynb #7fff1473
+# %% ../nbs/07_graph.ipynb #fdb05d4d
 EDGE_ATTRIBUTES: dict[str, str] = {         # attribute of the edge -> column of the table
     **{name: name for name in ("interaction_type", "strength", "strength_std", "pre_strength", "p_value", "q_value")},
     "ci_lower": "ci_low", "ci_upper": "ci_high", "std_strength": "std",
-    **{name: name for name in ("variance", "share_nonzero", "share_same_sign", "pre_p_value", "placebo_p_value", "n_samples", "method", "offset")}}
+    **{name: name for name in ("variance", "share_nonzero", "share_same_sign", "median", "pre_p_value", "placebo_p_value", "silent_p_value")},
+    **{name: name for name in ("n_samples", "method", "offset")}}
 
-# %% ../nbs/07_graph.ipynb #1115d3d4
+# %% ../nbs/07_graph.ipynb #20f9dc2b
 def edge_attributes(columns: dict[str, np.ndarray], rows: np.ndarray) -> list[dict[str, Any]]:
-    "The attributes of the edges at `rows`, as plain Python values; `placebo_p_value` only where it was measured."
+    "The attributes of the edges at `rows`, as plain Python values; medians and placebo p-values only where they were measured."
     values = {name: columns[column][rows].tolist() for name, column in EDGE_ATTRIBUTES.items() if column in columns}
     size = np.abs(columns["strength"][rows])
     values["abs_strength"] = size.tolist()
@@ -105,13 +110,13 @@ def measured_rows(columns: dict[str, np.ndarray], wanted: "set[tuple[int, ...]]"
         if key in wanted: found.setdefault(key, row)
     return found
 
-# %% ../nbs/07_graph.ipynb #177e8330
+# %% ../nbs/07_graph.ipynb #5a2621dd
 def gating_edge(gate: Mapping[str, Any], columns: dict[str, np.ndarray], row: int | None) -> dict[str, Any]:
     "The edge of a pair that only `gate` speaks for: the mean effect as measured in `row`, else (effect_on + effect_off)/2 with everything else undefined."
     if row is not None: return {**edge_attributes(columns, np.array([row]))[0], "interaction_type": "gating"}
     effects = [effect for effect in (gate["effect_off"], gate["effect_on"]) if effect is not None]
     strength = sum(effects) / len(effects) if effects else 0.0
-    blank = {name: float("nan") for name in EDGE_ATTRIBUTES if name != "placebo_p_value"}
+    blank = {name: float("nan") for name in EDGE_ATTRIBUTES if name not in ("median", "placebo_p_value", "silent_p_value")}
     return {**blank, "interaction_type": "gating", "strength": strength, "abs_strength": abs(strength), "gating_score": float("nan"),
             "n_samples": gate["n_samples"] or 0, "method": "gating", "offset": gate["offset"]}
 
@@ -151,7 +156,7 @@ def add_edges(G: nx.DiGraph, columns: dict[str, np.ndarray], chosen: np.ndarray,
             attributes["other_offsets"] = "; ".join(f"{columns['method'][row]}+{columns['offset'][row]}: {columns['strength'][row]:.4g}" for row in rest)
         G.add_edges_from([(feature_id(*source), feature_id(*target), *key, attributes)])
 
-# %% ../nbs/07_graph.ipynb #6b9ff370
+# %% ../nbs/07_graph.ipynb #68a5f2b7
 def build_interaction_graph(interactions: "InteractionTable", cfg: "Config | None" = None, features: "FeatureTable | None" = None, *,
                             multigraph: bool = False, gates: Gates | None = None) -> nx.DiGraph:
     """The typed graph of the interactions that are significant and strong enough.
@@ -165,7 +170,8 @@ def build_interaction_graph(interactions: "InteractionTable", cfg: "Config | Non
     asked = dataclasses.asdict(cfg) if cfg is not None else measured
     level, threshold = asked.get("significance_level", 0.01), asked.get("edge_strength_threshold", 0.0)
     hyperedges = [] if gates is None else hyperedges_of(gates, level, threshold)
-    rows = surviving_rows(columns, level, threshold, allow_none=bool(hyperedges))
+    tested = "pre_strength" if interactions.meta.get("evidence") == "pre-activation" else "strength"
+    rows = surviving_rows(columns, level, threshold, allow_none=bool(hyperedges), tested=tested)
     chosen, others = (rows, [[]] * len(rows)) if multigraph else strongest_rows(columns, rows)
     ends = [list(zip(columns[f"{end}_layer"][chosen].tolist(), columns[f"{end}_feature"][chosen].tolist(), strict=True)) for end in ("src", "tgt")]
     nodes = sorted({*ends[0], *ends[1], *(parse_feature_id(hyperedge[end]) for hyperedge in hyperedges for end in GATE_ENDS)})

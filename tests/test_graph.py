@@ -500,3 +500,13 @@ def test_ids_that_xml_cannot_hold_are_refused_for_graphml(tmp_path):
     G.add_node("L0_F0\x00", layer=0, feature_idx=0)
     with pytest.raises(InputError, match="save the graph as .json"): save_graph(G, tmp_path / "graph.graphml")
     assert "L0_F0\x00" in load_graph(save_graph(G, tmp_path / "graph.json"))
+
+
+def test_edges_before_the_threshold_need_no_moving_target(table):
+    "With evidence on pre-activations a silent target keeps its edge; the same rows without that evidence do not."
+    columns = {**table.columns, "strength": np.zeros(len(table)), "pre_strength": np.where(table.columns["strength"] == 0, 0.1, table.columns["strength"])}
+    before = InteractionTable(columns, {**table.meta, "evidence": "pre-activation"}, table.features)
+    graph = build_interaction_graph(before)
+    assert graph.number_of_edges() == build_interaction_graph(table).number_of_edges()
+    assert all(edge["strength"] == 0 and edge["pre_strength"] != 0 for *_, edge in graph.edges(data=True))
+    with pytest.raises(InputError, match="strength"): build_interaction_graph(InteractionTable(columns, table.meta, table.features))
