@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # %% ../nbs/06_interactions.ipynb #76e47d8d
 _all_ = ["InteractionTable", "InteractionResult"]
 
-# %% ../nbs/06_interactions.ipynb #32fd297e
+# %% ../nbs/06_interactions.ipynb #bb7d5243
 def decide(columns: dict[str, np.ndarray], method: str = "fdr_bh", evidence: str = "activation", placebo_level: float = 0.05) -> None:
     "Sets `q_value` (over all rows) and `interaction_type` of measured columns."
     if evidence not in ("activation", "pre-activation"): raise InputError(f"evidence is {evidence!r}; use 'activation' or 'pre-activation'.")
@@ -42,7 +42,8 @@ def decide(columns: dict[str, np.ndarray], method: str = "fdr_bh", evidence: str
     columns["q_value"] = adjust(columns["pre_p_value" if before else "p_value"], method)
     if before:
         columns["interaction_type"] = np.where(columns["pre_p_value"] < 0.05, np.where(columns["pre_strength"] > 0, "excitatory", "inhibitory"), "none")
-    if "placebo_p_value" in columns: columns["interaction_type"] = np.where(columns["placebo_p_value"] < placebo_level, columns["interaction_type"], "none")
+    if "placebo_p_value" in columns:                                          # NaN: effects inside a layer have no placebo
+        columns["interaction_type"] = np.where(columns["placebo_p_value"] >= placebo_level, "none", columns["interaction_type"])
 
 # %% ../nbs/06_interactions.ipynb #9c85cd7d
 def stability_of(columns: Mapping[str, np.ndarray], level: float, method: str, evidence: str = "activation", looks: int = 1) -> dict[str, float]:

@@ -13,7 +13,6 @@ from feature_interaction_graph.graph import build_interaction_graph, load_graph,
 from feature_interaction_graph.interactions import clamp_measure
 from feature_interaction_graph.planted.models import null_planted, plant_gate
 
-
 @pytest.fixture
 def model() -> torch.nn.Module:
     torch.manual_seed(0)

@@ -271,3 +271,15 @@ def test_a_source_that_fires_once_per_sequence_is_measurable(model, saes):
     tokens = torch.randint(1, 50, (40, 2), generator=torch.Generator().manual_seed(5))
     table = clamp_measure(model, saes, [(1, 3)], tokens, progress=False)
     assert (table.columns["n_samples"] >= 2).all() and (table.columns["dose_high"] > table.columns["dose_low"]).all()
+
+
+def test_effects_inside_a_layer_stand_beside_the_others(corpus, tmp_path):
+    "Counted, typed, and not silenced by a placebo they do not have."
+    model = tiny_model("llama")
+    saes = {2: tiny_sae("blocks.1.hook_resid_post"), 3: tiny_sae("blocks.2.hook_resid_post")}
+    cfg = Config(n_samples=20, min_samples=5, within_layer=True, placebo=2, output_dir=str(tmp_path))
+    table = measure_interactions(model, saes, Pairs([(2, 3), (2, 9)], [(2, 1), (2, 3), (3, 8)]), cfg, corpus, progress=False)
+    inside = table.columns["method"] == "within-layer"
+    assert inside.sum() == 3 and (~inside).sum() == 2                          # a feature is not its own target
+    assert np.isnan(table.columns["placebo_p_value"][inside]).all() and not np.isnan(table.columns["placebo_p_value"][~inside]).any()
+    assert (table.columns["interaction_type"][inside] != "none").any()

@@ -7,7 +7,6 @@ from feature_interaction_graph.planted.models import plant, plant_attention, pla
 from feature_interaction_graph.planted.scores import edge_score
 from feature_interaction_graph.planted.wiring import random_wiring
 
-
 def measured(planted, sources, corpus, **how):
     return clamp_measure(planted.model, planted.saes, sources, corpus, progress=False, **how).to_pandas()
 
