@@ -8,7 +8,7 @@ __all__ = ['MOTIFS', 'Matrix', 'WHY_NONE', 'NULL_GRAPHS', 'Motif', 'product_bloc
            'list_shared', 'MotifExample', 'example_of', 'strongest_examples', 'MotifCensus', 'motif_census',
            'count_motifs']
 
-# %% ../nbs/08b_motifs.ipynb #32839388
+# %% ../nbs/08b_motifs.ipynb #bbe7d438
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations, product
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 import numpy as np
 import scipy.sparse
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from .engine.errors import InputError
 from .null_models import EdgeList, Measure, against, edge_list, rewire, scatter
@@ -205,7 +205,7 @@ def strongest_examples(name: str, edges: EdgeList, labels: list[str], n_examples
         if len(found) >= n_examples or n_strong == len(edges): return sorted(found, key=lambda one: (-one.weakest, one.nodes))[:n_examples]
         n_strong = min(2 * n_strong, len(edges))
 
-# %% ../nbs/08b_motifs.ipynb #fd9ab501
+# %% ../nbs/08b_motifs.ipynb #7a042c7b
 @dataclass(frozen=True)
 class MotifCensus:
     "Every motif: a `Measure` and the strongest examples."
@@ -225,7 +225,8 @@ class MotifCensus:
     def to_pandas(self) -> "pd.DataFrame":
         "One row per motif."
         import pandas as pd
-        return pd.DataFrame([{"motif": name, **{key: value for key, value in facts.items() if key not in ("name", "examples")}} for name, facts in self.to_dict().items()])
+        hidden = ("name", "examples")
+        return pd.DataFrame([{"motif": name, **{key: value for key, value in facts.items() if key not in hidden}} for name, facts in self.to_dict().items()])
 
     def __str__(self) -> str:
         lines = []
@@ -234,14 +235,14 @@ class MotifCensus:
             lines += [f"    {example}" for example in self.examples.get(name, [])]
         return "\n".join(lines)
 
-# %% ../nbs/08b_motifs.ipynb #f2844165
+# %% ../nbs/08b_motifs.ipynb #e7984b5f
 WHY_NONE = {"returns": "every edge leads to a later layer, so nothing comes back", "gates": "the graph was built without a gating table"}
 
 def motif_census(edges: EdgeList, labels: list[str], counts: list[dict[str, dict[str, int | None]]], examples: int) -> MotifCensus:
     "Puts the motifs of `edges` against `counts`, one dictionary {null: motif counts} per null graph."
     found = motif_counts(edges)
-    measures = {name: against(name, found[name], [null[motif.null][name] for null in counts], motif.null, WHY_NONE.get(motif.needs, "") if found[name] is None else "")
-                for name, motif in MOTIFS.items()}
+    reasons = {name: WHY_NONE[MOTIFS[name].needs] if count is None else "" for name, count in found.items()}
+    measures = {name: against(name, found[name], [null[motif.null][name] for null in counts], motif.null, reasons[name]) for name, motif in MOTIFS.items()}
     return MotifCensus(measures, {name: strongest_examples(name, edges, labels, examples) for name, count in found.items() if count}, len(counts))
 
 

@@ -56,7 +56,7 @@ class EdgeList:
         values = np.abs(self.strength[rows]) if weighted else np.ones(int(rows.sum()), dtype=np.int64)
         return scipy.sparse.csr_matrix((values, (self.source[rows], self.target[rows])), shape=(len(self.nodes),) * 2)
 
-# %% ../nbs/08a_null_models.ipynb #2ea200e0
+# %% ../nbs/08a_null_models.ipynb #ad7284a0
 SIGNS = {"excitatory": 1, "inhibitory": -1, "gating": 0}
 
 def edge_list(G: nx.DiGraph) -> EdgeList:
@@ -65,7 +65,7 @@ def edge_list(G: nx.DiGraph) -> EdgeList:
     Raises `InputError` for what is no interaction graph, has no edges, or has an edge of an unknown type.
     """
     check_interaction_graph(G)
-    if not G.number_of_edges(): raise InputError(f"the graph has {len(G):,} features and no edges, so there is nothing to analyse; build it from more interactions.")
+    if not G.number_of_edges(): raise InputError(f"the graph has {len(G):,} features and no edges; build it from more interactions.")
     position, (sources, targets, edges) = {node: place for place, node in enumerate(G)}, zip(*G.edges(data=True), strict=True)
     unknown = {edge["interaction_type"] for edge in edges} - set(SIGNS)
     if unknown: raise InputError(f"an edge is of type {sorted(map(str, unknown))[0]!r}; the types are {', '.join(SIGNS)}.")
@@ -154,7 +154,7 @@ def shuffle_signs(edges: EdgeList, random: np.random.Generator, groups: Int[np.n
     sign = edges.sign[permuted_within(groups, random)]
     return replace(edges, sign=sign, strength=np.abs(edges.strength) * np.where(sign, sign, 1))
 
-# %% ../nbs/08a_null_models.ipynb #cfcbf73c
+# %% ../nbs/08a_null_models.ipynb #8cb1e70b
 NULLS = {"rewired": "same degrees, layers and signs", "scattered": "same number of edges between layers", "reweighted": "same wiring, strengths shuffled",
          "resigned": "same wiring, types shuffled"}
 
@@ -178,7 +178,7 @@ class Measure:
         if self.value is None: return f"not defined ({self.reason})"
         value = f"{self.value:,.0f}" if float(self.value).is_integer() and abs(self.value) >= 2 else f"{self.value:.3g}"
         if self.null_mean is None: return f"{value} ({self.reason})" if self.reason else value
-        z = "no z: " + self.reason if self.z is None else f"z = {self.z:+.1f}, p {'<' if self.n_null and self.p_value == 1 / (self.n_null + 1) else '='} {self.p_value:.2g}"
+        z = "no z: " + self.reason if self.z is None else f"z = {self.z:+.1f}, p = {self.p_value:.2g}"
         mean = f"{self.null_mean:,.0f}" if abs(self.null_mean) >= 1000 else f"{self.null_mean:.3g}"
         return f"{value} ({self.null} {mean}, {z})"
 
