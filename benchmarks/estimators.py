@@ -6,6 +6,7 @@ Stability: sources of layer 1, the corpus cut into two halves, the whole measure
 """
 
 import argparse
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from record import write
+from record import RESULTS, write
 from scipy import stats
 
 from feature_interaction_graph.config import Config
@@ -90,12 +91,14 @@ def _agreement(both: pd.DataFrame) -> dict[str, float]:
 def _jaccard(one: np.ndarray, other: np.ndarray) -> float: return float((one & other).sum() / max((one | other).sum(), 1))
 
 
-def stability(model: Any, saes: Any, corpus: Any, sources: list[tuple[int, int]], target_layers: list[int], sizes: list[int]) -> list[dict[str, Any]]:
+def stability(model: Any, saes: Any, corpus: Any, sources: list[tuple[int, int]], target_layers: list[int], sizes: list[int],
+              only_sequential: bool = False) -> list[dict[str, Any]]:
     "Jaccard index of the edge sets (q < 0.01) of two independent halves of the corpus, by design."
     order = torch.as_tensor(np.random.default_rng(1).permutation(len(corpus)))
     halves = [corpus.take(torch.sort(part).values) for part in (order[::2], order[1::2])]
     designs: list[dict[str, Any]] = [{"n_samples": n} for n in sizes]
-    designs += [{"n_samples": n, "max_samples": 4 * n} for n in sizes[1:3]]
+    designs += [{"n_samples": n, "max_samples": 4 * n} for n in (25, 50, 100)]
+    if only_sequential: designs = designs[len(sizes):]
     rows = []
     for design in designs:
         for evidence in ("activation", "pre-activation"):
@@ -124,6 +127,7 @@ def main() -> None:
     parser.add_argument("run", choices=["demo", "stories260k"])
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--saes", type=Path, default=ROOT / "outputs" / "stories260k" / "saes")
+    parser.add_argument("--only-sequential", action="store_true", help="measure the sequential designs again, keep the rest of the results file")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     if chosen.run == "demo": cfg = Config.preset("demo", n_tokens=400_000)
@@ -138,8 +142,12 @@ def main() -> None:
     part = corpus.take(torch.arange(0, len(corpus), 6))
     settings = {"sources": len(for_estimators), "layer": 1, "n_samples": 100, "tokens_for_estimators": part.n_tokens,
                 "sources_for_stability": len(for_stability), "tokens_for_stability": corpus.n_tokens, "level": 0.01, "threads": 1}
-    numbers = {"estimators": estimators(model, saes, part, for_estimators),
-               "stability": stability(model, saes, corpus, for_stability, [later[0], later[-2] if len(later) > 2 else later[-1]], [25, 50, 100, 200, 400])}
+    reach, sizes = [later[0], later[-2] if len(later) > 2 else later[-1]], [25, 50, 100, 200, 400]
+    rows = stability(model, saes, corpus, for_stability, reach, sizes, chosen.only_sequential)
+    if chosen.only_sequential:
+        numbers = json.loads((RESULTS / f"estimators_{chosen.run}.json").read_text())["numbers"]
+        numbers["stability"] = [row for row in numbers["stability"] if "max_samples" not in row] + rows
+    else: numbers = {"estimators": estimators(model, saes, part, for_estimators), "stability": rows}
     write(f"estimators_{chosen.run}", settings, numbers)
 
 

@@ -250,15 +250,20 @@ def as_columns(
     change = np.stack([np.zeros(shape), *tested.curve, effect["mean"]], -1)
     return columns, {"doses": np.broadcast_to(doses[:, None, None], change.shape).reshape(-1, doses.shape[1]), "change": change.reshape(-1, doses.shape[1])}
 
-# %% ../nbs/05a_measurement.ipynb #5f2e4ec5
+# %% ../nbs/05a_measurement.ipynb #6fe2cac1
 def undecided_sources(p_values: Sequence[Float[np.ndarray, "n_sources n_edges"]], level: float, looks: int, factor: float = 50.0) -> np.ndarray:
-    "Whether each source still has more undecided edges than a tenth of its edges that count as found; `p_values`: one array per target layer."
-    joined = np.concatenate([part.reshape(len(part), -1) for part in p_values], 1) * looks
-    q_values = adjust(np.minimum(joined.reshape(-1), 1.0)).reshape(joined.shape)
+    """Whether each source has undecided edges: more p below 0.05 than chance puts there (by two standard deviations, and by a tenth of its found edges).
+
+    `p_values`: one array per target layer. A p that is `factor` times below the present Benjamini-Hochberg line is decided. Chance is read off the p
+    between 0.5 and 1 (a tenth of their number; Storey 2002); a target that did not move at all has p = 1 and says nothing about chance.
+    """
+    joined = np.concatenate([part.reshape(len(part), -1) for part in p_values], 1)
+    q_values = adjust(np.minimum(joined * looks, 1.0).reshape(-1)).reshape(joined.shape)
     found = q_values < level
     line = joined[found].max() if found.any() else level / max(np.isfinite(joined).sum(), 1)
-    near = (joined > line / factor) & (joined < max(line * factor, 0.05))      # few samples cannot give a small p at all
-    return near.sum(1) > 0.1 * found.sum(1)
+    near = ((joined > line / factor) & (joined < 0.05)).sum(1)
+    by_chance = 0.1 * ((joined >= 0.5) & (joined < 1)).sum(1)
+    return near - by_chance > np.maximum(0.1 * found.sum(1), 2 * np.sqrt(by_chance))
 
 # %% ../nbs/05a_measurement.ipynb #f9e3572f
 BLOCK_BYTES = 2**29
