@@ -276,7 +276,7 @@ def run(seeds: int, n_sequences: int, names: list[str]) -> dict[str, Any]:
         score = averaged([gates(case) for case in cases])
         best = methods[name]["clamping with placebo"]
         n_right = best["edge_types_right"] * best["n_true"] + score["recall"] * score["direction_accuracy"] * score["n_planted"]
-        difficulty[name] = {"gates": score, "type_accuracy": n_right / (best["n_true"] + score["n_planted"])}
+        difficulty[name] = {"models": seeds, "gates": score, "type_accuracy": n_right / (best["n_true"] + score["n_planted"])}
         if how.get("flaws") or how.get("encoder"):
             rows = [judge(Case.make(seed, n_sequences, reading="actual", **how), METHODS["clamping"](case)) for seed, case in enumerate(cases)]
             difficulty[name]["against_what_the_saes_read"] = averaged(rows)
