@@ -78,9 +78,9 @@ def configured(
 ) -> "Run":
     "The run that a command line describes; `given` are files that take the place of a stage."
     named = dict(map(parse_setting, setting or []))
-    named |= {"model_name": model, "sae_release": sae_release, "layers": parse_layers(layers) if layers is not None else None, "dataset": dataset,
+    options = {"model_name": model, "sae_release": sae_release, "layers": parse_layers(layers) if layers is not None else None, "dataset": dataset,
               "n_tokens": n_tokens, "top_k_features": top_k, "layer_window": layer_window, "n_samples": n_samples, "device": device, "seed": seed}
-    cfg = build_config(preset, config, output_dir, named)
+    cfg = build_config(preset, config, output_dir, named | {name: value for name, value in options.items() if value is not None})
     if quiet: os.environ["TQDM_DISABLE"] = "1"    # the bars of the model libraries as well
     from feature_interaction_graph.pipeline import Run
     return Run(cfg, force=force, progress=not quiet, say=(lambda line: None) if quiet else typer.echo,

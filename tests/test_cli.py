@@ -7,7 +7,7 @@ from pathlib import Path
 import networkx as nx
 import pytest
 
-from feature_interaction_graph.cli import main
+from feature_interaction_graph.cli import configured, main
 from feature_interaction_graph.graph_files import save_graph
 
 SMALL = ["--n-tokens", "1500", "--n-samples", "8", "--top-k", "4", "--layer-window", "1", "--set", "n_importance_tokens=500"]
@@ -51,6 +51,12 @@ def small_graph(tmp_path) -> Path:
     for layer, feature in ((0, 1), (1, 2)): G.add_node(f"L{layer}_F{feature}", layer=layer, feature_idx=feature, label="", importance=0.1, activation_freq=0.1)
     G.add_edge("L0_F1", "L1_F2", strength=0.5, abs_strength=0.5, interaction_type="excitatory", q_value=0.001, offset=0)
     return save_graph(G, tmp_path / "graph.json")
+
+
+def test_a_setting_with_an_option_of_its_own_can_be_set_by_name_too():
+    "--set n_samples=10 is --n-samples 10; where both are given the option wins."
+    assert configured(setting=["n_samples=10", "seed=3"], quiet=True).cfg.n_samples == 10
+    assert configured(setting=["n_samples=10"], n_samples=20, quiet=True).cfg.n_samples == 20
 
 
 @pytest.mark.parametrize("arguments, words", [
