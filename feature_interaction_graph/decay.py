@@ -6,8 +6,7 @@
 __all__ = ['SIGN_NUMBERS', 'fit_gamma_mean', 'LayerDistanceDecay', 'distance_rows', 'layer_distance_decay', 'decay_of',
            'sign_numbers', 'sign_topology']
 
-# %% ../nbs/08g_decay.ipynb #e436f047
-from collections.abc import Callable
+# %% ../nbs/08g_decay.ipynb #3b93b187
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +42,7 @@ def fit_gamma_mean(x: Float[np.ndarray, "n"], sizes: Float[np.ndarray, "n"], fla
     log_likelihood = (shape * np.log(shape) + (shape - 1) * np.log(sizes) - shape * (intercept + slope * x) - gammaln(shape) - shape * ratio).sum()
     return intercept, slope, float(2 * (2 if flat else 3) - 2 * log_likelihood)
 
-# %% ../nbs/08g_decay.ipynb #97346f1a
+# %% ../nbs/08g_decay.ipynb #fcb379a3
 @dataclass(frozen=True)
 class LayerDistanceDecay:
     "Mean |strength| of edges by layer distance, the laws fitted to it, and the exponential rate against shuffled strengths."
@@ -62,32 +61,37 @@ class LayerDistanceDecay:
         return pd.DataFrame(self.distances)
 
     def __str__(self) -> str:
-        lines = [f"distance {one['distance']:.0f}: {one['n_edges']:,.0f} edges, mean |strength| {one['mean']:.3g} [{one['ci_lower']:.3g}, {one['ci_upper']:.3g}]" for one in self.distances]
+        lines = [f"distance {one['distance']:.0f}: {one['n_edges']:,.0f} edges, mean |strength| {one['mean']:.3g} "
+                 f"[{one['ci_lower']:.3g}, {one['ci_upper']:.3g}]"
+                 for one in self.distances]
         if not self.fits: return "\n".join([*lines, f"no decay fitted: {self.reason}"])
         aic = ", ".join(f"{name.replace('_', ' ')} {fit['aic'] - min(one['aic'] for one in self.fits.values()):.1f}" for name, fit in self.fits.items())
         return "\n".join([*lines, f"best description: {self.best.replace('_', ' ')} (AIC above the smallest: {aic}); rate per layer {self.rate}"])
 
-# %% ../nbs/08g_decay.ipynb #1f1dec32
+# %% ../nbs/08g_decay.ipynb #e570b29d
 def distance_rows(edges: EdgeList, distance: Int[np.ndarray, "n_edges"], sizes: Float[np.ndarray, "n_edges"]) -> list[dict[str, float]]:
-    "Of every distance the number of edges, their share of all pairs of features that far apart, and mean |strength| with its 95 % interval."
+    "Of every distance the number of edges, their share of all pairs of features that far apart, and mean |strength| with its 95 % interval (of a single edge: none)."
     layers, widths = np.unique(edges.layer, return_counts=True)
     rows = []
     for step in np.unique(distance).tolist():
         mine = sizes[distance == step]
-        pairs = sum(int(width) * int(widths[other] - (step == 0)) for layer, width in zip(layers, widths, strict=True) for other in np.flatnonzero(layers == layer + step))
-        margin = 1.96 * float(mine.std(ddof=1) / np.sqrt(len(mine))) if len(mine) > 1 else float("nan")
+        pairs = sum(int(width) * int(widths[other] - (step == 0)) for layer, width in zip(layers, widths, strict=True)
+                    for other in np.flatnonzero(layers == layer + step))
+        margin = 1.96 * float(mine.std(ddof=1) / np.sqrt(len(mine))) if len(mine) > 1 else 0.0
         rows.append({"distance": step, "n_edges": len(mine), "share_of_pairs": len(mine) / pairs, "mean": float(mine.mean()),
                      "ci_lower": float(mine.mean()) - margin, "ci_upper": float(mine.mean()) + margin})
     return rows
 
 
-def layer_distance_decay(G: nx.DiGraph, n_null: int = 100, seed: int = 0) -> LayerDistanceDecay:
+def layer_distance_decay(G: nx.DiGraph, n_null: int = 100, seed: int = 0, *, weight: str = "strength") -> LayerDistanceDecay:
     """Mean |strength| by target layer - source layer, fitted as exponential and power law (distances from 1 on; gating edges, whose mean effect is not
-    their size, are left out). With fewer than three distances nothing tells the two laws apart, and `reason` says so. Raises `InputError` without edges."""
+    their size, are left out). With fewer than three distances nothing tells the two laws apart, and `reason` says so. `weight="strength_std"` compares
+    effects in standard deviations of the target, where layers differ in scale. Raises `InputError` without edges.
+    """
     if n_null < 0: raise InputError(f"n_null is {n_null}; give 0 or more.")
-    return decay_of(edge_list(G), n_null, np.random.default_rng(seed))
+    return decay_of(edge_list(G, weight), n_null, np.random.default_rng(seed))
 
-# %% ../nbs/08g_decay.ipynb #7b530e5d
+# %% ../nbs/08g_decay.ipynb #a3dd0e3c
 def decay_of(edges: EdgeList, n_null: int, random: np.random.Generator) -> LayerDistanceDecay:
     "`layer_distance_decay` of an edge list."
     distance, sizes = edges.layer[edges.target] - edges.layer[edges.source], np.abs(edges.strength)
@@ -104,21 +108,23 @@ def decay_of(edges: EdgeList, n_null: int, random: np.random.Generator) -> Layer
     power = fit_gamma_mean(np.log(far), size)
     constant = fit_gamma_mean(far, size, flat=True)
     fits = {"exponential": {"scale": float(np.exp(intercept)), "rate": -slope, "length": -1 / slope if slope else float("inf"), "aic": aic},
-            "power_law": {"scale": float(np.exp(power[0])), "exponent": -power[1], "aic": power[2]}, "constant": {"scale": float(np.exp(constant[0])), "aic": constant[2]}}
+            "power_law": {"scale": float(np.exp(power[0])), "exponent": -power[1], "aic": power[2]},
+            "constant": {"scale": float(np.exp(constant[0])), "aic": constant[2]}}
     order = sorted(fits, key=lambda name: fits[name]["aic"])
     groups = edges.layer[edges.source] * 3 + edges.sign
-    nulls = []
-    for _ in range(n_null): nulls.append(-fit_gamma_mean(far, np.abs(shuffle_strengths(edges, random, np.where(fitted, groups, -10)).strength[fitted]))[1])
+    shuffled = (shuffle_strengths(edges, random, np.where(fitted, groups, -10)).strength for _ in range(n_null))
+    nulls = [-fit_gamma_mean(far, np.abs(strength[fitted]))[1] for strength in shuffled]
     reason = "two distances: an exponential and a power law both go through two means exactly" if n_distances == 2 else ""
     decided = fits[order[1]]["aic"] - fits[order[0]]["aic"] > 2
     return LayerDistanceDecay(rows, fits, order[0] if decided else "undecided", against("decay_rate", -slope, nulls, "reweighted"), mean_distance, reason)
 
-# %% ../nbs/08g_decay.ipynb #abf29da5
+# %% ../nbs/08g_decay.ipynb #45ee5602
 def sign_numbers(edges: EdgeList) -> dict[str, float]:
     "The compared numbers, on edges that have a sign; both signs must occur."
     typed, positive = edges.sign != 0, edges.sign > 0
     out, into = np.bincount(edges.source[typed], minlength=len(edges.nodes)), np.bincount(edges.target[typed], minlength=len(edges.nodes))
-    facts = {"strength_difference": np.abs(edges.strength), "source_out_degree_difference": out[edges.source], "target_in_degree_difference": into[edges.target],
+    facts = {"strength_difference": np.abs(edges.strength), "source_out_degree_difference": out[edges.source],
+             "target_in_degree_difference": into[edges.target],
              "distance_difference": edges.layer[edges.target] - edges.layer[edges.source]}
     numbers = {name: float(values[positive].mean() - values[typed & ~positive].mean()) for name, values in facts.items()}
     for name, ends, degree in (("source", edges.source, out), ("target", edges.target, into)):
@@ -142,4 +148,5 @@ def sign_topology(edges: EdgeList, n_null: int, random: np.random.Generator) -> 
     return {name: against(name, value, [null[name] for null in nulls], "resigned") for name, value in found.items()}
 
 
-SIGN_NUMBERS = ("strength_difference", "source_out_degree_difference", "target_in_degree_difference", "distance_difference", "source_sign_consistency", "target_sign_consistency")
+SIGN_NUMBERS = ("strength_difference", "source_out_degree_difference", "target_in_degree_difference", "distance_difference", "source_sign_consistency",
+                "target_sign_consistency")

@@ -6,10 +6,11 @@
 __all__ = ['LAWS', 'ALPHAS', 'power_law_logs', 'exponential_logs', 'lognormal_logs', 'fit_law', 'log_zetas', 'find_tail',
            'draw_power_law', 'vuong', 'DegreeLaw', 'judge', 'degree_law']
 
-# %% ../nbs/08d_degree_laws.ipynb #7da1bce6
+# %% ../nbs/08d_degree_laws.ipynb #235e4504
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def lognormal_logs(values: Int[np.ndarray, "n"], lowest: int, mean: float, width
     high, low = log_ndtr(np.where(upper, -below, above)), log_ndtr(np.where(upper, -above, below))
     return high + np.log(-np.expm1(np.minimum(low - high, -1e-300))) - log_ndtr(-start)
 
-# %% ../nbs/08d_degree_laws.ipynb #62ce4715
+# %% ../nbs/08d_degree_laws.ipynb #de2a30d8
 def fit_law(law: str, values: Int[np.ndarray, "n"], lowest: int) -> tuple[dict[str, float], Float[np.ndarray, "n"]]:
     "Maximum-likelihood parameters of a law above `lowest` and ln p of every value."
     if law == "exponential":
@@ -46,19 +47,22 @@ def fit_law(law: str, values: Int[np.ndarray, "n"], lowest: int) -> tuple[dict[s
     kinds, place = np.unique(values, return_inverse=True)
     times = np.bincount(place)
     if law == "power_law":
-        best = minimize_scalar(lambda alpha: -(times * power_law_logs(kinds, lowest, alpha)).sum(), bounds=(1.0001, 20), method="bounded", options={"xatol": 1e-7})
+        def unlikely(alpha: float) -> float: return -float((times * power_law_logs(kinds, lowest, alpha)).sum())
+        best = minimize_scalar(unlikely, bounds=(1.0001, 20), method="bounded", options={"xatol": 1e-7})
         return {"alpha": float(best.x)}, power_law_logs(values, lowest, best.x)
     if law != "lognormal": raise InputError(f"{law!r} is no law; the laws are {', '.join(LAWS)}.")
     def misfit(at: np.ndarray) -> float: return -float((times * lognormal_logs(kinds, lowest, at[0], np.exp(at[1]))).sum())
     centre, spread = np.log(values).mean(), max(np.log(values).std(), 0.1)
     starts = [(centre, np.log(spread)), (centre - spread, np.log(1.5 * spread)), (centre - 4 * spread**2, np.log(2 * spread))]
-    best = min((minimize(misfit, start, method="Nelder-Mead", bounds=[(-30, 30), (-4, 3)], options={"xatol": 1e-6, "fatol": 1e-8, "maxiter": 2000}) for start in starts), key=lambda fit: fit.fun)
+    options = {"xatol": 1e-6, "fatol": 1e-8, "maxiter": 2000}
+    fits = [minimize(misfit, start, method="Nelder-Mead", bounds=[(-30, 30), (-4, 3)], options=options) for start in starts]
+    best = min(fits, key=lambda fit: fit.fun)
     return {"mean": float(best.x[0]), "width": float(np.exp(best.x[1]))}, lognormal_logs(values, lowest, best.x[0], np.exp(best.x[1]))
 
 
 LAWS = ("power_law", "lognormal", "exponential")
 
-# %% ../nbs/08d_degree_laws.ipynb #22ffbc73
+# %% ../nbs/08d_degree_laws.ipynb #70bf6c86
 ALPHAS = np.arange(1.01, 8.0, 0.01)
 
 @lru_cache(maxsize=4096)
@@ -73,7 +77,8 @@ def find_tail(values: Int[np.ndarray, "n"], n_least: int, lowest: int | None = N
     above = np.cumsum(times[::-1])[::-1]
     log_sums = np.cumsum((times * np.log(kinds))[::-1])[::-1]
     best = (int(kinds[0]), float("nan"), float("inf"))
-    for start in np.flatnonzero((above >= n_least) & (np.arange(len(kinds)) < max(1, len(kinds) - 1))) if lowest is None else [int(np.searchsorted(kinds, lowest))]:
+    candidates = np.flatnonzero((above >= n_least) & (np.arange(len(kinds)) < max(1, len(kinds) - 1))).tolist()
+    for start in candidates if lowest is None else [int(np.searchsorted(kinds, lowest))]:
         alpha = float(ALPHAS[np.argmax(-ALPHAS * log_sums[start] - above[start] * log_zetas(int(kinds[start])))])
         model = 1 - zeta(alpha, kinds[start:] + 1) / zeta(alpha, kinds[start])
         distance = float(np.abs(np.cumsum(times[start:]) / above[start] - model).max())
@@ -100,7 +105,7 @@ def vuong(first: Float[np.ndarray, "n"], second: Float[np.ndarray, "n"]) -> tupl
     if spread < 1e-12: return 0.0, 1.0
     return float(difference.sum() / spread), float(erfc(abs(difference.sum()) / (np.sqrt(2) * spread)))
 
-# %% ../nbs/08d_degree_laws.ipynb #4f6ceec6
+# %% ../nbs/08d_degree_laws.ipynb #342552cf
 @dataclass(frozen=True)
 class DegreeLaw:
     "Which law the tail of a list of whole numbers follows."
@@ -120,7 +125,8 @@ class DegreeLaw:
 
     def __str__(self) -> str:
         fit = "" if self.p_fit is None else f", goodness of fit p = {self.p_fit:.2f}"
-        ratios = ", ".join(f"{pair.replace('/', ' against ').replace('_', ' ')} {ratio:+.1f} (p = {p_value:.2g})" for pair, (ratio, p_value) in self.comparisons.items())
+        ratios = ", ".join(f"{pair.replace('/', ' against ').replace('_', ' ')} {ratio:+.1f} (p = {p_value:.2g})"
+                           for pair, (ratio, p_value) in self.comparisons.items())
         return (f"{self.verdict.replace('_', ' ')}: of {self.n:,} values the {self.n_tail:,} from {self.lowest} on; power law alpha = {self.alpha:.2f}{fit}; "
                 f"likelihood ratios {ratios}")
 
@@ -135,7 +141,7 @@ def judge(comparisons: dict[str, tuple[float, float]], p_fit: float | None, leve
     simple = [law for law in left if law != "lognormal"]
     return "none" if not left else "undecided" if len(simple) == 2 else (simple or left)[0]
 
-# %% ../nbs/08d_degree_laws.ipynb #d0b3cddd
+# %% ../nbs/08d_degree_laws.ipynb #e3a1945e
 def degree_law(values: Sequence[int] | Int[np.ndarray, "n"], lowest: int | None = None, n_boot: int = 100, level: float = 0.1, seed: int = 0,
                tail_share: float = 0.1) -> DegreeLaw:
     """Fits and compares the three laws on the tail of `values` (zeros are left out).
@@ -144,21 +150,26 @@ def degree_law(values: Sequence[int] | Int[np.ndarray, "n"], lowest: int | None 
     goodness of fit. Source: Clauset, Shalizi & Newman 2009. Raises `InputError` for fewer than 25 values above 0, or all equal.
     """
     numbers = np.asarray(values)
-    if numbers.ndim != 1 or (len(numbers) and ((numbers < 0).any() or (numbers != np.floor(numbers)).any())): raise InputError("degree_law needs a list of whole numbers, 0 or more.")
+    if numbers.ndim != 1 or (len(numbers) and not (np.isfinite(numbers) & (numbers >= 0) & (numbers == np.floor(numbers))).all()):
+        raise InputError("degree_law needs a list of whole numbers, 0 or more.")
     numbers = numbers[numbers > 0].astype(np.int64)
     if len(numbers) < 25 or len(np.unique(numbers)) < 3:
-        raise InputError(f"{len(numbers)} values above 0 with {len(np.unique(numbers))} different ones say nothing about a tail; at least 25 values and 3 different ones are needed.")
-    if lowest is not None and (numbers >= lowest).sum() < 10: raise InputError(f"only {(numbers >= lowest).sum()} values are {lowest} or more; lower the start of the tail.")
+        raise InputError(f"{len(numbers)} values above 0, {len(np.unique(numbers))} of them different, say nothing about a tail; at least 25 values, "
+                         "3 of them different, are needed.")
+    if lowest is not None and (lowest < 1 or (numbers >= lowest).sum() < 10):
+        raise InputError(f"{(numbers >= lowest).sum()} values are {lowest} or more; the tail must start at 1 or later and hold at least 10.")
     n_least, random = max(25, int(np.ceil(tail_share * len(numbers)))), np.random.default_rng(seed)
     start, _, distance = find_tail(numbers, n_least, lowest)
     if lowest is not None: start = lowest
     tail, body = numbers[numbers >= start], numbers[numbers < start]
     fits = {law: fit_law(law, tail, start) for law in LAWS}
-    comparisons = {f"{one}/{other}": vuong(fits[one][1], fits[other][1]) for one, other in (("power_law", "lognormal"), ("power_law", "exponential"), ("lognormal", "exponential"))}
+    comparisons = {f"{one}/{other}": vuong(fits[one][1], fits[other][1]) for one, other in combinations(LAWS, 2)}
     farther = 0
     for _ in range(n_boot):
         n_tail = random.binomial(len(numbers), len(tail) / len(numbers))
-        drawn = [draw_power_law(fits["power_law"][0]["alpha"], start, n_tail, random), *([random.choice(body, len(numbers) - n_tail)] if len(body) else [])]
-        farther += find_tail(np.concatenate(drawn), n_least, lowest)[2] >= distance
+        drawn = draw_power_law(fits["power_law"][0]["alpha"], start, n_tail, random)
+        if len(body): drawn = np.concatenate([drawn, random.choice(body, len(numbers) - n_tail)])
+        farther += find_tail(drawn, n_least, lowest)[2] >= distance
     p_fit = farther / n_boot if n_boot else None
-    return DegreeLaw(len(numbers), start, len(tail), {law: parameters for law, (parameters, _) in fits.items()}, distance, p_fit, comparisons, judge(comparisons, p_fit, level))
+    return DegreeLaw(len(numbers), start, len(tail), {law: parameters for law, (parameters, _) in fits.items()}, distance, p_fit, comparisons,
+                     judge(comparisons, p_fit, level))

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['METRICS', 'NULL_OF', 'centrality', 'katz', 'Hub', 'Hubs', 'bootstrap_ranks', 'find_hubs']
 
-# %% ../nbs/08f_hubs.ipynb #1310f54a
+# %% ../nbs/08f_hubs.ipynb #ec1eda6e
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import networkx as nx
@@ -22,14 +22,15 @@ from .null_models import EdgeList, edge_list, rewire, scatter, shuffle_strengths
 if TYPE_CHECKING:
     import pandas as pd
 
-# %% ../nbs/08f_hubs.ipynb #8ccb77a1
+# %% ../nbs/08f_hubs.ipynb #bf31013a
 METRICS: dict[str, tuple[str, str]] = {             # name -> meaning, null
     "total_degree": ("edges", "scattered"), "in_degree": ("incoming edges", "scattered"), "out_degree": ("outgoing edges", "scattered"),
     "total_strength": ("summed |strength| of its edges", "reweighted"), "in_strength": ("summed |strength| that enters", "reweighted"),
     "out_strength": ("summed |strength| that leaves", "reweighted"),
     "betweenness": ("share of shortest paths that lead through it", "rewired"),
     "pagerank": ("where a walker along the edges is found", "rewired"), "reverse_pagerank": ("where a walker against the edges is found", "rewired"),
-    "katz": ("paths of every length that end in it, long ones less", "rewired"), "reverse_katz": ("paths of every length that start in it, long ones less", "rewired")}
+    "katz": ("paths of every length that end in it, long ones less", "rewired"),
+    "reverse_katz": ("paths of every length that start in it, long ones less", "rewired")}
 
 def centrality(edges: EdgeList, metric: str, times: Int[np.ndarray, "n_edges"] | None = None,
                starts: Int[np.ndarray, "n_starts"] | None = None) -> Float[np.ndarray, "n_nodes"]:
@@ -60,7 +61,7 @@ def katz(matrix: scipy.sparse.csr_matrix, alpha: float | None = None) -> Float[n
         if np.abs(x - before).max() < 1e-12 * x.max(): break
     return x / np.linalg.norm(x)
 
-# %% ../nbs/08f_hubs.ipynb #729c9f9a
+# %% ../nbs/08f_hubs.ipynb #48d58bc2
 @dataclass(frozen=True)
 class Hub:
     "A feature, its rank (1: largest) with a 95 % interval under resampled edges, and its value against that of the same feature in null graphs."
@@ -90,7 +91,6 @@ class Hubs:
     def __getitem__(self, place: int) -> Hub: return self.hubs[place]
 
     def to_dict(self) -> dict[str, Any]:
-        from dataclasses import asdict
         return asdict(self)
 
     def to_pandas(self) -> "pd.DataFrame":
@@ -98,30 +98,33 @@ class Hubs:
         return pd.DataFrame(self.to_dict()["hubs"])
 
     def __str__(self) -> str:
-        lines = [f"the first {len(self)} of {self.n_nodes:,} features by {self.metric.replace('_', ' ')} ({METRICS[self.metric][0]}), against {self.null} graphs"]
+        name, meaning = self.metric.replace("_", " "), METRICS[self.metric][0]
+        lines = [f"the first {len(self)} of {self.n_nodes:,} features by {name} ({meaning}), against {self.null} graphs"]
         for hub in self.hubs:
             ranks = "" if hub.rank_low is None else f" (95 %: {hub.rank_low:.0f}-{hub.rank_high:.0f})"
             null = "" if hub.null_mean is None else f"  {self.null} {hub.null_mean:.3g}" + ("" if hub.z is None else f", z = {hub.z:+.1f}")
             lines.append(f"{hub.rank:4d}{ranks}  {hub.node:>10s} {hub.value:10.4g}{null}  {hub.label or '?'}")
         return "\n".join(lines)
 
-# %% ../nbs/08f_hubs.ipynb #5d8bd458
+# %% ../nbs/08f_hubs.ipynb #5539f5fa
 NULL_OF: dict[str, Callable[[EdgeList, np.random.Generator], EdgeList]] = {"scattered": scatter, "reweighted": shuffle_strengths, "rewired": rewire}
 
-def bootstrap_ranks(edges: EdgeList, metric: str, n_boot: int, random: np.random.Generator, starts: Int[np.ndarray, "n_starts"] | None) -> Float[np.ndarray, "n_boot n_nodes"]:
+def bootstrap_ranks(edges: EdgeList, metric: str, n_boot: int, random: np.random.Generator,
+                    starts: Int[np.ndarray, "n_starts"] | None) -> Float[np.ndarray, "n_boot n_nodes"]:
     "Ranks of all features (1: largest, ties averaged) in samples of the edges, drawn with replacement."
     counts = (np.bincount(random.integers(len(edges), size=len(edges)), minlength=len(edges)) for _ in range(n_boot))
     return np.array([rankdata(-centrality(edges, metric, count, starts), method="average") for count in counts]).reshape(n_boot, len(edges.nodes))
 
 
-def find_hubs(G: nx.DiGraph, top_k: int = 20, metric: str = "total_degree", n_boot: int = 100, n_null: int = 20, seed: int = 0, max_starts: int = 256) -> Hubs:
+def find_hubs(G: nx.DiGraph, top_k: int = 20, metric: str = "total_degree", n_boot: int = 100, n_null: int = 20, seed: int = 0, *,
+              weight: str = "strength", max_starts: int = 256) -> Hubs:
     """The `top_k` features of `G` by `metric` (one of METRICS), with rank intervals from `n_boot` resampled edge sets and z-scores against `n_null` graphs.
 
     Betweenness beyond `max_starts` features counts the paths from that many, drawn at random. Raises `InputError` for an unknown metric or no edges.
     """
     if metric not in METRICS: raise InputError(f"{metric!r} is no metric; the metrics are {', '.join(METRICS)}.")
-    if top_k < 1 or n_boot < 0 or n_null < 0: raise InputError(f"top_k is {top_k}, n_boot {n_boot} and n_null {n_null}; give top_k 1 or more, the others 0 or more.")
-    edges, random = edge_list(G), np.random.default_rng(seed)
+    if top_k < 1 or min(n_boot, n_null) < 0: raise InputError(f"top_k is {top_k}, n_boot {n_boot}, n_null {n_null}; give 1, 0, 0 or more.")
+    edges, random = edge_list(G, weight), np.random.default_rng(seed)
     starts = None if len(G) <= max_starts else np.sort(random.choice(len(G), max_starts, replace=False))
     values, null = centrality(edges, metric, None, starts), METRICS[metric][1]
     order = np.argsort(-values, kind="stable")[:top_k]
@@ -129,7 +132,7 @@ def find_hubs(G: nx.DiGraph, top_k: int = 20, metric: str = "total_degree", n_bo
     nulls = np.array([centrality(NULL_OF[null](edges, random), metric, None, starts) for _ in range(n_null)])
     hubs = []
     for place in order.tolist():
-        low, high = np.percentile(ranks[:, place], [2.5, 97.5]) if n_boot else (None, None)
+        low, high = np.percentile(ranks[:, place], [2.5, 97.5]).tolist() if n_boot else (None, None)
         facts = G.nodes[edges.nodes[place]]
         mean, std = (float(nulls[:, place].mean()), float(nulls[:, place].std(ddof=1))) if n_null > 1 else (None, 0.0)
         z = float((values[place] - mean) / std) if mean is not None and std > 1e-9 * max(abs(mean), 1e-300) else None

@@ -8,11 +8,11 @@ __all__ = ['MOTIFS', 'Matrix', 'WHY_NONE', 'NULL_GRAPHS', 'Motif', 'product_bloc
            'list_shared', 'MotifExample', 'example_of', 'strongest_examples', 'MotifCensus', 'motif_census',
            'count_motifs']
 
-# %% ../nbs/08b_motifs.ipynb #bbe7d438
+# %% ../nbs/08b_motifs.ipynb #b97557ed
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations, product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import networkx as nx
 import numpy as np
@@ -57,8 +57,8 @@ MOTIFS = {
     "gating_chain": Motif("a feature that gates an effect is itself driven by the effect's source", "A->B, A->C", needs="gates"),
 }
 
-# %% ../nbs/08b_motifs.ipynb #ad85e892
-Matrix = scipy.sparse.csr_matrix
+# %% ../nbs/08b_motifs.ipynb #2b30ae58
+Matrix: TypeAlias = scipy.sparse.csr_matrix
 
 def product_blocks(first: Matrix, second: Matrix, budget: int = 20_000_000) -> Iterator[tuple[slice, Matrix]]:
     "Rows of `first @ second` in blocks of about `budget` multiplications."
@@ -130,7 +130,7 @@ def between(first: Matrix, second: Matrix, i: int, j: int) -> list[int]:
     "The k with first[i, k] and second[k, j]."
     return first[i].multiply(second[:, [j]].T).indices.tolist()
 
-# %% ../nbs/08b_motifs.ipynb #7676c18b
+# %% ../nbs/08b_motifs.ipynb #25baab1a
 def list_motif(name: str, part: EdgeList, whole: EdgeList) -> Iterator[tuple[int, ...]]:
     "Every occurrence of a motif made of edges of `part`, as positions of A, B, C(, D); `whole` decides which edges are absent."
     positive, negative, every, layer = part.matrix(1), part.matrix(-1), part.matrix(), part.layer
@@ -142,7 +142,7 @@ def list_motif(name: str, part: EdgeList, whole: EdgeList) -> Iterator[tuple[int
         for one, two, direct in product((1, -1), repeat=3):
             if (one * two == direct) == name.startswith("coherent"):
                 matrices = [positive if sign > 0 else negative for sign in (one, two, direct)]
-                for a, c in cells((matrices[0] @ matrices[1]).multiply(matrices[2])): yield from ((a, b, c) for b in between(*matrices[:2], a, c))
+                for a, c in cells((matrices[0] @ matrices[1]).multiply(matrices[2])): yield from ((a, b, c) for b in between(matrices[0], matrices[1], a, c))
     elif name == "feedback_loop":
         for a, c in cells((every @ every).multiply(every.T)): yield from ((a, b, c) for b in between(every, every, a, c) if a < min(b, c))
     elif name.startswith("mutual"):
@@ -235,7 +235,7 @@ class MotifCensus:
             lines += [f"    {example}" for example in self.examples.get(name, [])]
         return "\n".join(lines)
 
-# %% ../nbs/08b_motifs.ipynb #e7984b5f
+# %% ../nbs/08b_motifs.ipynb #dc8793ac
 WHY_NONE = {"returns": "every edge leads to a later layer, so nothing comes back", "gates": "the graph was built without a gating table"}
 
 def motif_census(edges: EdgeList, labels: list[str], counts: list[dict[str, dict[str, int | None]]], examples: int) -> MotifCensus:
@@ -246,17 +246,18 @@ def motif_census(edges: EdgeList, labels: list[str], counts: list[dict[str, dict
     return MotifCensus(measures, {name: strongest_examples(name, edges, labels, examples) for name, count in found.items() if count}, len(counts))
 
 
-def count_motifs(G: nx.DiGraph, n_null: int = 20, examples: int = 3, seed: int = 0, progress: bool = False) -> MotifCensus:
+def count_motifs(G: nx.DiGraph, n_null: int = 20, examples: int = 3, seed: int = 0, *, weight: str = "strength", progress: bool = False) -> MotifCensus:
     """Exact counts of all `MOTIFS` in `G` with z-scores and empirical p-values against `n_null` random graphs, and the strongest `examples` of each.
 
     Every gate is one (source, gate, target) of `G.graph["hyperedges"]`; the gates themselves stay, the edges around them are rewired.
     Raises `InputError` for a graph without edges or a negative number of nulls or examples.
     """
     from tqdm.auto import tqdm
-    edges = edge_list(G)
+    edges = edge_list(G, weight)
     if n_null < 0 or examples < 0: raise InputError(f"n_null is {n_null} and examples {examples}; give 0 or more.")
-    random, draw = np.random.default_rng(seed), NULL_GRAPHS
-    counts = [{null: motif_counts(make(edges, random)) for null, make in draw.items()} for _ in tqdm(range(n_null), desc="null graphs", disable=not progress)]
+    random = np.random.default_rng(seed)
+    turns = tqdm(range(n_null), desc="null graphs", disable=not progress)
+    counts = [{null: motif_counts(make(edges, random)) for null, make in NULL_GRAPHS.items()} for _ in turns]
     return motif_census(edges, [str(label or "") for _, label in G.nodes(data="label", default="")], counts, examples)
 
 
