@@ -68,9 +68,9 @@ class LayerDistanceDecay:
         aic = ", ".join(f"{name.replace('_', ' ')} {fit['aic'] - min(one['aic'] for one in self.fits.values()):.1f}" for name, fit in self.fits.items())
         return "\n".join([*lines, f"best description: {self.best.replace('_', ' ')} (AIC above the smallest: {aic}); rate per layer {self.rate}"])
 
-# %% ../nbs/08g_decay.ipynb #e570b29d
+# %% ../nbs/08g_decay.ipynb #1fbdcfc9
 def distance_rows(edges: EdgeList, distance: Int[np.ndarray, "n_edges"], sizes: Float[np.ndarray, "n_edges"]) -> list[dict[str, float]]:
-    "Of every distance the number of edges, their share of all pairs of features that far apart, and mean |strength| with its 95 % interval (of a single edge: none)."
+    "Of every distance the number of edges, their share of all pairs that far apart, and mean |strength| with its 95 % interval (one edge: none)."
     layers, widths = np.unique(edges.layer, return_counts=True)
     rows = []
     for step in np.unique(distance).tolist():
