@@ -156,7 +156,7 @@ def add_edges(G: nx.DiGraph, columns: dict[str, np.ndarray], chosen: np.ndarray,
             attributes["other_offsets"] = "; ".join(f"{columns['method'][row]}+{columns['offset'][row]}: {columns['strength'][row]:.4g}" for row in rest)
         G.add_edges_from([(feature_id(*source), feature_id(*target), *key, attributes)])
 
-# %% ../nbs/07_graph.ipynb #68a5f2b7
+# %% ../nbs/07_graph.ipynb #13e749c2
 def build_interaction_graph(interactions: "InteractionTable", cfg: "Config | None" = None, features: "FeatureTable | None" = None, *,
                             multigraph: bool = False, gates: Gates | None = None) -> nx.DiGraph:
     """The typed graph of the interactions that are significant and strong enough.
@@ -170,8 +170,8 @@ def build_interaction_graph(interactions: "InteractionTable", cfg: "Config | Non
     asked = dataclasses.asdict(cfg) if cfg is not None else measured
     level, threshold = asked.get("significance_level", 0.01), asked.get("edge_strength_threshold", 0.0)
     hyperedges = [] if gates is None else hyperedges_of(gates, level, threshold)
-    tested = "pre_strength" if interactions.meta.get("evidence") == "pre-activation" else "strength"
-    rows = surviving_rows(columns, level, threshold, allow_none=bool(hyperedges), tested=tested)
+    before_or_after = "pre_strength" if interactions.meta.get("evidence") == "pre-activation" else "strength"
+    rows = surviving_rows(columns, level, threshold, allow_none=bool(hyperedges), tested=before_or_after)
     chosen, others = (rows, [[]] * len(rows)) if multigraph else strongest_rows(columns, rows)
     ends = [list(zip(columns[f"{end}_layer"][chosen].tolist(), columns[f"{end}_feature"][chosen].tolist(), strict=True)) for end in ("src", "tgt")]
     nodes = sorted({*ends[0], *ends[1], *(parse_feature_id(hyperedge[end]) for hyperedge in hyperedges for end in GATE_ENDS)})
