@@ -10,6 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .activations import ActivationStore, collect_activations
+    from .analysis import (
+        GraphStatistics,
+        compute_graph_statistics,
+        count_motifs,
+        detect_communities,
+        find_hubs,
+        get_edge_type_subgraph,
+        layer_distance_decay,
+        plot_analysis,
+    )
     from .candidates import Candidates, identify_candidates, join_candidates, propose_candidates, transport_candidates
     from .coactivation import CoactivationAtlas, build_coactivation_atlas
     from .config import Config
@@ -29,6 +39,14 @@ if TYPE_CHECKING:
 _MODULE_OF = {
     "ActivationStore": "activations",
     "collect_activations": "activations",
+    "GraphStatistics": "analysis",
+    "compute_graph_statistics": "analysis",
+    "count_motifs": "analysis",
+    "detect_communities": "analysis",
+    "find_hubs": "analysis",
+    "get_edge_type_subgraph": "analysis",
+    "layer_distance_decay": "analysis",
+    "plot_analysis": "analysis",
     "Candidates": "candidates",
     "identify_candidates": "candidates",
     "join_candidates": "candidates",
@@ -74,13 +92,15 @@ _MODULE_OF = {
 
 __all__ = [  # noqa: F822  resolved by __getattr__
     "ActivationStore", "Candidates", "CoactivationAtlas", "Config", "Corpus", "FeatureTable", "GatingTable",
-    "InputError", "InteractionTable", "MechanismTable", "ResponseCurves", "TransportScores", "as_corpus",
-    "build_coactivation_atlas", "build_interaction_graph", "clamp_measure", "collect_activations", "feature_table",
-    "get_subgraph", "graph_summary", "identify_candidates", "jacobian_measure", "join_candidates", "load_corpus",
-    "load_graph", "load_model_and_saes", "measure_gating", "measure_interactions", "mechanism_split",
-    "pairs_to_gate", "plot_mechanisms", "plot_neighborhood", "plot_response", "propose_candidates",
-    "render_interactive_graph", "render_neighborhood", "response_curve", "save_graph", "top_examples",
-    "transport_candidates", "transport_scores", "within_layer_measure", "wrap_model",
+    "GraphStatistics", "InputError", "InteractionTable", "MechanismTable", "ResponseCurves", "TransportScores",
+    "as_corpus", "build_coactivation_atlas", "build_interaction_graph", "clamp_measure", "collect_activations",
+    "compute_graph_statistics", "count_motifs", "detect_communities", "feature_table", "find_hubs",
+    "get_edge_type_subgraph", "get_subgraph", "graph_summary", "identify_candidates", "jacobian_measure",
+    "join_candidates", "layer_distance_decay", "load_corpus", "load_graph", "load_model_and_saes",
+    "measure_gating", "measure_interactions", "mechanism_split", "pairs_to_gate", "plot_analysis",
+    "plot_mechanisms", "plot_neighborhood", "plot_response", "propose_candidates", "render_interactive_graph",
+    "render_neighborhood", "response_curve", "save_graph", "top_examples", "transport_candidates",
+    "transport_scores", "within_layer_measure", "wrap_model",
 ]
 
 

@@ -84,7 +84,7 @@ def edge_list(G: nx.DiGraph, weight: str = "strength") -> EdgeList:
     layer = np.array([number for _, number in G.nodes(data="layer")], dtype=np.int64)
     return EdgeList(tuple(G), layer, source[kept], target[kept], sign[kept], strength[kept], gates, len(source) - len(kept))
 
-# %% ../nbs/08a_null_models.ipynb #9d1a9492
+# %% ../nbs/08a_null_models.ipynb #b2bd9aa8
 def rewire(edges: EdgeList, random: np.random.Generator, n_rounds: int | None = None) -> EdgeList:
     """A random graph with the layers, signs and degrees (per layer pair and type) of `edges`, by `n_rounds` rounds of simultaneous edge swaps.
 
@@ -93,12 +93,12 @@ def rewire(edges: EdgeList, random: np.random.Generator, n_rounds: int | None = 
     distribution over simple graphs. Swaps cannot turn a three-cycle within one layer around (Rao et al. 1996), nor pass where types fill all cells.
     """
     source, target, groups, n_nodes = edges.source, edges.target.copy(), edges.groups, len(edges.nodes)
+    lined = np.sort(groups)                 # the groups in the order in which edges are paired: first with second, third with fourth, ... of each
+    pairs = np.flatnonzero(((np.arange(len(edges)) - np.searchsorted(lined, lined))[:-1] % 2 == 0) & (lined[:-1] == lined[1:]))
     n_left, n_moved, n_done = 20 if n_rounds is None else n_rounds, 0, 0
     while n_left:
         order = np.argsort(groups + random.random(len(edges)))
-        place = np.arange(len(edges)) - np.searchsorted(groups[order], groups[order])
-        heads = np.flatnonzero((place[:-1] % 2 == 0) & (groups[order][:-1] == groups[order][1:]))
-        heads = heads[random.random(len(heads)) < 0.75]
+        heads = pairs[random.random(len(pairs)) < 0.75]
         first, second = order[heads], order[heads + 1]
         new = np.concatenate([source[first] * n_nodes + target[second], source[second] * n_nodes + target[first]])
         _, place, times = np.unique(np.concatenate([source * n_nodes + target, new]), return_inverse=True, return_counts=True)

@@ -77,7 +77,7 @@ def test_rewiring_is_uniform_where_types_block_each_other(seed):
                 if len(keys) == rows.sum(): options.append(keys)
             out[sign] = set(options)
         return [(plus, minus) for plus in out[1] for minus in out[-1] if not plus & minus]
-    expected, seen, n_draws = admissible(), {}, 400
+    expected, seen, n_draws = admissible(), {}, 120
     for _ in range(n_draws):
         null = rewire(edges, random)
         state = tuple(frozenset(null.keys[null.sign == sign].tolist()) for sign in (1, -1))
@@ -97,12 +97,12 @@ def test_rewiring_mixes():
 def test_z_is_standard_normal_on_graphs_from_the_null():
     edges, random = edge_list(random_graph(5, (15, 15, 15), density=0.2, gating=0.0)), np.random.default_rng(0)
     names, zs = ("coherent_feedforward", "incoherent_feedforward", "shared_targets", "opponent_pair", "open_chain"), []
-    for _ in range(40):
-        start = rewire(edges, random)
-        nulls = [motif_counts(rewire(start, random)) for _ in range(30)]
+    for _ in range(25):
+        start = rewire(edges, random, 100)
+        nulls = [motif_counts(rewire(start, random, 60)) for _ in range(20)]
         found = motif_counts(start)
         zs.append([against(name, found[name], [null[name] for null in nulls]).z for name in names])
-    assert (np.abs(np.mean(zs, axis=0)) < 0.6).all() and (np.abs(np.std(zs, axis=0) - 1.05) < 0.4).all()
+    assert (np.abs(np.mean(zs, axis=0)) < 0.8).all() and (np.abs(np.std(zs, axis=0) - 1.05) < 0.5).all()
 
 def test_scatter_and_shuffles():
     edges, random = edge_list(random_graph(4, within=True)), np.random.default_rng(0)
