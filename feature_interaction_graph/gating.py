@@ -186,7 +186,7 @@ def run_gates(
     bar.close()
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
-# %% ../nbs/06d_gating.ipynb #db5f62c6
+# %% ../nbs/06d_gating.ipynb #330b0309
 def _four_arms(engine: BranchedForward | HookedTransformerForward, clean: CleanRun, batch: np.ndarray, gated: GatePlan, part: slice, horizon: int
                ) -> dict[str, np.ndarray]:
     "One step of `run_gates`."
@@ -200,8 +200,7 @@ def _four_arms(engine: BranchedForward | HookedTransformerForward, clean: CleanR
     for name, reader in plan.targets.items():
         streams = read[reader.hook_point.name].unflatten(0, (-1, 4))
         pre, active = reader.read(streams)
-        floor = RESOLUTION * streams.nan_to_num().norm(dim=-1).amax() * reader.weight.norm(dim=0)
-        if reader.competes: floor = floor[reader.features]
+        floor = RESOLUTION * reader.largest(streams)
         moved = pre[:, [1, 3]] - pre[:, [0, 2]]
         change = active[:, [1, 3]] - active[:, [0, 2]]
         if not reader.competes: change = change.masked_fill(moved.abs() <= floor, 0.0)

@@ -7,13 +7,14 @@ __all__ = ['FLOOR', 'SHAPES', 'LEVEL', 'TOLERANCE', 'MIN_SAMPLES', 'mean_is_zero
            'shape_columns', 'knot_grid', 'fit_slopes', 'best_fit', 'ShapeFit', 'fit_shape', 'onset_doses',
            'ResponseCurve', 'ResponseCurves', 'response_curve', 'plot_response']
 
-# %% ../nbs/06e_response_curves.ipynb #df931cf6
+# %% ../nbs/06e_response_curves.ipynb #12ce6d7a
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from scipy import stats
 from torch import Tensor, nn
@@ -308,7 +309,7 @@ class ResponseCurves:
 
     def __str__(self) -> str: return "\n".join(map(str, self.curves))
 
-# %% ../nbs/06e_response_curves.ipynb #dd631b20
+# %% ../nbs/06e_response_curves.ipynb #dac08996
 MIN_SAMPLES = 8
 
 class _PreReader(FeatureReader):
@@ -327,15 +328,20 @@ def response_curve(
     """Clamps `source` (layer, feature) to every dose at samples where it fires and reads `targets` `offset` positions later: mean change from the lowest dose.
 
     `doses`: default `n_doses` from 0 evenly to 1.5 times the 90th percentile of the source's non-zero activations; five or more to tell all shapes apart.
+    A linear direction (see `directions`) is on everywhere: its doses reach a quarter of the way beyond its own 10th and 90th percentile on either side.
     Raises `InputError` for doses that are not ascending, targets that are not downstream, and a source that fires in fewer than 8 sequences.
     """
     corpus, wanted = as_corpus(tokens), _targets(targets)
     given = _checked(doses, n_doses, n_samples, offset)
     question = _question(saes, source, wanted, n_samples, max_per_sequence, seed)
+    linear = bool(FeatureReader(saes[source[0]], torch.tensor([source[1]])).linear)
+    if given is not None and given[0] < 0 and not linear:
+        raise InputError(f"the doses are {given.tolist()}, but activations are finite and never below 0; give such.")
     readers, scans = scan_question(model, saes, corpus, question, 32, progress)
     fired = _fired(scans[f"source {source[0]}"], source)
     low, high = (float(value) for value in np.percentile(fired, [10, 90]))
-    at = np.linspace(0.0, 1.5 * high, n_doses) if given is None else given
+    beyond = (low - (high - low) / 4, high + (high - low) / 4) if linear else (0.0, 1.5 * high)
+    at = np.linspace(*beyond, n_doses) if given is None else given
     plan = plan_clamps(saes, replace(question, doses=at.tolist()), scans, readers, source[0], np.array([0]))
     plan = replace(plan, targets={**plan.targets, **{f"pre {name}": _PreReader(reader) for name, reader in plan.targets.items()}})
     (result,) = run_clamps(interaction_engine(model), corpus, [plan], horizon=offset, keep=True, batch_rows=batch_rows or rows_that_fit(readers),
@@ -365,7 +371,7 @@ def _curve(source: tuple[int, int], target: tuple[int, int], offset: int, doses:
         fit_shape(samples, doses, sequence, seed=seed), fit_shape(pre_samples, doses, sequence, seed=seed), onset_doses(samples, doses),
     )
 
-# %% ../nbs/06e_response_curves.ipynb #ee2e63e8
+# %% ../nbs/06e_response_curves.ipynb #8143bbb2
 def _targets(targets: "tuple[int, int] | Sequence[tuple[int, int]]") -> list[tuple[int, int]]:
     single = isinstance(targets, tuple) and len(targets) == 2 and not isinstance(targets[0], Sequence)
     pairs: list[tuple[int, int]] = [targets] if single else list(targets)  # type: ignore[list-item, arg-type]
@@ -380,7 +386,7 @@ def _checked(doses: Sequence[float] | None, n_doses: int, n_samples: int, offset
         return None
     at = np.asarray(list(doses), float)
     if len(at) < 2: raise InputError(f"{len(at)} dose was given, but a change is a difference between two; give at least two, ascending.")
-    if not np.isfinite(at).all() or (at < 0).any(): raise InputError(f"the doses are {at.tolist()}, but activations are finite and never below 0; give such.")
+    if not np.isfinite(at).all(): raise InputError(f"the doses are {at.tolist()}, but activations are finite; give such.")
     if (np.diff(at) <= 0).any(): raise InputError(f"the doses {at.tolist()} are not ascending or name one twice; sort them and give each once.")
     return at
 

@@ -127,12 +127,11 @@ def clamp_vectors(plan: ClampPlan, samples: slice, placebo: Float[Tensor, "n_sam
     length = (doses[:, -1] - doses[:, 0])[:, None] * unit.norm(dim=-1, keepdim=True)
     return torch.cat([arms, arms[:, :1] + length[:, None] * placebo], 1)
 
-# %% ../../nbs/engine/09_clamping.ipynb #eb2b3b7f
+# %% ../../nbs/engine/09_clamping.ipynb #193ac38b
 def add_effects(moments: ClampMoments, reader: FeatureReader, source: Tensor, streams: Float[Tensor, "n_samples n_arms n_offsets width"], n_doses: int) -> None:
     "Reads the targets in the arms of each sample and takes the differences into `moments`."
     pre, active = reader.read(streams)
-    floor = RESOLUTION * streams.nan_to_num().norm(dim=-1).amax() * reader.weight.norm(dim=0)
-    if reader.competes: floor = floor[reader.features]
+    floor = RESOLUTION * reader.largest(streams)
     def change(arm: int) -> tuple[Tensor, Tensor]:
         moved = pre[:, arm] - pre[:, 0]
         still = moved.abs() <= floor
@@ -203,7 +202,7 @@ def run_clamps(
     bar.close()
     return results
 
-# %% ../../nbs/engine/09_clamping.ipynb #c23b317a
+# %% ../../nbs/engine/09_clamping.ipynb #32681db6
 def active_at(
     engine: BranchedForward | HookedTransformerForward, clean: CleanRun, reader: FeatureReader, rows: Tensor, positions: Tensor
 ) -> Bool[Tensor, "n_samples d_sae"]:
@@ -211,7 +210,7 @@ def active_at(
     point = reader.hook_point
     if point.kind in ("resid_pre", "resid_post"): stream = clean.streams[start_block(point)]
     else: stream = clean_residuals(engine.twin if isinstance(engine, BranchedForward) else engine.model, clean.tokens, [point])[point.name]
-    return reader.read(stream[rows.to(stream.device), positions.to(stream.device)])[1] > 0
+    return reader.read(stream[rows.to(stream.device), positions.to(stream.device)])[1] != 0
 
 # %% ../../nbs/engine/09_clamping.ipynb #4cce35d9
 def _run_plan(

@@ -74,7 +74,7 @@ def response_rows(plan: ClampPlan, samples: slice, first: np.ndarray, steps: int
     def index(values: np.ndarray) -> Tensor: return torch.as_tensor(values, device=device)
     return ResponseRows(index(sequence), index(position), added, unit, index(row), torch.as_tensor(weights, dtype=torch.float32, device=device))
 
-# %% ../../nbs/engine/11_linear_response.ipynb #74c1f7ae
+# %% ../../nbs/engine/11_linear_response.ipynb #c36368ed
 Branch = Callable[[Tensor], dict[str, Tensor]]
 Slopes = dict[str, tuple[Float[Tensor, "n_samples n_offsets n_targets"], Float[Tensor, "n_samples n_offsets n_targets"]]]
 
@@ -98,7 +98,7 @@ def forward_slopes(branch: Branch, rows: ResponseRows, targets: Mapping[str, Fea
 
 def _fires(reader: FeatureReader, inputs: Float[Tensor, "n_rows n_offsets width"]) -> Tensor:
     "Which of the reader's features fire, from the input as the encoder's matrix sees it."
-    active = reader.activate(nn.functional.linear(inputs, reader.weight.T, reader.bias)) > 0
+    active = reader.activate(nn.functional.linear(inputs, reader.weight.T, reader.bias)) != 0
     return active[..., reader.features] if reader.competes else active
 
 def _along(rows: ResponseRows, reader: FeatureReader, slope: Tensor, fires: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:

@@ -40,7 +40,7 @@ def split_settings() -> tuple[list[frozenset[str]], Float[Tensor, "n_quantities 
     contrasts[-1] = contrasts[0] - contrasts[1:-1].sum(0)
     return settings, contrasts
 
-# %% ../../nbs/engine/13_mechanisms.ipynb #a76098f6
+# %% ../../nbs/engine/13_mechanisms.ipynb #13fd5d2d
 def add_contrasts(
     moments: Sequence[ClampMoments],
     reader: FeatureReader,
@@ -53,8 +53,7 @@ def add_contrasts(
     A contrast smaller than the rounding of the effects it is made of is exactly 0, in pre-activation and in activation.
     """
     pre, active = reader.read(streams)
-    floor = RESOLUTION * streams.nan_to_num().norm(dim=-1).amax() * reader.weight.norm(dim=0)
-    if reader.competes: floor = floor[reader.features]
+    floor = RESOLUTION * reader.largest(streams)
     in_active, in_pre = (values[:, :, 1:] - values[:, :, :1] for values in (active, pre))         # [n_samples, n_settings, n_doses - 1, n_offsets, n_targets]
     for row, part in zip(contrasts.to(streams.device), moments, strict=True):
         changed, moved = (torch.einsum("s,nsdot->ndot", row, values) for values in (in_active, in_pre))

@@ -148,7 +148,7 @@ def transport_scores(
     meta = dict(n_tokens=int(corpus.sample_mask().sum()), n_probes=n_probes, n_groups=sums.n_groups, max_offset=max_offset, seed=seed)
     return TransportScores(readers, sums.totals, sums.counts, conditional, meta)
 
-# %% ../../nbs/engine/12_transport.ipynb #44f81828
+# %% ../../nbs/engine/12_transport.ipynb #c6adffa3
 def _transport_batch(model: nn.Module, corpus: Corpus, batch: Int[Tensor, "n_seq"], earlier: Mapping[int, list[int]], sums: "_Sums", n_probes: int,
                      generator: torch.Generator) -> None:
     "One forward pass over the sequences `batch`, and the backward passes of noise from every target layer."
@@ -160,7 +160,7 @@ def _transport_batch(model: nn.Module, corpus: Corpus, batch: Int[Tensor, "n_seq
     streams, leaves = differentiable_streams(model, corpus.tokens[batch, :longest].to(device), points, real)
     def at(layer: int) -> Tensor: return streams[readers[layer].hook_point.name]
     sources_used = {source for sources in earlier.values() for source in sources} if sums.conditional else set()
-    fires = {layer: readers[layer].read(at(layer).detach())[1] > 0 for layer in sources_used}
+    fires = {layer: readers[layer].read(at(layer).detach())[1] != 0 for layer in sources_used}
     for target, sources in earlier.items():
         with torch.enable_grad(): read = readers[target].normalise(at(target))
         for _ in range(n_probes):
