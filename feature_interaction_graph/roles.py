@@ -207,15 +207,15 @@ def role_information(edges: EdgeList, membership: Int[np.ndarray, "n_nodes"]) ->
         bits += float((table[table > 0] * np.log2(table[table > 0] / chance[table > 0])).sum())
     return bits / len(edges)
 
-# %% ../nbs/08j_roles.ipynb #64e02915
+# %% ../nbs/08j_roles.ipynb #868cf1ff
 def role_name(centre: Mapping[str, float], least: float = 0.4) -> str:
     "The cells in which `centre` is furthest from usual, in words; `usual` if all are within `least`."
     verbs = {("out", "excitatory"): "excites", ("out", "inhibitory"): "inhibits", ("out", "gating"): "acts, with a sign that others decide,",
              ("in", "excitatory"): "is excited", ("in", "inhibitory"): "is inhibited", ("in", "gating"): "is acted on, with a sign that others decide,"}
     found: dict[tuple[str, str], tuple[str, float]] = {}
     for cell, value in sorted(centre.items(), key=lambda item: -abs(item[1])):
-        words = cell.split()
-        key = (words[0], words[1]) if (words[0], words[1]) in verbs and "with" not in words else (cell, "")
+        start, *rest = cell.split()
+        key = (start, rest[0]) if rest and (start, rest[0]) in verbs and "with" not in rest else (cell, "")
         if abs(value) >= least and key not in found: found[key] = (verbs.get(key, cell), value)
     parts = [f"{verb} {'more' if value > 0 else 'less'}" for verb, value in list(found.values())[:3]]
     return ", ".join(parts) or "usual"
