@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['DEMO_BEHAVIORS', 'ENGLISH_BEHAVIORS', 'FEMALE', 'MALE', 'CAPITALS', 'MAKERS', 'demo_behavior', 'english_behavior',
-           'predefined_behaviors', 'predefined_behavior']
+           'predefined_behaviors', 'predefined_behavior', 'load_behavior', 'held_out']
 
-# %% ../nbs/09c_behavior_library.ipynb #5d9b2243
+# %% ../nbs/09c_behavior_library.ipynb #a80376c5
+import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -186,3 +188,30 @@ def predefined_behavior(name: str, model: Any, n: int = 64, seed: int = 0) -> Be
     known = predefined_behaviors(model)
     if name not in known: raise InputError(f"behaviour {name!r} is unknown for this model; choose one of {', '.join(known)}.")
     return demo_behavior(name, n, seed) if known is DEMO_BEHAVIORS else english_behavior(name, model.tokenizer, n, seed)
+
+# %% ../nbs/09c_behavior_library.ipynb #bd5d3e30
+def load_behavior(path: str | Path) -> Behavior:
+    """A behaviour from a JSON file with the fields of `Behavior`: name, prompts, answers, counterfactuals, counter_answers, metric, description.
+
+    Raises `InputError` for a missing file, one that is not JSON, and fields that are missing, unknown or of the wrong kind.
+    """
+    path = Path(path)
+    try: content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error: raise InputError(f"{path} could not be read ({error.strerror or error}); give a JSON file with prompts and answers.") from error
+    except (ValueError, RecursionError) as error: raise InputError(f"{path} is not JSON ({error}); give an object with name, prompts and answers.") from error
+    known = ("name", "prompts", "answers", "counterfactuals", "counter_answers", "metric", "description")
+    if not isinstance(content, dict) or not {"name", "prompts", "answers"} <= set(content) <= set(known):
+        raise InputError(f"{path} does not hold a behaviour; it must be an object with name, prompts and answers, and at most {', '.join(known[3:])} beside.")
+    lists = {name: content[name] for name in known[1:5] if content.get(name) is not None}
+    text = all(isinstance(content.get(name, ""), str) for name in ("name", "metric", "description"))
+    if not text or not all(isinstance(value, list) and all(isinstance(each, str | list) for each in value) for value in lists.values()):
+        raise InputError(f"{path} has a field of the wrong kind; prompts and answers are lists of texts, the others are text.")
+    return Behavior(**content)
+
+
+def held_out(name: str, model: Any, used: Behavior, n: int = 64, seed: int = 0) -> Behavior:
+    "`n` prompts of the ready-made behaviour `name`, none of them in `used`; `InputError` where the templates do not give so many."
+    drawn = predefined_behavior(name, model, n + len(used), seed + 1)
+    fresh = [index for index, prompt in enumerate(drawn.prompts) if prompt not in set(used.prompts)][:n]
+    if len(fresh) < n: raise InputError(f"only {len(fresh)} prompts of {name!r} are not among the {len(used)} it was found on; ask for fewer.")
+    return drawn.take(fresh)

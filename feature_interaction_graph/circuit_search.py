@@ -5,11 +5,10 @@
 # %% auto #0
 __all__ = ['Elimination', 'eliminate', 'prune']
 
-# %% ../nbs/09e_circuit_search.ipynb #53161a94
+# %% ../nbs/09e_circuit_search.ipynb #3e48f8a1
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -59,17 +58,24 @@ def eliminate(on: BehaviorModel, within: Bool[Tensor, "n_features"], *, whole: f
     bar.close()
     return Elimination([*order[::-1].tolist(), *dropped[::-1]], sizes, values)
 
-# %% ../nbs/09e_circuit_search.ipynb #55968607
+# %% ../nbs/09e_circuit_search.ipynb #6034b3bd
 def prune(on: BehaviorModel, kept: Bool[Tensor, "n_features"], *, whole: float, empty: float, ablation: str = "mean", tolerance: float = 1e-3
           ) -> tuple[Bool[Tensor, "n_features"], Float[Tensor, "n_kept n_prompts"]]:
     "`kept` without features of |contribution| <= `tolerance`, and the contributions of those that stay, for every prompt (in order of their numbers)."
-    kept = kept.clone()
+    kept, spared = kept.clone(), set[int]()
+    value = float(on.values(kept[None], ablation).mean())
     while True:
         numbers = kept.nonzero()[:, 0].numpy()
         effects = exact_effects(on, numbers, kept, ablation=ablation)
         size = effects.mean(1).abs().numpy() / abs(whole - empty) if len(numbers) else np.zeros(0)
-        weak = np.flatnonzero(size <= tolerance)
-        if not len(weak): return kept, effects
-        weak = weak[np.argsort(size[weak], kind="stable")]
+        weak = [row for row in np.argsort(size, kind="stable").tolist() if size[row] <= tolerance and int(numbers[row]) not in spared]
         n_gone = max(int((size <= 1e-6).sum()), (len(weak) + 2) // 3)
-        kept[numbers[weak[:n_gone]]] = False
+        while weak:
+            without = kept.clone()
+            without[numbers[weak[:n_gone]]] = False
+            after = float(on.values(without[None], ablation).mean())
+            if abs(after - value) <= max(tolerance, 1e-5) * n_gone * abs(whole - empty): break
+            if n_gone == 1: spared.add(int(numbers[weak.pop(0)]))
+            n_gone = max(1, n_gone // 2)
+        if not weak: return kept, effects
+        kept, value = without, after
