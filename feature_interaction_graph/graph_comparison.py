@@ -83,7 +83,7 @@ class FeatureMatching:
         return (f"{int(self.accepted.sum()):,} of {len(self.one):,} assigned pairs have a similarity (by {self.by}) of at least {self.threshold:.2f} and are "
                 f"taken for the same feature; chance would make {self.error:.1%} of them ({layers})")
 
-# %% ../nbs/08k_graph_comparison.ipynb #0b752ce6
+# %% ../nbs/08k_graph_comparison.ipynb #c8ecb2dc
 Block = tuple[list[str], list[str], Float[np.ndarray, "n m"], list[Float[np.ndarray, "n_null_pairs"]]]     # ids, ids, similarity, null scores
 
 def assign(similarity: Float[np.ndarray, "n m"]) -> tuple[Int[np.ndarray, "n_pairs"], Int[np.ndarray, "n_pairs"]]:
@@ -106,7 +106,7 @@ def threshold_at(score: Float[np.ndarray, "n"], null: Float[np.ndarray, "n_null_
     return float(levels[at]), float(by_chance[at] / found[at])
 
 
-def _matching(blocks: Sequence[Block], by: str, error: float, n_null: int) -> FeatureMatching:
+def _matching(blocks: Sequence[Block], by: str, error: float, least: float, n_null: int) -> FeatureMatching:
     "The assignments of all layers together, with one threshold."
     one, other, score, null = [], [], [], [np.zeros(0)]
     for left, right, similarity, chance in blocks:
@@ -117,13 +117,15 @@ def _matching(blocks: Sequence[Block], by: str, error: float, n_null: int) -> Fe
         null += chance
     values, chances = np.concatenate(score), np.concatenate(null)
     threshold, share = threshold_at(values, chances, n_null, error)
+    if threshold < least: threshold, share = least, float((chances >= least).sum() / n_null / max((values >= least).sum(), 1))
     order = np.argsort(-values, kind="stable")
     return FeatureMatching(np.array(one)[order], np.array(other)[order], values[order], values[order] >= threshold, threshold, share, by, chances, n_null)
 
-# %% ../nbs/08k_graph_comparison.ipynb #d5be1bff
-def match_features(one: Side, other: Side, by: str = "activation", corpus: Corpus | None = None, *, error: float = 0.05, min_firings: int = 20,
-                   n_null: int = 5, seed: int = 0) -> FeatureMatching:
-    """Which features of `one` are which of `other`, layer by layer, one to one, with a threshold above which `error` of the pairs are chance.
+# %% ../nbs/08k_graph_comparison.ipynb #bd0ee3f3
+def match_features(one: Side, other: Side, by: str = "activation", corpus: Corpus | None = None, *, error: float = 0.05, least: float = 0.0,
+                   min_firings: int = 20, n_null: int = 5, seed: int = 0) -> FeatureMatching:
+    """Which features of `one` are which of `other`, layer by layer, one to one, with a threshold above which `error` of the pairs are chance, and never
+    below `least`.
 
     `by`: "activation" (correlation over `corpus`, features that fire at least `min_firings` times on both sides), "decoder" (cosine) or "label".
     Raises `InputError` for a similarity that is unknown or cannot be had from what the sides hold, layers that are not shared, and different widths.
@@ -133,7 +135,7 @@ def match_features(one: Side, other: Side, by: str = "activation", corpus: Corpu
     blocks = _SIMILARITIES[by](one, other, corpus, min_firings, n_null, np.random.default_rng(seed))
     blocks = [block for block in blocks if min(block[2].shape)]
     if not blocks: raise InputError("the two sides have no layer in which both have features to match; give more text or other layers.")
-    return _matching(blocks, by, error, n_null)
+    return _matching(blocks, by, error, least, n_null)
 
 def _wanted(side: Side, layer: int, width: int) -> Int[np.ndarray, "n"]:
     "The features of a layer that are to be matched."

@@ -18,6 +18,7 @@ from feature_interaction_graph.directions import (
     with_directions,
 )
 from feature_interaction_graph.engine.corpus import as_corpus
+from feature_interaction_graph.engine.encoders import FeatureReader
 from feature_interaction_graph.engine.errors import InputError
 from feature_interaction_graph.engine.transport import transport_scores
 from feature_interaction_graph.engine.weight_paths import direct_path_scores
@@ -75,6 +76,7 @@ def test_encode_is_the_saes_own_followed_by_plain_products(kind, options, normal
     torch.testing.assert_close(encoded[:, 30:], torch.stack([seen @ read[0] + 0.3, above.where(above > 1, 0.0)], 1), atol=2e-5, rtol=1e-5)
     sae.encode(x)
     torch.testing.assert_close(wide(x), sae.decode(sae.encode(x)))
+    torch.testing.assert_close(FeatureReader(wide).read(x)[1], encoded, atol=2e-5, rtol=1e-5)      # TopK chooses among latents alone
     assert copy.deepcopy(wide).encode(x).equal(encoded)
 
 
@@ -176,3 +178,11 @@ def test_names_stand_in_feature_tables():
 ])
 def test_refusals(make, said):
     with pytest.raises(InputError, match=said): make()
+
+
+def test_the_default_step_raises_the_own_reading_by_one():
+    one, x = Direction("x", torch.arange(1.0, 5.0), bias=0.5), torch.randn(3, 4)
+    torch.testing.assert_close((x + one.write) @ one.read, x @ one.read + 1)
+    logit = unembedding_directions(tiny("gpt2"), [5])[0]
+    along = (logit.write - logit.write.mean()) * tiny("gpt2").transformer.ln_f.weight       # at scale 1 the norm is centring and gain
+    assert float(along @ logit.read) == pytest.approx(1.0, abs=1e-4)

@@ -130,6 +130,8 @@ def test_a_shuffled_dictionary_is_matched_and_a_stranger_is_not(model, corpus):
         found = match_features(Side({1: one}, model), Side({1: other}, model), by, corpus)
         assert found.pairs and all(truth[a] == b for a, b in found.pairs.items()) and len(found.pairs) >= 25 and found.error <= 0.05
         assert found.score[found.accepted].min() > 0.999 and found.by_layer()[1][0] == len(found.pairs) and "chance" in str(found)
+    high = match_features(Side({1: one}), Side({1: sae(2)}), "decoder", least=0.6, error=0.9)
+    assert high.threshold >= 0.6 and (high.score[high.accepted] >= 0.6).all()
     strangers = match_features(Side({1: one}), Side({1: sae(2)}), "decoder")
     assert len(strangers.pairs) <= 3
 
