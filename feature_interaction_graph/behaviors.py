@@ -177,6 +177,8 @@ def answer_token(tokenizer: Any, name: str, prompt: list[int], text: str, answer
     added = together[len(prompt):]
     unknown = len(added) == 1 and added[0] == tokenizer.unk_token_id and answer.strip() != tokenizer.unk_token
     if together[:len(prompt)] == prompt and len(added) == 1 and not unknown: return added[0]
+    alone = list(tokenizer(answer, add_special_tokens=False).input_ids)
+    if len(alone) == 1 and alone[0] != tokenizer.unk_token_id and tokenizer.decode(alone) == answer: return int(alone[0])
     pieces = "an unknown word" if unknown else f"{len(added)} tokens" if together[:len(prompt)] == prompt else "part of the prompt's last token"
     raise InputError(f"the answer {answer!r} of behaviour {name!r} is {pieces} after {'...' + text[-30:]!r}, but exactly one token is needed; "
                      "choose another answer, with the space before it if there is one.")

@@ -93,7 +93,7 @@ def attribution(on: BehaviorModel, within: Bool[Tensor, "n_features"] | None = N
             total += gradient.cpu() * kept / len(levels)
     return total
 
-# %% ../nbs/09d_circuit_scores.ipynb #8286ca06
+# %% ../nbs/09d_circuit_scores.ipynb #7e2296be
 def exact_effects(on: BehaviorModel, features: Int[np.ndarray, "n_chosen"], within: Bool[Tensor, "n_features"] | None = None, *, ablation: str = "mean"
                   ) -> Float[Tensor, "n_chosen n_prompts"]:
     "Change of the metric of every prompt that each of `features` (numbers) makes: m(within) - m(within without it). `within` None: everything."
@@ -101,7 +101,7 @@ def exact_effects(on: BehaviorModel, features: Int[np.ndarray, "n_chosen"], with
     whole = on.values(kept[None], ablation)
     if not len(features): return whole[:0]
     found = []
-    for some in torch.as_tensor(features).split(256):
+    for some in torch.tensor(np.asarray(features).tolist()).split(256):
         without = kept.repeat(len(some), 1)
         without[torch.arange(len(some)), some] = False
         found.append(whole - on.values(without, ablation))

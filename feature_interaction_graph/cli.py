@@ -190,6 +190,48 @@ def _visualize(graph: GraphFile = None, output_dir: OutputFolder = Path("outputs
     G = load_graph(graph or output_dir / "graph.json")
     for path in draw_pages(G, output_dir) if feature is None else [draw_neighborhood(G, feature, output_dir, hops)]: typer.echo(f"wrote {path}")
 
+# %% ../nbs/12_cli.ipynb #31a46bf0
+@app.command("extract-subgraph")
+@takes_settings
+def _extract_subgraph(
+    run: "Run",
+    behavior: Annotated[str, typer.Option(help="A ready-made behaviour, such as agreement (demo) or ioi, or a .json file with name, prompts and answers.")],
+    graph: Annotated[Path | None, typer.Option(help="A .graphml or .json graph.  [default: the run's own]")] = None,
+    measure: Annotated[bool, typer.Option("--measure", help="Measure a graph for this behaviour instead, on its own prompts.")] = False,
+    n_features: Annotated[int, typer.Option(min=2, help="Features of the graph that --measure makes.")] = 300,
+    budget: Annotated[int, typer.Option(min=1, help="Largest number of nodes.")] = 60,
+    target: Annotated[float | None, typer.Option(help="Take the smallest circuit with this faithfulness instead.")] = None,
+    n_seeds: Annotated[int, typer.Option(min=1, help="Features with the largest exact effect to start from.")] = 20,
+    n_hops: Annotated[int, typer.Option(min=0, help="Edges from a seed to the rim of what is considered.")] = 2,
+    min_strength: Annotated[float, typer.Option(min=0, help="Follow only edges at least this strong.")] = 0.0,
+    ablation: Annotated[str, typer.Option(help="What features outside are set to: mean, zero or resample.")] = "mean",
+    n_prompts: Annotated[int, typer.Option(min=2, help="Prompts to find the circuit on.")] = 48,
+    min_accuracy: Annotated[float, typer.Option(help="Refuse a behaviour the model shows less often.")] = 0.8,
+    output: Annotated[Path | None, typer.Option(help="The circuit's file, .json or .graphml.  [default: circuit_NAME.json in the output folder]")] = None,
+) -> None:
+    "The features that carry a behaviour, and the edges between them: circuit_NAME.json, and a picture."
+    from feature_interaction_graph.behavior_commands import extract_command
+    if measure and "graph" in run.given: raise InputError("--graph and --measure are both given; give only one of them.")
+    circuit, paths = extract_command(run, behavior, measure=measure, n_features=n_features, output=output, n_prompts=n_prompts, budget=budget, target=target,
+                                     n_seeds=n_seeds, n_hops=n_hops, min_strength=min_strength, ablation=ablation, min_accuracy=min_accuracy)
+    typer.echo("\n".join([str(circuit), *(f"wrote {path}" for path in paths)]))
+
+
+@app.command("validate")
+@takes_settings
+def _validate(
+    run: "Run",
+    subgraph: Annotated[Path | None, typer.Option(help="A circuit made by extract-subgraph.  [default: the only one in the output folder]")] = None,
+    behavior: Annotated[str | None, typer.Option(help="Judge on this behaviour instead of the one it was found on.")] = None,
+    n_prompts: Annotated[int, typer.Option(min=2, help="Prompts to judge on, none of those it was found on.")] = 64,
+    n_random: Annotated[int, typer.Option(min=0, help="Random circuits to compare with.")] = 20,
+    output: Annotated[Path | None, typer.Option(help="The verdict's file.  [default: validation_NAME.json beside the circuit]")] = None,
+) -> None:
+    "Faithfulness, completeness, necessity and minimality of a circuit on held-out prompts: validation_NAME.json."
+    from feature_interaction_graph.behavior_commands import validate_command
+    verdict, path = validate_command(run, subgraph, behavior, n_prompts=n_prompts, n_random=n_random, output=output)
+    typer.echo(f"{verdict}\nwrote {path}")
+
 # %% ../nbs/12_cli.ipynb #8cf4adc5
 @app.command("train-saes")
 @takes_settings
