@@ -110,25 +110,27 @@ def role_profiles(G: nx.DiGraph, *, distances: tuple[int, ...] = (1, 2), weight:
     cells, values = profiles_of(edges, tuple(distances), weight is not None, categories)
     return RoleProfiles(edges.nodes, tuple(cells), values)
 
-# %% ../nbs/08j_roles.ipynb #74c957ec
+# %% ../nbs/08j_roles.ipynb #e4e5952f
 def kmeans(x: Float[np.ndarray, "n d"], k: int, random: np.random.Generator, n_starts: int = 8, n_steps: int = 60) -> Float[np.ndarray, "k d"]:
     """Centres of the best of `n_starts` runs of Lloyd's algorithm from k-means++ starts (Arthur & Vassilvitskii 2007).
 
     NaN in `x` is unknown: a centre is the mean of what is known (0 where nothing is), a distance the mean over what is known.
     """
-    best, least, known, filled = np.zeros((k, x.shape[1])), np.inf, ~np.isnan(x), np.nan_to_num(x)
+    best, least, known, filled = np.zeros((k, x.shape[1])), np.inf, (~np.isnan(x)).astype(float), np.nan_to_num(x)
+    square, size = (filled**2).sum(1)[:, None], (x.shape[1] / np.maximum(known.sum(1), 1))[:, None]
+    def away_from(centres: np.ndarray) -> np.ndarray: return np.maximum(square - 2 * filled @ centres.T + known @ (centres**2).T, 0.0) * size
     for _ in range(n_starts):
         centres = filled[[random.integers(len(x))]]
         while len(centres) < k:
-            away = squared_distances(x, centres).min(1)
+            away = away_from(centres).min(1)
             centres = np.r_[centres, filled[[random.choice(len(x), p=away / away.sum()) if away.sum() > 0 else random.integers(len(x))]]]
         for _ in range(n_steps):
-            member = np.eye(k)[squared_distances(x, centres).argmin(1)].T
+            member = np.eye(k)[away_from(centres).argmin(1)].T
             counts = member @ known
             moved = np.where(counts > 0, member @ filled / np.maximum(counts, 1), np.where(member.sum(1)[:, None] > 0, 0.0, centres))
             if np.abs(moved - centres).max() < 1e-9: break
             centres = moved
-        cost = float(squared_distances(x, centres).min(1).sum())
+        cost = float(away_from(centres).min(1).sum())
         if cost < least: best, least = centres, cost
     return best
 

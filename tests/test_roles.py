@@ -117,6 +117,7 @@ def test_kmeans_with_gaps_is_kmeans_without_them():
         found = squared_distances(data, kmeans(data, 3, random)).argmin(1)
         assert agreement(found, truth)[0] > (0.99 if data is x else 0.8)
     np.testing.assert_allclose(squared_distances(x, x[:5]), ((x[:, None] - x[:5])**2).sum(-1), atol=1e-9)
+    np.testing.assert_allclose(squared_distances(np.array([[1.0, np.nan]]), np.array([[0.0, 9.0]])), [[2.0]])      # the mean of what is known, times 2
     same = np.ones((6, 2))
     assert kmeans(same, 3, random).shape == (3, 2)
 
