@@ -25,8 +25,9 @@ from feature_interaction_graph.steering_effects import clamp_values, measure_eff
 
 ROOT = Path(__file__).parent.parent
 SETTINGS: dict[str, Any] = {
-    "sources": 16, "seed": 0, "min_firings": 150, "calibration_contexts": 24, "held_out_contexts": 32, "neutral_contexts": 16, "protected": 20,
-    "n_compensators": 240, "ridge": 0.3, "rest": 0.2, "corrections": 3, "curve_sources": 5, "curve": [8, 16, 32, 64],
+    "sources": 16, "seed": 0, "min_firings": 150, "calibration_contexts": 20, "held_out_contexts": 24, "neutral_contexts": 12, "protected": 20,
+    "n_compensators": 240, "ridges": [0.03, 0.1, 0.3, 1.0], "ridge_sources": 4, "rest": 0.2, "corrections": 3, "variant_sources": 8,
+    "curve_sources": 4, "curve": [8, 16, 32, 64],
 }
 
 
@@ -47,19 +48,20 @@ def sources_of(ranges: FeatureRanges, layers: list[int], n: int, seed: int) -> l
 
 
 def naive_change(model: Any, saes: Any, ranges: FeatureRanges, contexts: Contexts, clamp: Clamp) -> tuple[np.ndarray, ContextRuns]:
-    "Mean change, in standard deviations, of every live feature of later layers."
+    "Change, in standard deviations, of every live feature of later layers in every context."
     runs = ContextRuns(model, saes, contexts.compact(), clamp.layer, {layer: ranges.live(layer) for layer in saes if layer > clamp.layer})
     rows = np.arange(len(contexts))
     steered = runs.run(rows, clamp_values(runs, [clamp], rows)).pre
     std = np.array([ranges.std(layer)[feature] for layer, feature in zip(runs.layer, runs.feature, strict=True)])
-    return (activations(steered, runs.threshold) - activations(runs.clean, runs.threshold)).mean(0) / std, runs
+    return (activations(steered, runs.threshold) - activations(runs.clean, runs.threshold)) / std, runs
 
 
 def choose(model: Any, saes: Any, ranges: FeatureRanges, layer: int, feature: int, way: str, seed: int) -> dict[str, Any]:
     """Contexts, target and protected features of one source.
 
-    Target: in a random one of the later layers in which some feature moves by 0.5 standard deviations on average over the calibration contexts (if there is
-    none: the layer of the feature that moves most), the feature that moves most. Protected: the 20 others, in all later layers, that move most.
+    Target: of the features that move in at least a third of the calibration contexts, the one that moves most on average, in a random one of the later layers
+    in which that is 0.5 standard deviations or more (if there is none: of all later layers; if nothing moves in a third: whatever moves most). Protected:
+    the 20 others, in all later layers, that move most.
     """
     where = "firing" if way == "off" else "silent"
     n = SETTINGS["calibration_contexts"] + SETTINGS["held_out_contexts"]
@@ -67,11 +69,13 @@ def choose(model: Any, saes: Any, ranges: FeatureRanges, layer: int, feature: in
     order = np.random.default_rng(seed).permutation(len(contexts))
     calibration, held_out = contexts.take(order[: SETTINGS["calibration_contexts"]]), contexts.take(order[SETTINGS["calibration_contexts"]:])
     clamp = Clamp(layer, feature, 0.0 if way == "off" else float(ranges.usual(layer, [feature])[0]))
-    moved, runs = naive_change(model, saes, ranges, calibration, clamp)
-    size = np.abs(moved)
-    strong = [later for later in np.unique(runs.layer) if size[runs.layer == later].max() >= 0.5] or [runs.layer[size.argmax()]]
+    each, runs = naive_change(model, saes, ranges, calibration, clamp)
+    moved, size = each.mean(0), np.abs(each.mean(0))
+    steady = np.where((each != 0).mean(0) >= 1 / 3, size, 0.0)
+    steady = steady if steady.any() else size
+    strong = [later for later in np.unique(runs.layer) if steady[runs.layer == later].max() >= 0.5] or [runs.layer[steady.argmax()]]
     target_layer = np.random.default_rng((seed, layer, feature)).choice(strong)
-    at = int(np.argmax(np.where(runs.layer == target_layer, size, -1)))
+    at = int(np.argmax(np.where(runs.layer == target_layer, steady, -1)))
     others = [index for index in np.argsort(-size) if index != at][: SETTINGS["protected"]]
     key = [(int(one), int(other)) for one, other in zip(runs.layer, runs.feature, strict=True)]
     neutral = choose_contexts(ranges, (layer, feature), SETTINGS["neutral_contexts"], where="silent", seed=seed + 1)
@@ -81,11 +85,11 @@ def choose(model: Any, saes: Any, ranges: FeatureRanges, layer: int, feature: in
 
 class Plans:
     "All plans of one source; what is fitted at some contexts is fitted once and used for every number of corrections."
-    def __init__(self, model: Any, saes: Any, ranges: FeatureRanges, chosen: Mapping[str, Any]) -> None:
+    def __init__(self, model: Any, saes: Any, ranges: FeatureRanges, chosen: Mapping[str, Any], ridge: float) -> None:
         clamp = chosen["clamp"]
         self.clamp, self.fitted = clamp, {}
         def fit(contexts: Contexts, **how: Any) -> CompensatedSteering:
-            settings = {name: SETTINGS[name] for name in ("n_compensators", "ridge", "rest", "corrections")} | how
+            settings = {name: SETTINGS[name] for name in ("n_compensators", "rest", "corrections")} | {"ridge": ridge} | how
             return steer_compensated(model, saes, contexts, [clamp], chosen["target"], ranges, protect=chosen["protect"], **settings)
         self.fit = fit
 
@@ -100,20 +104,32 @@ class Plans:
         return lambda contexts: ([*self.at(contexts).rounds, self.at(contexts)])[corrections]
 
 
+def choose_ridge(model: Any, saes: Any, ranges: FeatureRanges, listed: list[tuple[int, int, str]]) -> tuple[float, dict[str, float]]:
+    "The ridge that removes most of the side effect, mean over `listed`, at their calibration contexts, with one correction."
+    tried: dict[float, list[float]] = {ridge: [] for ridge in SETTINGS["ridges"]}
+    for index, (layer, feature, way) in enumerate(listed):
+        chosen = choose(model, saes, ranges, layer, feature, way, index)
+        for ridge, removed in tried.items():
+            removed.append(reduced(Plans(model, saes, ranges, chosen, ridge).fit(chosen["calibration"], corrections=1))["all"])
+    means = {ridge: float(np.mean(removed)) for ridge, removed in tried.items()}
+    return max(means, key=lambda ridge: means[ridge]), {str(ridge): value for ridge, value in means.items()}
+
+
 def reduced(plan: CompensatedSteering) -> dict[str, float]:
     "Share of the side effect removed (rows, at the contexts of the plan; naive at full dose), and the target's change kept."
     column = plan.column(*plan.targets[0])
+    moved = plan.change("naive")[:, column].mean()
     found = {"all": 1 - plan.side_effect().mean() / plan.side_effect("naive").mean(),
              "protected": 1 - plan.side_effect(protected=True).mean() / plan.side_effect("naive", protected=True).mean(),
-             "target": plan.change()[:, column].mean() / plan.change("naive")[:, column].mean(), "n_clamps": plan.n_clamps}
+             "target": plan.change()[:, column].mean() / moved if moved else np.nan, "n_clamps": plan.n_clamps}
     return {name: float(value) for name, value in found.items()}
 
 
-def one_source(model: Any, saes: Any, ranges: FeatureRanges, layer: int, feature: int, way: str, seed: int, curve: bool) -> dict[str, Any]:
-    "Everything about one source."
+def one_source(model: Any, saes: Any, ranges: FeatureRanges, layer: int, feature: int, way: str, seed: int, ridge: float) -> dict[str, Any]:
+    "Everything about one source; `seed` is also its number."
     begin = time.perf_counter()
     chosen = choose(model, saes, ranges, layer, feature, way, seed)
-    plans = Plans(model, saes, ranges, chosen)
+    plans = Plans(model, saes, ranges, chosen, ridge)
     shared = plans.fit(chosen["calibration"], shared=True, ridge=300.0, n_compensators=60, corrections=0)
     named = {"naive": [chosen["clamp"]], "0 corrections": plans.after(0), "1 correction": plans.after(1), "3 corrections": plans.after(3), "shared": shared}
     result = compare_steering(model, saes, chosen["held_out"], named, chosen["target"], ranges, calibration=chosen["calibration"], neutral=chosen["neutral"],
@@ -127,14 +143,15 @@ def one_source(model: Any, saes: Any, ranges: FeatureRanges, layer: int, feature
     row["hops"] = result.hops.to_dict("records")
     held_out = plans.at(chosen["held_out"])
     row["foretold"] = foretold(held_out.rounds[0])
-    matrix = calibration_matrix(model, saes, ranges, chosen, held_out)
-    row["variants"] = {
+    if seed < SETTINGS["variant_sources"]:
+        row["variants"] = {
         "same layer only": reduced(plans.fit(chosen["held_out"], compensator_layers=[layer], corrections=1)),
         "before the target's layer": reduced(plans.fit(chosen["held_out"], compensator_layers=list(range(layer, chosen["target"][0])), corrections=1)),
         "up to the target's layer": reduced(held_out.rounds[1]),
-        "mean effects of the calibration contexts": reduced(plans.fit(chosen["held_out"], effects=matrix, ridge=30.0, corrections=1)),
+        "mean effects of the calibration contexts": reduced(plans.fit(chosen["held_out"], effects=calibration_matrix(model, saes, ranges, chosen, held_out),
+                                                                       ridge=30.0, corrections=1)),
     }
-    if curve:
+    if seed < SETTINGS["curve_sources"]:
         row["curve"] = {str(size): reduced(plans.fit(chosen["held_out"], max_clamps=size, corrections=1)) for size in SETTINGS["curve"]}
         row["curve"]["all"] = reduced(held_out.rounds[1])
     row["seconds"] = time.perf_counter() - begin
@@ -178,7 +195,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         found["removed"][name]["reached 50 % of all"] = sum(row["removed"][name]["all"][0] >= 0.5 for row in rows)
         found["removed"][name]["reached 80 % of the protected"] = sum(row["removed"][name]["protected"][0] >= 0.8 for row in rows)
     for name in rows[0]["variants"]:
-        found["variants"][name] = {kind: of([row["variants"][name][kind] for row in rows]) for kind in rows[0]["variants"][name]}
+        found["variants"][name] = {kind: of([row["variants"][name][kind] for row in rows if "variants" in row]) for kind in rows[0]["variants"][name]}
     for name in rows[0]["plans"]:
         found["output"][name] = {kind: of([row["plans"][name][kind] for row in rows]) for kind in
                                  ("kl", "kl_later", "later_side_effect", "precision", "target_change", "n_clamps")}
@@ -196,6 +213,7 @@ def main() -> None:
     parser.add_argument("run", choices=["demo", "stories260k"])
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--saes", type=Path, default=ROOT / "outputs" / "stories260k" / "saes")
+    parser.add_argument("--redo", type=int, nargs="*", help="numbers of sources to measure again; the others are kept from the results file")
     parser.add_argument("--sources", type=int, default=SETTINGS["sources"])
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -205,15 +223,23 @@ def main() -> None:
                      dataset=str(asked.data / "text" / "tinystories_val_slice.txt"))
     model, saes = load_model_and_saes(cfg)
     ranges = feature_ranges(model, saes, load_corpus(cfg, model, saes), progress=False)
-    rows = []
-    for index, (layer, feature, way) in enumerate(sources_of(ranges, sorted(saes), asked.sources, SETTINGS["seed"])):
-        rows.append(one_source(model, saes, ranges, layer, feature, way, index, index < SETTINGS["curve_sources"]))
+    rows, listed = [], sources_of(ranges, sorted(saes), asked.sources, SETTINGS["seed"])
+    path = RESULTS / "steering.json"
+    before = json.loads(path.read_text())["numbers"] if path.exists() else {}
+    if asked.redo is None: ridge, tried = choose_ridge(model, saes, ranges, listed[: SETTINGS["ridge_sources"]])
+    else: ridge, tried = before[asked.run]["ridge"], before[asked.run]["ridges"]
+    print("ridge", ridge, tried, flush=True)
+    for index, (layer, feature, way) in enumerate(listed):
+        if asked.redo is not None and index not in asked.redo:
+            rows.append(before[asked.run]["sources"][index])
+            continue
+        rows.append(one_source(model, saes, ranges, layer, feature, way, index, ridge))
         one = rows[-1]["removed"]["1 correction"]
         print(layer, feature, way, rows[-1]["target"], {kind: round(value[0], 2) for kind, value in one.items()}, "kl",
               {name: round(values["kl"], 4) for name, values in rows[-1]["plans"].items()}, round(rows[-1]["seconds"], 1), flush=True)
-    path = RESULTS / "steering.json"
+    found = {"sources": rows, "summary": summary(rows), "ridge": ridge, "ridges": tried}
     before = json.loads(path.read_text())["numbers"] if path.exists() else {}
-    write("steering", SETTINGS | {"threads": 1, "tokens": 60_000}, before | {asked.run: {"sources": rows, "summary": summary(rows)}})
+    write("steering", SETTINGS | {"threads": 1, "tokens": 60_000}, before | {asked.run: found})
 
 
 if __name__ == "__main__":

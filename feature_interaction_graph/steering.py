@@ -390,7 +390,7 @@ class _Question:
         predicted = naive
         results: list[CompensatedSteering] = []
         for step in range(self.corrections + 1):
-            shifts = fit_shifts(problem, self.ridge * (weight > 0).any(), shared=self.shared, rounds=10 if self.shared else 4 if step == 0 else 3)
+            shifts = fit_shifts(problem, self.ridge * (weight > 0).any(), shared=self.shared, rounds=10 if self.shared else 3 if step == 0 else 2)
             if step == 0: predicted = naive + np.einsum("nk,nkj->nj", shifts.astype(np.float32), effects)
             now, found = self.carried(runs, pool, shifts)
             level = self._level(equal, owners, sizes, problem.level, naive, now)
@@ -437,8 +437,8 @@ class _Question:
         k, most = problem.shifts.shape[1], int(self.max_clamps or 0)
         n = k
         while n > most:
-            n = max(most, n // 2)
-            shifts = fit_shifts(problem, self.ridge, shared=self.shared, rounds=3)
+            n = max(most, n // 3)
+            shifts = fit_shifts(problem, self.ridge, shared=self.shared, rounds=2)
             telling = np.abs(shifts) * np.sqrt((problem.effects**2 * (weight**2).astype(np.float32)).sum(2)) * problem.allowed
             if self.shared: telling = np.tile(telling.mean(0), (len(telling), 1))
             order = np.argsort(-telling, axis=1)

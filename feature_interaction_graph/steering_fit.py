@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-# %% ../nbs/11d_steering_fit.ipynb #44b6921a
+# %% ../nbs/11d_steering_fit.ipynb #b30839db
 def bounded_quadratic(
     gram: Float[np.ndarray, "n k k"], side: Float[np.ndarray, "n k"], equal: Float[np.ndarray, "n m k"], low: Float[np.ndarray, "n k"],
     high: Float[np.ndarray, "n k"], level: Float[np.ndarray, "n m"] | None = None, steps: int = 120, polish: int = 4,
@@ -21,11 +21,11 @@ def bounded_quadratic(
     Where the bounds leave no such x, or the active-set steps do not settle, Cx is near the level rather than equal to it.
     """
     n, k = side.shape
-    level = np.zeros(equal.shape[:2]) if level is None else level
+    equal, level = equal.astype(gram.dtype), (np.zeros(equal.shape[:2]) if level is None else level).astype(gram.dtype)
     penalty = 0.3 * np.trace(gram, axis1=1, axis2=2) / k
-    inverse = np.linalg.inv(_saddle(gram + penalty[:, None, None] * np.eye(k), equal))
-    z, u = np.zeros((n, k)), np.zeros((n, k))
-    right = np.concatenate([np.zeros((n, k)), level], 1)[:, :, None]
+    inverse = np.linalg.inv(_saddle(gram + penalty[:, None, None] * np.eye(k, dtype=gram.dtype), equal))
+    z, u = np.zeros_like(side), np.zeros_like(side)
+    right = np.concatenate([z, level], 1)[:, :, None]
     for _ in range(steps):
         right[:, :k, 0] = side + penalty[:, None] * (z - u)
         x = 1.6 * np.matmul(inverse, right)[:, :k, 0] - 0.6 * z
@@ -45,13 +45,14 @@ def bounded_quadratic(
         if (outside < 1e-12).all() and not ((pull < 0) & at_high | (pull > 0) & at_low).any(): break
     return best
 
-# %% ../nbs/11d_steering_fit.ipynb #c9a69f5a
+# %% ../nbs/11d_steering_fit.ipynb #ac44eb43
 def _saddle(gram: np.ndarray, equal: np.ndarray) -> np.ndarray:
     n, m, k = equal.shape
     size = np.abs(equal).max((1, 2), initial=0.0)
-    corner = np.maximum(1e-10 * size**2, 1e-30) / np.trace(gram, axis1=1, axis2=2) * k          # equalities that say the same thing twice do no harm
+    least = np.maximum(np.finfo(gram.dtype).eps * 1e5 * size**2, 1e-30)                          # equalities that say the same thing twice do no harm
+    corner = least / np.trace(gram, axis1=1, axis2=2) * k
     return np.concatenate([np.concatenate([gram, equal.transpose(0, 2, 1)], 2),
-                           np.concatenate([equal, -corner[:, None, None] * np.eye(m)[None]], 2)], 1)
+                           np.concatenate([equal, -corner[:, None, None] * np.eye(m, dtype=gram.dtype)[None]], 2)], 1)
 
 def _merit(gram: np.ndarray, side: np.ndarray, equal: np.ndarray, level: np.ndarray, x: np.ndarray) -> np.ndarray:
     "The objective, with broken equalities made expensive."
@@ -131,15 +132,18 @@ def _best_on_the_way(readings: Readings, old: np.ndarray, new: np.ndarray, ridge
     ways = [old + share * (new - old) for share in (1.0, 0.6, 0.35, 0.2, 0.1, 0.04, 0.0)]
     return min(ways, key=price)
 
-# %% ../nbs/11d_steering_fit.ipynb #ea4b98e0
+# %% ../nbs/11d_steering_fit.ipynb #9ec7d936
 def _solve(gram: np.ndarray, side: np.ndarray, readings: Readings, free: np.ndarray, ridge: float, shared: bool, rough: bool) -> np.ndarray:
     "One least-squares problem; `rough`: near enough to see which rows wake up."
     n, k = side.shape
-    effort = {"steps": 40, "polish": 0} if rough else {"steps": 100, "polish": 3}
-    room, ok = np.maximum(readings.high, readings.found), readings.allowed
+    kind = np.float32 if rough else np.float64
+    steps, polish = (40, 0) if rough else (100, 3)
+    room, ok, price = np.maximum(readings.high, readings.found), readings.allowed, ridge * np.eye(k)
     if not shared:
-        return bounded_quadratic(gram + ridge * np.eye(k), side, readings.equal, -readings.found * ok, (room - readings.found) * ok, readings.level, **effort)
+        low, high = -readings.found * ok, (room - readings.found) * ok
+        return bounded_quadratic((gram + price).astype(kind), side.astype(kind), readings.equal, low, high, readings.level, steps, polish)
     low, high = -readings.found.max(0) * ok.all(0), (room.max(0) - readings.found.min(0)) * ok.all(0)
     equal, level = (readings.equal * free[:, None]).mean(0), readings.level.mean(0)
-    one = bounded_quadratic(gram.mean(0)[None] + ridge * np.eye(k), side.mean(0)[None], equal[None], low[None], high[None], level[None], **effort)
+    one = bounded_quadratic((gram.mean(0) + price)[None].astype(kind), side.mean(0)[None].astype(kind), equal[None], low[None], high[None], level[None],
+                            steps, polish)
     return np.repeat(one, n, 0)

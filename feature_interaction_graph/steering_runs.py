@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['Positions', 'Interventions', 'Steering', 'SteeredRun', 'steer', 'prompts_corpus', 'steering']
 
-# %% ../nbs/11f_steering_runs.ipynb #4bf4f9f9
+# %% ../nbs/11f_steering_runs.ipynb #5251c479
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -153,16 +154,12 @@ def steer(
                 values[which].append(_ordered(engine.read, features))
     return SteeredRun(corpus, features, where, torch.cat(logits[0]), torch.cat(logits[1]), torch.cat(values[0]), torch.cat(values[1]))
 
-# %% ../nbs/11f_steering_runs.ipynb #8e1f8d40
+# %% ../nbs/11f_steering_runs.ipynb #2bd682c6
 def _ordered(read: Mapping[int, Tensor], features: Sequence[tuple[int, int]]) -> Tensor:
     "The columns of `read` in the order of `features`."
-    place = {layer: [at for at, _ in features if at == layer] for layer in read}
-    seen = dict.fromkeys(place, 0)
-    columns = []
-    for layer, _ in features:
-        columns.append(read[layer][..., seen[layer]].cpu())
-        seen[layer] += 1
-    return torch.stack(columns, -1)
+    layers = np.array([layer for layer, _ in features])
+    order = np.concatenate([np.flatnonzero(layers == layer) for layer in read])
+    return torch.cat(list(read.values()), -1)[..., torch.as_tensor(np.argsort(order))].cpu()
 
 def _fits(clamps: Sequence[Clamp], corpus: Corpus) -> None:
     for clamp in clamps:
