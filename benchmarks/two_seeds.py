@@ -22,9 +22,10 @@ from record import write
 
 from feature_interaction_graph.activations import collect_activations
 from feature_interaction_graph.config import Config
+from feature_interaction_graph.feature_matching import FeatureMatching, Side, activation_matrix, match_features
 from feature_interaction_graph.features import FeatureTable, feature_table, parse_feature_id
 from feature_interaction_graph.graph import build_interaction_graph
-from feature_interaction_graph.graph_comparison import FeatureMatching, Side, activation_matrix, compare_effects, compare_graphs, match_features
+from feature_interaction_graph.graph_comparison import compare_effects, compare_graphs
 from feature_interaction_graph.interaction_table import InteractionTable
 from feature_interaction_graph.interactions import clamp_measure
 from feature_interaction_graph.loading import check_reconstruction, load_corpus, load_model_and_saes

@@ -10,17 +10,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from feature_interaction_graph.engine.corpus import as_corpus
 from feature_interaction_graph.engine.errors import InputError
-from feature_interaction_graph.graph_comparison import (
-    Side,
-    activation_matrix,
-    compare_effects,
-    compare_graphs,
-    comparison_figure,
-    correlation,
-    match_features,
-    spectrum,
-    threshold_at,
-)
+from feature_interaction_graph.feature_matching import Side, activation_matrix, correlation, match_features, threshold_at
+from feature_interaction_graph.graph_comparison import compare_effects, compare_graphs, comparison_figure, spectrum
 from feature_interaction_graph.interaction_table import COLUMNS, InteractionTable
 from feature_interaction_graph.null_models import edge_list
 
