@@ -227,6 +227,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--saes", type=Path, default=ROOT / "outputs" / "stories260k" / "saes")
     parser.add_argument("--sources", type=int, default=40)
+    parser.add_argument("--samples-at-cut", type=int, default=60, help="contexts in which each feature of a layer in between is clamped")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     if chosen.run == "demo": cfg = Config.preset("demo", n_tokens=300_000)
@@ -252,7 +253,8 @@ def main() -> None:
     middles = {}
     for other in range(layer + 1, last):
         every = [(other, index) for index in range(saes[other].cfg.d_sae)]
-        middles[other] = clamped_contexts(model, saes, every, corpus.take(torch.as_tensor(np.flatnonzero(~held))), n_samples=60, min_samples=10, progress=False)
+        middles[other] = clamped_contexts(model, saes, every, corpus.take(torch.as_tensor(np.flatnonzero(~held))), n_samples=chosen.samples_at_cut,
+                                          min_samples=10, progress=False)
     samples = [100, 300]
     single, averaged, seconds = steps(model, saes, corpus, train, test, samples, middles)
     composed = {f"window {window}": beyond(model, saes, corpus, train, test, middles[layer + window], max(samples))
@@ -260,7 +262,8 @@ def main() -> None:
     rows = {"contexts per source in training": float(len(train) / len(train.sources)), "rows per context": 4, "seconds of all clamps of the sources": clamped}
     write(f"prediction_{chosen.run}", numbers={"single_context": single, "averaged": averaged, "beyond_the_window": composed, "seconds": seconds | rows},
           settings={"source_layer": layer, "sources": [index for _, index in sources], "eligible": len(frequent), "train_contexts": len(train),
-                    "test_contexts": len(test), "doses": "10th to 90th percentile", "held_out_sequences": int(held.sum()), "n_samples": samples})
+                    "test_contexts": len(test), "samples_at_cut": chosen.samples_at_cut, "doses": "10th to 90th percentile",
+                    "held_out_sequences": int(held.sum()), "n_samples": samples})
 
 
 if __name__ == "__main__": main()
