@@ -62,8 +62,8 @@ def circuit_numbers(model: Any, saes: Any, found: Behavior, judged: Behavior, n_
         "edges": circuit.graph.number_of_edges(),
     }
     numbers["heads"] = heads_numbers(model, saes, circuit, judged)
-    numbers["other ablations"] = {kind: size_needed(model, saes, found, kind) for kind in ("zero", "resample")}
     if n_resamples:
+        numbers["other ablations"] = {kind: size_needed(model, saes, found, kind) for kind in ("zero", "resample")}
         def again(behavior: Behavior) -> Any:
             return extract_behavior_subgraph(model, saes, G, behavior, budget=len(circuit), n_exact=20, steps=3)
         stable = circuit_stability(again, found, n_resamples)

@@ -51,7 +51,7 @@ def drawn_size(edge: Mapping[str, Any]) -> float:
     size = edge.get("strength_std")
     return abs(float(size)) if size is not None and np.isfinite(size) else edge_size(edge)
 
-# %% ../nbs/09i_circuit_diagram.ipynb #9849b091
+# %% ../nbs/09i_circuit_diagram.ipynb #b5b442be
 def diagram_positions(part: nx.DiGraph) -> dict[str, tuple[float, float]]:
     "One column per layer, rows spread evenly over a common height; order within a column brings connected features together."
     columns: dict[int, list[str]] = {}
@@ -61,15 +61,25 @@ def diagram_positions(part: nx.DiGraph) -> dict[str, tuple[float, float]]:
             for row, node in enumerate(nodes)}
 
 
+def _bow(start: tuple[float, float], end: tuple[float, float]) -> float:
+    "Edges that pass over a layer are bowed."
+    return 0.0 if end[0] - start[0] < 1.5 else 0.12
+
+
+def _middle(start: tuple[float, float], end: tuple[float, float], shape: float) -> tuple[float, float]:
+    "Where the curve from `start` to `end` is half way; `shape`: length of one unit across by one unit up."
+    across, up, bow = end[0] - start[0], end[1] - start[1], _bow(start, end)
+    return start[0] + across / 2 + bow / 2 * up / shape, start[1] + up / 2 - bow / 2 * across * shape
+
+
 def _arrow(axes: "Axes", start: tuple[float, float], end: tuple[float, float], size: float, positive: bool, alpha: float = 0.7) -> None:
     from matplotlib.patches import FancyArrowPatch
     look: dict[str, Any] = (dict(arrowstyle="-|>", linestyle="-", color=EXCITATORY) if positive
                             else dict(arrowstyle="|-|,widthA=0,widthB=0.3", linestyle=(0, (4, 2.5)), color=INHIBITORY))
-    bow = 0.0 if end[0] - start[0] < 1.5 else 0.12
-    axes.add_patch(FancyArrowPatch(start, end, connectionstyle=f"arc3,rad={bow}", mutation_scale=8, shrinkA=6, shrinkB=7, alpha=alpha, zorder=1,
+    axes.add_patch(FancyArrowPatch(start, end, connectionstyle=f"arc3,rad={_bow(start, end)}", mutation_scale=8, shrinkA=6, shrinkB=7, alpha=alpha, zorder=1,
                                    linewidth=0.5 + 2.5 * size, **look))
 
-# %% ../nbs/09i_circuit_diagram.ipynb #66f35c9a
+# %% ../nbs/09i_circuit_diagram.ipynb #ed15a541
 def plot_circuit(circuit: BehaviorSubgraph, output_path: str | Path | None = None, *, max_nodes: int = 24, edges_per_node: int = 3,
                  labels: Mapping[str, str] | None = None) -> "Figure":
     """The circuit as a diagram, features in columns by layer, signed edges, contributions to the metric; written to `output_path` if given.
@@ -83,13 +93,17 @@ def plot_circuit(circuit: BehaviorSubgraph, output_path: str | Path | None = Non
     figure, axes = new_figure(2.3 * (len(layers) + 1), max(3.0, 0.62 * tallest + 1.0))
     end = (float(len(layers)), 0.0)
     largest = max((drawn_size(edge) for *_, edge in part.edges(data=True)), default=1.0) or 1.0
+    halo = [withStroke(linewidth=2.5, foreground="white", alpha=0.9)]
     for source, target, edge in sorted(part.edges(data=True), key=lambda edge: drawn_size(edge[2])):
-        _arrow(axes, positions[source], positions[target], (drawn_size(edge) / largest) ** 0.5, edge["strength"] > 0)
+        start, stop = positions[source], positions[target]
+        _arrow(axes, start, stop, (drawn_size(edge) / largest) ** 0.5, edge["strength"] > 0)
+        if edge.get("offset"):
+            shape = (figure.get_figwidth() / (len(layers) + 1)) / (figure.get_figheight() / (tallest + 0.7))         # of one layer by one row
+            axes.annotate(f"+{edge['offset']}", _middle(start, stop, shape), fontsize=7, color=NEUTRAL, ha="center", va="center", path_effects=halo, zorder=2)
     contribution = {node: part.nodes[node]["contribution"] for node in part}
     scale = max(abs(value) for value in contribution.values()) or 1.0
     for node in part:
         if part.nodes[node]["layer"] == layers[-1]: _arrow(axes, positions[node], end, abs(contribution[node]) / scale, contribution[node] > 0, 0.9)
-    halo = [withStroke(linewidth=2.5, foreground="white", alpha=0.9)]
     for node, (x, y) in positions.items():
         colour = EXCITATORY if contribution[node] > 0 else INHIBITORY
         axes.plot(x, y, "o", markersize=5 + 8 * (abs(contribution[node]) / scale) ** 0.5, markeredgecolor=colour, markeredgewidth=1.6, zorder=3,
@@ -104,8 +118,8 @@ def plot_circuit(circuit: BehaviorSubgraph, output_path: str | Path | None = Non
     axes.annotate(says, end, (0, -11), textcoords="offset points", ha="center", va="top", fontsize=8, color=INK, path_effects=halo)
     axes.set_title(f"{printable(circuit.behavior, 40)}: {len(part)} of {len(G)} features, {part.number_of_edges()} of {G.number_of_edges()} edges", loc="left",
                    fontsize=11, parse_math=False)
-    axes.text(0, 0, "dot: contribution in the circuit, filled if the feature acts alone in the whole model; green raises, dashed orange lowers",
-              transform=axes.transAxes, fontsize=7.5, color=NEUTRAL, va="bottom")
+    legend = "dot: contribution in the circuit, filled if the feature acts alone in the whole model; green raises, dashed orange lowers; +n: n positions later"
+    axes.text(0, 0, legend, transform=axes.transAxes, fontsize=7.5, color=NEUTRAL, va="bottom")
     axes.set(xlim=(-0.55, len(layers) + 0.5), ylim=(-tallest / 2 - 0.6, tallest / 2 + 0.1))
     axes.set_xticks(range(len(layers) + 1), [*(f"layer {layer}" for layer in layers), "metric"])
     axes.spines[["left", "bottom"]].set_visible(False)

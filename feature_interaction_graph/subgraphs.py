@@ -121,7 +121,7 @@ def connected(G: nx.DiGraph, nodes: list[str], seeds: list[str]) -> list[str]:
     for seed in anchors & set(piece): found = found | nx.descendants(piece, seed) | nx.ancestors(piece, seed)
     return [node for node in nodes if node in found]
 
-# %% ../nbs/09_subgraphs.ipynb #98fb26d5
+# %% ../nbs/09_subgraphs.ipynb #4d40e1de
 def extract_behavior_subgraph(
     model: nn.Module, saes: "Mapping[int, SAE]", G: nx.DiGraph, behavior: Behavior, cfg: "Config | None" = None, *, budget: int | None = 60,
     target: float | None = None, n_seeds: int = 20, n_hops: int = 2, min_strength: float = 0.0, ablation: str = "mean", method: str = "integrated",
@@ -131,7 +131,7 @@ def extract_behavior_subgraph(
 
     `target`: instead of filling the budget, the smallest circuit on the way with at least this faithfulness. `cfg`: its `significance_level` is that of seeds
     (default 0.01). `ablation`: what features outside are set to ("mean", "zero", "resample"). `method`, `steps`: of the screen; `n_exact`: how many
-    features are ablated exactly; `tolerance`: smallest share of m(M) - m(none) that a node must contribute.
+    features are ablated exactly; `tolerance`: smallest share of m(M) - m(none) that a node must contribute (below 0: nothing is pruned).
     Raises `InputError` for a graph without edges, none near the behaviour, and a behaviour that the model does not have.
     """
     if budget is None and target is None: raise InputError("neither budget nor target was given, so nothing says how large a circuit may be; give one.")

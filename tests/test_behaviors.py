@@ -76,9 +76,10 @@ def test_published_agreement_sets_are_behaviours(gpt2, shared_data, name):
     assert bool((tokens.answers.sum(1) == 1).all()) and tokens.prompts.shape[0] == len(rows)
 
 
-def test_a_tokenizer_that_cuts_words_up_leaves_too_few_prompts(shared_data):
+def test_a_tokenizer_that_cuts_words_up_leaves_pairs_of_equal_length_or_too_few(shared_data):
     tokenizer = AutoTokenizer.from_pretrained(shared_data / "models" / "stories260K")
-    assert len(english_behavior("pronoun", tokenizer, 30)) == 30
+    tokens = english_behavior("pronoun", tokenizer, 30).encode(tokenizer)
+    assert len(tokens.prompts) == 30 and torch.equal(tokens.lengths, tokens.counter_lengths) and len(set(tokens.lengths.tolist())) > 1
     with pytest.raises(InputError, match="answers of one token"): english_behavior("ioi", tokenizer, 64)
 
 

@@ -79,15 +79,17 @@ def test_circuits_of_planted_models_are_their_wiring(name):
 
 
 def test_only_measured_edges_are_followed():
-    "From one seed, one hop: its neighbours in the graph and nothing else; without edges there, nothing."
+    "On a graph that has the chain's features in one line only: from one seed, one hop is its neighbours on the line; without edges there, nothing."
     planted = WIRINGS["chain"][0]()
     G, behavior = measured_graph(planted, planted.corpus(200, 16, seed=1)), planted_behavior(planted, 2, 30, 3)
-    circuit = extract_behavior_subgraph(planted.model, planted.saes, G, behavior, n_seeds=1, n_hops=1)
+    everything = sorted(extract_behavior_subgraph(planted.model, planted.saes, G, behavior).nodes)
+    line = nx.create_empty_copy(G)
+    line.add_edges_from((*pair, {"strength": 1.0, "interaction_type": "excitatory"}) for pair in zip(everything, everything[1:], strict=False))
+    circuit = extract_behavior_subgraph(planted.model, planted.saes, line, behavior, n_seeds=1, n_hops=1, tolerance=-1.0)
     (seed,) = circuit.seeds
-    assert len(circuit) > 1 and set(circuit.nodes) <= {seed, *G.predecessors(seed), *G.successors(seed)}
-    cut = G.copy()
-    cut.remove_edges_from([*G.in_edges(seed), *G.out_edges(seed)])
-    with pytest.raises(InputError, match="no edge of strength 0"): extract_behavior_subgraph(planted.model, planted.saes, cut, behavior, n_seeds=1)
+    assert len(everything) > 3 and set(circuit.nodes) == {seed, *line.predecessors(seed), *line.successors(seed)} < set(everything)
+    line.remove_edges_from([*line.in_edges(seed), *line.out_edges(seed)])
+    with pytest.raises(InputError, match="no edge of strength 0"): extract_behavior_subgraph(planted.model, planted.saes, line, behavior, n_seeds=1)
 
 
 # ---- the demo
