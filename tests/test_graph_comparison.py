@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from feature_interaction_graph.engine.corpus import as_corpus
 from feature_interaction_graph.engine.errors import InputError
-from feature_interaction_graph.feature_matching import Side, activation_matrix, correlation, match_features, threshold_at
+from feature_interaction_graph.feature_matching import Side, _matching, activation_matrix, correlation, match_features, threshold_at
 from feature_interaction_graph.graph_comparison import compare_effects, compare_graphs, comparison_figure, spectrum
 from feature_interaction_graph.interaction_table import COLUMNS, InteractionTable
 from feature_interaction_graph.null_models import edge_list
@@ -121,8 +121,6 @@ def test_a_shuffled_dictionary_is_matched_and_a_stranger_is_not(model, corpus):
         found = match_features(Side({1: one}, model), Side({1: other}, model), by, corpus)
         assert found.pairs and all(truth[a] == b for a, b in found.pairs.items()) and len(found.pairs) >= 25 and found.error <= 0.05
         assert found.score[found.accepted].min() > 0.999 and found.by_layer()[1][0] == len(found.pairs) and "chance" in str(found)
-    high = match_features(Side({1: one}), Side({1: sae(2)}), "decoder", least=0.6, error=0.9)
-    assert high.threshold >= 0.6 and (high.score[high.accepted] >= 0.6).all()
     strangers = match_features(Side({1: one}), Side({1: sae(2)}), "decoder")
     assert len(strangers.pairs) <= 3
 
@@ -137,6 +135,13 @@ def test_threshold_keeps_the_promised_share_of_chance(model):
         level, _ = threshold_at(scores, null, 5, 0.05)
         shares.append(np.mean(scores[50:] >= level) * 50 / max(np.sum(scores >= level), 1))
     assert np.mean(shares) < 0.05
+
+
+def test_least_comes_on_top_of_chance():
+    block = (["L0_F0", "L0_F1", "L0_F2"], ["L0_F3", "L0_F4", "L0_F5"], np.diag([0.9, 0.5, 0.3]), [np.zeros(3), np.array([0.45, 0.0, 0.0])])
+    free, strict = (_matching([block], "decoder", 0.5, least, 2) for least in (0.0, 0.4))
+    assert (free.threshold, strict.threshold) == (0.3, 0.4) and free.error == pytest.approx(0.5 / 3) and strict.error == pytest.approx(0.25)
+    assert strict.pairs == {"L0_F0": "L0_F3", "L0_F1": "L0_F4"} and len(free.pairs) == 3
 
 
 def test_activation_matrix_is_encode(model, corpus):
