@@ -12,17 +12,25 @@ if TYPE_CHECKING:
     from .activations import ActivationStore, collect_activations
     from .analysis import (
         GraphStatistics,
+        cluster_roles,
+        compare_graphs,
         compute_graph_statistics,
         count_motifs,
         detect_communities,
         find_hubs,
         get_edge_type_subgraph,
         layer_distance_decay,
+        match_features,
         plot_analysis,
     )
+    from .behavior_library import predefined_behavior
+    from .behaviors import Behavior
     from .candidates import Candidates, identify_candidates, join_candidates, propose_candidates, transport_candidates
+    from .circuit_diagram import plot_circuit
     from .coactivation import CoactivationAtlas, build_coactivation_atlas
     from .config import Config
+    from .context_effects import clamped_contexts, fit_context_effects
+    from .directions import Direction, with_directions
     from .engine.corpus import Corpus, as_corpus
     from .engine.errors import InputError
     from .engine.transport import TransportScores, transport_scores
@@ -34,27 +42,41 @@ if TYPE_CHECKING:
     from .loading import load_corpus, load_model_and_saes, wrap_model
     from .mechanisms import MechanismTable, mechanism_split, plot_mechanisms, within_layer_measure
     from .response_curves import ResponseCurves, plot_response, response_curve
+    from .steering import Clamp, steer, steer_compensated
+    from .steering_comparison import compare_steering
+    from .steering_prediction import plot_cascade, predict_cascade
+    from .subgraphs import extract_behavior_subgraph, validate_subgraph
     from .visualization import plot_neighborhood, render_interactive_graph, render_neighborhood
 
 _MODULE_OF = {
     "ActivationStore": "activations",
     "collect_activations": "activations",
     "GraphStatistics": "analysis",
+    "cluster_roles": "analysis",
+    "compare_graphs": "analysis",
     "compute_graph_statistics": "analysis",
     "count_motifs": "analysis",
     "detect_communities": "analysis",
     "find_hubs": "analysis",
     "get_edge_type_subgraph": "analysis",
     "layer_distance_decay": "analysis",
+    "match_features": "analysis",
     "plot_analysis": "analysis",
+    "predefined_behavior": "behavior_library",
+    "Behavior": "behaviors",
     "Candidates": "candidates",
     "identify_candidates": "candidates",
     "join_candidates": "candidates",
     "propose_candidates": "candidates",
     "transport_candidates": "candidates",
+    "plot_circuit": "circuit_diagram",
     "CoactivationAtlas": "coactivation",
     "build_coactivation_atlas": "coactivation",
     "Config": "config",
+    "clamped_contexts": "context_effects",
+    "fit_context_effects": "context_effects",
+    "Direction": "directions",
+    "with_directions": "directions",
     "Corpus": "engine.corpus",
     "as_corpus": "engine.corpus",
     "InputError": "engine.errors",
@@ -85,22 +107,33 @@ _MODULE_OF = {
     "ResponseCurves": "response_curves",
     "plot_response": "response_curves",
     "response_curve": "response_curves",
+    "Clamp": "steering",
+    "steer": "steering",
+    "steer_compensated": "steering",
+    "compare_steering": "steering_comparison",
+    "plot_cascade": "steering_prediction",
+    "predict_cascade": "steering_prediction",
+    "extract_behavior_subgraph": "subgraphs",
+    "validate_subgraph": "subgraphs",
     "plot_neighborhood": "visualization",
     "render_interactive_graph": "visualization",
     "render_neighborhood": "visualization",
 }
 
 __all__ = [  # noqa: F822  resolved by __getattr__
-    "ActivationStore", "Candidates", "CoactivationAtlas", "Config", "Corpus", "FeatureTable", "GatingTable",
-    "GraphStatistics", "InputError", "InteractionTable", "MechanismTable", "ResponseCurves", "TransportScores",
-    "as_corpus", "build_coactivation_atlas", "build_interaction_graph", "clamp_measure", "collect_activations",
-    "compute_graph_statistics", "count_motifs", "detect_communities", "feature_table", "find_hubs",
-    "get_edge_type_subgraph", "get_subgraph", "graph_summary", "identify_candidates", "jacobian_measure",
-    "join_candidates", "layer_distance_decay", "load_corpus", "load_graph", "load_model_and_saes",
-    "measure_gating", "measure_interactions", "mechanism_split", "pairs_to_gate", "plot_analysis",
-    "plot_mechanisms", "plot_neighborhood", "plot_response", "propose_candidates", "render_interactive_graph",
-    "render_neighborhood", "response_curve", "save_graph", "top_examples", "transport_candidates",
-    "transport_scores", "within_layer_measure", "wrap_model",
+    "ActivationStore", "Behavior", "Candidates", "Clamp", "CoactivationAtlas", "Config", "Corpus", "Direction",
+    "FeatureTable", "GatingTable", "GraphStatistics", "InputError", "InteractionTable", "MechanismTable",
+    "ResponseCurves", "TransportScores", "as_corpus", "build_coactivation_atlas", "build_interaction_graph",
+    "clamp_measure", "clamped_contexts", "cluster_roles", "collect_activations", "compare_graphs", "compare_steering",
+    "compute_graph_statistics", "count_motifs", "detect_communities", "extract_behavior_subgraph", "feature_table",
+    "find_hubs", "fit_context_effects", "get_edge_type_subgraph", "get_subgraph", "graph_summary",
+    "identify_candidates", "jacobian_measure", "join_candidates", "layer_distance_decay", "load_corpus", "load_graph",
+    "load_model_and_saes", "match_features", "measure_gating", "measure_interactions", "mechanism_split",
+    "pairs_to_gate", "plot_analysis", "plot_cascade", "plot_circuit", "plot_mechanisms", "plot_neighborhood",
+    "plot_response", "predefined_behavior", "predict_cascade", "propose_candidates", "render_interactive_graph",
+    "render_neighborhood", "response_curve", "save_graph", "steer", "steer_compensated", "top_examples",
+    "transport_candidates", "transport_scores", "validate_subgraph", "with_directions", "within_layer_measure",
+    "wrap_model",
 ]
 
 
