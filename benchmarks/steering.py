@@ -25,9 +25,9 @@ from feature_interaction_graph.steering_effects import clamp_values, measure_eff
 
 ROOT = Path(__file__).parent.parent
 SETTINGS: dict[str, Any] = {
-    "sources": 16, "seed": 0, "min_firings": 150, "calibration_contexts": 20, "held_out_contexts": 24, "neutral_contexts": 12, "protected": 20,
-    "n_compensators": 240, "ridges": [0.03, 0.1, 0.3, 1.0], "ridge_sources": 4, "rest": 0.2, "corrections": 3, "variant_sources": 8,
-    "curve_sources": 4, "curve": [8, 16, 32, 64],
+    "sources": 16, "seed": 0, "min_firings": 150, "calibration_contexts": 16, "held_out_contexts": 24, "neutral_contexts": 12, "protected": 20,
+    "n_compensators": 180, "ridges": [0.03, 0.1, 0.3], "ridge_sources": 4, "rest": 0.2, "corrections": 2, "variant_sources": 5,
+    "curve_sources": 3, "curve": [8, 24, 72],
 }
 
 
@@ -131,9 +131,9 @@ def one_source(model: Any, saes: Any, ranges: FeatureRanges, layer: int, feature
     chosen = choose(model, saes, ranges, layer, feature, way, seed)
     plans = Plans(model, saes, ranges, chosen, ridge)
     shared = plans.fit(chosen["calibration"], shared=True, ridge=300.0, n_compensators=60, corrections=0)
-    named = {"naive": [chosen["clamp"]], "0 corrections": plans.after(0), "1 correction": plans.after(1), "3 corrections": plans.after(3), "shared": shared}
-    result = compare_steering(model, saes, chosen["held_out"], named, chosen["target"], ranges, calibration=chosen["calibration"], neutral=chosen["neutral"],
-                              protect=chosen["protect"], equal_to="1 correction", seed=seed)
+    named = {"naive": [chosen["clamp"]], "0 corrections": plans.after(0), "1 correction": plans.after(1), "2 corrections": plans.after(2), "shared": shared}
+    result = compare_steering(model, saes, chosen["held_out"], named, chosen["target"], ranges, calibration=chosen["calibration"],
+                              neutral=chosen["neutral"] if way == "on" else None, protect=chosen["protect"], equal_to="1 correction", seed=seed)
     row: dict[str, Any] = {"layer": layer, "feature": feature, "way": way, "target": list(chosen["target"]), "calibration_change": chosen["calibration_change"],
                            "contexts": len(chosen["held_out"]), "share": result.share, "dose": chosen["clamp"].value}
     row["plans"] = {str(name): {key: float(value) for key, value in values.items()} for name, values in result.rows.T.to_dict().items()}

@@ -94,7 +94,7 @@ class Readings:
     level: Float[np.ndarray, "n m"]
     allowed: Bool[np.ndarray, "n k"]
 
-# %% ../nbs/11d_steering_fit.ipynb #4636bfd8
+# %% ../nbs/11d_steering_fit.ipynb #aab46a80
 STAY, WAKE = 0.9, 0.97         # a silent feature should stay below 0.9 of its threshold, and takes part from 0.97 on
 
 def fit_shifts(readings: Readings, ridge: float, *, shared: bool = False, rounds: int = 4) -> Float[np.ndarray, "n k"]:
@@ -102,6 +102,8 @@ def fit_shifts(readings: Readings, ridge: float, *, shared: bool = False, rounds
     n, k, _ = readings.effects.shape
     shifts, fires = readings.shifts.copy(), readings.aim > readings.threshold
     rows, waking = readings.weight > 0, np.zeros(readings.aim.shape, bool)
+    calm = np.maximum(np.where(fires, 0.0, readings.aim), np.where(np.isfinite(readings.threshold), STAY * readings.threshold, 0.0))
+    loud = np.maximum(calm, WAKE * readings.threshold) + 1e-4 * np.abs(calm)
     for step in range(rounds):
         gram, side, free = np.zeros((n, k, k)), np.zeros((n, k)), np.ones((n, k), bool)
         carried = np.clip(readings.found + shifts, 0, np.maximum(readings.high, readings.found)) - readings.found if shared else shifts
@@ -109,10 +111,10 @@ def fit_shifts(readings: Readings, ridge: float, *, shared: bool = False, rounds
         for index in range(n):
             moved = (carried[index] - readings.shifts[index]).astype(np.float32)
             reached = readings.now[index] + (moved @ readings.effects[index] if step or shared else 0)
-            waking[index] |= ~fires[index] & (reached > WAKE * readings.threshold)
+            waking[index] |= ~fires[index] & (reached > loud[index])
             mine = np.flatnonzero((fires[index] | waking[index]) & rows)
             slope = (readings.effects[index][:, mine] * readings.weight[mine]).astype(float)
-            aim = np.where(fires[index][mine], readings.aim[index][mine], np.minimum(STAY * readings.threshold[mine], reached[mine]))
+            aim = np.where(fires[index][mine], readings.aim[index][mine], np.minimum(calm[index][mine], reached[mine]))
             missing = (readings.now[index][mine] - aim) * readings.weight[mine] - readings.shifts[index] @ slope
             missing += np.where(free[index], 0.0, carried[index]) @ slope
             slope = slope * free[index][:, None]

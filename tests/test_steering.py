@@ -1,5 +1,6 @@
 "Steering: against hooks written by hand, effect matrices against finite differences, compensation against closed forms, and what is refused."
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -325,6 +326,9 @@ def test_a_given_matrix_is_used_instead_of_measuring(llama, saes, corpus):
     how = {"compensators": pool, "corrections": 0}
     given, measured = (steer_compensated(model, saes, places, {(1, 3): 0.0}, target, ranges, effects=effects, **how) for effects in (matrix, None))
     np.testing.assert_allclose(given.shifts, measured.shifts, atol=1e-4)
+    assert np.abs(measured.shifts).max() > 1e-3
+    nothing = steer_compensated(model, saes, places, {(1, 3): 0.0}, target, ranges, effects=replace(matrix, pre=0 * matrix.pre), **how)
+    assert np.abs(nothing.shifts).max() < 1e-6                                # who has no effects is not used
 
 
 def test_what_is_refused(llama, saes, corpus):
