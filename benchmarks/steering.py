@@ -26,7 +26,7 @@ from feature_interaction_graph.steering_effects import clamp_values, measure_eff
 ROOT = Path(__file__).parent.parent
 SETTINGS: dict[str, Any] = {
     "sources": 16, "seed": 0, "min_firings": 150, "calibration_contexts": 16, "held_out_contexts": 24, "neutral_contexts": 12, "protected": 20,
-    "n_compensators": 180, "ridges": [0.03, 0.1, 0.3], "ridge_sources": 4, "rest": 0.2, "corrections": 2, "variant_sources": 5,
+    "n_compensators": 180, "ridges": [0.01, 0.03, 0.1, 0.3], "ridge_sources": 4, "rest": 0.2, "corrections": 2, "variant_sources": 5,
     "curve_sources": 3, "curve": [8, 24, 72],
 }
 
@@ -60,7 +60,7 @@ def choose(model: Any, saes: Any, ranges: FeatureRanges, layer: int, feature: in
     """Contexts, target and protected features of one source.
 
     Target: of the features that move in at least a third of the calibration contexts, the one that moves most on average, in a random one of the later layers
-    in which that is 0.5 standard deviations or more (if there is none: of all later layers; if nothing moves in a third: whatever moves most). Protected:
+    in which that is 0.5 standard deviations or more (if there is none: of all later layers; if that is less than 0.1: whatever moves most). Protected:
     the 20 others, in all later layers, that move most.
     """
     where = "firing" if way == "off" else "silent"
@@ -72,7 +72,7 @@ def choose(model: Any, saes: Any, ranges: FeatureRanges, layer: int, feature: in
     each, runs = naive_change(model, saes, ranges, calibration, clamp)
     moved, size = each.mean(0), np.abs(each.mean(0))
     steady = np.where((each != 0).mean(0) >= 1 / 3, size, 0.0)
-    steady = steady if steady.any() else size
+    steady = steady if steady.max() >= 0.1 else size
     strong = [later for later in np.unique(runs.layer) if steady[runs.layer == later].max() >= 0.5] or [runs.layer[steady.argmax()]]
     target_layer = np.random.default_rng((seed, layer, feature)).choice(strong)
     at = int(np.argmax(np.where(runs.layer == target_layer, steady, -1)))

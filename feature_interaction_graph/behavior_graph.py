@@ -53,7 +53,7 @@ def firing_sequences(on: BehaviorModel, corpus: Corpus) -> np.ndarray:
         found += [len(np.unique(firings.sequence[firings.of(feature)])) for feature in range(place.reader.width)]
     return np.array(found)
 
-# %% ../nbs/09g_behavior_graph.ipynb #a420fe14
+# %% ../nbs/09g_behavior_graph.ipynb #c0f2c25a
 def behavior_graph(
     model: nn.Module, saes: "Mapping[int, SAE]", behavior: Behavior, cfg: "Config | None" = None, *, corpus: Corpus | None = None, n_features: int = 300,
     n_samples: int = 40, min_samples: int = 8, horizon: int = 0, features: "FeatureTable | None" = None, ablation: str = "mean",
@@ -69,9 +69,7 @@ def behavior_graph(
     active = on.ablated.active()
     if n_features < 2: raise InputError(f"n_features is {n_features}; a graph needs at least 2.")
     chosen = active.nonzero()[:, 0].tolist()
-    if len(chosen) > n_features:
-        whole, empty = float(on.clean.mean()), float(on.values(on.nothing(), ablation).mean())
-        chosen = eliminate(on, active, whole=whole, empty=empty, ablation=ablation, last=n_features, progress=progress).ranking[:n_features]
+    if len(chosen) > n_features: chosen = eliminate(on, active, ablation=ablation, last=n_features, progress=progress).ranking[:n_features]
     texts = prompts_corpus(on) if corpus is None else corpus
     count, last = firing_sequences(on, texts), max(place.layer for place in on.ablated.places)
     names = dict(zip(chosen, on.ablated.names(chosen), strict=True))

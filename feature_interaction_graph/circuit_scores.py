@@ -73,12 +73,13 @@ def behavior_model(model: nn.Module, saes: "Mapping[int, SAE]", behavior: Behavi
         counter = (tokens.counterfactuals, tokens.counter_lengths)
     return BehaviorModel(behavior, tokens, AblatedModel(model, saes, tokens.prompts, tokens.lengths, counterfactual=counter, bos=starts))
 
-# %% ../nbs/09d_circuit_scores.ipynb #e707e7b1
-def attribution(on: BehaviorModel, within: Bool[Tensor, "n_features"] | None = None, *, ablation: str = "mean", steps: int = 5, method: str = "integrated"
-                ) -> Float[Tensor, "n_features"]:
+# %% ../nbs/09d_circuit_scores.ipynb #4e346171
+def attribution(on: BehaviorModel, within: Bool[Tensor, "n_features"] | None = None, *, ablation: str = "mean", steps: int = 5, method: str = "integrated",
+                match: bool = False) -> Float[Tensor, "n_features"]:
     """What each feature of `within` (None: all) contributes to the mean metric: integrated gradients of m(within) - m(none), or one gradient at m(within).
 
-    `method`: "integrated" (midpoint rule with `steps` steps) or "gradient". Features outside `within` are ablated and have 0.
+    `method`: "integrated" (midpoint rule with `steps` steps) or "gradient". Features outside `within` are ablated and have 0. `match`: contributions to
+    -mean |metric - metric of the clean model| instead, so that a prompt that has its clean value earns nothing more.
     """
     if method not in ("integrated", "gradient"): raise InputError(f"method {method!r} is unknown; use 'integrated' or 'gradient'.")
     if steps < 1: raise InputError(f"steps is {steps}; at least one is needed.")
@@ -88,7 +89,9 @@ def attribution(on: BehaviorModel, within: Bool[Tensor, "n_features"] | None = N
     for level in levels:
         mask = (kept * level).requires_grad_()
         for _, prompts, logits, _ in on.ablated.batches(mask[None], ablation, max_values=2**24):
-            value = on.behavior.value(logits, on.tokens.of(prompts)).sum() / n_prompts
+            values = on.behavior.value(logits, on.tokens.of(prompts))
+            if match: values = -(values - on.clean[prompts.cpu()].to(values.device)).abs()
+            value = values.sum() / n_prompts
             (gradient,) = torch.autograd.grad(value, mask)
             total += gradient.cpu() * kept / len(levels)
     return total

@@ -56,7 +56,7 @@ def random_circuits(on: BehaviorModel, kept: Bool[Tensor, "n_features"], n: int,
         for row in range(n): found[row, torch.as_tensor(random.permutation(numbers)[:size])] = True
     return found
 
-# %% ../nbs/09f_circuit_validation.ipynb #a487e7d6
+# %% ../nbs/09f_circuit_validation.ipynb #b375128b
 @dataclass(frozen=True)
 class CircuitValidation:
     "What `validate_subgraph` found; shares are of m(M) - m(none)."
@@ -68,6 +68,7 @@ class CircuitValidation:
     whole: float                                        # m(M)
     faithfulness: dict[str, Share]                      # by ablation
     completeness: dict[str, Share]
+    fit: dict[str, float]
     empty: dict[str, float]                             # m(none)
     accuracy: dict[str, float]                          # share of prompts answered right: whole, circuit, complement, empty (mean ablation)
     random: dict[str, Any]                              # of random circuits of the same layer profile: n, mean, largest, values
@@ -94,7 +95,8 @@ class CircuitValidation:
         lines = [f"{self.behavior}: {self.n_nodes} features ({self.share_of_active:.1%} of {self.n_active:,} active), {self.n_prompts} prompts, "
                  f"{self.metric} {self.whole:+.3f}"]
         for ablation, share in self.faithfulness.items():
-            lines.append(f"  {ablation:9s} faithfulness {share}   necessity {self.necessity[ablation]}   completeness {self.completeness[ablation].value:+.3f}")
+            lines.append(f"  {ablation:9s} faithfulness {share}   fit {self.fit[ablation]:.3f}   necessity {self.necessity[ablation]}   "
+                         f"completeness {self.completeness[ablation].value:+.3f}")
         accuracy = ", ".join(f"{name} {value:.0%}" for name, value in self.accuracy.items())
         drawn = self.random
         if drawn: lines.append(f"  random    faithfulness {drawn['mean']:.3f} on average, {drawn['largest']:.3f} at most ({drawn['n']} draws)")
@@ -102,7 +104,7 @@ class CircuitValidation:
         if self.incompleteness is not None: lines.append(f"  incompleteness {self.incompleteness:.3f}")
         return "\n".join([*lines, f"  right answers: {accuracy}"])
 
-# %% ../nbs/09f_circuit_validation.ipynb #db72d650
+# %% ../nbs/09f_circuit_validation.ipynb #1f900694
 def circuit_features(subgraph: Any) -> list[tuple[int, int]]:
     "(layer, feature) of a `BehaviorSubgraph`, or of a collection of feature ids or pairs, in order."
     nodes = list(getattr(subgraph, "nodes", subgraph))
@@ -127,13 +129,14 @@ def validate_subgraph(
     kinds = list(ablations) if ablations is not None else ["mean", "zero", *(["resample"] if on.ablated.counter is not None else [])]
     if not kinds: raise InputError("no kind of ablation was named; name at least one of mean, zero and resample.")
     whole = on.values(on.everything())[0]
-    faithfulness, completeness, empty = dict[str, Share](), dict[str, Share](), dict[str, float]()
+    faithfulness, completeness, fit, empty = dict[str, Share](), dict[str, Share](), dict[str, float](), dict[str, float]()
     how: dict[str, Any] = {"n_bootstrap": n_bootstrap, "seed": seed}
     for kind in kinds:
         part, rest, none = on.values(torch.cat([kept[None], ~kept[None], on.nothing()]), kind)
         if abs(float(whole.mean() - none.mean())) < 1e-6 * max(1.0, float(whole.mean().abs())):
             raise InputError(f"{kind} ablation of all features leaves the metric at {float(whole.mean()):.4g}, so nothing can be a share of it; use another.")
         faithfulness[kind], completeness[kind] = share_of(part, whole, none, **how), share_of(rest, whole, none, **how)
+        fit[kind] = 1 - float((part - whole).abs().mean() / (none - whole).abs().mean())
         empty[kind] = float(none.mean())
     first = kinds[0]
     none = on.values(on.nothing(), first)[0]
@@ -142,7 +145,7 @@ def validate_subgraph(
     right = on.right(torch.cat([on.everything(), kept[None], ~kept[None], on.nothing()]), first).tolist() if behavior.answers else []
     return CircuitValidation(
         behavior.name, behavior.metric_name, len(behavior), int(kept.sum()), int(on.ablated.active().sum()), float(whole.mean()),
-        faithfulness, completeness, empty,
+        faithfulness, completeness, fit, empty,
         dict(zip(("whole model", "circuit alone", "without the circuit", "nothing"), right, strict=False)),
         {"n": n_random, "mean": float(drawn.mean()), "largest": float(drawn.max()), "values": drawn.tolist()} if n_random else {},
         _incompleteness(on, kept, first, scale, n_halves, seed) if n_halves else None,

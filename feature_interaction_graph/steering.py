@@ -118,16 +118,15 @@ def _sentence(stuck: Sequence[Any], target: tuple[int, int]) -> str:
     return (f"{names} cannot be separated from the target {feature_id(*target)}: no allowed compensator changes the one without the other, so it will move "
             "as before; leave it unprotected or allow more compensators.")
 
-# %% ../nbs/11_steering.ipynb #9916e5e8
+# %% ../nbs/11_steering.ipynb #3e75a841
 @dataclass(frozen=True)
 class CompensatedSteering:
     """Clamps that steer and clamps that compensate, and what they did at the contexts they were fitted to.
 
     `contexts`: one sequence per context; `steered`, `compensating`: clamps for it (`clamps`: both). `shifts` `[n_contexts, n_compensators]`, in activation.
     `clean`, `naive`, `predicted`, `compensated`: pre-activations `[n_contexts, n_watched]` without clamps, with the steered ones, as foreseen before any
-    correction, and as measured at the end; `layer`, `feature`, `threshold`, `std`: of the watched, metrics last (feature -1). `rounds`: the same after 0, 1,
-    ...
-    corrections, before this one.
+    correction, and as measured at the end; `layer`, `feature`, `threshold`, `std`: of the watched, metrics last (feature -1). `rounds`: the same after
+    0, 1, ... corrections, before this one.
     """
     contexts: Contexts
     steered: list[Clamp]
@@ -393,12 +392,26 @@ class _Question:
             shifts = fit_shifts(problem, self.ridge * (weight > 0).any(), shared=self.shared, rounds=10 if self.shared else 3 if step == 0 else 2)
             if step == 0: predicted = naive + np.einsum("nk,nkj->nj", shifts.astype(np.float32), effects)
             now, found = self.carried(runs, pool, shifts)
-            level = self._level(equal, owners, sizes, problem.level, naive, now)
-            problem = replace(problem, now=now, shifts=shifts, found=found / pool.unit, level=level)
+            better = self._better(runs, problem, std, naive, now, shifts) if step else np.ones(n, bool)
+            level = np.where(better[:, None], self._level(equal, owners, sizes, problem.level, naive, now), problem.level)
+            now, shifts = np.where(better[:, None], now, problem.now), np.where(better[:, None], shifts, problem.shifts)
+            problem = replace(problem, now=now, shifts=shifts, found=np.where(better[:, None], found / pool.unit, problem.found), level=level)
             results.append(CompensatedSteering(
                 runs.contexts, self.clamps, self.together(pool, shifts, runs.contexts), self.targets, protected, shifts * pool.unit, np.abs(shifts) > 0.01,
                 runs.layer, runs.feature, runs.threshold, std, runs.clean, naive, predicted, now, inseparable, self.shared, results[:]))
         return results[-1], _Solved(pool, shifts, np.abs(shifts) > 0.01)
+
+    def _better(self, runs: ContextRuns, problem: Readings, std: np.ndarray, naive: np.ndarray, now: np.ndarray, shifts: np.ndarray
+                ) -> Bool[np.ndarray, "n_contexts"]:
+        "Where (if shared: everywhere or nowhere) a correction costs no more than what was there; a missed target counts like a protected change."
+        before, meant = activations(runs.clean, runs.threshold), activations(naive, runs.threshold)
+        columns = [runs.column(*target) for target in self.targets]
+        def cost(pre: np.ndarray, moves: np.ndarray) -> np.ndarray:
+            after = activations(pre, runs.threshold)
+            missed = ((after - meant) / std)[:, columns]
+            return (((after - before) * problem.weight) ** 2).sum(1) + (missed**2).sum(1) + self.ridge * (moves**2).sum(1)
+        old, new = cost(problem.now, problem.shifts), cost(now, shifts)
+        return np.full(len(old), new.mean() <= old.mean()) if self.shared else new <= old
 
     def carry_out(self, runs: ContextRuns, solved: _Solved) -> CompensatedSteering:
         "Shared shifts at other contexts."

@@ -21,7 +21,7 @@ from .features import feature_id
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-# %% ../nbs/11c_steering_clamps.ipynb #4fee13df
+# %% ../nbs/11c_steering_clamps.ipynb #8f545470
 MODES = ("set", "add")
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Clamp:
     """One feature and what to do with it.
 
     `value`: the dose (`mode="set"`) or the shift ("add"), in the feature's own activation; a tensor `[n_sequences, seq_len]` where it differs from place to
-    place (NaN: leave it). `low`, `high`: where a shifted activation must stay. `share`: how much of the move is made, 1 for all of it.
+    place (NaN: leave it). `low`, `high`: how far a shift may carry (what is beyond them already is not pulled
+    back). `share`: how much of the move is made, 1 for all of it.
     """
     layer: int
     feature: int
@@ -80,7 +81,7 @@ def check_features(features: Iterable[tuple[int, int]], saes: Mapping[int, "SAE"
             raise InputError(f"{what} {feature_id(layer, feature)} does not exist: the SAE of layer {layer} has features 0 to {saes[layer].cfg.d_sae - 1}; "
                              "choose among those.")
 
-# %% ../nbs/11c_steering_clamps.ipynb #eefeee33
+# %% ../nbs/11c_steering_clamps.ipynb #a72660f2
 @dataclass(frozen=True)
 class LayerClamps:
     "The clamps of one layer: a reader of their features, and `[n_clamps]` arrays of how each is to be carried out."
@@ -93,7 +94,7 @@ class LayerClamps:
     def move(self, stream: Float[Tensor, "*rows width"], values: Float[Tensor, "*rows n_clamps"]) -> tuple[Tensor, Tensor]:
         "The stream after the clamps (NaN in `values`: no clamp in that row), and the activations they found."
         found = self.reader.read(stream)[1]
-        shifted = torch.maximum(torch.minimum(found + values, self.high), self.low)
+        shifted = torch.maximum(torch.minimum(found + values, torch.maximum(self.high, found)), torch.minimum(self.low, found))
         change = ((torch.where(self.is_set, values, shifted) - found) * self.share).nan_to_num(nan=0.0)
         unit = self.reader.scale(stream)
         return stream + (unit * (change @ self.reader.decoder)).to(stream.dtype), found

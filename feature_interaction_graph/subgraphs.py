@@ -121,7 +121,7 @@ def connected(G: nx.DiGraph, nodes: list[str], seeds: list[str]) -> list[str]:
     for seed in anchors & set(piece): found = found | nx.descendants(piece, seed) | nx.ancestors(piece, seed)
     return [node for node in nodes if node in found]
 
-# %% ../nbs/09_subgraphs.ipynb #4d40e1de
+# %% ../nbs/09_subgraphs.ipynb #16d28c8a
 def extract_behavior_subgraph(
     model: nn.Module, saes: "Mapping[int, SAE]", G: nx.DiGraph, behavior: Behavior, cfg: "Config | None" = None, *, budget: int | None = 60,
     target: float | None = None, n_seeds: int = 20, n_hops: int = 2, min_strength: float = 0.0, ablation: str = "mean", method: str = "integrated",
@@ -129,9 +129,10 @@ def extract_behavior_subgraph(
 ) -> BehaviorSubgraph:
     """The at most `budget` features of `G` that carry `behavior`, with effects, contributions and the edges between them.
 
-    `target`: instead of filling the budget, the smallest circuit on the way with at least this faithfulness. `cfg`: its `significance_level` is that of seeds
-    (default 0.01). `ablation`: what features outside are set to ("mean", "zero", "resample"). `method`, `steps`: of the screen; `n_exact`: how many
-    features are ablated exactly; `tolerance`: smallest share of m(M) - m(none) that a node must contribute (below 0: nothing is pruned).
+    `target`: instead of filling the budget, the smallest circuit on the way with at least this fit (see `circuit_search`). `cfg`: its
+    `significance_level` is that of seeds (default 0.01). `ablation`: what features outside are set to ("mean", "zero", "resample"). `method`, `steps`: of the
+    screen; `n_exact`: how many features are ablated exactly; `tolerance`: smallest change of a prompt's metric, on average and as a share of
+    m(M) - m(none), that a node must make (below 0: nothing is pruned).
     Raises `InputError` for a graph without edges, none near the behaviour, and a behaviour that the model does not have.
     """
     if budget is None and target is None: raise InputError("neither budget nor target was given, so nothing says how large a circuit may be; give one.")
@@ -146,16 +147,15 @@ def extract_behavior_subgraph(
                          "prompts in which the answer varies.")
     seeds = scores.seeds(n_seeds, 0.01 if cfg is None else cfg.significance_level)
     universe, inside = reachable(on, G, scores, seeds, n_hops, min_strength)
-    scale = {"whole": scores.whole, "empty": scores.empty, "ablation": ablation}
-    path = eliminate(on, universe, **scale, steps=steps, progress=progress)  # type: ignore[arg-type]
+    path = eliminate(on, universe, ablation=ablation, steps=steps, progress=progress)
     size = min(budget or len(path.ranking), path.smallest(target) if target is not None else len(path.ranking))
     chosen = connected(G, [feature_id(*name) for name in on.ablated.names(path.ranking[:size])], inside)
-    kept, effects = prune(on, on.ablated.mask(chosen), **scale, tolerance=tolerance)  # type: ignore[arg-type]
+    kept, effects = prune(on, on.ablated.mask(chosen), whole=scores.whole, empty=scores.empty, ablation=ablation, tolerance=tolerance)
     facts = {"behavior": behavior.name, "metric": behavior.metric_name, "ablation": ablation, "n_prompts": len(behavior), "whole": scores.whole,
              "empty": scores.empty, "kept": float(on.values(kept[None], ablation).mean()), "reach": float(on.values(universe[None], ablation).mean()),
              "n_active": int(on.ablated.active().sum()), "n_reach": int(universe.sum()),
              "seeds_in_graph": len(inside), "seeds_missing": len(seeds) - len(inside),
-             "accuracy": report.accuracy, "screen_missing": scores.missing, "path": {"sizes": path.sizes, "faithfulness": path.values},
+             "accuracy": report.accuracy, "screen_missing": scores.missing, "path": {"sizes": path.sizes, "fit": path.fits},
              "budget": budget, "target": target, "n_hops": n_hops, "min_strength": min_strength}
     return BehaviorSubgraph(_annotated(on, G, scores, kept, effects, path.ranking, set(inside), facts), facts)
 

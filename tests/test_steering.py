@@ -96,7 +96,7 @@ def test_a_steered_run_is_that_of_hooks_written_by_hand(kind, saes, corpus):
         where = torch.arange(length) > 0                                  # BOS is left alone
         doses = {(1, 3): lambda value: torch.full_like(value, 1.5), (1, 8): lambda value: (value - 0.6).clamp(min=0),
                  (2, 5): lambda value, row=row, length=length: varying[row, :length].expand_as(value),
-                 (3, 4): lambda value: value + 0.5 * ((value + 2.0).clamp(max=1.0) - value)}
+                 (3, 4): lambda value: value + 0.5 * ((value + 2.0).clamp(max=1.0) - value).clamp(min=0)}   # what is above the limit stays
         logits, encoded = by_hand(model, saes, some.tokens[row, :length], doses, where)
         torch.testing.assert_close(run.logits[row, :length], logits, atol=1e-4, rtol=1e-4)
         slow = torch.stack([encoded[layer][:, feature] for layer, feature in run.features], -1)
@@ -314,11 +314,23 @@ def test_fewer_clamps_and_shared_shifts(llama, saes, corpus):
     assert len(again.contexts) == len(second) and not np.allclose(again.shifts[: len(many.shifts)], many.shifts[: len(again.shifts)])
 
 
+def test_a_correction_leaves_no_context_worse(llama, saes, corpus):
+    "What the fit minimises (price of shifts left out) never rises from one round to the next; the corrections do change something."
+    model, ranges = llama
+    places, target = choose_contexts(ranges, (1, 3), 10), (3, int(ranges.live(3)[0]))
+    plan = steer_compensated(model, saes, places, {(1, 3): 0.0}, target, ranges, n_compensators=40, corrections=3, ridge=1e-9)
+    def cost(one):
+        missed = (one.change() - one.change("naive"))[:, one.column(*target)]
+        return one.side_effect() ** 2 + missed**2
+    costs = np.array([cost(one) for one in [*plan.rounds, plan]])
+    assert (np.diff(costs, axis=0) <= 1e-4).all() and costs[-1].mean() < 0.99 * costs[0].mean()
+
+
 def test_a_given_matrix_is_used_instead_of_measuring(llama, saes, corpus):
     "The matrix measured at the same contexts gives, averaged, what a single context with those effects would get."
     model, ranges = llama
     places = choose_contexts(ranges, (1, 3), 6).take([0])
-    target, pool = (3, int(ranges.live(3)[0])), [(1, 8), (2, 5), (1, 12)]
+    target, pool = (3, int(ranges.live(3)[0])), [(1, 8), (1, 12), (1, 5), (1, 20), (2, 5), (2, 9)]
     watched = {layer: np.union1d(ranges.live(layer), [3] if layer == 1 else []).astype(int) for layer in saes}
     runs = ContextRuns(model, saes, places.compact(), 1, watched)
     units = np.array([max(float(ranges.usual(layer, [feature])[0]), 1e-3) for layer, feature in pool])

@@ -196,7 +196,7 @@ def test_pruning_spares_what_stands_in_for_each_other(demo):
     "No node goes without the others' leave: the metric moves by less than the tolerances of all that went."
     on = behavior_model(*demo, demo_behavior("agreement", 6))
     ends = {"whole": float(on.clean.mean()), "empty": float(on.values(on.nothing()).mean())}
-    path = eliminate(on, on.ablated.active(), **ends, factor=0.6, steps=2, last=60)
+    path = eliminate(on, on.ablated.active(), factor=0.6, steps=2, last=60)
     kept = torch.zeros_like(on.ablated.active())
     kept[path.ranking[:60]] = True
     left, effects = prune(on, kept, **ends, tolerance=0.01)
