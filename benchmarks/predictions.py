@@ -51,8 +51,9 @@ RULES = {
              "hold for the change of the activation and for that of the pre-activation, because an activation that is 0 can only rise.",
     "modular": "Density of edges between the features of a behaviour's circuit, measured on the corpus, over that of random features in place of its targets "
                "(same layers, same fifth of in-degree, same sources): true if the interval of the pooled ratio lies above 1 and no single behaviour is below.",
-    "steering": "R2 of single-context predictions from measured edges, held-out contexts, best step: true at a layer distance if the interval lies at or above "
-                "0.5; true overall if true at every distance, false if false at one.",
+    "steering": "R2 of single-context predictions on held-out contexts, best step that knows only what was measured on the corpus and the clean state of the "
+                "context (no derivative taken there): true at a layer distance if the interval lies at or above 0.5; true overall if true at every distance, "
+                "false if false at one.",
 }
 
 
@@ -371,14 +372,15 @@ def steering(run: str) -> dict[str, Any]:
 
 
 def judge_steering(numbers: Mapping[str, Any]) -> dict[str, Any]:
-    "The best step of `single_context` at every distance, and whether half of the variance is explained there."
+    "The best step of `single_context` at every distance that takes no derivative in the context, and whether half of the variance is explained there."
     steps: dict[str, dict[str, dict[str, float]]] = {
         step: {distance: each for distance, each in by_distance.items() if isinstance(each, dict) and "r2" in each}
         for step, by_distance in numbers["single_context"].items() if isinstance(by_distance, dict)}
+    from_corpus = {step: each for step, each in steps.items() if "derivative" not in step}
     distances = sorted({distance for each in steps.values() for distance in each}, key=lambda distance: (len(distance), distance))
     rows = {}
     for distance in distances:
-        step = max((name for name in steps if distance in steps[name]), key=lambda name: steps[name][distance]["r2"])
+        step = max((name for name in from_corpus if distance in steps[name]), key=lambda name: steps[name][distance]["r2"])
         best = steps[step][distance]
         rows[distance] = {"step": step, **number(best["r2"], best["ci_low"], best["ci_high"]), "verdict": verdict(best["ci_low"], best["ci_high"], above=0.5)}
     return {"best": rows, "steps": {step: {distance: number(each["r2"], each.get("ci_low"), each.get("ci_high")) for distance, each in by_distance.items()}
@@ -479,7 +481,7 @@ def main(words: Sequence[str] | None = None) -> None:
         path = RESULTS / f"{name}.json"
         if not path.is_file(): raise SystemExit(f"results/{path.name} is not there yet; run without --only-steering first.")
         before = json.loads(path.read_text())
-        before["numbers"]["steering"] = steering(chosen.run)
+        before["numbers"]["steering"], before["settings"]["rules"] = steering(chosen.run), RULES
         path.write_text(json.dumps(before, indent=1) + "\n")
         return
     try:

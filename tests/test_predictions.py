@@ -121,6 +121,8 @@ def test_steering_is_judged_at_every_distance(rules):
     judged = rules.judge_steering(numbers)
     assert judged["best"]["1"]["step"] == "pre-activation" and judged["best"]["1"]["verdict"] == "true"
     assert judged["best"]["2"]["verdict"] == "undecided" and judged["verdict"] == "undecided"
+    numbers["single_context"]["one derivative in the context"] = {"1": at(0.9), "2": at(0.9)}        # is listed, and does not count
+    assert rules.judge_steering(numbers)["best"] == judged["best"] and len(rules.judge_steering(numbers)["steps"]) == 3
     numbers["single_context"]["pre-activation"]["2"] = at(0.4)
     assert rules.judge_steering(numbers)["verdict"] == "false"
 
