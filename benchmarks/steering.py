@@ -115,14 +115,14 @@ def choose_ridge(model: Any, saes: Any, ranges: FeatureRanges, listed: list[tupl
     return max(means, key=lambda ridge: means[ridge]), {str(ridge): value for ridge, value in means.items()}
 
 
-def reduced(plan: CompensatedSteering) -> dict[str, float]:
-    "Share of the side effect removed (rows, at the contexts of the plan; naive at full dose), and the target's change kept."
+def reduced(plan: CompensatedSteering) -> dict[str, float | None]:
+    "Share of the side effect removed (rows, at the contexts of the plan; naive at full dose), and the target's change kept (None where it has none)."
     column = plan.column(*plan.targets[0])
     moved = plan.change("naive")[:, column].mean()
     found = {"all": 1 - plan.side_effect().mean() / plan.side_effect("naive").mean(),
              "protected": 1 - plan.side_effect(protected=True).mean() / plan.side_effect("naive", protected=True).mean(),
-             "target": plan.change()[:, column].mean() / moved if moved else np.nan, "n_clamps": plan.n_clamps}
-    return {name: float(value) for name, value in found.items()}
+             "target": plan.change()[:, column].mean() / moved if moved else None, "n_clamps": plan.n_clamps}
+    return {name: None if value is None else float(value) for name, value in found.items()}
 
 
 def one_source(model: Any, saes: Any, ranges: FeatureRanges, layer: int, feature: int, way: str, seed: int, ridge: float) -> dict[str, Any]:
@@ -185,8 +185,8 @@ def foretold(plan: CompensatedSteering) -> dict[str, dict[str, float]]:
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     "Means over sources with bootstrap intervals over sources."
-    def of(values: list[float]) -> dict[str, float]:
-        numbers = np.array(values, float)
+    def of(values: list[float | None]) -> dict[str, float]:
+        numbers = np.array([value for value in values if value is not None and not np.isnan(value)], float)
         low, high = interval(numbers[bootstrap(len(numbers))].mean(1))
         return {"mean": float(numbers.mean()), "low": low, "high": high, "median": float(np.median(numbers)), "least": float(numbers.min())}
     found: dict[str, Any] = {"removed": {}, "variants": {}, "output": {}}
@@ -239,6 +239,7 @@ def main() -> None:
               {name: round(values["kl"], 4) for name, values in rows[-1]["plans"].items()}, round(rows[-1]["seconds"], 1), flush=True)
     found = {"sources": rows, "summary": summary(rows), "ridge": ridge, "ridges": tried}
     before = json.loads(path.read_text())["numbers"] if path.exists() else {}
+    found = json.loads(json.dumps(found), parse_constant=lambda name: None)                      # JSON has no NaN
     write("steering", SETTINGS | {"threads": 1, "tokens": 60_000}, before | {asked.run: found})
 
 

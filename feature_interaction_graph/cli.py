@@ -190,7 +190,7 @@ def _visualize(graph: GraphFile = None, output_dir: OutputFolder = Path("outputs
     G = load_graph(graph or output_dir / "graph.json")
     for path in draw_pages(G, output_dir) if feature is None else [draw_neighborhood(G, feature, output_dir, hops)]: typer.echo(f"wrote {path}")
 
-# %% ../nbs/12_cli.ipynb #31a46bf0
+# %% ../nbs/12_cli.ipynb #43d2e1ff
 @app.command("extract-subgraph")
 @takes_settings
 def _extract_subgraph(
@@ -200,7 +200,7 @@ def _extract_subgraph(
     measure: Annotated[bool, typer.Option("--measure", help="Measure a graph for this behaviour instead, on its own prompts.")] = False,
     n_features: Annotated[int, typer.Option(min=2, help="Features of the graph that --measure makes.")] = 300,
     budget: Annotated[int, typer.Option(min=1, help="Largest number of nodes.")] = 60,
-    target: Annotated[float | None, typer.Option(help="Take the smallest circuit with this faithfulness instead.")] = None,
+    target: Annotated[float | None, typer.Option(help="Take the smallest circuit that fits every prompt this well instead, such as 0.9.")] = None,
     n_seeds: Annotated[int, typer.Option(min=1, help="Features with the largest exact effect to start from.")] = 20,
     n_hops: Annotated[int, typer.Option(min=0, help="Edges from a seed to the rim of what is considered.")] = 2,
     min_strength: Annotated[float, typer.Option(min=0, help="Follow only edges at least this strong.")] = 0.0,
@@ -231,6 +231,27 @@ def _validate(
     from feature_interaction_graph.behavior_commands import validate_command
     verdict, path = validate_command(run, subgraph, behavior, n_prompts=n_prompts, n_random=n_random, output=output)
     typer.echo(f"{verdict}\nwrote {path}")
+
+# %% ../nbs/12_cli.ipynb #1aa8eafd
+@app.command("steer")
+@takes_settings
+def _steer(
+    run: "Run",
+    feature: Annotated[str, typer.Option(help="The feature to steer, such as L0_F17.")],
+    dose: Annotated[float | None, typer.Option(help="Activation to set it to.  [default: 0 where it fires, its usual maximum where it is silent]")] = None,
+    target: Annotated[str | None, typer.Option(help="The later feature that is meant to change.  [default: the one that moves most]")] = None,
+    protect: Annotated[str | None, typer.Option(help="Features to keep above all, as L2_F3,L3_F8; others count less then.")] = None,
+    where: Annotated[str, typer.Option(help="Steer where the feature is firing or silent.")] = "firing",
+    n_contexts: Annotated[int, typer.Option(help="Places in the text: half to calibrate on, half to compare at.")] = 48,
+    corrections: Annotated[int, typer.Option(min=0, help="Times the clamps are measured together and corrected.")] = 2,
+    n_compensators: Annotated[int, typer.Option(min=1, help="Features that may be clamped to compensate.")] = 180,
+    output: Annotated[Path | None, typer.Option(help="The comparison's file.  [default: steering_FEATURE.json in the output folder]")] = None,
+) -> None:
+    "Steer a feature, naively and with its side effects cancelled, on held-out text: steering_FEATURE.json, and a picture."
+    from feature_interaction_graph.steering_command import side_effect_lines, steer_command
+    result, paths = steer_command(run, feature, dose=dose, target=target, protect=[name.strip() for name in protect.split(",")] if protect else [], where=where,
+                                  n_contexts=n_contexts, corrections=corrections, n_compensators=n_compensators, output=output)
+    typer.echo("\n".join([str(result), "largest side effects, and what is left of them:", *side_effect_lines(result), *(f"wrote {path}" for path in paths)]))
 
 # %% ../nbs/12_cli.ipynb #8cf4adc5
 @app.command("train-saes")

@@ -121,7 +121,7 @@ def equal_share(model: nn.Module, saes: Mapping[int, "SAE"], contexts: Contexts,
     found = shares[cross] + (shares[cross + 1] - shares[cross]) * gap[cross] / (gap[cross] - gap[cross + 1])
     return float(found[np.argmin(np.abs(found - 1))])
 
-# %% ../nbs/11b_steering_comparison.ipynb #67e055ae
+# %% ../nbs/11b_steering_comparison.ipynb #e0375bd5
 @dataclass(frozen=True)
 class SteeringComparison:
     """Plans side by side at the same contexts.
@@ -145,10 +145,10 @@ class SteeringComparison:
         mask = self.protected if protected else self.off
         changes = [self.outcomes[name].change[:, mask] for name in (self.reference, plan)]
         if of_mean:
-            draws = [1 - np.linalg.norm(changes[1][index].mean(0)) / np.linalg.norm(changes[0][index].mean(0))
-                     for index in bootstrap(len(changes[0]), 300, seed)]
-            value = 1 - np.linalg.norm(changes[1].mean(0)) / np.maximum(np.linalg.norm(changes[0].mean(0)), 1e-30)
-            return float(value), *interval(np.array(draws))
+            def removed(index: np.ndarray) -> float:
+                before, after = (float(np.linalg.norm(change[index].mean(0))) for change in changes)
+                return 1 - after / before if before > 0 else float("nan")                 # nothing moved in this draw: it says nothing
+            return removed(np.arange(len(changes[0]))), *interval(np.array([removed(index) for index in bootstrap(len(changes[0]), 300, seed)]))
         before, after = (np.linalg.norm(change, axis=1) for change in changes)
         index = bootstrap(len(before), seed=seed)
         return float(1 - after.mean() / max(before.mean(), 1e-30)), *interval(1 - after[index].mean(1) / np.maximum(before[index].mean(1), 1e-30))
