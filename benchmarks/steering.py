@@ -17,9 +17,9 @@ from record import RESULTS, write
 
 from feature_interaction_graph.config import Config
 from feature_interaction_graph.loading import load_corpus, load_model_and_saes
-from feature_interaction_graph.steering import CompensatedSteering, steer_compensated
 from feature_interaction_graph.steering_clamps import Clamp
 from feature_interaction_graph.steering_comparison import bootstrap, compare_steering, interval
+from feature_interaction_graph.steering_compensation import CompensatedSteering, steer_compensated
 from feature_interaction_graph.steering_contexts import ContextRuns, Contexts, FeatureRanges, activations, choose_contexts, feature_ranges
 from feature_interaction_graph.steering_effects import clamp_values, measure_effects
 

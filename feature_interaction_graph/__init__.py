@@ -42,9 +42,7 @@ if TYPE_CHECKING:
     from .loading import load_corpus, load_model_and_saes, wrap_model
     from .mechanisms import MechanismTable, mechanism_split, plot_mechanisms, within_layer_measure
     from .response_curves import ResponseCurves, plot_response, response_curve
-    from .steering import Clamp, steer, steer_compensated
-    from .steering_comparison import compare_steering
-    from .steering_prediction import plot_cascade, predict_cascade
+    from .steering import Clamp, compare_steering, plot_cascade, predict_cascade, steer, steer_compensated
     from .subgraphs import extract_behavior_subgraph, validate_subgraph
     from .visualization import plot_neighborhood, render_interactive_graph, render_neighborhood
 
@@ -110,9 +108,9 @@ _MODULE_OF = {
     "Clamp": "steering",
     "steer": "steering",
     "steer_compensated": "steering",
-    "compare_steering": "steering_comparison",
-    "plot_cascade": "steering_prediction",
-    "predict_cascade": "steering_prediction",
+    "compare_steering": "steering",
+    "plot_cascade": "steering",
+    "predict_cascade": "steering",
     "extract_behavior_subgraph": "subgraphs",
     "validate_subgraph": "subgraphs",
     "plot_neighborhood": "visualization",

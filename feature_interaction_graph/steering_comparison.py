@@ -6,7 +6,7 @@
 __all__ = ['Plan', 'clamps_at', 'Outcome', 'outcome', 'bootstrap', 'interval', 'target_changes', 'equal_share',
            'SteeringComparison', 'compare_steering', 'plot_comparison']
 
-# %% ../nbs/11b_steering_comparison.ipynb #05aa7c3e
+# %% ../nbs/11b_steering_comparison.ipynb #1a52d308
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from .engine.encoders import sae_hook_point
 from .engine.errors import InputError
 from .features import feature_id
-from .steering import CompensatedSteering
 from .steering_clamps import Clamp, check_features
+from .steering_compensation import CompensatedSteering
 from .steering_contexts import ContextRuns, Contexts, FeatureRanges, Metric
 from .steering_effects import clamp_values
 from .steering_runs import steer
@@ -244,7 +244,7 @@ def _hops(name: str, result: Outcome, before: Outcome, watched: Sequence[tuple[i
                      "correlation": float(np.corrcoef(foretold, seen)[0, 1]) if spread > 0 and foretold.std() > 0 else float("nan")})
     return rows
 
-# %% ../nbs/11b_steering_comparison.ipynb #12e69e94
+# %% ../nbs/11b_steering_comparison.ipynb #154e5430
 def plot_comparison(comparison: SteeringComparison) -> "Figure":
     "Left: side effect by layer distance, one line per plan. Right: change of every feature, reference against the other plans, means over contexts."
     from matplotlib import pyplot
@@ -253,7 +253,8 @@ def plot_comparison(comparison: SteeringComparison) -> "Figure":
     colours = dict(zip(comparison.outcomes, ("#64748a", "#0072b2", "#009e73", "#cf4a0a", "#a05fb4"), strict=False))
     for name, part in comparison.hops.groupby("plan", sort=False):
         left.plot(part["distance"], part["side_effect"], "o-", color=colours.get(str(name), "black"), label=str(name))
-    left.set(xlabel="layers after the steered feature", ylabel="side effect (sd, mean over contexts)", ylim=(0, None))
+    left.set(xlabel="layers after the steered feature", ylabel="side effect (sd, mean over contexts)", ylim=(0, None),
+             xticks=sorted(comparison.hops["distance"].unique()))
     left.legend(frameon=False, fontsize=8)
     naive = comparison.outcomes[comparison.reference].change[:, comparison.off].mean(0)
     for name, result in comparison.outcomes.items():

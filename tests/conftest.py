@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="disabled", TOKENIZERS_PARALLELISM="false", PLOTLY_RENDERER="json", MPLBACKEND="agg")
-os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else str(min(2, os.cpu_count() or 1)))
+# Workers inherit what is set in the process that starts them; with more than one thread each they would wait for one another at every operation.
+if "PYTEST_XDIST_WORKER" in os.environ: os.environ["OMP_NUM_THREADS"] = "1"
+else: os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
 ROOT = Path(__file__).resolve().parent.parent
 
 
