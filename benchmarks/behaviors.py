@@ -22,6 +22,7 @@ from feature_interaction_graph.circuit_scores import behavior_model
 from feature_interaction_graph.circuit_search import eliminate
 from feature_interaction_graph.circuit_validation import circuit_stability, validate_subgraph
 from feature_interaction_graph.config import Config
+from feature_interaction_graph.engine.errors import InputError
 from feature_interaction_graph.graph_files import load_graph
 from feature_interaction_graph.head_circuits import compare_heads
 from feature_interaction_graph.loading import load_corpus, load_model_and_saes
@@ -71,11 +72,13 @@ def circuit_numbers(model: Any, saes: Any, found: Behavior, judged: Behavior, n_
         numbers["stability"] = {"jaccard": stable.jaccard, "low": stable.low, "high": stable.high, "n": n_resamples, "sizes": stable.sizes,
                                 "in_all": sum(value == 1 for value in stable.frequency.values()), "in_any": len(stable.frequency)}
     if corpus_graph is not None:
-        wide = extract_behavior_subgraph(model, saes, corpus_graph, found, budget=budget, target=TARGET)
-        judge = validate_subgraph(model, saes, wide, judged, ablations=["mean"], n_random=20, n_halves=0, minimality=False, sizes=[])
-        numbers["corpus graph"] = {"n_nodes": len(wide), "faithfulness": judge.to_dict()["faithfulness"]["mean"], "random": judge.random["largest"],
-                                   "reach": (wide.facts["reach"] - wide.facts["empty"]) / (wide.facts["whole"] - wide.facts["empty"]),
-                                   "seeds_missing": wide.facts["seeds_missing"], "seeds_in_graph": wide.facts["seeds_in_graph"]}
+        try:
+            wide = extract_behavior_subgraph(model, saes, corpus_graph, found, budget=budget, target=TARGET)
+            judge = validate_subgraph(model, saes, wide, judged, ablations=["mean"], n_random=20, n_halves=0, minimality=False, sizes=[])
+            numbers["corpus graph"] = {"n_nodes": len(wide), "faithfulness": judge.to_dict()["faithfulness"]["mean"], "random": judge.random["largest"],
+                                       "reach": (wide.facts["reach"] - wide.facts["empty"]) / (wide.facts["whole"] - wide.facts["empty"]),
+                                       "seeds_missing": wide.facts["seeds_missing"], "seeds_in_graph": wide.facts["seeds_in_graph"]}
+        except InputError as error: numbers["corpus graph"] = {"reason": str(error)}
         print("  corpus graph:", numbers["corpus graph"], flush=True)
     numbers["seconds_in_all"] = time.perf_counter() - begin
     return numbers

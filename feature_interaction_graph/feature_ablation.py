@@ -163,7 +163,8 @@ class AblatedModel:
         `patches`: changes made at other hook points, each called with the stream and the prompt of every row; `max_values`: how many activations fit.
         """
         if ablation not in ABLATIONS: raise InputError(f"ablation {ablation!r} is unknown; use mean, zero or resample.")
-        if ablation == "resample" and self.counter is None: raise InputError("resample ablation needs counterfactual prompts; give some or use mean or zero.")
+        if ablation == "resample" and self.counter is None:
+            raise InputError("resample ablation needs a counterfactual of equal length for every prompt; give some or use mean or zero.")
         needed = keep.any(0) if keep.dtype == torch.bool else (keep != 0).any(0)
         used = [needed[start:stop].nonzero()[:, 0] for start, stop in zip(self.starts, self.starts[1:], strict=False)]
         chosen = [None if 2 * len(index) > width else index for index, width in zip(used, self.widths, strict=True)]

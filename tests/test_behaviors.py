@@ -255,7 +255,7 @@ def test_what_the_ablated_model_refuses():
     model, saes = tiny("llama"), {1: sae_of("standard", "blocks.1.hook_resid_pre", 1)}
     tokens = torch.randint(1, 50, (4, 8), generator=torch.Generator().manual_seed(1))
     ablated = AblatedModel(model, saes, tokens)
-    for ask, words in ((lambda: ablated.run(torch.ones(1, 30), "resample"), "needs counterfactual"), (lambda: ablated.mask(["L1_F30"]), "features 0 to 29"),
+    for ask, words in ((lambda: ablated.run(torch.ones(1, 30), "resample"), "needs a counterfactual of equal length"), (lambda: ablated.mask(["L1_F30"]), "features 0 to 29"),
                        (lambda: AblatedModel(model, {}, tokens), "no SAE"),
                        (lambda: AblatedModel(model, saes, tokens, counterfactual=(tokens, torch.full((4,), 7))), "equal length")):
         with pytest.raises(InputError, match=words): ask()
