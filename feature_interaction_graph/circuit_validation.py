@@ -102,7 +102,8 @@ class CircuitValidation:
         if drawn: lines.append(f"  random    faithfulness {drawn['mean']:.3f} on average, {drawn['largest']:.3f} at most ({drawn['n']} draws)")
         if self.contributions: lines.append(f"  minimality: {self.minimal:.0%} of the nodes contribute for sure")
         if self.incompleteness is not None: lines.append(f"  incompleteness {self.incompleteness:.3f}")
-        return "\n".join([*lines, f"  right answers: {accuracy}"])
+        if accuracy: lines.append(f"  right answers: {accuracy}")
+        return "\n".join(lines)
 
 # %% ../nbs/09f_circuit_validation.ipynb #1f900694
 def circuit_features(subgraph: Any) -> list[tuple[int, int]]:
