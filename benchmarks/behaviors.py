@@ -29,7 +29,7 @@ from feature_interaction_graph.loading import load_corpus, load_model_and_saes
 from feature_interaction_graph.subgraphs import extract_behavior_subgraph
 
 ROOT = Path(__file__).parent.parent
-SHARE = 0.05                # of the features active on the prompts: the largest circuit allowed
+SHARE = 0.05                # of the live features: the largest circuit allowed
 TARGET = 0.9                # fit on the prompts it is found on, at which a circuit is large enough
 FEW_NAMES = "induction, 4 names"
 
@@ -44,13 +44,14 @@ def apart(name: str, found: Behavior, n: int) -> Behavior:
     return drawn.take([index for index, prompt in enumerate(drawn.prompts) if prompt not in set(found.prompts)][:n])
 
 
-def circuit_numbers(model: Any, saes: Any, found: Behavior, judged: Behavior, n_features: int, n_resamples: int, corpus_graph: Any = None) -> dict[str, Any]:
-    "Everything about one behaviour."
+def circuit_numbers(model: Any, saes: Any, found: Behavior, judged: Behavior, n_features: int, n_resamples: int, corpus_graph: Any = None, live: int = 0
+                    ) -> dict[str, Any]:
+    "Everything about one behaviour; `live`: features that fire on a corpus (0: those active on the prompts count as live)."
     begin = time.perf_counter()
     G = behavior_graph(model, saes, found, n_features=n_features, n_samples=40)
     measured = time.perf_counter() - begin
     active = int(behavior_model(model, saes, found).ablated.active().sum())
-    budget = int(SHARE * active)
+    budget = int(SHARE * (live or active))
     circuit = extract_behavior_subgraph(model, saes, G, found, budget=budget, target=TARGET)
     seconds = time.perf_counter() - begin
     print(f"  graph of {len(G)} features, {G.number_of_edges()} edges in {measured:.0f} s; circuit of {len(circuit)} in {seconds:.0f} s", flush=True)
@@ -108,10 +109,9 @@ def demo(names: list[str], run: Path | None) -> dict[str, Any]:
     cfg = Config.preset("demo")
     model, saes = load_model_and_saes(cfg)
     numbers: dict[str, Any] = {}
-    if "live" in names:
-        on = behavior_model(model, saes, demo_behavior("agreement", 4))
-        corpus = load_corpus(cfg.replace(n_tokens=50_000), model, saes)
-        numbers["live"] = {"on_corpus": int((firing_sequences(on, corpus) > 0).sum()), "n_tokens": corpus.n_tokens, "n_features": on.ablated.n_features}
+    on, corpus = behavior_model(model, saes, demo_behavior("agreement", 4)), load_corpus(cfg.replace(n_tokens=50_000), model, saes)
+    live = int((firing_sequences(on, corpus) > 0).sum())
+    if "live" in names: numbers["live"] = {"on_corpus": live, "n_tokens": corpus.n_tokens, "n_features": on.ablated.n_features}
     graph = load_graph(run / "graph.json") if run is not None else None
     for name in [name for name in names if name != "live"]:
         report = behavior_report(model, prompts_of(name, 200, 7))
@@ -120,7 +120,7 @@ def demo(names: list[str], run: Path | None) -> dict[str, Any]:
         if report.worst < MIN_ACCURACY: continue
         many = name in (FEW_NAMES, "induction", "counting")
         found = prompts_of(name, 128 if many else 48, 0)
-        numbers[name] |= circuit_numbers(model, saes, found, apart(name, found, 96), 600 if many else 300, 0 if many else 3, graph)
+        numbers[name] |= circuit_numbers(model, saes, found, apart(name, found, 96), 600 if many else 300, 0 if many else 3, graph, live)
     return numbers
 
 
