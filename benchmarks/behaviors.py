@@ -44,9 +44,9 @@ def apart(name: str, found: Behavior, n: int) -> Behavior:
     return drawn.take([index for index, prompt in enumerate(drawn.prompts) if prompt not in set(found.prompts)][:n])
 
 
-def circuit_numbers(model: Any, saes: Any, found: Behavior, judged: Behavior, n_features: int, n_resamples: int, corpus_graph: Any = None, live: int = 0
-                    ) -> dict[str, Any]:
-    "Everything about one behaviour; `live`: features that fire on a corpus (0: those active on the prompts count as live)."
+def circuit_numbers(model: Any, saes: Any, found: Behavior, judged: Behavior, n_features: int, n_resamples: int, corpus_graph: Any = None,
+                    live: int | None = None) -> dict[str, Any]:
+    "Everything about one behaviour; `live`: features that fire on a corpus (None: those active on the prompts)."
     begin = time.perf_counter()
     G = behavior_graph(model, saes, found, n_features=n_features, n_samples=40)
     measured = time.perf_counter() - begin

@@ -5,7 +5,6 @@ Estimators: Spearman correlation and sign agreement with clamped mean effects, b
 Stability: sources of layer 1, the corpus cut into two halves, the whole measurement done in each.
 """
 
-import argparse
 import json
 import time
 from collections.abc import Callable
@@ -15,10 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from real_models import run_config, run_parser
 from record import RESULTS, write
 from scipy import stats
 
-from feature_interaction_graph.config import Config
 from feature_interaction_graph.engine.encoders import FeatureReader
 from feature_interaction_graph.engine.sampling import scan_corpus
 from feature_interaction_graph.engine.transport import transport_scores
@@ -123,17 +122,11 @@ def stability(model: Any, saes: Any, corpus: Any, sources: list[tuple[int, int]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", choices=["demo", "stories260k"])
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--saes", type=Path, default=ROOT / "outputs" / "stories260k" / "saes")
+    parser = run_parser(__doc__)
     parser.add_argument("--only-sequential", action="store_true", help="measure the sequential designs again, keep the rest of the results file")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    if chosen.run == "demo": cfg = Config.preset("demo", n_tokens=400_000)
-    else:
-        cfg = Config(model_name=str(chosen.data / "models" / "stories260K"), sae_release=str(chosen.saes), context_length=64, n_tokens=390_000,
-                     dataset=str(chosen.data / "text" / "tinystories_val_slice.txt"))
+    cfg = run_config(chosen.run, chosen.data, chosen.saes, 400_000 if chosen.run == "demo" else 390_000)
     model, saes = load_model_and_saes(cfg)
     corpus = load_corpus(cfg, model, saes)
     for_estimators = sources_of(model, saes, corpus, 1, 60, 200)

@@ -6,16 +6,15 @@ percentile of the source's own activations, at one position, on every live featu
 intervals from a bootstrap over sources.
 """
 
-import argparse
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from real_models import run_config, run_parser
 from record import write
 
-from feature_interaction_graph.config import Config
 from feature_interaction_graph.context_effects import ClampedContexts, activation_change, clamped_contexts, fit_context_effects, fit_transport
 from feature_interaction_graph.engine.branched import last_block, start_block
 from feature_interaction_graph.engine.encoders import FeatureReader
@@ -222,18 +221,12 @@ def beyond(model: Any, saes: Any, corpus: Any, train: ClampedContexts, test: Cla
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", choices=["demo", "stories260k"])
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--saes", type=Path, default=ROOT / "outputs" / "stories260k" / "saes")
+    parser = run_parser(__doc__)
     parser.add_argument("--sources", type=int, default=40)
     parser.add_argument("--samples-at-cut", type=int, default=60, help="contexts in which each feature of a layer in between is clamped")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    if chosen.run == "demo": cfg = Config.preset("demo", n_tokens=300_000)
-    else:
-        cfg = Config(model_name=str(chosen.data / "models" / "stories260K"), sae_release=str(chosen.saes), context_length=64, n_tokens=390_000,
-                     dataset=str(chosen.data / "text" / "tinystories_val_slice.txt"))
+    cfg = run_config(chosen.run, chosen.data, chosen.saes, 300_000 if chosen.run == "demo" else 390_000)
     model, saes = load_model_and_saes(cfg)
     corpus = load_corpus(cfg, model, saes)
     begin = time.perf_counter()

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from real_models import run_config, run_parser
 from record import RESULTS, write
 from scipy import stats
 from scipy.special import gammaln
@@ -390,16 +391,6 @@ def judge_steering(numbers: Mapping[str, Any]) -> dict[str, Any]:
 
 # All together
 
-def settings_of(run: str, data: Path, saes: Path, n_tokens: int | None, dataset: str | None) -> Config:
-    "The configuration of a run."
-    if run == "demo": return Config.preset("demo", n_tokens=n_tokens or 120_000)
-    if run == "gpt2-small": return Config.preset("gpt2-small", n_tokens=n_tokens or 200_000, **({} if dataset is None else {"dataset": dataset}))
-    for path in (data / "models" / "stories260K", saes):
-        if not path.is_dir(): raise InputError(f"stories260k needs {path.name} in {path.parent}, which is not there; give --data and --saes.")
-    return Config(model_name=str(data / "models" / "stories260K"), sae_release=str(saes), context_length=64, n_tokens=n_tokens or 120_000,
-                  dataset=dataset or str(data / "text" / "tinystories_val_slice.txt"))
-
-
 def predictions(run: str, cfg: Config, n_sources: int, n_samples: int, n_behaviors: int, sample_sizes: Sequence[int], n_few: int) -> tuple[dict, dict]:
     "Settings and numbers of all five."
     begin = time.perf_counter()
@@ -453,10 +444,7 @@ def communities_among(table: Any, sources: Sequence[tuple[int, int]], features: 
 
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", choices=["demo", "stories260k", "gpt2-small"])
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--saes", type=Path, default=ROOT / "outputs" / "stories260k" / "saes")
+    parser = run_parser(__doc__, ("demo", "stories260k", "gpt2-small"))
     parser.add_argument("--dataset", help="text file or hub dataset in place of the run's own")
     parser.add_argument("--tokens", type=int)
     parser.add_argument("--sources", type=int, help="default 150, for gpt2-small 60")
@@ -485,7 +473,8 @@ def main(words: Sequence[str] | None = None) -> None:
         path.write_text(json.dumps(before, indent=1) + "\n")
         return
     try:
-        cfg = settings_of(chosen.run, chosen.data, chosen.saes, chosen.tokens, chosen.dataset)
+        n_tokens = chosen.tokens or (200_000 if chosen.run == "gpt2-small" else 120_000)
+        cfg = run_config(chosen.run, chosen.data, chosen.saes, n_tokens, chosen.dataset)
         sizes = (chosen.samples // 4, chosen.samples // 2, chosen.samples, 2 * chosen.samples)
         settings, numbers = predictions(chosen.run, cfg, chosen.sources, chosen.samples, chosen.behaviors, sizes, chosen.few)
     except InputError as error: raise SystemExit(str(error)) from error

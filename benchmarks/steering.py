@@ -4,7 +4,6 @@
 Sources, targets, protected features and contexts are chosen by the rules in `choose`, with a seed, before anything is compensated; every source is reported.
 """
 
-import argparse
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -13,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from real_models import run_config, run_parser
 from record import RESULTS, write
 
-from feature_interaction_graph.config import Config
 from feature_interaction_graph.loading import load_corpus, load_model_and_saes
 from feature_interaction_graph.steering_clamps import Clamp
 from feature_interaction_graph.steering_comparison import bootstrap, compare_steering, interval
@@ -209,18 +208,12 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", choices=["demo", "stories260k"])
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--saes", type=Path, default=ROOT / "outputs" / "stories260k" / "saes")
+    parser = run_parser(__doc__)
     parser.add_argument("--redo", type=int, nargs="*", help="numbers of sources to measure again; the others are kept from the results file")
     parser.add_argument("--sources", type=int, default=SETTINGS["sources"])
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    if asked.run == "demo": cfg = Config.preset("demo", n_tokens=60_000)
-    else:
-        cfg = Config(model_name=str(asked.data / "models" / "stories260K"), sae_release=str(asked.saes), context_length=64, n_tokens=60_000,
-                     dataset=str(asked.data / "text" / "tinystories_val_slice.txt"))
+    cfg = run_config(asked.run, asked.data, asked.saes, 60_000)
     model, saes = load_model_and_saes(cfg)
     ranges = feature_ranges(model, saes, load_corpus(cfg, model, saes), progress=False)
     rows, listed = [], sources_of(ranges, sorted(saes), asked.sources, SETTINGS["seed"])

@@ -6,18 +6,12 @@ from pathlib import Path
 
 import networkx as nx
 import pytest
+from command_line import run
 
-from feature_interaction_graph.cli import configured, main
+from feature_interaction_graph.cli import configured
 from feature_interaction_graph.graph_files import save_graph
 
 SMALL = ["--n-tokens", "1500", "--n-samples", "8", "--top-k", "4", "--layer-window", "1", "--set", "n_importance_tokens=500"]
-
-
-def run(*arguments: str | Path) -> int:
-    "Exit code of `fig arguments`, in this process."
-    try: main([str(part) for part in arguments])
-    except SystemExit as leaving: return int(leaving.code or 0)
-    return 0
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:

@@ -4,19 +4,12 @@ from pathlib import Path
 
 import networkx as nx
 import pytest
+from command_line import run
 
-from feature_interaction_graph.cli import main
 from feature_interaction_graph.graph_files import load_graph, save_graph
 from feature_interaction_graph.subgraphs import BehaviorSubgraph
 
 SMALL = ["--n-prompts", "12", "--budget", "25", "--quiet"]
-
-
-def run(*arguments: str | Path) -> int:
-    "Exit code of `fig arguments`, in this process."
-    try: main([str(part) for part in arguments])
-    except SystemExit as leaving: return int(leaving.code or 0)
-    return 0
 
 
 @pytest.fixture(scope="module")

@@ -130,13 +130,13 @@ def test_steering_is_judged_at_every_distance(rules):
 def test_options_and_refusals(rules, tmp_path, capsys):
     chosen = rules.arguments(["gpt2-small", "--dataset", "text.txt"])
     assert chosen.sources == 60 and rules.arguments(["demo"]).sources == 150
-    cfg = rules.settings_of("gpt2-small", chosen.data, chosen.saes, 5000, chosen.dataset)
+    cfg = rules.run_config("gpt2-small", chosen.data, chosen.saes, 5000, chosen.dataset)
     assert cfg.n_tokens == 5000 and cfg.dataset == "text.txt" and cfg.model_name == "gpt2-small"
     for words, message in ((["llama"], "invalid choice"), (["demo", "--sources", "3"], "--sources is 3; give 10 or more"),
                            (["gpt2-small", "--saes", str(tmp_path)], "--saes is for stories260k")):
         with pytest.raises(SystemExit): rules.arguments(words)
         assert message in capsys.readouterr().err
-    with pytest.raises(InputError, match="stories260k needs stories260K in"): rules.settings_of("stories260k", tmp_path, tmp_path, None, None)
+    with pytest.raises(InputError, match="stories260k needs stories260K in"): rules.run_config("stories260k", tmp_path, tmp_path, 5000)
     with pytest.raises(SystemExit, match="stories260k needs"): rules.main(["stories260k", "--data", str(tmp_path)])
 
 
