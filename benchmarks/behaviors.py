@@ -19,7 +19,7 @@ from feature_interaction_graph.behavior_graph import behavior_graph, firing_sequ
 from feature_interaction_graph.behavior_library import DEMO_BEHAVIORS, demo_behavior
 from feature_interaction_graph.behaviors import MIN_ACCURACY, Behavior, behavior_report
 from feature_interaction_graph.circuit_scores import behavior_model
-from feature_interaction_graph.circuit_search import distance, eliminate
+from feature_interaction_graph.circuit_search import eliminate, metric_distance
 from feature_interaction_graph.circuit_validation import circuit_stability, validate_subgraph
 from feature_interaction_graph.config import Config
 from feature_interaction_graph.engine.errors import InputError
@@ -161,12 +161,12 @@ def every_size(model: Any, saes: Any, found: Behavior, judged: Behavior) -> list
     "Elimination from all active features, along no graph: fit on the prompts it is made on and on the others, at every size."
     on, other = behavior_model(model, saes, found), behavior_model(model, saes, judged)
     path = eliminate(on, on.ablated.active(), last=16)
-    missed = distance(other, other.nothing()[0], "mean")
+    missed = metric_distance(other, other.nothing()[0], "mean")
     rows = []
     for size, fit in zip(path.sizes, path.fits, strict=True):
         kept = other.nothing()[0]
         kept[path.ranking[:size]] = True
-        rows.append({"size": size, "fit": fit, "held_out_fit": 1 - distance(other, kept, "mean") / missed})
+        rows.append({"size": size, "fit": fit, "held_out_fit": 1 - metric_distance(other, kept, "mean") / missed})
     print("  all features, by size and held-out fit:", {row["size"]: round(row["held_out_fit"], 2) for row in rows}, flush=True)
     return rows
 
