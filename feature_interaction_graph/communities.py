@@ -7,7 +7,7 @@ __all__ = ['SIGN_TREATMENTS', 'Pull', 'pull_of', 'signed_modularity', 'leiden', 
            'Community', 'Communities', 'describe_community', 'atlas_communities', 'atlas_agreement',
            'detect_communities', 'null_modularity', 'communities_of']
 
-# %% ../nbs/08c_communities.ipynb #7b7d75cf
+# %% ../nbs/08c_communities.ipynb #34de2ca7
 import re
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
@@ -21,7 +21,7 @@ from scipy.stats import hypergeom
 
 from .engine.errors import InputError
 from .feature_labels import parse_feature_id
-from .null_models import EdgeList, Measure, against, edge_list, permuted_within, rewire
+from .null_models import EdgeList, Measure, against, edge_list, node_labels, permuted_within, rewire
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -209,7 +209,7 @@ def atlas_agreement(membership: Int[np.ndarray, "n_nodes"], other: Int[np.ndarra
     return {name: against(name, value, [null[column] for null in nulls], "permuted")
             for column, (name, value) in enumerate(zip(("adjusted_rand", "nmi"), agreement(one, two), strict=True))}
 
-# %% ../nbs/08c_communities.ipynb #525ed43b
+# %% ../nbs/08c_communities.ipynb #30857bc0
 def detect_communities(G: nx.DiGraph, *, signs: str = "oppose", resolution: float = 1.0, weighted: bool = True, n_seeds: int = 10, n_null: int = 20,
                        weight: str = "strength", atlas: "CoactivationAtlas | None" = None, seed: int = 0) -> Communities:
     """Leiden communities of `G`: the best of `n_seeds` runs; the runs' mean modularity is put against that of one run on each of `n_null` rewired graphs.
@@ -221,7 +221,7 @@ def detect_communities(G: nx.DiGraph, *, signs: str = "oppose", resolution: floa
     if n_seeds < 1 or resolution <= 0: raise InputError(f"n_seeds is {n_seeds} and resolution {resolution}; give at least 1 run and a resolution above 0.")
     random = np.random.default_rng(seed)
     nulls = [null_modularity(rewire(edges, random), signs, resolution, weighted, seed) for _ in range(n_null)]
-    labels = [str(label or "") for _, label in G.nodes(data="label", default="")]
+    labels = node_labels(G, edges)
     found = communities_of(edges, labels, nulls, signs, resolution, weighted, n_seeds, seed)
     if atlas is None: return found
     other = atlas_communities(atlas, edges.nodes, resolution, seed)

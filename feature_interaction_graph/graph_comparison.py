@@ -157,7 +157,7 @@ def spectrum(edges: EdgeList, k: int = 20) -> Float[np.ndarray, "k"]:
     values[:few] = np.sort(found)[::-1]
     return values / np.sqrt((edges.sign != 0).sum())
 
-# %% ../nbs/08k_graph_comparison.ipynb #9627d5da
+# %% ../nbs/08k_graph_comparison.ipynb #6299a361
 def compare_graphs(G1: nx.DiGraph, G2: nx.DiGraph, matching: "FeatureMatching | Mapping[str, str] | str" = "identity", *, weight: str = "strength",
                    n_bootstrap: int = 200, n_null: int = 50, roles: bool = True, seed: int = 0) -> GraphComparison:
     """What `G1` and `G2` have in common: edges, signs, strengths, degrees, roles and spectra, with 95 % intervals and against two null models.
@@ -166,7 +166,8 @@ def compare_graphs(G1: nx.DiGraph, G2: nx.DiGraph, matching: "FeatureMatching | 
     Raises `InputError` for an empty graph, a matching that is not one to one, and graphs without shared features.
     """
     edges, random = (edge_list(G1, weight), edge_list(G2, weight)), np.random.default_rng(seed)
-    pairs = _pairs(G1, G2, matching)
+    shared = _pairs(G1, G2, matching)
+    pairs = {node: shared[node] for node in edges[0].nodes if node in shared}
     n, place = len(pairs), [{node: index for index, node in enumerate(part.nodes)} for part in edges]
     ends = np.array([[place[0][a], place[1][b]] for a, b in pairs.items()])
     numbers = [np.full(len(part.nodes), -1) for part in edges]

@@ -6,7 +6,7 @@
 __all__ = ['SENTENCES', 'GraphStatistics', 'summary_page', 'missing', 'plain_facts', 'laws_of', 'null_numbers', 'measure_all',
            'compute_graph_statistics']
 
-# %% ../nbs/08h_graph_statistics.ipynb #87e9cc85
+# %% ../nbs/08h_graph_statistics.ipynb #899d310c
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from .decay import LayerDistanceDecay, decay_of, sign_topology
 from .degree_laws import DegreeLaw, degree_law
 from .engine.errors import InputError
 from .motifs import MOTIFS, MotifCensus, motif_census, motif_counts
-from .null_models import NULLS, SIGNS, EdgeList, Measure, against, edge_list, rewire, scatter, shuffle_strengths
+from .null_models import NULLS, SIGNS, EdgeList, Measure, against, edge_list, node_labels, rewire, scatter, shuffle_strengths
 from .topology import small_world, strength_unevenness, topology_numbers, unevenness
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def measure_all(edges: EdgeList, nulls: list[dict[str, Any]], starts: np.ndarray
     shares = strength_unevenness(edges)
     return measures | {name: against(name, value, [null["strength"][name] for null in nulls], "reweighted") for name, value in shares.items()}
 
-# %% ../nbs/08h_graph_statistics.ipynb #dc615373
+# %% ../nbs/08h_graph_statistics.ipynb #c9b8a062
 def compute_graph_statistics(G: nx.DiGraph, n_null: int = 20, seed: int = 0, *, weight: str = "strength", communities: bool = True, motifs: bool = True,
                              examples: int = 3, n_boot: int = 100, n_seeds: int = 10, max_starts: int = 300, progress: bool = False) -> GraphStatistics:
     """Everything about `G`, each number against `n_null` graphs that keep layers, degrees per layer pair, and signs (or what NULLS says).
@@ -173,7 +173,7 @@ def compute_graph_statistics(G: nx.DiGraph, n_null: int = 20, seed: int = 0, *, 
     from tqdm.auto import tqdm
     if n_null < 0 or max_starts < 1: raise InputError(f"n_null is {n_null} and max_starts {max_starts}; give n_null 0 or more and max_starts 1 or more.")
     edges, random = edge_list(G, weight), np.random.default_rng(seed)
-    labels = [str(label or "") for _, label in G.nodes(data="label", default="")]
+    labels = node_labels(G, edges)
     starts = np.sort(random.choice(len(G), min(len(G), max_starts), replace=False))
     turns = tqdm(range(n_null), desc="null graphs", disable=not progress)
     nulls = [null_numbers(edges, random, starts, communities, motifs, seed + turn) for turn in turns]

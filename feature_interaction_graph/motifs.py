@@ -8,7 +8,7 @@ __all__ = ['MOTIFS', 'Matrix', 'WHY_NONE', 'NULL_GRAPHS', 'Motif', 'product_bloc
            'list_shared', 'MotifExample', 'example_of', 'strongest_examples', 'MotifCensus', 'motif_census',
            'count_motifs']
 
-# %% ../nbs/08b_motifs.ipynb #b97557ed
+# %% ../nbs/08b_motifs.ipynb #ab5c12ca
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations, product
@@ -20,7 +20,7 @@ import scipy.sparse
 from jaxtyping import Int
 
 from .engine.errors import InputError
-from .null_models import EdgeList, Measure, against, edge_list, rewire, scatter
+from .null_models import EdgeList, Measure, against, edge_list, node_labels, rewire, scatter
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -235,7 +235,7 @@ class MotifCensus:
             lines += [f"    {example}" for example in self.examples.get(name, [])]
         return "\n".join(lines)
 
-# %% ../nbs/08b_motifs.ipynb #dc8793ac
+# %% ../nbs/08b_motifs.ipynb #31e91a08
 WHY_NONE = {"returns": "every edge leads to a later layer, so nothing comes back", "gates": "the graph was built without a gating table"}
 
 def motif_census(edges: EdgeList, labels: list[str], counts: list[dict[str, dict[str, int | None]]], examples: int) -> MotifCensus:
@@ -258,7 +258,7 @@ def count_motifs(G: nx.DiGraph, n_null: int = 20, examples: int = 3, seed: int =
     random = np.random.default_rng(seed)
     turns = tqdm(range(n_null), desc="null graphs", disable=not progress)
     counts = [{null: motif_counts(make(edges, random)) for null, make in NULL_GRAPHS.items()} for _ in turns]
-    return motif_census(edges, [str(label or "") for _, label in G.nodes(data="label", default="")], counts, examples)
+    return motif_census(edges, node_labels(G, edges), counts, examples)
 
 
 NULL_GRAPHS: dict[str, Callable[[EdgeList, np.random.Generator], EdgeList]] = {"rewired": rewire, "scattered": scatter}

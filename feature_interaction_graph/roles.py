@@ -6,7 +6,7 @@
 __all__ = ['RoleProfiles', 'profiles_of', 'role_profiles', 'kmeans', 'squared_distances', 'split_agreement', 'Role', 'Roles',
            'role_information', 'role_name', 'cluster_roles', 'assign_roles', 'role_graph']
 
-# %% ../nbs/08j_roles.ipynb #35ed392b
+# %% ../nbs/08j_roles.ipynb #1d795333
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 
 from .communities import agreement, telling_words
 from .engine.errors import InputError
-from .null_models import SIGNS, EdgeList, Measure, against, edge_list, rewire, scatter
+from .null_models import SIGNS, EdgeList, Measure, against, edge_list, node_labels, rewire, scatter
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -141,8 +141,8 @@ def squared_distances(x: Float[np.ndarray, "n d"], centres: Float[np.ndarray, "k
     total = (filled**2).sum(1)[:, None] - 2 * filled @ centres.T + known @ (centres**2).T
     return np.maximum(total, 0.0) * (x.shape[1] / np.maximum(known.sum(1), 1))[:, None]
 
-# %% ../nbs/08j_roles.ipynb #32fc9020
-def split_agreement(x: Float[np.ndarray, "n d"], k: int, random: np.random.Generator, n_splits: int = 5) -> float:
+# %% ../nbs/08j_roles.ipynb #5114078e
+def split_agreement(x: Float[np.ndarray, "n d"], k: int, random: np.random.Generator, n_splits: int = 10) -> float:
     "Mean adjusted Rand index, over random halves, of a half's own clusters and of those the other half's centres give it."
     found = []
     for _ in range(n_splits):
@@ -222,14 +222,15 @@ def role_name(centre: Mapping[str, float], least: float = 0.4) -> str:
     parts = [f"{verb} {'more' if value > 0 else 'less'}" for verb, value in list(found.values())[:3]]
     return ", ".join(parts) or "usual"
 
-# %% ../nbs/08j_roles.ipynb #abe3f8d4
+# %% ../nbs/08j_roles.ipynb #5cf3ffdb
 def cluster_roles(G: nx.DiGraph, *, n_roles: int | None = None, max_roles: int = 8, distances: tuple[int, ...] = (1, 2), weight: str | None = None,
                   partners: "Mapping[str, Any] | None" = None, n_seeds: int = 10, n_bootstrap: int = 20, n_null: int = 20,
                   seed: int = 0) -> Roles:
     """Roles of the features of `G`: k-means clusters of their profiles (see `role_profiles` for `distances`, `weight`, `partners`).
 
-    `n_roles=None`: the number up to `max_roles` whose split-half agreement exceeds that of `n_null` scattered graphs most. The roles are also tested
-    against as many rewired graphs. Raises `InputError` for a graph without edges or with fewer features than roles.
+    `n_roles=None`: the number up to `max_roles` whose split-half agreement exceeds that of `n_null` scattered graphs most; 1 if one of those does as well, at
+    any number: 1 in `n_null` + 1 graphs without roles gets some. The roles are also tested against as many rewired graphs.
+    Raises `InputError` for a graph without edges or with fewer features than roles.
     """
     profiles, edges = role_profiles(G, distances=distances, weight=weight, partners=partners), edge_list(G, weight or "strength")
     random = np.random.default_rng(seed)
@@ -241,30 +242,37 @@ def cluster_roles(G: nx.DiGraph, *, n_roles: int | None = None, max_roles: int =
         return profiles_of(some, tuple(distances), weight is not None, categories, multiplicity)[1]
     x, scattered = profiles.values, [again(scatter(edges, random)) for _ in range(n_null)]
     tried = [n_roles] if n_roles else list(range(2, max_roles + 1))
-    seen = {k: against("split_agreement", split_agreement(x, k, random), [split_agreement(y, k, random, 2) for y in scattered], "scattered") for k in tried}
-    k = n_roles or _most_in_excess(seen)
+    chance = {k: [split_agreement(y, k, random, 5) for y in scattered] for k in tried}
+    seen = {k: against("split_agreement", split_agreement(x, k, random), chance[k], "scattered") for k in tried}
+    best = max(tried, key=lambda number: _excess(seen[number]))
+    k = n_roles or (best if _excess(seen[best]) > max(0.05, _best_of_chance(list(chance.values()))) else 1)
     centres = kmeans(x, k, random, 20)
     membership = squared_distances(x, centres).argmin(1)
     order = np.argsort(-np.bincount(membership, minlength=k), kind="stable")
     centres = centres[order]
     membership = np.argsort(order, kind="stable")[membership]
     stability = _stability(x, membership, k, again, edges, random, n_seeds, n_bootstrap)
-    criterion = {number: {"agreement": one.value or 0.0, "scattered": one.null_mean or 0.0, "excess": (one.value or 0.0) - (one.null_mean or 0.0)}
+    criterion = {number: {"agreement": one.value or 0.0, "scattered": one.null_mean or 0.0, "excess": _excess(one)}
                  for number, one in seen.items()}
     shuffled = [role_information(rewire(edges, random), membership) for _ in range(n_null)]
-    labels = [str(label or "") for _, label in G.nodes(data="label", default="")]
+    labels = node_labels(G, edges)
     described = [_describe(edges, profiles, membership, centres, number, labels) for number in range(k)]
     prediction = seen[k] if k in seen else against("split_agreement", None, [], "scattered", "there are no roles")
     information = against("information", role_information(edges, membership), shuffled)
     return Roles(dict(zip(edges.nodes, membership.tolist(), strict=True)), described, profiles.cells, centres, criterion, stability, prediction, information,
                  {"distances": tuple(distances), "weight": weight, "chosen": n_roles is None, "partners": partners is not None})
 
-# %% ../nbs/08j_roles.ipynb #dd3fcd48
-def _most_in_excess(seen: Mapping[int, Measure]) -> int:
-    "The number of roles with the largest excess over scattered graphs; 1 if that is within what they reach themselves."
-    def excess(one: Measure) -> float: return (one.value or 0.0) - (one.null_mean or 0.0)
-    best = max(seen, key=lambda number: excess(seen[number]))
-    return best if excess(seen[best]) > 3 * (seen[best].null_std or 0.0) and excess(seen[best]) > 0.05 else 1
+# %% ../nbs/08j_roles.ipynb #e4b3d9a6
+def _excess(one: Measure) -> float: return (one.value or 0.0) - (one.null_mean or 0.0)
+
+
+def _best_of_chance(found: list[list[float]]) -> float:
+    "The largest excess of any scattered graph over the mean of the others, at any number of roles: choosing the number is part of what chance may do."
+    rows = np.array(found)
+    n = rows.shape[1]
+    return float((rows - (rows.sum(1, keepdims=True) - rows) / (n - 1)).max()) if n > 1 else 0.0
+
+
 
 
 def _stability(x: np.ndarray, membership: np.ndarray, k: int, again: Any, edges: EdgeList, random: np.random.Generator, n_seeds: int, n_bootstrap: int
@@ -343,5 +351,5 @@ def _errors(G: nx.DiGraph, edges: EdgeList) -> Float[np.ndarray, "n_edges"]:
     for source, target, edge in G.edges(data=True):
         row = at.get((source, target, float(edge["strength"])))
         low, high = edge.get("ci_lower"), edge.get("ci_upper")
-        if row is not None and low is not None and high is not None: errors[row] = (high - low) / 3.92
+        if row is not None and low is not None and high is not None: errors[row] = np.fmax(errors[row], (high - low) / 3.92)
     return errors

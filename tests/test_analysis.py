@@ -20,6 +20,7 @@ from feature_interaction_graph.analysis import (
 from feature_interaction_graph.communities import agreement, leiden, pull_of, signed_modularity
 from feature_interaction_graph.degree_laws import degree_law, draw_power_law, find_tail, fit_law, vuong
 from feature_interaction_graph.engine.errors import InputError
+from feature_interaction_graph.graph_comparison import compare_graphs
 from feature_interaction_graph.hubs import METRICS, centrality
 from feature_interaction_graph.motifs import MOTIFS, closed_paths, list_motif, motif_counts, product_blocks, strongest_examples
 from feature_interaction_graph.null_models import (
@@ -33,6 +34,7 @@ from feature_interaction_graph.null_models import (
     shuffle_signs,
     shuffle_strengths,
 )
+from feature_interaction_graph.roles import cluster_roles, role_graph
 from feature_interaction_graph.topology import topology_numbers
 
 def random_graph(seed=0, widths=(7, 7, 7), density=0.3, within=False, gating=0.1, multigraph=False):
@@ -349,3 +351,37 @@ def test_bad_arguments():
         with pytest.raises(InputError, match=words): call()
     G.edges[next(iter(G.edges))]["interaction_type"] = "odd"
     with pytest.raises(InputError): compute_graph_statistics(G)
+
+# --- the order in which a graph was put together is not part of it
+
+def in_another_order(G, seed=1):
+    random, same = np.random.default_rng(seed), G.__class__(**G.graph)
+    nodes, edges = list(G.nodes(data=True)), list(G.edges(data=True))
+    same.add_nodes_from(nodes[place] for place in random.permutation(len(nodes)))
+    same.add_edges_from(edges[place] for place in random.permutation(len(edges)))
+    if "hyperedges" in G.graph: same.graph["hyperedges"] = [G.graph["hyperedges"][place] for place in random.permutation(len(G.graph["hyperedges"]))]
+    return same
+
+
+@pytest.fixture(scope="module")
+def tangled():
+    "Parallel edges of equal size and opposite sign, gates, edges within layers, layers of more than ten."
+    G = random_graph(seed=3, widths=(12, 12, 12, 12), density=0.3, within=True, multigraph=True)
+    for source, target, edge in list(G.edges(data=True))[::5]:
+        G.add_edge(source, target, interaction_type="inhibitory", strength=-edge["strength"] if edge["strength"] > 0 else edge["strength"], offset=1)
+    ends = np.random.default_rng(0).permutation(list(G))[:45].reshape(15, 3)
+    facts = {"direction": "AND", "effect_off": 0.0, "effect_on": 1.0, "interaction": 1.0, "ci_lower": None, "ci_upper": None, "p_value": None, "q_value": None, "n_samples": None, "offset": 0}
+    G.graph["hyperedges"] = [{"source": a, "gate": b, "target": c, **facts} for a, b, c in ends.tolist()]
+    return G
+
+
+@pytest.mark.parametrize("analyse", [
+    lambda G: compute_graph_statistics(G, n_null=3, n_boot=5).to_dict(), lambda G: count_motifs(G, n_null=3), lambda G: detect_communities(G, n_null=3),
+    lambda G: find_hubs(G, metric="betweenness", n_boot=5, n_null=3, max_starts=10), lambda G: layer_distance_decay(G, n_null=3),
+    lambda G: cluster_roles(G, n_roles=3, n_null=3).to_dict(), lambda G: list(role_graph(G, cluster_roles(G, n_roles=3, n_null=3), n_null=3).edges(data=True)),
+    lambda G: compare_graphs(G, random_graph(seed=4, widths=(12, 12, 12, 12)), n_null=3, n_bootstrap=5),
+    lambda G: compare_graphs(random_graph(seed=4, widths=(12, 12, 12, 12)), G, n_null=3, n_bootstrap=5),
+], ids=["statistics", "motifs", "communities", "hubs", "decay", "roles", "role_graph", "comparison", "compared"])
+def test_results_do_not_depend_on_the_order_of_nodes_and_edges(tangled, analyse):
+    first, again = analyse(tangled), [analyse(in_another_order(tangled, seed)) for seed in (1, 2)]
+    assert all(repr(one) == repr(first) for one in again)

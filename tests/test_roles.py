@@ -7,6 +7,7 @@ from feature_interaction_graph.communities import agreement
 from feature_interaction_graph.engine.errors import InputError
 from feature_interaction_graph.null_models import edge_list, rewire, scatter
 from feature_interaction_graph.roles import (
+    _best_of_chance,
     assign_roles,
     cluster_roles,
     kmeans,
@@ -69,6 +70,31 @@ def test_no_roles_in_a_random_graph():
         edge.update(strength=float(sign), interaction_type="excitatory" if sign > 0 else "inhibitory")
     nothing = cluster_roles(G, n_null=8, n_bootstrap=2, max_roles=4)
     assert len(nothing.roles) == 1 and "no roles" in str(nothing)
+
+
+def test_choosing_the_number_is_part_of_what_chance_may_do():
+    "Where nothing but chance is at work, 1 graph in n_null + 1 gets roles; tested at the best number alone, forgetting that it was chosen, several times as many."
+    random, found, alone = np.random.default_rng(0), 0, 0
+    for _ in range(2000):
+        one, *others = random.exponential(size=(20, 7)) ** 2 * np.linspace(1, 0.5, 7)       # 20 graphs alike, 7 numbers of roles; rarely, one agrees far more than most
+        chance = np.array(others).T
+        excess = one - chance.mean(1)
+        found += excess.max() > _best_of_chance(chance.tolist())
+        alone += one[excess.argmax()] > chance[excess.argmax()].max()
+    assert 0.035 < found / 2000 < 0.065 and alone / 2000 > 0.12
+
+
+@pytest.mark.slow
+def test_few_graphs_without_roles_get_some():
+    G = with_jobs()[0]
+    edges, random, found = edge_list(G), np.random.default_rng(0), 0
+    for number in range(24):
+        part, H = scatter(edges, random), nx.DiGraph()
+        H.add_nodes_from(G.nodes(data=True))
+        for a, b, sign, size in zip(part.source, part.target, part.sign, part.strength, strict=True):
+            H.add_edge(part.nodes[a], part.nodes[b], interaction_type={1: "excitatory", -1: "inhibitory"}[int(sign)], strength=float(size))
+        found += len(cluster_roles(H, n_null=19, n_bootstrap=0, n_seeds=1, max_roles=6, seed=number).roles) > 1
+    assert found <= 4
 
 
 def test_gates_are_a_role():
