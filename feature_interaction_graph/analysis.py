@@ -7,7 +7,7 @@ __all__ = ['plot_analysis', 'get_edge_type_subgraph', 'Communities', 'DegreeLaw'
            'LayerDistanceDecay', 'MotifCensus', 'Roles', 'cluster_roles', 'compare_graphs', 'compute_graph_statistics',
            'count_motifs', 'degree_law', 'detect_communities', 'find_hubs', 'layer_distance_decay', 'match_features']
 
-# %% ../nbs/08_analysis.ipynb #09010144
+# %% ../nbs/08_analysis.ipynb #aa713a2d
 from typing import TYPE_CHECKING
 
 import networkx as nx
@@ -17,6 +17,7 @@ from .communities import Communities, detect_communities
 from .decay import LayerDistanceDecay, layer_distance_decay
 from .degree_laws import DegreeLaw, degree_law
 from .engine.errors import InputError
+from .graph import part_of
 from .graph_comparison import GraphComparison, compare_graphs, match_features
 from .graph_files import check_interaction_graph
 from .graph_statistics import GraphStatistics, compute_graph_statistics
@@ -41,7 +42,7 @@ def plot_analysis(G_or_statistics: nx.DiGraph | GraphStatistics, n_null: int = 2
         raise InputError(f"plot_analysis was given a {type(G_or_statistics).__name__}; pass an interaction graph or its GraphStatistics.")
     return statistics_figure(compute_graph_statistics(G_or_statistics, n_null, seed))
 
-# %% ../nbs/08_analysis.ipynb #2f8406ca
+# %% ../nbs/08_analysis.ipynb #700655c2
 def get_edge_type_subgraph(G: nx.DiGraph, edge_type: str, keep_isolated: bool = False) -> nx.DiGraph:
     """A copy of `G` with only the edges of `edge_type` (excitatory, inhibitory, gating) and, unless `keep_isolated`, the features they join.
 
@@ -50,9 +51,9 @@ def get_edge_type_subgraph(G: nx.DiGraph, edge_type: str, keep_isolated: bool = 
     check_interaction_graph(G)
     if edge_type not in SIGNS: raise InputError(f"{edge_type!r} is no type of edge; the types are {', '.join(SIGNS)}.")
     edges = G.edges(keys=True, data="interaction_type") if G.is_multigraph() else G.edges(data="interaction_type")
-    piece = G.edge_subgraph([tuple(ends) for *ends, kind in edges if kind == edge_type]).copy()
+    chosen = [tuple(edge) for *edge, kind in edges if kind == edge_type]
     gates = [dict(gate) for gate in G.graph.get("hyperedges", [])] if edge_type == "gating" else []
-    kept = set(G) if keep_isolated else set(piece) | {gate[end] for gate in gates for end in ("source", "gate", "target")}
-    piece.add_nodes_from((node, facts) for node, facts in G.nodes(data=True) if node in kept)
+    joined = {node for edge in chosen for node in edge[:2]} | {gate[end] for gate in gates for end in ("source", "gate", "target")}
+    piece = part_of(G, G if keep_isolated else joined, chosen)
     if "hyperedges" in G.graph: piece.graph["hyperedges"] = gates
     return piece

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['EDGE_ATTRIBUTES', 'FeatureName', 'surviving_rows', 'node_attributes', 'edge_attributes', 'strongest_rows',
            'graph_facts', 'measured_rows', 'gating_edge', 'parallel_gate', 'add_gates', 'add_edges',
-           'build_interaction_graph', 'find_nodes', 'get_subgraph', 'stability_phrase', 'GraphSummary', 'graph_summary',
-           'hyperedge_rows', 'to_pytorch_geometric', 'load_graph', 'save_graph', 'check_interaction_graph']
+           'build_interaction_graph', 'find_nodes', 'part_of', 'get_subgraph', 'stability_phrase', 'GraphSummary',
+           'graph_summary', 'hyperedge_rows', 'to_pytorch_geometric', 'load_graph', 'save_graph',
+           'check_interaction_graph']
 
 # %% ../nbs/07_graph.ipynb #c86acc55
 import dataclasses
@@ -205,7 +206,20 @@ def find_nodes(G: nx.DiGraph, features: FeatureName | Iterable[FeatureName]) -> 
         raise InputError(f"{node} is not one of the {len(G):,} features of the graph; the closest are {', '.join(closest)}.")
     return ids
 
-# %% ../nbs/07_graph.ipynb #12d784ff
+# %% ../nbs/07_graph.ipynb #9b5a7e24
+def part_of(G: nx.DiGraph, nodes: Iterable[str], edges: Iterable[tuple[Any, ...]] | None = None) -> nx.DiGraph:
+    """A copy of `nodes` of `G` and of `edges` between them (None: all), in the order of `G`, with the attributes of all three.
+
+    NetworkX's own subgraphs have the order of a set of names, which is another one in every process; a file should be the same each time.
+    """
+    wanted, piece = set(nodes), G.__class__()
+    piece.graph.update(G.graph)
+    piece.add_nodes_from((node, facts) for node, facts in G.nodes(data=True) if node in wanted)
+    kept = (G.edges(keys=True) if G.is_multigraph() else G.edges) if edges is None else edges
+    piece.add_edges_from((*edge, G.edges[edge]) for edge in kept if edge[0] in wanted and edge[1] in wanted)
+    return piece
+
+# %% ../nbs/07_graph.ipynb #49233eab
 def get_subgraph(G: nx.DiGraph, seeds: FeatureName | Iterable[FeatureName], n_hops: int = 2, min_strength: float = 0.0,
                  direction: str = "both") -> nx.DiGraph:
     """A copy of everything within `n_hops` of `seeds` along edges of `edge_size` >= `min_strength`; weaker edges are left out of it.
@@ -223,8 +237,7 @@ def get_subgraph(G: nx.DiGraph, seeds: FeatureName | Iterable[FeatureName], n_ho
         frontier = {neighbour for node in frontier if node in links for neighbour in
                     ([*links.succ[node]] if direction != "in" else []) + ([*links.pred[node]] if direction != "out" else [])} - reached
         reached = reached | frontier
-    piece = G.edge_subgraph([edge for edge in strong if edge[0] in reached and edge[1] in reached]).copy()
-    piece.add_nodes_from((node, G.nodes[node]) for node in G if node in reached)
+    piece = part_of(G, reached, strong)
     if "hyperedges" in G.graph: piece.graph["hyperedges"] = hyperedges_inside(hyperedges, piece)
     return piece
 

@@ -7,7 +7,7 @@ __all__ = ['select_for_display', 'edge_tilt', 'slow_mode', 'layer_order', 'six_d
            'edge_columns', 'gate_columns', 'with_gate_links', 'node_columns', 'page_data', 'embedded_json', 'page_html',
            'GraphPage']
 
-# %% ../nbs/10a_html_graph.ipynb #a4b8865c
+# %% ../nbs/10a_html_graph.ipynb #eb89ef99
 import base64
 import hashlib
 import html
@@ -24,10 +24,10 @@ import networkx as nx
 import numpy as np
 
 from .engine.errors import InputError, atomic_write
-from .graph import FeatureName, check_interaction_graph, find_nodes
+from .graph import FeatureName, check_interaction_graph, find_nodes, part_of
 from .hyperedges import DIRECTIONS, GATE_ENDS, GATE_NUMBERS, edge_size, hyperedges_inside
 
-# %% ../nbs/10a_html_graph.ipynb #1cd890a6
+# %% ../nbs/10a_html_graph.ipynb #59dd1137
 def select_for_display(G: nx.DiGraph, max_nodes: int = 2000, min_strength: float = 0.0, seeds: Iterable[str] = ()) -> nx.DiGraph:
     """The part of `G` to draw: edges of `edge_size` >= `min_strength`, at most `max_nodes` nodes, `seeds` first, then by the summed size of their edges
     and of the interactions they gate; hyperedges whose three ends are drawn."""
@@ -41,8 +41,7 @@ def select_for_display(G: nx.DiGraph, max_nodes: int = 2000, min_strength: float
     for gate in hyperedges: weight[gate["gate"]] += abs(gate["interaction"])
     seeds = set(seeds)
     kept = set(sorted(G, key=lambda node: (node not in seeds, -weight[node], node))[:max_nodes])
-    shown = G.edge_subgraph([edge for edge in strong if edge[0] in kept and edge[1] in kept]).copy()
-    shown.add_nodes_from((node, G.nodes[node]) for node in G if node in kept)
+    shown = part_of(G, kept, strong)
     if "hyperedges" in G.graph: shown.graph["hyperedges"] = hyperedges_inside(hyperedges, shown)
     return shown
 

@@ -6,7 +6,7 @@
 __all__ = ['BehaviorSubgraph', 'reachable', 'links_of', 'connected', 'extract_behavior_subgraph', 'validate_subgraph',
            'CircuitValidation']
 
-# %% ../nbs/09_subgraphs.ipynb #72cb05c8
+# %% ../nbs/09_subgraphs.ipynb #dca1bc6d
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from .circuit_validation import CircuitValidation, validate_subgraph
 from .engine.errors import InputError
 from .engine.statistics import effect_test
 from .feature_labels import feature_id, parse_feature_id
-from .graph import check_interaction_graph, get_subgraph
+from .graph import check_interaction_graph, get_subgraph, part_of
 from .graph_files import load_graph, save_graph
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 # %% ../nbs/09_subgraphs.ipynb #02f98512
 _all_ = ["validate_subgraph", "CircuitValidation"]
 
-# %% ../nbs/09_subgraphs.ipynb #b09ca3ca
+# %% ../nbs/09_subgraphs.ipynb #6ad7c08b
 @dataclass(frozen=True)
 class BehaviorSubgraph:
     """The circuit of a behaviour; made by `extract_behavior_subgraph`.
@@ -65,7 +65,7 @@ class BehaviorSubgraph:
     def top(self, n: int) -> "BehaviorSubgraph":
         "The first `n` nodes by rank."
         if not 1 <= n <= len(self): raise InputError(f"n is {n}, but the circuit of {self.behavior!r} has {len(self)} nodes; give 1 to {len(self)}.")
-        return dataclasses.replace(self, graph=self.graph.subgraph(self.nodes[:n]).copy())
+        return dataclasses.replace(self, graph=part_of(self.graph, self.nodes[:n]))
 
     def save(self, path: str | Path) -> Path:
         "Writes the circuit as a graph file (.json or .graphml) that `render_interactive_graph` and `load_graph` read as well."
@@ -159,7 +159,7 @@ def extract_behavior_subgraph(
              "budget": budget, "target": target, "n_hops": n_hops, "min_strength": min_strength}
     return BehaviorSubgraph(_annotated(on, G, scores, kept, effects, path.ranking, set(inside), facts), facts)
 
-# %% ../nbs/09_subgraphs.ipynb #7f1a5749
+# %% ../nbs/09_subgraphs.ipynb #c8037f40
 def _annotated(on: BehaviorModel, G: nx.DiGraph, scores: FeatureScores, kept: Tensor, effects: Tensor, ranking: list[int], seeds: set[str],
                facts: dict[str, Any]) -> nx.DiGraph:
     "The part of `G` on the kept features, every node with its numbers."
@@ -167,7 +167,7 @@ def _annotated(on: BehaviorModel, G: nx.DiGraph, scores: FeatureScores, kept: Te
     if not len(numbers):
         raise InputError(f"no feature of the graph contributes to {facts['behavior']!r} beyond the tolerance; lower it or measure more features.")
     ids = [feature_id(*name) for name in on.ablated.names(numbers)]
-    graph = nx.DiGraph(G.subgraph(ids)) if not G.is_multigraph() else nx.MultiDiGraph(G.subgraph(ids))
+    graph = part_of(G, ids)
     place = {number: rank for rank, number in enumerate(ranking)}
     order = sorted(range(len(numbers)), key=lambda row: place[int(numbers[row])])
     test = effect_test(effects.double().numpy().T)
@@ -178,7 +178,6 @@ def _annotated(on: BehaviorModel, G: nx.DiGraph, scores: FeatureScores, kept: Te
             "rank": rank, "seed": ids[row] in seeds, "score": float(known["score"]), "effect": float(known["effect"]), "effect_low": float(known["ci_low"]),
             "effect_high": float(known["ci_high"]), "effect_q": float(known["q_value"]), "contribution": float(test.mean[row]),
             "contribution_low": float(test.ci_low[row]), "contribution_high": float(test.ci_high[row])})
-    graph.graph.update({key: value for key, value in G.graph.items() if key != "hyperedges"})
     graph.graph["circuit"] = facts
     if "hyperedges" in G.graph:
         graph.graph["hyperedges"] = [edge for edge in G.graph["hyperedges"] if {edge["source"], edge["gate"], edge["target"]} <= set(ids)]

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from feature_interaction_graph.analysis import get_edge_type_subgraph
 from feature_interaction_graph.config import Config
 from feature_interaction_graph.engine.errors import InputError
 from feature_interaction_graph.features import FEATURE_COLUMNS, FeatureTable
@@ -19,9 +20,11 @@ from feature_interaction_graph.graph import (
     get_subgraph,
     graph_summary,
     load_graph,
+    part_of,
     save_graph,
     to_pytorch_geometric,
 )
+from feature_interaction_graph.html_graph import select_for_display
 from feature_interaction_graph.hyperedges import DIRECTIONS, edge_size, gate_phrase
 from feature_interaction_graph.interaction_table import COLUMNS, InteractionTable
 
@@ -160,6 +163,25 @@ def test_subgraph_agrees_with_ego_graphs(table, direction, n_hops):
     piece = get_subgraph(G, seeds, n_hops, strength, direction)
     assert set(piece) == reached and set(piece.edges) == {edge for edge in strong.edges if set(edge) <= reached}
     assert all(piece.nodes[node] == G.nodes[node] for node in piece) and all(piece.edges[edge] == G.edges[edge] for edge in piece.edges)
+
+
+@pytest.mark.parametrize("multigraph", [False, True])
+def test_pieces_have_the_order_of_the_graph(table, multigraph):
+    "NetworkX's own subgraphs have that of a set of names, another one in every process: the same piece would be another file each time."
+    whole = build_interaction_graph(table, multigraph=multigraph)
+    nodes = random.Random(0).sample(sorted(whole), len(whole))
+    G = whole.__class__()
+    G.add_nodes_from((node, whole.nodes[node]) for node in nodes)
+    G.add_edges_from(whole.edges(keys=True, data=True) if multigraph else whole.edges(data=True))
+    G.graph.update(whole.graph)
+    kinds = {kind for *_, kind in G.edges(data="interaction_type")}
+    pieces = [part_of(G, nodes[::3]), get_subgraph(G, nodes[0], 1), get_edge_type_subgraph(G, sorted(kinds)[0]), select_for_display(G, 5)]
+    for piece in pieces:
+        assert len(piece) > 3 and list(piece) == [node for node in G if node in piece]
+        assert list(piece.edges) == [edge for edge in G.edges if edge in piece.edges] and all(piece.edges[edge] == G.edges[edge] for edge in piece.edges)
+    assert set(pieces[0].edges) == set(G.subgraph(nodes[::3]).edges) and pieces[0].graph == G.graph
+    next(iter(pieces[0].nodes.values()))["label"] = "changed"
+    assert all(facts.get("label") != "changed" for facts in G.nodes.values())
 
 
 def test_subgraph_of_a_multigraph_keeps_parallel_edges(table):
