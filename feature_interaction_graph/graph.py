@@ -206,17 +206,15 @@ def find_nodes(G: nx.DiGraph, features: FeatureName | Iterable[FeatureName]) -> 
         raise InputError(f"{node} is not one of the {len(G):,} features of the graph; the closest are {', '.join(closest)}.")
     return ids
 
-# %% ../nbs/07_graph.ipynb #9b5a7e24
+# %% ../nbs/07_graph.ipynb #48fe1597
 def part_of(G: nx.DiGraph, nodes: Iterable[str], edges: Iterable[tuple[Any, ...]] | None = None) -> nx.DiGraph:
-    """A copy of `nodes` of `G` and of `edges` between them (None: all), in the order of `G`, with the attributes of all three.
-
-    NetworkX's own subgraphs have the order of a set of names, which is another one in every process; a file should be the same each time.
-    """
+    "A copy of `nodes` of `G` and of `edges` between them (None: all), in the order of `G`, with the attributes of all three and the hyperedges inside."
     wanted, piece = set(nodes), G.__class__()
     piece.graph.update(G.graph)
     piece.add_nodes_from((node, facts) for node, facts in G.nodes(data=True) if node in wanted)
     kept = (G.edges(keys=True) if G.is_multigraph() else G.edges) if edges is None else edges
     piece.add_edges_from((*edge, G.edges[edge]) for edge in kept if edge[0] in wanted and edge[1] in wanted)
+    if "hyperedges" in G.graph: piece.graph["hyperedges"] = hyperedges_inside(G.graph["hyperedges"], piece)
     return piece
 
 # %% ../nbs/07_graph.ipynb #49233eab

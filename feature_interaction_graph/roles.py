@@ -222,14 +222,14 @@ def role_name(centre: Mapping[str, float], least: float = 0.4) -> str:
     parts = [f"{verb} {'more' if value > 0 else 'less'}" for verb, value in list(found.values())[:3]]
     return ", ".join(parts) or "usual"
 
-# %% ../nbs/08j_roles.ipynb #5cf3ffdb
+# %% ../nbs/08j_roles.ipynb #bcae8e4f
 def cluster_roles(G: nx.DiGraph, *, n_roles: int | None = None, max_roles: int = 8, distances: tuple[int, ...] = (1, 2), weight: str | None = None,
                   partners: "Mapping[str, Any] | None" = None, n_seeds: int = 10, n_bootstrap: int = 20, n_null: int = 20,
                   seed: int = 0) -> Roles:
     """Roles of the features of `G`: k-means clusters of their profiles (see `role_profiles` for `distances`, `weight`, `partners`).
 
     `n_roles=None`: the number up to `max_roles` whose split-half agreement exceeds that of `n_null` scattered graphs most; 1 if one of those does as well, at
-    any number: 1 in `n_null` + 1 graphs without roles gets some. The roles are also tested against as many rewired graphs.
+    any number: at most 1 in `n_null` + 1 graphs without roles gets some. The roles are also tested against as many rewired graphs.
     Raises `InputError` for a graph without edges or with fewer features than roles.
     """
     profiles, edges = role_profiles(G, distances=distances, weight=weight, partners=partners), edge_list(G, weight or "strength")
@@ -242,7 +242,7 @@ def cluster_roles(G: nx.DiGraph, *, n_roles: int | None = None, max_roles: int =
         return profiles_of(some, tuple(distances), weight is not None, categories, multiplicity)[1]
     x, scattered = profiles.values, [again(scatter(edges, random)) for _ in range(n_null)]
     tried = [n_roles] if n_roles else list(range(2, max_roles + 1))
-    chance = {k: [split_agreement(y, k, random, 5) for y in scattered] for k in tried}
+    chance = {k: [split_agreement(y, k, random, 5) for y in scattered] for k in tried}      # fewer splits stray further, on the safe side
     seen = {k: against("split_agreement", split_agreement(x, k, random), chance[k], "scattered") for k in tried}
     best = max(tried, key=lambda number: _excess(seen[number]))
     k = n_roles or (best if _excess(seen[best]) > max(0.05, _best_of_chance(list(chance.values()))) else 1)
@@ -262,7 +262,7 @@ def cluster_roles(G: nx.DiGraph, *, n_roles: int | None = None, max_roles: int =
     return Roles(dict(zip(edges.nodes, membership.tolist(), strict=True)), described, profiles.cells, centres, criterion, stability, prediction, information,
                  {"distances": tuple(distances), "weight": weight, "chosen": n_roles is None, "partners": partners is not None})
 
-# %% ../nbs/08j_roles.ipynb #e4b3d9a6
+# %% ../nbs/08j_roles.ipynb #ef23a065
 def _excess(one: Measure) -> float: return (one.value or 0.0) - (one.null_mean or 0.0)
 
 
@@ -271,8 +271,6 @@ def _best_of_chance(found: list[list[float]]) -> float:
     rows = np.array(found)
     n = rows.shape[1]
     return float((rows - (rows.sum(1, keepdims=True) - rows) / (n - 1)).max()) if n > 1 else 0.0
-
-
 
 
 def _stability(x: np.ndarray, membership: np.ndarray, k: int, again: Any, edges: EdgeList, random: np.random.Generator, n_seeds: int, n_bootstrap: int

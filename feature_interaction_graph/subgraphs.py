@@ -159,7 +159,7 @@ def extract_behavior_subgraph(
              "budget": budget, "target": target, "n_hops": n_hops, "min_strength": min_strength}
     return BehaviorSubgraph(_annotated(on, G, scores, kept, effects, path.ranking, set(inside), facts), facts)
 
-# %% ../nbs/09_subgraphs.ipynb #c8037f40
+# %% ../nbs/09_subgraphs.ipynb #9b4be08e
 def _annotated(on: BehaviorModel, G: nx.DiGraph, scores: FeatureScores, kept: Tensor, effects: Tensor, ranking: list[int], seeds: set[str],
                facts: dict[str, Any]) -> nx.DiGraph:
     "The part of `G` on the kept features, every node with its numbers."
@@ -179,6 +179,4 @@ def _annotated(on: BehaviorModel, G: nx.DiGraph, scores: FeatureScores, kept: Te
             "effect_high": float(known["ci_high"]), "effect_q": float(known["q_value"]), "contribution": float(test.mean[row]),
             "contribution_low": float(test.ci_low[row]), "contribution_high": float(test.ci_high[row])})
     graph.graph["circuit"] = facts
-    if "hyperedges" in G.graph:
-        graph.graph["hyperedges"] = [edge for edge in G.graph["hyperedges"] if {edge["source"], edge["gate"], edge["target"]} <= set(ids)]
     return graph

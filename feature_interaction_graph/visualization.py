@@ -91,15 +91,18 @@ def new_figure(width: float, height: float, xlabel: str = "", ylabel: str = "", 
     axes.set_title(title, loc="left", fontsize=11)
     return figure, axes
 
-# %% ../nbs/10_visualization.ipynb #97649dba
+# %% ../nbs/10_visualization.ipynb #f47b7d98
 def save_figure(figure: "Figure", path: str | Path) -> Path:
     "Writes `figure` in the format of the suffix: any format of Matplotlib, or `.html`, a page that holds it as a vector picture."
+    from matplotlib import rc_context
     path = Path(path)
     kind = path.suffix.lower().lstrip(".")
     if kind not in figure.canvas.get_supported_filetypes() and kind != "html":
         raise InputError(f"{path.name} names no figure format; use .png, .svg, .pdf or .html.")
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg" if kind == "html" else kind, dpi=150)
+    written = "svg" if kind == "html" else kind
+    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(written)
+    with rc_context({"svg.hashsalt": "figure"}): figure.savefig(buffer, format=written, dpi=150, metadata=undated)      # the same figure is the same file
     content = buffer.getvalue()
     if kind == "html":
         titles = html.escape(" · ".join(axes.get_title(loc="left") for axes in figure.axes if axes.get_title(loc="left")))

@@ -27,6 +27,7 @@ from feature_interaction_graph.graph import (
 from feature_interaction_graph.html_graph import select_for_display
 from feature_interaction_graph.hyperedges import DIRECTIONS, edge_size, gate_phrase
 from feature_interaction_graph.interaction_table import COLUMNS, InteractionTable
+from feature_interaction_graph.subgraphs import BehaviorSubgraph
 
 AWKWARD_TEXT = ["", " padded ", "line\nbreak\ttab", "\r\n", "\x00\x07\x1b", "\ud800 alone", "\ufffe\uffff", "json:{", "json:", "</data><node id='x'/>", "]]>", "&amp;&#0;", "日本 é 😀", "'\"\\", "<script>alert(1)</script>"]
 
@@ -331,6 +332,18 @@ def test_gates_alone_make_a_graph_and_a_mean_of_zero_survives(table, gates):
     with pytest.raises(InputError, match="none of the"): build_interaction_graph(InteractionTable(columns, table.meta), gates=hopeless)
     assert build_interaction_graph(table, gates=hopeless).graph["hyperedges"] == [] and "hyperedges" not in build_interaction_graph(table).graph
     with pytest.raises(InputError, match="no column 'q_value'"): build_interaction_graph(table, gates=types.SimpleNamespace(columns={name: values for name, values in gates.columns.items() if name != "q_value"}))
+
+
+@pytest.mark.parametrize("multigraph", [False, True])
+def test_the_first_nodes_of_a_circuit_can_be_written_and_read(table, gates, tmp_path, multigraph):
+    "Its gates are those among the nodes that stay: a file with others is refused."
+    G = build_interaction_graph(table, gates=gates, multigraph=multigraph)
+    for rank, node in enumerate(sorted(G), start=1): G.nodes[node].update(rank=rank, seed=True)
+    circuit = BehaviorSubgraph(G, {"behavior": "any"})
+    for n in (len(G) // 4, len(G) - 5, len(G)):
+        top = circuit.top(n)
+        assert len(load_graph(top.save(tmp_path / "top.json")).graph["hyperedges"]) == sum({gate[end] for end in ("source", "gate", "target")} <= set(top.nodes) for gate in G.graph["hyperedges"])
+    assert 0 < len(circuit.top(len(G) - 5).graph.graph["hyperedges"]) < len(G.graph["hyperedges"])
 
 
 def test_a_piece_has_the_gates_whose_three_ends_are_in_it(table, gates):

@@ -264,6 +264,12 @@ def test_figures_and_their_files_take_any_label(G, tmp_path, label):
     ElementTree.fromstring(base64.b64decode(re.search(r"base64,([^\"]+)", content)[1]))      # the vector picture is well-formed
 
 
+@pytest.mark.parametrize("suffix", ["html", "svg", "pdf", "png"])
+def test_the_same_figure_is_the_same_file(G, tmp_path, suffix):
+    files = [save_figure(plot_neighborhood(G, "L2_F3", n_hops=1), tmp_path / f"{number}.{suffix}").read_bytes() for number in range(2)]
+    assert files[0] == files[1] and (suffix == "png" or b"CreationDate" not in files[0])
+
+
 def test_neighbourhood_figure_keeps_the_feature_when_it_drops_others(G):
     figure = plot_neighborhood(G, "L2_F3", n_hops=2, max_nodes=5)
     shown = [text.get_text() for text in figure.axes[0].texts]
