@@ -20,6 +20,7 @@ from feature_interaction_graph.engine.hook_points import parse_hook_point, plain
 from feature_interaction_graph.engine.residuals import clean_residuals
 from feature_interaction_graph.hosts.fit import neighbours
 from feature_interaction_graph.hosts.models import read_model, stream_is_centred, wrap_model
+from feature_interaction_graph.hosts.saes import release_entries
 from feature_interaction_graph.hosts.texts import PASSAGE
 from feature_interaction_graph.loading import check_reconstruction, load_corpus, load_model, load_model_and_saes, load_saes
 
@@ -395,6 +396,13 @@ def test_a_real_model_from_a_folder():
     torch.testing.assert_close(logits, twin_logits, atol=2e-5, rtol=1e-5)
     loss = torch.nn.functional.cross_entropy(logits[0, :-1], tokens[0, 1:])
     assert loss < 1.6                         # a trained model: uniform guessing over its vocabulary would give 6.2
+
+
+@pytest.mark.parametrize("name", ["/nowhere", "./nowhere", "~/saes", "a b/c", "nowhere"])
+def test_saes_that_cannot_exist(name):
+    "A folder with a typing error looks like owner/repository, which the hub's client refuses as a name."
+    with pytest.raises(InputError, match=f"there is no SAE release, hub repository or folder named '{name}'; give `demo`, a sae-lens release") as refusal: release_entries(name)
+    assert "\n" not in str(refusal.value)
 
 
 def test_a_hub_that_does_not_answer_for_saes_is_one_sentence(monkeypatch, tmp_path):

@@ -46,7 +46,7 @@ def sae_entry(sae_id: str, hook_name: str | None = None) -> SaeEntry:
     found = _LAYER_IN_ID.search(hook_name or "")
     return SaeEntry(sae_id, int(found[1]) if found else None, hook_name[found.end(1):].strip(".") if hook_name and found else sae_id)
 
-# %% ../../nbs/hosts/01_saes.ipynb #fc1411f0
+# %% ../../nbs/hosts/01_saes.ipynb #d08a44c9
 def release_entries(release: str) -> list[SaeEntry]:
     """Every SAE of `release`: from sae-lens's directory, from the hub (its cache when off line), or from a folder.
 
@@ -55,15 +55,13 @@ def release_entries(release: str) -> list[SaeEntry]:
     else:
         from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
         known = get_pretrained_saes_directory()
-        if release not in known and release.count("/") != 1:
-            raise InputError(f"there is no SAE release, hub repository or folder named {release!r}; give `demo`, a sae-lens release such as gpt2-small-res-jb, "
-                             "owner/repository, or the path of a folder.")
+        if release not in known and release.count("/") != 1: raise _no_such_release(release)
         entries = [sae_entry(sae_id) for sae_id in known[release].saes_map] if release in known else _repository_entries(release)
     if not entries: raise InputError(f"the SAE release {release} holds no SAE; one subfolder per SAE is needed, each with cfg.json and "
                                      "sae_weights.safetensors.")
     return sorted(entries, key=lambda entry: (entry.layer is None, entry.layer, entry.sae_id))
 
-# %% ../../nbs/hosts/01_saes.ipynb #87921c6a
+# %% ../../nbs/hosts/01_saes.ipynb #e320c6fa
 def _folder_entries(folder: Path) -> list[SaeEntry]:
     inside = (path for path in sorted(folder.glob("**/cfg.json")) if path.parent != folder)
     return [sae_entry(path.parent.relative_to(folder).as_posix(), _stored_hook_name(path)) for path in inside]
@@ -85,12 +83,16 @@ def _repository_entries(repo_id: str) -> list[SaeEntry]:
     import huggingface_hub
     from huggingface_hub import errors
     try: files = huggingface_hub.list_repo_files(repo_id)
-    except errors.RepositoryNotFoundError as error: raise InputError(f"there is no SAE release or hub repository named {repo_id!r}; give a sae-lens release, "
-                                                                     "owner/repository, or the path of a folder.") from error
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error: raise _no_such_release(repo_id) from error
     except (errors.OfflineModeIsEnabled, errors.HfHubHTTPError, OSError, _no_answer()): files = _cached_files(repo_id)
     folders = [name.removesuffix("/cfg.json") for name in files if name.endswith("/cfg.json")]
     found = [huggingface_hub.hf_hub_download(repo_id, f"{folder}/cfg.json") if not _LAYER_IN_ID.search(folder) else None for folder in folders]
     return [sae_entry(folder, _stored_hook_name(Path(path)) if path else None) for folder, path in zip(folders, found, strict=True)]
+
+
+def _no_such_release(name: str) -> InputError:
+    return InputError(f"there is no SAE release, hub repository or folder named {name!r}; give `demo`, a sae-lens release such as gpt2-small-res-jb, "
+                      "owner/repository, or the path of a folder.")
 
 
 def _no_answer() -> type[Exception]:
