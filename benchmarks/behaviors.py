@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from record import RESULTS, write
 
-from feature_interaction_graph.behavior_graph import behavior_graph, firing_sequences
-from feature_interaction_graph.behavior_library import DEMO_BEHAVIORS, demo_behavior
-from feature_interaction_graph.behaviors import MIN_ACCURACY, Behavior, behavior_report
-from feature_interaction_graph.circuit_scores import behavior_model
-from feature_interaction_graph.circuit_search import eliminate, metric_distance
-from feature_interaction_graph.circuit_validation import circuit_stability, validate_subgraph
+from feature_interaction_graph.circuits.behaviors import MIN_ACCURACY, Behavior, behavior_report
+from feature_interaction_graph.circuits.graph import behavior_graph, firing_sequences
+from feature_interaction_graph.circuits.heads import compare_heads
+from feature_interaction_graph.circuits.library import DEMO_BEHAVIORS, demo_behavior
+from feature_interaction_graph.circuits.scores import behavior_model
+from feature_interaction_graph.circuits.search import eliminate, metric_distance
+from feature_interaction_graph.circuits.validation import circuit_stability, validate_subgraph
 from feature_interaction_graph.config import Config
 from feature_interaction_graph.engine.errors import InputError
-from feature_interaction_graph.graph_files import load_graph
-from feature_interaction_graph.head_circuits import compare_heads
+from feature_interaction_graph.graphs.files import load_graph
 from feature_interaction_graph.loading import load_corpus, load_model_and_saes
 from feature_interaction_graph.subgraphs import extract_behavior_subgraph
 

@@ -14,8 +14,8 @@ from record import RESULTS, write
 from scipy import stats
 
 from feature_interaction_graph.engine.statistics import adjust
-from feature_interaction_graph.gating import measure_gating
 from feature_interaction_graph.interactions import clamp_measure
+from feature_interaction_graph.measurement.gating import measure_gating
 from feature_interaction_graph.planted.models import PlantedModel, null_planted, plant_gate
 
 DESIGNS: dict[str, dict[str, int]] = {

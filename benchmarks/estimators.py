@@ -23,8 +23,8 @@ from feature_interaction_graph.engine.sampling import scan_corpus
 from feature_interaction_graph.engine.transport import transport_scores
 from feature_interaction_graph.engine.weight_paths import direct_path_scores
 from feature_interaction_graph.interactions import clamp_measure, decide, stability_of
-from feature_interaction_graph.linear_response import jacobian_measure
 from feature_interaction_graph.loading import load_corpus, load_model_and_saes
+from feature_interaction_graph.measurement.jacobian import jacobian_measure
 
 KEYS = ["src_layer", "src_feature", "tgt_layer", "tgt_feature"]
 ROOT = Path(__file__).parent.parent

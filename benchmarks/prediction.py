@@ -15,7 +15,7 @@ import torch
 from real_models import run_config, run_parser
 from record import write
 
-from feature_interaction_graph.context_effects import ClampedContexts, activation_change, clamped_contexts, fit_context_effects, fit_transport
+from feature_interaction_graph.control.context_effects import ClampedContexts, activation_change, clamped_contexts, fit_context_effects, fit_transport
 from feature_interaction_graph.engine.branched import last_block, start_block
 from feature_interaction_graph.engine.encoders import FeatureReader
 from feature_interaction_graph.engine.hooked_transformer import interaction_engine

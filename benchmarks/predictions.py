@@ -23,8 +23,8 @@ from scipy.special import gammaln
 
 from feature_interaction_graph.activations import collect_activations
 from feature_interaction_graph.analysis import degree_law, detect_communities, find_hubs
-from feature_interaction_graph.behavior_graph import behavior_graph
-from feature_interaction_graph.behavior_library import predefined_behavior, predefined_behaviors
+from feature_interaction_graph.circuits.graph import behavior_graph
+from feature_interaction_graph.circuits.library import predefined_behavior, predefined_behaviors
 from feature_interaction_graph.config import Config
 from feature_interaction_graph.engine.encoders import sae_hook_point
 from feature_interaction_graph.engine.errors import InputError
@@ -34,8 +34,8 @@ from feature_interaction_graph.features import FeatureTable, feature_table, pars
 from feature_interaction_graph.graph import build_interaction_graph
 from feature_interaction_graph.interactions import clamp_measure
 from feature_interaction_graph.loading import load_corpus, load_model_and_saes
-from feature_interaction_graph.mechanisms import within_layer_measure
-from feature_interaction_graph.null_models import permuted_within
+from feature_interaction_graph.measurement.mechanisms import within_layer_measure
+from feature_interaction_graph.structure.nulls import permuted_within
 from feature_interaction_graph.subgraphs import extract_behavior_subgraph
 
 ROOT = Path(__file__).parent.parent

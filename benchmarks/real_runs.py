@@ -17,7 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 from record import write
 
-from feature_interaction_graph.activation_store import ActivationStore
+from feature_interaction_graph.dictionary.store import ActivationStore
 from feature_interaction_graph.features import parse_feature_id, top_examples
 from feature_interaction_graph.graph import load_graph
 

@@ -18,15 +18,15 @@ import torch
 from record import RESULTS, write
 from scipy import stats
 
+from feature_interaction_graph.dictionary.labels import parse_feature_id
 from feature_interaction_graph.engine.encoders import FeatureReader
 from feature_interaction_graph.engine.residuals import clean_residuals
 from feature_interaction_graph.engine.statistics import adjust
 from feature_interaction_graph.engine.transport import transport_scores
 from feature_interaction_graph.engine.weight_paths import direct_path_scores
-from feature_interaction_graph.feature_labels import parse_feature_id
-from feature_interaction_graph.gating import measure_gating
 from feature_interaction_graph.interactions import clamp_measure
-from feature_interaction_graph.linear_response import jacobian_measure
+from feature_interaction_graph.measurement.gating import measure_gating
+from feature_interaction_graph.measurement.jacobian import jacobian_measure
 from feature_interaction_graph.planted.models import PlantedModel, plant
 from feature_interaction_graph.planted.saes import Flaws
 from feature_interaction_graph.planted.scores import gate_score

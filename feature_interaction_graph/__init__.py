@@ -23,25 +23,25 @@ if TYPE_CHECKING:
         match_features,
         plot_analysis,
     )
-    from .behavior_library import predefined_behavior
-    from .behaviors import Behavior
     from .candidates import Candidates, identify_candidates, join_candidates, propose_candidates, transport_candidates
-    from .circuit_diagram import plot_circuit
+    from .circuits.behaviors import Behavior
+    from .circuits.library import predefined_behavior
     from .coactivation import CoactivationAtlas, build_coactivation_atlas
     from .config import Config
-    from .context_effects import clamped_contexts, fit_context_effects
-    from .directions import Direction, with_directions
+    from .control.context_effects import clamped_contexts, fit_context_effects
+    from .drawing.circuit import plot_circuit
     from .engine.corpus import Corpus, as_corpus
     from .engine.errors import InputError
     from .engine.transport import TransportScores, transport_scores
     from .features import FeatureTable, feature_table, top_examples
-    from .gating import GatingTable, measure_gating, pairs_to_gate
     from .graph import build_interaction_graph, get_subgraph, graph_summary, load_graph, save_graph
     from .interactions import InteractionTable, clamp_measure, measure_interactions
-    from .linear_response import jacobian_measure
     from .loading import load_corpus, load_model_and_saes, wrap_model
-    from .mechanisms import MechanismTable, mechanism_split, plot_mechanisms, within_layer_measure
-    from .response_curves import ResponseCurves, plot_response, response_curve
+    from .measurement.curves import ResponseCurves, plot_response, response_curve
+    from .measurement.directions import Direction, with_directions
+    from .measurement.gating import GatingTable, measure_gating, pairs_to_gate
+    from .measurement.jacobian import jacobian_measure
+    from .measurement.mechanisms import MechanismTable, mechanism_split, plot_mechanisms, within_layer_measure
     from .steering import Clamp, compare_steering, plot_cascade, predict_cascade, steer, steer_compensated
     from .subgraphs import extract_behavior_subgraph, validate_subgraph
     from .visualization import plot_neighborhood, render_interactive_graph, render_neighborhood
@@ -60,21 +60,21 @@ _MODULE_OF = {
     "layer_distance_decay": "analysis",
     "match_features": "analysis",
     "plot_analysis": "analysis",
-    "predefined_behavior": "behavior_library",
-    "Behavior": "behaviors",
+    "predefined_behavior": "circuits.library",
+    "Behavior": "circuits.behaviors",
     "Candidates": "candidates",
     "identify_candidates": "candidates",
     "join_candidates": "candidates",
     "propose_candidates": "candidates",
     "transport_candidates": "candidates",
-    "plot_circuit": "circuit_diagram",
+    "plot_circuit": "drawing.circuit",
     "CoactivationAtlas": "coactivation",
     "build_coactivation_atlas": "coactivation",
     "Config": "config",
-    "clamped_contexts": "context_effects",
-    "fit_context_effects": "context_effects",
-    "Direction": "directions",
-    "with_directions": "directions",
+    "clamped_contexts": "control.context_effects",
+    "fit_context_effects": "control.context_effects",
+    "Direction": "measurement.directions",
+    "with_directions": "measurement.directions",
     "Corpus": "engine.corpus",
     "as_corpus": "engine.corpus",
     "InputError": "engine.errors",
@@ -83,9 +83,9 @@ _MODULE_OF = {
     "FeatureTable": "features",
     "feature_table": "features",
     "top_examples": "features",
-    "GatingTable": "gating",
-    "measure_gating": "gating",
-    "pairs_to_gate": "gating",
+    "GatingTable": "measurement.gating",
+    "measure_gating": "measurement.gating",
+    "pairs_to_gate": "measurement.gating",
     "build_interaction_graph": "graph",
     "get_subgraph": "graph",
     "graph_summary": "graph",
@@ -94,17 +94,17 @@ _MODULE_OF = {
     "InteractionTable": "interactions",
     "clamp_measure": "interactions",
     "measure_interactions": "interactions",
-    "jacobian_measure": "linear_response",
+    "jacobian_measure": "measurement.jacobian",
     "load_corpus": "loading",
     "load_model_and_saes": "loading",
     "wrap_model": "loading",
-    "MechanismTable": "mechanisms",
-    "mechanism_split": "mechanisms",
-    "plot_mechanisms": "mechanisms",
-    "within_layer_measure": "mechanisms",
-    "ResponseCurves": "response_curves",
-    "plot_response": "response_curves",
-    "response_curve": "response_curves",
+    "MechanismTable": "measurement.mechanisms",
+    "mechanism_split": "measurement.mechanisms",
+    "plot_mechanisms": "measurement.mechanisms",
+    "within_layer_measure": "measurement.mechanisms",
+    "ResponseCurves": "measurement.curves",
+    "plot_response": "measurement.curves",
+    "response_curve": "measurement.curves",
     "Clamp": "steering",
     "steer": "steering",
     "steer_compensated": "steering",

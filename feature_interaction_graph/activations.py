@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .activation_store import ActivationStore, Firings, LayerWriter, firings_of, write_store
 from .config import Config
+from .dictionary.store import ActivationStore, Firings, LayerWriter, firings_of, write_store
 from .engine.corpus import Corpus
 from .engine.encoders import FeatureReader
 from .engine.errors import InputError

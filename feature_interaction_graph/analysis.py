@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 
 import networkx as nx
 
-from .analysis_figures import statistics_figure
-from .communities import Communities, detect_communities
-from .decay import LayerDistanceDecay, layer_distance_decay
-from .degree_laws import DegreeLaw, degree_law
 from .engine.errors import InputError
 from .graph import part_of
-from .graph_comparison import GraphComparison, compare_graphs, match_features
-from .graph_files import check_interaction_graph
-from .graph_statistics import GraphStatistics, compute_graph_statistics
-from .hubs import Hubs, find_hubs
-from .motifs import MotifCensus, count_motifs
-from .null_models import SIGNS
-from .roles import Roles, cluster_roles
+from .graphs.files import check_interaction_graph
+from .structure.communities import Communities, detect_communities
+from .structure.comparison import GraphComparison, compare_graphs, match_features
+from .structure.decay import LayerDistanceDecay, layer_distance_decay
+from .structure.degree_laws import DegreeLaw, degree_law
+from .structure.figures import statistics_figure
+from .structure.hubs import Hubs, find_hubs
+from .structure.motifs import MotifCensus, count_motifs
+from .structure.nulls import SIGNS
+from .structure.roles import Roles, cluster_roles
+from .structure.statistics import GraphStatistics, compute_graph_statistics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -20,10 +20,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import nn
 
-from .activation_store import ActivationStore
 from .activations import ablation_importance
 from .coactivation import CoactivationAtlas, PairStatistics, pair_rules
 from .config import Config
+from .dictionary.store import ActivationStore
 from .engine.corpus import Corpus
 from .engine.encoders import FeatureReader
 from .engine.errors import InputError, atomic_write

@@ -25,7 +25,7 @@ from .config import PRESETS, Config
 from .engine.errors import InputError
 
 if TYPE_CHECKING:
-    from feature_interaction_graph.pipeline import Run
+    from feature_interaction_graph.shell.pipeline import Run
 
 # %% ../nbs/12_cli.ipynb #e7189494
 def parse_layers(text: str) -> list[int]:
@@ -82,7 +82,7 @@ def configured(
               "n_tokens": n_tokens, "top_k_features": top_k, "layer_window": layer_window, "n_samples": n_samples, "device": device, "seed": seed}
     cfg = build_config(preset, config, output_dir, named | {name: value for name, value in options.items() if value is not None})
     if quiet: os.environ["TQDM_DISABLE"] = "1"    # the bars of the model libraries as well
-    from feature_interaction_graph.pipeline import Run
+    from feature_interaction_graph.shell.pipeline import Run
     return Run(cfg, force=force, progress=not quiet, say=(lambda line: None) if quiet else typer.echo,
                given={name: path for name, path in given.items() if path is not None})
 
@@ -145,7 +145,7 @@ def _build_atlas(run: "Run", activations: Annotated[Path | None, typer.Option(he
 def _measure_interactions(run: "Run", atlas: Annotated[Path | None, typer.Option(help="An atlas to use.")] = None,
                           candidates: Annotated[Path | None, typer.Option(help="Candidates to use.")] = None) -> None:
     "Choose pairs and clamp their sources: candidates.h5, interactions.h5."
-    from feature_interaction_graph.pipeline import measurement_counts
+    from feature_interaction_graph.shell.pipeline import measurement_counts
     typer.echo("pairs: " + ", ".join(f"{value:,} {name}" for name, value in measurement_counts(run.interactions, run.cfg).items()))
 
 
@@ -174,7 +174,7 @@ OutputFolder = Annotated[Path, typer.Option(help="Folder to write to.")]
 def _analyze(graph: GraphFile = None, output_dir: OutputFolder = Path("outputs")) -> None:
     "Counts by type, degrees, hubs, strongest edges and decay over layers: analysis.json."
     from feature_interaction_graph.graph import graph_summary, load_graph
-    from feature_interaction_graph.pipeline import analysis, write_json
+    from feature_interaction_graph.shell.pipeline import analysis, write_json
     G = load_graph(graph or output_dir / "graph.json")
     write_json(output_dir / "analysis.json", analysis(G))
     typer.echo(f"{graph_summary(G)}\n\nwrote {output_dir / 'analysis.json'}")
@@ -186,7 +186,7 @@ def _visualize(graph: GraphFile = None, output_dir: OutputFolder = Path("outputs
                hops: Annotated[int, typer.Option(min=0, help="Edges from --feature to the rim of its neighbourhood.")] = 1) -> None:
     "The graph as a page, and plots of degrees, decay and types; or the neighbourhood of one feature."
     from feature_interaction_graph.graph import load_graph
-    from feature_interaction_graph.pipeline import draw_neighborhood, draw_pages
+    from feature_interaction_graph.shell.pipeline import draw_neighborhood, draw_pages
     G = load_graph(graph or output_dir / "graph.json")
     for path in draw_pages(G, output_dir) if feature is None else [draw_neighborhood(G, feature, output_dir, hops)]: typer.echo(f"wrote {path}")
 
@@ -210,7 +210,7 @@ def _extract_subgraph(
     output: Annotated[Path | None, typer.Option(help="The circuit's file, .json or .graphml.  [default: circuit_NAME.json in the output folder]")] = None,
 ) -> None:
     "The features that carry a behaviour, and the edges between them: circuit_NAME.json, and a picture."
-    from feature_interaction_graph.behavior_commands import extract_command
+    from feature_interaction_graph.shell.circuit_commands import extract_command
     if measure and "graph" in run.given: raise InputError("--graph and --measure are both given; give only one of them.")
     circuit, paths = extract_command(run, behavior, measure=measure, n_features=n_features, output=output, n_prompts=n_prompts, budget=budget, target=target,
                                      n_seeds=n_seeds, n_hops=n_hops, min_strength=min_strength, ablation=ablation, min_accuracy=min_accuracy)
@@ -228,7 +228,7 @@ def _validate(
     output: Annotated[Path | None, typer.Option(help="The verdict's file.  [default: validation_NAME.json beside the circuit]")] = None,
 ) -> None:
     "Faithfulness, completeness, necessity and minimality of a circuit on held-out prompts: validation_NAME.json."
-    from feature_interaction_graph.behavior_commands import validate_command
+    from feature_interaction_graph.shell.circuit_commands import validate_command
     verdict, path = validate_command(run, subgraph, behavior, n_prompts=n_prompts, n_random=n_random, output=output)
     typer.echo(f"{verdict}\nwrote {path}")
 
@@ -248,7 +248,7 @@ def _steer(
     output: Annotated[Path | None, typer.Option(help="The comparison's file.  [default: steering_FEATURE.json in the output folder]")] = None,
 ) -> None:
     "Steer a feature, naively and with its side effects cancelled, on held-out text: steering_FEATURE.json, and a picture."
-    from feature_interaction_graph.steering_command import side_effect_lines, steer_command
+    from feature_interaction_graph.shell.steering_command import side_effect_lines, steer_command
     result, paths = steer_command(run, feature, dose=dose, target=target, protect=[name.strip() for name in protect.split(",")] if protect else [], where=where,
                                   n_contexts=n_contexts, corrections=corrections, n_compensators=n_compensators, output=output)
     typer.echo("\n".join([str(result), "largest side effects, and what is left of them:", *side_effect_lines(result), *(f"wrote {path}" for path in paths)]))
@@ -269,7 +269,7 @@ def _train_saes(
     "Train SAEs on a model, in sae-lens' format, and report how good they are: quality.json."
     from feature_interaction_graph.engine.hook_points import decoder_layers, plain_twin
     from feature_interaction_graph.loading import load_corpus, load_model
-    from feature_interaction_graph.pipeline import no_empty_folder, write_json
+    from feature_interaction_graph.shell.pipeline import no_empty_folder, write_json
     from feature_interaction_graph.training.saes import quality_report, train_saes
     cfg = run.cfg
     model = load_model(cfg)
@@ -293,7 +293,7 @@ def _train_saes(
 @app.command("doctor")
 def _doctor(output_dir: OutputFolder = Path(".")) -> None:
     "Whether everything is here that a run needs; exit code 1 if not."
-    from feature_interaction_graph.doctor import run_checks
+    from feature_interaction_graph.shell.doctor import run_checks
     checks, table = run_checks(output_dir), Table(show_header=False, box=None)
     colours = {"ok": "green", "note": "yellow", "failed": "red"}
     for check in checks: table.add_row(f"[{colours[check.verdict]}]{check.verdict}[/]", check.name, escape(check.detail))
@@ -317,7 +317,7 @@ def trust_lines(summary: dict[str, Any]) -> list[str]:
 # %% ../nbs/12_cli.ipynb #7758e236
 def show_summary(summary: dict[str, Any]) -> None:
     "The counts and the strongest edges of a run, and for each of their features the text it fires most in."
-    from feature_interaction_graph.hyperedges import gate_phrase
+    from feature_interaction_graph.graphs.hyperedges import gate_phrase
     console, counts, graph = Console(), summary["counts"], summary["graph"]
     console.print("\npairs: " + ", ".join(f"{number:,} {name}" for name, number in counts.items()))
     for reason, number in summary["skipped"].items(): console.print(f"  skipped: {number:,} {escape(reason)}")

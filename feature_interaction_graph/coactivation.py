@@ -20,8 +20,8 @@ import scipy.special
 from jaxtyping import Bool, Float, Int
 from tqdm.auto import tqdm
 
-from .activation_store import ActivationStore
 from .config import Config
+from .dictionary.store import ActivationStore
 from .engine.errors import InputError, atomic_write
 from .engine.provenance import provenance
 from .features import FeatureTable, feature_id, feature_table

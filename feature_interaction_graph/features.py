@@ -19,13 +19,13 @@ import scipy.sparse
 from jaxtyping import Bool, Float, Int
 from torch import nn
 
-from .activation_store import ActivationStore
+from .dictionary.examples import Example, LogitEffect, feature_logit_effect, firings, top_examples
+from .dictionary.hypotheses import collect_feature_bank as collect_feature_bank
+from .dictionary.hypotheses import feature_input_pattern as feature_input_pattern
+from .dictionary.labels import feature_id, first_labels, parse_feature_id
+from .dictionary.labels import load_labels as load_labels
+from .dictionary.store import ActivationStore
 from .engine.errors import InputError, atomic_write
-from .feature_examples import Example, LogitEffect, feature_logit_effect, firings, top_examples
-from .feature_hypotheses import collect_feature_bank as collect_feature_bank
-from .feature_hypotheses import feature_input_pattern as feature_input_pattern
-from .feature_labels import feature_id, first_labels, parse_feature_id
-from .feature_labels import load_labels as load_labels
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -21,17 +21,17 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 
+from .dictionary.labels import feature_id, parse_feature_id
 from .engine.errors import InputError
-from .feature_labels import feature_id, parse_feature_id
-from .graph_files import check_interaction_graph, load_graph, plain_value, save_graph
-from .hyperedges import DIRECTIONS, GATE_ENDS, Gates, edge_size, gate_attributes, gate_phrase, gated_pairs, hyperedges_inside, hyperedges_of
+from .graphs.files import check_interaction_graph, load_graph, plain_value, save_graph
+from .graphs.hyperedges import DIRECTIONS, GATE_ENDS, Gates, edge_size, gate_attributes, gate_phrase, gated_pairs, hyperedges_inside, hyperedges_of
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
 
     from feature_interaction_graph.config import Config
     from feature_interaction_graph.features import FeatureTable
-    from feature_interaction_graph.interaction_table import InteractionTable
+    from feature_interaction_graph.measurement.table import InteractionTable
 
 # %% ../nbs/07_graph.ipynb #69623fd8
 _all_ = ["load_graph", "save_graph", "check_interaction_graph"]

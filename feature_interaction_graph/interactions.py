@@ -23,10 +23,10 @@ from .engine.mechanisms import mlp_before
 from .engine.provenance import provenance
 from .engine.statistics import adjust, edge_stability
 from .features import feature_id
-from .interaction_table import InteractionResult, InteractionTable
 from .loading import load_corpus
-from .measurement import Question, by_layer, later_layers, measure
-from .mechanisms import within_layer_columns
+from .measurement.mechanisms import within_layer_columns
+from .measurement.question import Question, by_layer, later_layers, measure
+from .measurement.table import InteractionResult, InteractionTable
 
 if TYPE_CHECKING:
     from sae_lens import SAE

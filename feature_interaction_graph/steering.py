@@ -9,13 +9,13 @@ __all__ = ['CascadePrediction', 'Clamp', 'CompensatedSteering', 'Compensation', 
            'predict_cascade', 'steer', 'steer_compensated', 'steering']
 
 # %% ../nbs/11_steering.ipynb #89c1d0be
-from .steering_clamps import Clamp
-from .steering_comparison import SteeringComparison, compare_steering, plot_comparison
-from .steering_compensation import CompensatedSteering, Compensation, fit_compensation, steer_compensated
-from .steering_contexts import Contexts, FeatureRanges, choose_contexts, feature_ranges, logit_difference
-from .steering_effects import EffectMatrix, measure_effects
-from .steering_prediction import CascadePrediction, plot_cascade, predict_cascade
-from .steering_runs import SteeredRun, steer, steering
+from .control.clamps import Clamp
+from .control.comparison import SteeringComparison, compare_steering, plot_comparison
+from .control.compensation import CompensatedSteering, Compensation, fit_compensation, steer_compensated
+from .control.contexts import Contexts, FeatureRanges, choose_contexts, feature_ranges, logit_difference
+from .control.effects import EffectMatrix, measure_effects
+from .control.prediction import CascadePrediction, plot_cascade, predict_cascade
+from .control.runs import SteeredRun, steer, steering
 
 # %% ../nbs/11_steering.ipynb #f352ae85
 _all_ = ["CascadePrediction", "Clamp", "CompensatedSteering", "Compensation", "Contexts", "EffectMatrix", "FeatureRanges", "SteeredRun", "SteeringComparison",

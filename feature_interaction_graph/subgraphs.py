@@ -16,15 +16,15 @@ import networkx as nx
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from .behaviors import MIN_ACCURACY, Behavior, behavior_report, require_behavior
-from .circuit_scores import BehaviorModel, FeatureScores, behavior_model, score_features
-from .circuit_search import eliminate, prune
-from .circuit_validation import CircuitValidation, validate_subgraph
+from .circuits.behaviors import MIN_ACCURACY, Behavior, behavior_report, require_behavior
+from .circuits.scores import BehaviorModel, FeatureScores, behavior_model, score_features
+from .circuits.search import eliminate, prune
+from .circuits.validation import CircuitValidation, validate_subgraph
+from .dictionary.labels import feature_id, parse_feature_id
 from .engine.errors import InputError
 from .engine.statistics import effect_test
-from .feature_labels import feature_id, parse_feature_id
 from .graph import check_interaction_graph, get_subgraph, part_of
-from .graph_files import load_graph, save_graph
+from .graphs.files import load_graph, save_graph
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 import numpy as np
 
+from .drawing.html import GraphPage, layer_order, page_data, page_html, select_for_display
 from .engine.errors import InputError, atomic_write
 from .graph import FeatureName, check_interaction_graph, find_nodes, get_subgraph
-from .html_graph import GraphPage, layer_order, page_data, page_html, select_for_display
-from .hyperedges import edge_size
+from .graphs.hyperedges import edge_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig
 
-from feature_interaction_graph.activation_store import ActivationStore, FeatureSums, firings_of, write_store
 from feature_interaction_graph.activations import ablation_effects, ablation_importance, collect_activations, loss_gradients, token_losses
 from feature_interaction_graph.config import Config
+from feature_interaction_graph.dictionary.store import ActivationStore, FeatureSums, firings_of, write_store
 from feature_interaction_graph.engine.corpus import Corpus
 from feature_interaction_graph.engine.encoders import FeatureReader
 from feature_interaction_graph.engine.errors import InputError

@@ -17,13 +17,13 @@ from feature_interaction_graph.analysis import (
     layer_distance_decay,
     plot_analysis,
 )
-from feature_interaction_graph.communities import agreement, leiden, pull_of, signed_modularity
-from feature_interaction_graph.degree_laws import degree_law, draw_power_law, find_tail, fit_law, vuong
 from feature_interaction_graph.engine.errors import InputError
-from feature_interaction_graph.graph_comparison import compare_graphs
-from feature_interaction_graph.hubs import METRICS, centrality
-from feature_interaction_graph.motifs import MOTIFS, closed_paths, list_motif, motif_counts, product_blocks, strongest_examples
-from feature_interaction_graph.null_models import (
+from feature_interaction_graph.structure.communities import agreement, leiden, pull_of, signed_modularity
+from feature_interaction_graph.structure.comparison import compare_graphs
+from feature_interaction_graph.structure.degree_laws import degree_law, draw_power_law, find_tail, fit_law, vuong
+from feature_interaction_graph.structure.hubs import METRICS, centrality
+from feature_interaction_graph.structure.motifs import MOTIFS, closed_paths, list_motif, motif_counts, product_blocks, strongest_examples
+from feature_interaction_graph.structure.nulls import (
     against,
     edge_list,
     permuted_within,
@@ -34,8 +34,8 @@ from feature_interaction_graph.null_models import (
     shuffle_signs,
     shuffle_strengths,
 )
-from feature_interaction_graph.roles import cluster_roles, role_graph
-from feature_interaction_graph.topology import topology_numbers
+from feature_interaction_graph.structure.roles import cluster_roles, role_graph
+from feature_interaction_graph.structure.topology import topology_numbers
 
 def random_graph(seed=0, widths=(7, 7, 7), density=0.3, within=False, gating=0.1, multigraph=False):
     random = np.random.default_rng(seed)

@@ -8,10 +8,10 @@ from sae_lens import JumpReLUSAE, JumpReLUSAEConfig, StandardSAE, StandardSAECon
 from sae_lens.saes.sae import SAEMetadata
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaConfig
 
-from feature_interaction_graph.behavior_library import ENGLISH_BEHAVIORS, demo_behavior, english_behavior, held_out, predefined_behavior
-from feature_interaction_graph.behaviors import METRICS, Behavior, behavior_report, encode_behavior, require_behavior
+from feature_interaction_graph.circuits.ablation import ABLATIONS, AblatedModel
+from feature_interaction_graph.circuits.behaviors import METRICS, Behavior, behavior_report, encode_behavior, require_behavior
+from feature_interaction_graph.circuits.library import ENGLISH_BEHAVIORS, demo_behavior, english_behavior, held_out, predefined_behavior
 from feature_interaction_graph.engine.errors import InputError
-from feature_interaction_graph.feature_ablation import ABLATIONS, AblatedModel
 
 @pytest.fixture(scope="module")
 def demo():

@@ -5,10 +5,10 @@ import torch
 from sae_lens import StandardSAE, StandardSAEConfig
 from sae_lens.saes.sae import SAEMetadata
 
-from feature_interaction_graph.activation_store import ActivationStore, firings_of, write_store
 from feature_interaction_graph.candidates import REASONS, Candidates, choose_features, decoder_alignment, identify_candidates
 from feature_interaction_graph.coactivation import build_coactivation_atlas
 from feature_interaction_graph.config import Config
+from feature_interaction_graph.dictionary.store import ActivationStore, firings_of, write_store
 from feature_interaction_graph.engine.corpus import Corpus
 from feature_interaction_graph.engine.errors import InputError
 

@@ -6,7 +6,7 @@ import networkx as nx
 import pytest
 from command_line import run
 
-from feature_interaction_graph.graph_files import load_graph, save_graph
+from feature_interaction_graph.graphs.files import load_graph, save_graph
 from feature_interaction_graph.subgraphs import BehaviorSubgraph
 
 SMALL = ["--n-prompts", "12", "--budget", "25", "--quiet"]

@@ -5,9 +5,9 @@ import pytest
 import scipy.stats
 import torch
 
-from feature_interaction_graph.activation_store import ActivationStore, firings_of, write_store
 from feature_interaction_graph.coactivation import CoactivationAtlas, build_coactivation_atlas, pair_rules, pair_statistics, remarkable_pairs
 from feature_interaction_graph.config import Config
+from feature_interaction_graph.dictionary.store import ActivationStore, firings_of, write_store
 from feature_interaction_graph.engine.corpus import Corpus
 from feature_interaction_graph.engine.errors import InputError
 

@@ -8,7 +8,14 @@ from sae_lens import GatedSAE, GatedSAEConfig, JumpReLUSAE, JumpReLUSAEConfig, S
 from sae_lens.saes.sae import SAEMetadata
 from transformers import AutoModelForCausalLM, GemmaConfig, GPT2Config, LlamaConfig
 
-from feature_interaction_graph.directions import (
+from feature_interaction_graph.engine.corpus import as_corpus
+from feature_interaction_graph.engine.encoders import FeatureReader
+from feature_interaction_graph.engine.errors import InputError
+from feature_interaction_graph.engine.transport import transport_scores
+from feature_interaction_graph.engine.weight_paths import direct_path_scores
+from feature_interaction_graph.features import FEATURE_COLUMNS, FeatureTable
+from feature_interaction_graph.interactions import clamp_measure
+from feature_interaction_graph.measurement.directions import (
     Direction,
     append_directions,
     direction_features,
@@ -17,14 +24,7 @@ from feature_interaction_graph.directions import (
     unembedding_directions,
     with_directions,
 )
-from feature_interaction_graph.engine.corpus import as_corpus
-from feature_interaction_graph.engine.encoders import FeatureReader
-from feature_interaction_graph.engine.errors import InputError
-from feature_interaction_graph.engine.transport import transport_scores
-from feature_interaction_graph.engine.weight_paths import direct_path_scores
-from feature_interaction_graph.features import FEATURE_COLUMNS, FeatureTable
-from feature_interaction_graph.interactions import clamp_measure
-from feature_interaction_graph.linear_response import jacobian_measure
+from feature_interaction_graph.measurement.jacobian import jacobian_measure
 
 KINDS = {"standard": (StandardSAE, StandardSAEConfig), "jumprelu": (JumpReLUSAE, JumpReLUSAEConfig), "gated": (GatedSAE, GatedSAEConfig),
          "topk": (TopKSAE, TopKSAEConfig)}

@@ -8,11 +8,11 @@ import pytest
 import scipy.sparse
 import torch
 
-from feature_interaction_graph.activation_store import ActivationStore, firings_of, write_store
+from feature_interaction_graph.dictionary.hypotheses import collect_feature_bank, feature_hypotheses, feature_input_pattern, token_rules
+from feature_interaction_graph.dictionary.labels import first_labels, label_scores, load_labels, telling_tokens
+from feature_interaction_graph.dictionary.store import ActivationStore, firings_of, write_store
 from feature_interaction_graph.engine.corpus import Corpus, TokenLabels
 from feature_interaction_graph.engine.errors import InputError
-from feature_interaction_graph.feature_hypotheses import collect_feature_bank, feature_hypotheses, feature_input_pattern, token_rules
-from feature_interaction_graph.feature_labels import first_labels, label_scores, load_labels, telling_tokens
 from feature_interaction_graph.features import (
     FEATURE_COLUMNS,
     FeatureTable,

@@ -8,9 +8,9 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from feature_interaction_graph.engine.corpus import as_corpus
 from feature_interaction_graph.engine.errors import InputError
-from feature_interaction_graph.gating import GATING_COLUMNS, GatingTable, direction_of, gate_screen, measure_gating
 from feature_interaction_graph.graph import build_interaction_graph, load_graph, save_graph
 from feature_interaction_graph.interactions import clamp_measure
+from feature_interaction_graph.measurement.gating import GATING_COLUMNS, GatingTable, direction_of, gate_screen, measure_gating
 from feature_interaction_graph.planted.models import null_planted, plant_gate
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 
 from feature_interaction_graph.analysis import get_edge_type_subgraph
 from feature_interaction_graph.config import Config
+from feature_interaction_graph.drawing.html import select_for_display
 from feature_interaction_graph.engine.errors import InputError
 from feature_interaction_graph.features import FEATURE_COLUMNS, FeatureTable
 from feature_interaction_graph.graph import (
@@ -24,9 +25,8 @@ from feature_interaction_graph.graph import (
     save_graph,
     to_pytorch_geometric,
 )
-from feature_interaction_graph.html_graph import select_for_display
-from feature_interaction_graph.hyperedges import DIRECTIONS, edge_size, gate_phrase
-from feature_interaction_graph.interaction_table import COLUMNS, InteractionTable
+from feature_interaction_graph.graphs.hyperedges import DIRECTIONS, edge_size, gate_phrase
+from feature_interaction_graph.measurement.table import COLUMNS, InteractionTable
 from feature_interaction_graph.subgraphs import BehaviorSubgraph
 
 AWKWARD_TEXT = ["", " padded ", "line\nbreak\ttab", "\r\n", "\x00\x07\x1b", "\ud800 alone", "\ufffe\uffff", "json:{", "json:", "</data><node id='x'/>", "]]>", "&amp;&#0;", "日本 é 😀", "'\"\\", "<script>alert(1)</script>"]

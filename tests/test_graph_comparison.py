@@ -10,10 +10,10 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from feature_interaction_graph.engine.corpus import as_corpus
 from feature_interaction_graph.engine.errors import InputError
-from feature_interaction_graph.feature_matching import Side, _matching, activation_matrix, correlation, match_features, threshold_at
-from feature_interaction_graph.graph_comparison import compare_effects, compare_graphs, comparison_figure, spectrum
-from feature_interaction_graph.interaction_table import COLUMNS, InteractionTable
-from feature_interaction_graph.null_models import edge_list
+from feature_interaction_graph.measurement.table import COLUMNS, InteractionTable
+from feature_interaction_graph.structure.comparison import compare_effects, compare_graphs, comparison_figure, spectrum
+from feature_interaction_graph.structure.matching import Side, _matching, activation_matrix, correlation, match_features, threshold_at
+from feature_interaction_graph.structure.nulls import edge_list
 
 def random_graph(seed: int, n_layers: int = 4, per_layer: int = 25, density: float = 0.12, labels: bool = False) -> nx.DiGraph:
     random, G = np.random.default_rng(seed), nx.DiGraph()
@@ -65,7 +65,7 @@ def test_a_permuted_dictionary_is_the_same_graph():
 def test_unrelated_graphs_are_at_the_level_of_chance_and_busy_ones_at_that_of_their_degrees():
     p_values = [compare_graphs(random_graph(seed), random_graph(seed + 50), n_null=40, n_bootstrap=2, roles=False)["jaccard"].permuted.p_value for seed in range(10)]
     assert np.mean(np.array(p_values) < 0.05) <= 0.2 and np.median(p_values) > 0.15
-    from feature_interaction_graph.null_models import rewire
+    from feature_interaction_graph.structure.nulls import rewire
     G = random_graph(0, density=0.15)
     edges = rewire(edge_list(G), np.random.default_rng(1))
     H = nx.DiGraph()

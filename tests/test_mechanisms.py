@@ -14,7 +14,7 @@ from feature_interaction_graph.engine.hook_points import HookPoint
 from feature_interaction_graph.engine.mechanisms import QUANTITIES
 from feature_interaction_graph.engine.residuals import clean_residuals, window_of
 from feature_interaction_graph.interactions import clamp_measure
-from feature_interaction_graph.mechanisms import mechanism_split, within_layer_measure
+from feature_interaction_graph.measurement.mechanisms import mechanism_split, within_layer_measure
 
 SMALL = dict(num_hidden_layers=3, hidden_size=16, num_attention_heads=2, intermediate_size=32, vocab_size=50)
 CONFIGS = dict(

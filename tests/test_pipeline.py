@@ -9,9 +9,9 @@ from feature_interaction_graph import gating
 from feature_interaction_graph.cli import main, trust_lines
 from feature_interaction_graph.config import Config
 from feature_interaction_graph.engine.errors import InputError
-from feature_interaction_graph.gating import GatingTable, pairs_to_gate
-from feature_interaction_graph.interaction_table import COLUMNS, InteractionTable
-from feature_interaction_graph.pipeline import Run, at_level, evidence_facts
+from feature_interaction_graph.measurement.gating import GatingTable, pairs_to_gate
+from feature_interaction_graph.measurement.table import COLUMNS, InteractionTable
+from feature_interaction_graph.shell.pipeline import Run, at_level, evidence_facts
 
 SMALL = dict(n_tokens=6000, n_importance_tokens=1000, top_k_features=10, layer_window=2, n_samples=24, n_transport_tokens=3000, candidate_method="both", placebo=8, gated_pairs=5)
 

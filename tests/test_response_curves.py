@@ -8,10 +8,7 @@ from scipy import optimize
 from statsmodels.stats.multivariate import test_mvmean as mean_vector_test
 
 from feature_interaction_graph.engine.errors import InputError
-from feature_interaction_graph.planted.models import plant, plant_attention, plant_chain, plant_gate
-from feature_interaction_graph.planted.simulator import Clamp
-from feature_interaction_graph.planted.wiring import Edge, Input, Wiring
-from feature_interaction_graph.response_curves import (
+from feature_interaction_graph.measurement.curves import (
     SHAPES,
     ResponseCurves,
     bend_components,
@@ -24,6 +21,9 @@ from feature_interaction_graph.response_curves import (
     response_curve,
     shape_columns,
 )
+from feature_interaction_graph.planted.models import plant, plant_attention, plant_chain, plant_gate
+from feature_interaction_graph.planted.simulator import Clamp
+from feature_interaction_graph.planted.wiring import Edge, Input, Wiring
 
 DOSES = np.linspace(0, 2, 9)
 

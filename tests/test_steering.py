@@ -10,15 +10,15 @@ from sae_lens.saes.sae import SAEMetadata
 from scipy.optimize import lsq_linear
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
+from feature_interaction_graph.control.clamps import Clamp
+from feature_interaction_graph.control.contexts import ContextRuns, Contexts, activations, choose_contexts, feature_ranges, logit_difference
+from feature_interaction_graph.control.effects import EffectMatrix, clamp_values, measure_effects
+from feature_interaction_graph.control.fit import bounded_quadratic
 from feature_interaction_graph.engine.corpus import as_corpus
 from feature_interaction_graph.engine.errors import InputError
 from feature_interaction_graph.planted.models import plant, plant_gate
 from feature_interaction_graph.planted.wiring import Edge, Input, Wiring
 from feature_interaction_graph.steering import fit_compensation, steer, steer_compensated, steering
-from feature_interaction_graph.steering_clamps import Clamp
-from feature_interaction_graph.steering_contexts import ContextRuns, Contexts, activations, choose_contexts, feature_ranges, logit_difference
-from feature_interaction_graph.steering_effects import EffectMatrix, clamp_values, measure_effects
-from feature_interaction_graph.steering_fit import bounded_quadratic
 
 HOOKS = {1: "blocks.1.hook_resid_pre", 2: "blocks.1.hook_mlp_out", 3: "blocks.2.hook_resid_post"}
 

@@ -3,13 +3,13 @@ import numpy as np
 import pytest
 import torch
 
+from feature_interaction_graph.control.clamps import Clamp
+from feature_interaction_graph.control.comparison import bootstrap, clamps_at, compare_steering, equal_share, interval, plot_comparison
+from feature_interaction_graph.control.contexts import choose_contexts, feature_ranges, logit_difference
 from feature_interaction_graph.engine.errors import InputError
 from feature_interaction_graph.planted.models import plant
 from feature_interaction_graph.planted.wiring import Edge, Input, Wiring
 from feature_interaction_graph.steering import steer, steer_compensated
-from feature_interaction_graph.steering_clamps import Clamp
-from feature_interaction_graph.steering_comparison import bootstrap, clamps_at, compare_steering, equal_share, interval, plot_comparison
-from feature_interaction_graph.steering_contexts import choose_contexts, feature_ranges, logit_difference
 
 @pytest.fixture(scope="module")
 def setting():
@@ -121,7 +121,7 @@ def test_what_is_refused(setting):
 
 
 def test_batches_do_not_matter(setting):
-    from feature_interaction_graph.steering_comparison import outcome
+    from feature_interaction_graph.control.comparison import outcome
     planted, ranges, key, _, held_out, naive, plan = setting
     fitted = steer_compensated(planted.model, planted.saes, held_out, naive, key(2, 2), ranges, compensators=[key(1, 1)], n_compensators=1)
     watched = [key(2, 2), key(2, 3)]

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from feature_interaction_graph.context_effects import ClampedContexts, SourceEffect, fit_context_effects, ridge_weights
+from feature_interaction_graph.control.context_effects import ClampedContexts, SourceEffect, fit_context_effects, ridge_weights
+from feature_interaction_graph.control.prediction import predict_cascade
 from feature_interaction_graph.engine.errors import InputError
-from feature_interaction_graph.steering_prediction import predict_cascade
 
 def graph(*edges: tuple[str, str, dict]) -> nx.DiGraph:
     "A graph by hand; intervals of half-width 1.96 x `se`."
@@ -110,7 +110,7 @@ def test_dual_ridge_equals_the_primal_one() -> None:
 
 def test_predictions_look_only_at_the_clean_context() -> None:
     "Wiping the changes of the contexts to predict changes nothing."
-    from feature_interaction_graph.context_effects import clamped_contexts
+    from feature_interaction_graph.control.context_effects import clamped_contexts
     from feature_interaction_graph.planted.models import plant_gate
     planted = plant_gate("AND")
     clamps = clamped_contexts(planted.model, planted.saes, [(0, planted.feature(0, 0))], planted.corpus(100, 16), n_samples=80, progress=False)

@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from feature_interaction_graph.behavior_graph import behavior_graph, firing_sequences, prompts_corpus
-from feature_interaction_graph.behavior_library import demo_behavior
-from feature_interaction_graph.behaviors import Behavior
-from feature_interaction_graph.circuit_diagram import plot_circuit, shown_part
-from feature_interaction_graph.circuit_scores import attribution, behavior_model, exact_effects, score_features
-from feature_interaction_graph.circuit_search import Elimination, eliminate, prune
-from feature_interaction_graph.circuit_validation import circuit_stability, random_circuits, share_of, validate_subgraph
+from feature_interaction_graph.circuits.behaviors import Behavior
+from feature_interaction_graph.circuits.graph import behavior_graph, firing_sequences, prompts_corpus
+from feature_interaction_graph.circuits.heads import circuit_head_patching, head_patching
+from feature_interaction_graph.circuits.library import demo_behavior
+from feature_interaction_graph.circuits.scores import attribution, behavior_model, exact_effects, score_features
+from feature_interaction_graph.circuits.search import Elimination, eliminate, prune
+from feature_interaction_graph.circuits.validation import circuit_stability, random_circuits, share_of, validate_subgraph
+from feature_interaction_graph.dictionary.labels import feature_id
+from feature_interaction_graph.drawing.circuit import plot_circuit, shown_part
 from feature_interaction_graph.engine.errors import InputError
-from feature_interaction_graph.feature_labels import feature_id
-from feature_interaction_graph.gating import measure_gating
 from feature_interaction_graph.graph import build_interaction_graph, load_graph
-from feature_interaction_graph.head_circuits import circuit_head_patching, head_patching
 from feature_interaction_graph.interactions import clamp_measure
+from feature_interaction_graph.measurement.gating import measure_gating
 from feature_interaction_graph.planted.models import plant, plant_gate
 from feature_interaction_graph.planted.wiring import Edge, Input, Wiring
 from feature_interaction_graph.subgraphs import BehaviorSubgraph, extract_behavior_subgraph

@@ -9,8 +9,8 @@ import networkx as nx
 import numpy as np
 import pytest
 
+from feature_interaction_graph.drawing.html import GraphPage, edge_tilt, embedded_json, layer_order, page_data, select_for_display
 from feature_interaction_graph.engine.errors import InputError
-from feature_interaction_graph.html_graph import GraphPage, edge_tilt, embedded_json, layer_order, page_data, select_for_display
 from feature_interaction_graph.visualization import (
     column_positions,
     plot_degree_distribution,
