@@ -29,8 +29,9 @@ from feature_interaction_graph.config import Config
 from feature_interaction_graph.engine.encoders import sae_hook_point
 from feature_interaction_graph.engine.errors import InputError
 from feature_interaction_graph.engine.mechanisms import mlp_before
+from feature_interaction_graph.engine.names import parse_feature_id
 from feature_interaction_graph.engine.statistics import adjust
-from feature_interaction_graph.features import FeatureTable, feature_table, parse_feature_id
+from feature_interaction_graph.features import FeatureTable, feature_table
 from feature_interaction_graph.graph import build_interaction_graph
 from feature_interaction_graph.interactions import clamp_measure
 from feature_interaction_graph.loading import load_corpus, load_model_and_saes

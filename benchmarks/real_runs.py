@@ -18,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from record import write
 
 from feature_interaction_graph.dictionary.store import ActivationStore
-from feature_interaction_graph.features import parse_feature_id, top_examples
+from feature_interaction_graph.engine.names import parse_feature_id
+from feature_interaction_graph.features import top_examples
 from feature_interaction_graph.graph import load_graph
 
 ROOT = Path(__file__).parent.parent

@@ -18,8 +18,8 @@ import torch
 from record import RESULTS, write
 from scipy import stats
 
-from feature_interaction_graph.dictionary.labels import parse_feature_id
 from feature_interaction_graph.engine.encoders import FeatureReader
+from feature_interaction_graph.engine.names import parse_feature_id
 from feature_interaction_graph.engine.residuals import clean_residuals
 from feature_interaction_graph.engine.statistics import adjust
 from feature_interaction_graph.engine.transport import transport_scores

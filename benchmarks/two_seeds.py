@@ -22,7 +22,8 @@ from record import write
 
 from feature_interaction_graph.activations import collect_activations
 from feature_interaction_graph.config import Config
-from feature_interaction_graph.features import FeatureTable, feature_table, parse_feature_id
+from feature_interaction_graph.engine.names import parse_feature_id
+from feature_interaction_graph.features import FeatureTable, feature_table
 from feature_interaction_graph.graph import build_interaction_graph
 from feature_interaction_graph.interactions import clamp_measure
 from feature_interaction_graph.loading import check_reconstruction, load_corpus, load_model_and_saes

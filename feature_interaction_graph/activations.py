@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .config import Config
-from .dictionary.store import ActivationStore, Firings, LayerWriter, firings_of, write_store
+from .dictionary.store import ActivationStore, FiringBlock, LayerWriter, firings_of, write_store
 from .engine.corpus import Corpus
 from .engine.encoders import FeatureReader
 from .engine.errors import InputError
@@ -177,7 +177,7 @@ def _write_rows(reader: FeatureReader, writer: LayerWriter, rows: Float[Tensor, 
         else: writer.add(fired, fired.value * reader.scale(rows[piece])[fired.row, 0] * _along_decoders(reader, gradients[piece].float(), fired))
 
 
-def _along_decoders(reader: FeatureReader, gradients: Float[Tensor, "n_rows d"], fired: Firings, chunk: int = 2**16) -> Float[Tensor, "n_firings"]:
+def _along_decoders(reader: FeatureReader, gradients: Float[Tensor, "n_rows d"], fired: FiringBlock, chunk: int = 2**16) -> Float[Tensor, "n_firings"]:
     "dL/dh . d_i for every firing."
     pieces = zip(fired.row.split(chunk), fired.feature.split(chunk), strict=True)
     return torch.cat([torch.einsum("nd,nd->n", gradients[row], reader.decoder[feature]) for row, feature in pieces])

@@ -27,9 +27,10 @@ from .dictionary.store import ActivationStore
 from .engine.corpus import Corpus
 from .engine.encoders import FeatureReader
 from .engine.errors import InputError, atomic_write
+from .engine.names import parse_feature_id
 from .engine.provenance import provenance
 from .engine.transport import TransportScores, transport_scores
-from .features import FeatureTable, parse_feature_id
+from .features import FeatureTable
 
 if TYPE_CHECKING:
     import pandas as pd

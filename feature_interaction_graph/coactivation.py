@@ -23,8 +23,9 @@ from tqdm.auto import tqdm
 from .config import Config
 from .dictionary.store import ActivationStore
 from .engine.errors import InputError, atomic_write
+from .engine.names import feature_id
 from .engine.provenance import provenance
-from .features import FeatureTable, feature_id, feature_table
+from .features import FeatureTable, feature_table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -22,10 +22,11 @@ from torch import nn
 from .dictionary.examples import Example, LogitEffect, feature_logit_effect, firings, top_examples
 from .dictionary.hypotheses import collect_feature_bank as collect_feature_bank
 from .dictionary.hypotheses import feature_input_pattern as feature_input_pattern
-from .dictionary.labels import feature_id, first_labels, parse_feature_id
+from .dictionary.labels import first_labels
 from .dictionary.labels import load_labels as load_labels
 from .dictionary.store import ActivationStore
 from .engine.errors import InputError, atomic_write
+from .engine.names import feature_id, parse_feature_id
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -21,8 +21,8 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 
-from .dictionary.labels import feature_id, parse_feature_id
 from .engine.errors import InputError
+from .engine.names import feature_id, parse_feature_id
 from .graphs.files import check_interaction_graph, load_graph, plain_value, save_graph
 from .graphs.hyperedges import DIRECTIONS, GATE_ENDS, Gates, edge_size, gate_attributes, gate_phrase, gated_pairs, hyperedges_inside, hyperedges_of
 

@@ -20,9 +20,9 @@ from .engine.corpus import Corpus, as_corpus
 from .engine.encoders import sae_hook_point
 from .engine.errors import InputError
 from .engine.mechanisms import mlp_before
+from .engine.names import feature_id
 from .engine.provenance import provenance
 from .engine.statistics import adjust, edge_stability
-from .features import feature_id
 from .loading import load_corpus
 from .measurement.mechanisms import within_layer_columns
 from .measurement.question import Question, by_layer, later_layers, measure

@@ -20,8 +20,8 @@ from .circuits.behaviors import MIN_ACCURACY, Behavior, behavior_report, require
 from .circuits.scores import BehaviorModel, FeatureScores, behavior_model, score_features
 from .circuits.search import eliminate, prune
 from .circuits.validation import CircuitValidation, validate_subgraph
-from .dictionary.labels import feature_id, parse_feature_id
 from .engine.errors import InputError
+from .engine.names import feature_id, parse_feature_id
 from .engine.statistics import effect_test
 from .graph import check_interaction_graph, get_subgraph, part_of
 from .graphs.files import load_graph, save_graph

@@ -13,17 +13,8 @@ from feature_interaction_graph.dictionary.labels import first_labels, label_scor
 from feature_interaction_graph.dictionary.store import ActivationStore, firings_of, write_store
 from feature_interaction_graph.engine.corpus import Corpus, TokenLabels
 from feature_interaction_graph.engine.errors import InputError
-from feature_interaction_graph.features import (
-    FEATURE_COLUMNS,
-    FeatureTable,
-    feature_dashboard,
-    feature_id,
-    feature_table,
-    firings,
-    nonzero_quantiles,
-    parse_feature_id,
-    top_examples,
-)
+from feature_interaction_graph.engine.names import feature_id, parse_feature_id
+from feature_interaction_graph.features import FEATURE_COLUMNS, FeatureTable, feature_dashboard, feature_table, firings, nonzero_quantiles, top_examples
 
 HOSTILE = ['<script>alert("x")</script>', "<img src=x onerror=alert(1)>", "a & b", "line\nbreak", '"quoted"', "«mark»", "\u202eright to left", ""]
 

@@ -13,9 +13,9 @@ from feature_interaction_graph.circuits.library import demo_behavior
 from feature_interaction_graph.circuits.scores import attribution, behavior_model, exact_effects, score_features
 from feature_interaction_graph.circuits.search import Elimination, eliminate, prune
 from feature_interaction_graph.circuits.validation import circuit_stability, random_circuits, share_of, validate_subgraph
-from feature_interaction_graph.dictionary.labels import feature_id
 from feature_interaction_graph.drawing.circuit import plot_circuit, shown_part
 from feature_interaction_graph.engine.errors import InputError
+from feature_interaction_graph.engine.names import feature_id
 from feature_interaction_graph.graph import build_interaction_graph, load_graph
 from feature_interaction_graph.interactions import clamp_measure
 from feature_interaction_graph.measurement.gating import measure_gating

@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ..dictionary.labels import parse_feature_id
 from ..engine.encoders import FeatureReader
 from ..engine.errors import InputError
 from ..engine.hook_points import HookPoint, catch, decoder_layers, edit, plain_twin
+from ..engine.names import parse_feature_id
 
 if TYPE_CHECKING:
     from sae_lens import SAE

@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ..dictionary.labels import feature_id, parse_feature_id
 from ..engine.errors import InputError
+from ..engine.names import feature_id, parse_feature_id
 from ..engine.statistics import effect_test
 from .behaviors import Behavior
 from .scores import BehaviorModel, behavior_model, exact_effects

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from ..engine.encoders import sae_hook_point
 from ..engine.errors import InputError
-from ..features import feature_id
-from .clamps import Clamp, check_features
+from ..engine.names import check_features, feature_id
+from .clamps import Clamp
 from .compensation import CompensatedSteering
 from .contexts import ContextRuns, Contexts, FeatureRanges, Metric
 from .effects import clamp_values
@@ -105,7 +105,7 @@ def target_changes(model: nn.Module, saes: Mapping[int, "SAE"], contexts: Contex
                    ) -> Float[np.ndarray, "n_ways"]:
     "Mean change of the target's pre-activation over `contexts` under each of several lists of clamps."
     compact, rows = contexts.compact(), np.arange(len(contexts))
-    first = min((clamp for way in ways for clamp in way), key=lambda clamp: sae_hook_point(saes[clamp.layer]).moment).layer
+    first = min((clamp for way in ways for clamp in way), key=lambda clamp: sae_hook_point(saes[clamp.layer]).depth).layer
     runs = ContextRuns(model, saes, compact, first, {target[0]: np.array([target[1]])})
     return np.array([float((runs.run(rows, clamp_values(runs, way, rows)).pre - runs.clean).mean()) for way in ways])
 
@@ -180,7 +180,7 @@ def compare_steering(
     check_features([target, *protect], saes, "the feature")
     naive = plans[reference]
     if not isinstance(naive, list): raise InputError(f"the plan {reference!r} is not a list of clamps, so it cannot be scaled; give clamps.")
-    first = min(naive, key=lambda clamp: sae_hook_point(saes[clamp.layer]).moment).layer
+    first = min(naive, key=lambda clamp: sae_hook_point(saes[clamp.layer]).depth).layer
     steered = {clamp.key for clamp in naive}
     def live(layer: int) -> np.ndarray: return np.union1d(ranges.live(layer), [index for at, index in [target, *protect] if at == layer])
     watched = [(layer, int(feature)) for layer in sorted(saes) if layer > first for feature in live(layer)]

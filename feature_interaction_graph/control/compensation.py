@@ -19,8 +19,8 @@ from scipy.optimize import lsq_linear
 from torch import nn
 
 from ..engine.errors import InputError
-from ..features import feature_id
-from .clamps import Clamp, as_clamps, check_features, layer_clamps
+from ..engine.names import check_features, feature_id
+from .clamps import Clamp, as_clamps, layer_clamps
 from .contexts import ContextRuns, Contexts, FeatureRanges, Metric, activations
 from .effects import EffectMatrix, clamp_values, measure_effects
 from .fit import Readings, fit_shifts

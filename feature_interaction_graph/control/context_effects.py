@@ -23,9 +23,9 @@ from ..engine.corpus import Corpus, as_corpus
 from ..engine.encoders import FeatureReader
 from ..engine.errors import InputError
 from ..engine.hooked_transformer import interaction_engine
+from ..engine.names import feature_id
 from ..engine.residuals import clean_residuals
 from ..engine.sampling import choose_samples, scan_corpus
-from ..features import feature_id
 from ..measurement.question import by_layer, later_layers
 
 if TYPE_CHECKING:

@@ -24,9 +24,9 @@ from ..engine.encoders import FeatureReader, sae_hook_point
 from ..engine.errors import InputError
 from ..engine.hook_points import HookPoint, edit, plain_twin
 from ..engine.hooked_transformer import interaction_engine
+from ..engine.names import feature_id
 from ..engine.residuals import clean_residuals
 from ..engine.sampling import Scan, scan_corpus
-from ..features import feature_id
 from .clamps import LayerClamps
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ class ContextRuns:
         self.engine = engine
         self.metrics: dict[str, Metric] = dict(metrics or {})
         self.entry_point = sae_hook_point(saes[first])
-        later = [layer for layer in sorted(saes) if sae_hook_point(saes[layer]).moment >= self.entry_point.moment]
+        later = [layer for layer in sorted(saes) if sae_hook_point(saes[layer]).depth >= self.entry_point.depth]
         self.readers = {layer: FeatureReader(saes[layer], torch.as_tensor(np.asarray(watched[layer]))) for layer in later if len(watched.get(layer, ()))}
         for reader in self.readers.values():
             if reader.competes: raise InputError(f"the SAE at {reader.hook_point.name} is a TopK SAE, whose features have no threshold of their own; "
@@ -202,7 +202,7 @@ class ContextRuns:
     @torch.no_grad()
     def run(self, rows: Int[np.ndarray, "n_rows"], clamps: Mapping[int, tuple[LayerClamps, Float[Tensor, "n_rows n_clamps"]]]) -> Read:
         """Runs context `rows[r]` with the clamps `layer -> (clamps, values)`, row by row; NaN values: no clamp in that row."""
-        early = [layer for layer in clamps if sae_hook_point(self.saes[layer]).moment < self.entry_point.moment]
+        early = [layer for layer in clamps if sae_hook_point(self.saes[layer]).depth < self.entry_point.depth]
         if early: raise InputError(f"a clamp is in layer {early[0]}, before layer {self.first} at which these rows begin; begin there.")
         parts, order = [], np.argsort(self.row_sequence[rows], kind="stable")
         for begin in range(0, len(rows), self.batch_rows):

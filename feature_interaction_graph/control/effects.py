@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..engine.errors import InputError
-from ..features import feature_id
-from .clamps import Clamp, LayerClamps, check_features, layer_clamps
+from ..engine.names import check_features, feature_id
+from .clamps import Clamp, LayerClamps, layer_clamps
 from .contexts import ContextRuns, FeatureRanges, activations
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..engine.errors import InputError
-from ..features import feature_id, parse_feature_id
+from ..engine.names import feature_id, parse_feature_id
 from ..measurement.table import InteractionTable
 
 if TYPE_CHECKING:

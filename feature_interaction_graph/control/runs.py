@@ -21,8 +21,8 @@ from ..engine.corpus import Corpus, as_corpus
 from ..engine.encoders import FeatureReader, sae_hook_point
 from ..engine.errors import InputError
 from ..engine.hook_points import decoder_layers, edit, plain_twin
-from ..features import feature_id
-from .clamps import Clamp, as_clamps, check_features, layer_clamps
+from ..engine.names import check_features, feature_id
+from .clamps import Clamp, as_clamps, layer_clamps
 from .contexts import Contexts
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Steering:
         self.trigger = FeatureReader(saes[positions[0]], torch.tensor([positions[1]])) if isinstance(positions, tuple) else None
         self.on = True
         if self.trigger is not None:
-            early = next((clamp for clamp in clamps if sae_hook_point(saes[clamp.layer]).moment < self.trigger.hook_point.moment), None)
+            early = next((clamp for clamp in clamps if sae_hook_point(saes[clamp.layer]).depth < self.trigger.hook_point.depth), None)
             if early is not None:
                 raise InputError(f"{feature_id(*early.key)} is to be clamped where {feature_id(*positions)} fires, but comes before it; choose an earlier "
                                  f"feature as trigger.")
@@ -76,7 +76,7 @@ class Steering:
         "Within the context every forward pass of the plain model is steered and read."
         with contextlib.ExitStack() as stack:
             needed = {*self.groups, *self.readers} | (set() if self.trigger is None else {self.rule[0]})
-            for layer in sorted(needed, key=lambda layer: sae_hook_point(self.saes[layer]).moment):
+            for layer in sorted(needed, key=lambda layer: sae_hook_point(self.saes[layer]).depth):
                 point = sae_hook_point(self.saes[layer])
                 if point.kind == "resid_mid": raise InputError(f"{point.name} cannot be steered at; choose an SAE before or after the block, or on its parts.")
                 def here(stream: Tensor, layer: int = layer) -> Tensor: return self._arrive(layer, stream)

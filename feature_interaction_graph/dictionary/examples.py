@@ -17,8 +17,8 @@ from torch import nn
 from ..engine.encoders import FeatureReader
 from ..engine.errors import InputError
 from ..engine.hook_points import HookPoint, decoder_layers, plain_twin
+from ..engine.names import feature_id, parse_feature_id
 from ..engine.residuals import clean_residuals
-from .labels import feature_id, parse_feature_id
 from .store import ActivationStore, token_texts
 
 # %% ../../nbs/dictionary/02_examples.ipynb #9945f328

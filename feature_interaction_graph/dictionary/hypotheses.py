@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from ..engine.encoders import FeatureReader
 from ..engine.errors import InputError
 from ..engine.hook_points import catch, decoder_layers, plain_twin
+from ..engine.names import feature_id
 from .examples import firings, token_text_of
-from .labels import feature_id, quote_token
+from .labels import quote_token
 from .store import ActivationStore
 
 # %% ../../nbs/dictionary/03_hypotheses.ipynb #36db1bed

@@ -434,7 +434,7 @@ def check_rows(
 ) -> None:
     "Refuses targets that are not downstream of the source or not in the model, and positions outside their sequence."
     for target in targets:
-        if target.moment <= source.moment: raise InputError(f"target {target.name} is not downstream of source {source.name}; choose targets in later layers.")
+        if target.depth <= source.depth: raise InputError(f"target {target.name} is not downstream of source {source.name}; choose targets in later layers.")
         if target.layer >= n_layers: raise InputError(f"target {target.name} was asked for, but the model has blocks 0 to {n_layers - 1}; choose one of those.")
     lengths = clean.lengths[sequences.to(clean.lengths.device)]
     outside = (positions < 0) | (positions >= lengths.to(positions.device))

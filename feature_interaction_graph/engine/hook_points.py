@@ -41,7 +41,7 @@ class HookPoint:
         return f"blocks.{self.layer}." + ("attn.hook_z" if self.kind == "z" else f"hook_{self.kind}")
 
     @property
-    def moment(self) -> tuple[int, int]:
+    def depth(self) -> tuple[int, int]:
         "Orders points by when they are computed; `resid_post` of a block and `resid_pre` of the next are the same moment."
         return (self.layer + 1, 0) if self.kind == "resid_post" else (self.layer, KINDS[self.kind])
 

@@ -33,7 +33,7 @@ def _hugging_face_pass(model: nn.Module, layers: nn.ModuleList, point: HookPoint
                        targets: Sequence[HookPoint]) -> dict[str, Tensor]:
     "The streams at `targets` of a pass in which `push` changes the stream at `point`."
     def stop(*_: object) -> None: raise _Enough
-    last = max(targets, key=lambda target: (target.moment, target.layer))
+    last = max(targets, key=lambda target: (target.depth, target.layer))
     options = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
     with edit(layers, point, push), catch(layers, list(targets)) as caught:
         handle = layers[last.layer].register_forward_pre_hook(stop) if last.kind == "resid_pre" else layers[last.layer].register_forward_hook(stop)
@@ -105,7 +105,7 @@ def check_whole_rows(source: HookPoint, targets: Sequence[HookPoint], lengths: I
     "Raises `InputError` unless there are targets, all downstream of `source`, and every row lies inside its sequence."
     if not targets: raise InputError("no target was named, so there is nothing to read; name at least one hook point.")
     for target in targets:
-        if target.moment <= source.moment: raise InputError(f"{target.name} is not downstream of {source.name}; a change there cannot reach it.")
+        if target.depth <= source.depth: raise InputError(f"{target.name} is not downstream of {source.name}; a change there cannot reach it.")
     if not len(positions) == len(sequences) == len(added) > 0:
         raise InputError(f"{len(sequences)} sequences, {len(positions)} positions and {len(added)} vectors were given; one of each is needed per row.")
     outside = (sequences < 0) | (sequences >= len(lengths)) | (positions < 0)

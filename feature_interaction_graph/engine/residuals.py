@@ -45,7 +45,7 @@ def clean_residuals(
     if is_hooked_transformer(model): return _from_hooked_transformer(model, tokens, points)
     twin = plain_twin(model)
     layers = decoder_layers(twin)
-    last = max(points, key=lambda point: (point.moment, point.layer))      # of two names for one moment, the later hook
+    last = max(points, key=lambda point: (point.depth, point.layer))      # of two names for one moment, the later hook
     def stop(*_: object) -> None: raise _Deep
     with torch.no_grad(), catch(layers, points) as caught:      # hooks run in the order they were added: caught first, then stopped
         handle = layers[last.layer].register_forward_pre_hook(stop) if last.kind == "resid_pre" else layers[last.layer].register_forward_hook(stop)

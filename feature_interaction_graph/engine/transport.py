@@ -33,7 +33,7 @@ def differentiable_streams(model: nn.Module, tokens: Int[Tensor, "n_seq seq_len"
     attention's output.
     """
     layers = decoder_layers(plain_twin(model))
-    first, last = min(points, key=lambda point: point.moment), max(points, key=lambda point: (point.moment, point.layer))
+    first, last = min(points, key=lambda point: point.depth), max(points, key=lambda point: (point.depth, point.layer))
     def stop(*_: object) -> None: raise _Deep
     def leaf(stream: Tensor) -> Tensor: return stream.detach().requires_grad_(True)
     entry = {point: HookPoint("attn_out", point.layer) if point.kind == "resid_mid" else point for point in points}
@@ -176,8 +176,8 @@ def _earlier_layers(readers: Mapping[int, FeatureReader], source_layers: Sequenc
         if layer not in readers:
             raise InputError(f"layer {layer} was asked for, but SAEs are loaded for layers {', '.join(map(str, sorted(readers)))}; choose one of those.")
     sources, targets = (sorted(readers if chosen is None else set(chosen)) for chosen in (source_layers, target_layers))
-    def moment(layer: int) -> tuple[int, int]: return readers[layer].hook_point.moment
-    earlier = {target: [source for source in sources if moment(source) < moment(target)] for target in targets}
+    def depth(layer: int) -> tuple[int, int]: return readers[layer].hook_point.depth
+    earlier = {target: [source for source in sources if depth(source) < depth(target)] for target in targets}
     earlier = {target: found for target, found in earlier.items() if found}
     if not earlier:
         raise InputError(f"none of the target layers {targets} comes after one of the source layers {sources}; choose later targets or earlier sources.")

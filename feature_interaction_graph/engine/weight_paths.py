@@ -97,7 +97,7 @@ def ov_scores(model: nn.Module, saes: Mapping[int, Any], source_layer: int, targ
     layers = decoder_layers(plain_twin(model))
     source, target = FeatureReader(saes[source_layer], sources), FeatureReader(saes[target_layer], targets)
     if not 0 <= block < len(layers): raise InputError(f"block {block} was asked for, but the model has blocks 0 to {len(layers) - 1}; choose one of those.")
-    if source.hook_point.moment > (block, 0) or target.hook_point.moment < (block, 2):
+    if source.hook_point.depth > (block, 0) or target.hook_point.depth < (block, 2):
         between = f"{source.hook_point.name} and {target.hook_point.name}"
         raise InputError(f"the attention of block {block} does not lie between {between}; choose a block in between.")
     parts = map_block(layers[block])

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import networkx as nx
 import numpy as np
 
-from ..dictionary.labels import feature_id
 from ..engine.errors import InputError
+from ..engine.names import feature_id
 
 # %% ../../nbs/graphs/00_hyperedges.ipynb #b5254a14
 DIRECTIONS: dict[str, str] = {          # direction -> how it reads between source and gate

@@ -24,9 +24,9 @@ from ..engine.corpus import Corpus, as_corpus
 from ..engine.encoders import FeatureReader, sae_hook_point
 from ..engine.errors import InputError
 from ..engine.hooked_transformer import interaction_engine
+from ..engine.names import feature_id
 from ..engine.sampling import Scan
 from ..engine.statistics import effect_test
-from ..features import feature_id
 from .question import Question, by_layer, plan_clamps, rows_that_fit, scan_question
 
 if TYPE_CHECKING:
@@ -394,7 +394,7 @@ def _question(saes: Mapping[int, "SAE"], source: tuple[int, int], wanted: Sequen
               ) -> Question:
     sources, targets = by_layer([source], saes, "source"), by_layer(wanted, saes, "target")
     for layer, feature in wanted:
-        if sae_hook_point(saes[layer]).moment <= sae_hook_point(saes[source[0]]).moment:
+        if sae_hook_point(saes[layer]).depth <= sae_hook_point(saes[source[0]]).depth:
             raise InputError(f"target {feature_id(layer, feature)} is not downstream of source {feature_id(*source)}; choose a target in a later layer.")
     return Question(sources, dict(targets), {source[0]: sorted(targets)}, n_samples, max_per_sequence, MIN_SAMPLES, seed=seed)
 

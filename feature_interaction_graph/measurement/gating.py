@@ -29,11 +29,11 @@ from ..engine.corpus import Corpus, as_corpus
 from ..engine.encoders import FeatureReader
 from ..engine.errors import InputError, atomic_write
 from ..engine.hooked_transformer import HookedTransformerForward, interaction_engine
+from ..engine.names import feature_id
 from ..engine.provenance import provenance
 from ..engine.residuals import clean_residuals
 from ..engine.sampling import Scan, scan_corpus
 from ..engine.statistics import adjust, effect_test
-from ..features import feature_id
 from .question import Question, by_layer, later_layers, plan_clamps, rows_that_fit, scan_question, sources_with_samples
 from .table import InteractionTable, read_column, write_column
 

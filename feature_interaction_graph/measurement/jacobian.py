@@ -17,10 +17,10 @@ from ..engine.corpus import Corpus, as_corpus
 from ..engine.encoders import FeatureReader
 from ..engine.errors import InputError
 from ..engine.linear_response import run_responses
+from ..engine.names import feature_id
 from ..engine.provenance import provenance
 from ..engine.sampling import Scan
 from ..engine.statistics import adjust
-from ..features import feature_id
 from .question import Question, Samples, as_columns, blocks_of, by_layer, later_layers, plan_clamps, scan_question, sources_with_samples, tested_samples
 from .table import InteractionTable
 

@@ -35,9 +35,9 @@ from ..engine.encoders import sae_hook_point
 from ..engine.errors import InputError
 from ..engine.hooked_transformer import interaction_engine
 from ..engine.mechanisms import QUANTITIES, mlp_before, run_contrasts, run_within_layer, split_settings
+from ..engine.names import feature_id
 from ..engine.provenance import provenance
 from ..engine.statistics import adjust, effect_test
-from ..features import feature_id
 from .table import InteractionTable
 
 if TYPE_CHECKING:

@@ -26,9 +26,9 @@ from ..engine.corpus import Corpus
 from ..engine.encoders import FeatureReader, sae_hook_point
 from ..engine.errors import InputError, atomic_write
 from ..engine.hooked_transformer import interaction_engine
+from ..engine.names import feature_id
 from ..engine.sampling import Scan, choose_doses, choose_samples, scan_corpus
 from ..engine.statistics import adjust, effect_test, mean_test, placebo_test
-from ..features import feature_id
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -88,7 +88,7 @@ def later_layers(saes: Mapping[int, "SAE"], source_layers: Iterable[int], target
             raise InputError(
                 f"target layer {layer} was asked for, but SAEs are loaded for layers {', '.join(map(str, sorted(saes)))}; choose one of those."
             )
-    reach = {layer: [other for other in allowed if sae_hook_point(saes[other]).moment > sae_hook_point(saes[layer]).moment] for layer in source_layers}
+    reach = {layer: [other for other in allowed if sae_hook_point(saes[other]).depth > sae_hook_point(saes[layer]).depth] for layer in source_layers}
     for layer, later in reach.items():
         if not later:
             raise InputError(

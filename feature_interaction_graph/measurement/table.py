@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 
 from ..engine.errors import InputError, atomic_write
-from ..features import FeatureTable, feature_id
+from ..engine.names import feature_id
+from ..features import FeatureTable
 
 # %% ../../nbs/measurement/00_table.ipynb #4977b66e
 COLUMNS: dict[str, str] = {

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..dictionary.labels import parse_feature_id
 from ..engine.errors import InputError
+from ..engine.names import parse_feature_id
 from .simulator import Simulator, gate_direction, gate_effects
 from .truth import CANCELS, WEAK
 

@@ -11,7 +11,7 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
-from ..dictionary.labels import feature_id
+from ..engine.names import feature_id
 from .simulator import Simulator, all_effects, gate_direction, gate_effects
 
 # %% ../../nbs/planted/04_truth.ipynb #46a849e8

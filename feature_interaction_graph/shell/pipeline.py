@@ -229,7 +229,8 @@ class Run:
     @cached_property
     def contexts(self) -> dict[str, list[str]]:
         "The texts in which the features of the graph fire most, for at most `MAX_CONTEXTS` of them: those of the strongest edges first."
-        from feature_interaction_graph.features import parse_feature_id, top_examples
+        from feature_interaction_graph.engine.names import parse_feature_id
+        from feature_interaction_graph.features import top_examples
         edges = sorted(self.graph.edges(data="strength"), key=lambda edge: -abs(edge[2]))
         gated = [gate[end] for gate in self.graph.graph.get("hyperedges", [])[:10] for end in ("source", "gate", "target")]
         named = list(dict.fromkeys([*gated, *(node for source, target, _ in edges for node in (source, target))]))[:MAX_CONTEXTS]

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..control.comparison import SteeringComparison, compare_steering, outcome, plot_comparison
-from ..dictionary.labels import feature_id, parse_feature_id
 from ..engine.errors import InputError
+from ..engine.names import feature_id, parse_feature_id
 from ..steering import Clamp, Contexts, FeatureRanges, choose_contexts, feature_ranges, steer_compensated
 from .pipeline import Run, no_empty_folder, write_json
 

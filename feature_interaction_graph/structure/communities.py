@@ -19,8 +19,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import hypergeom
 
-from ..dictionary.labels import parse_feature_id
 from ..engine.errors import InputError
+from ..engine.names import parse_feature_id
 from .nulls import EdgeList, Measure, against, edge_list, node_labels, permuted_within, rewire
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ import scipy.sparse.linalg
 from jaxtyping import Float, Int
 from scipy import stats
 
-from ..dictionary.labels import parse_feature_id
 from ..engine.errors import InputError
+from ..engine.names import parse_feature_id
 from ..measurement.table import InteractionTable
 from .communities import agreement
 from .matching import FeatureMatching, Side, match_features

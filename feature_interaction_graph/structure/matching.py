@@ -19,10 +19,10 @@ from jaxtyping import Float, Int
 from scipy import optimize
 from torch import nn
 
-from ..dictionary.labels import feature_id, parse_feature_id
 from ..engine.corpus import Corpus
 from ..engine.encoders import FeatureReader
 from ..engine.errors import InputError
+from ..engine.names import feature_id, parse_feature_id
 from ..engine.residuals import clean_residuals
 from .communities import words_of
 
