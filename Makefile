@@ -17,14 +17,19 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .PHONY: demo test setup setup-dev sync docs lint browser clean
 
+define LINT
+	ruff check
+	ruff check --isolated --select E501 --line-length 100 nbs
+	mypy
+endef
+
 demo: setup
 	fig run-pipeline --preset demo --output-dir outputs/demo
 
 # pytest comes last, so that its closing line is the last one.
 test: setup-dev browser
 	tools/check_sync.sh
-	ruff check
-	mypy
+	$(LINT)
 	python tools/docs.py site
 	python tools/check_site.py _site feature_interaction_graph
 	pytest -q
@@ -63,8 +68,7 @@ docs: setup-dev
 	python tools/docs.py site
 
 lint: setup-dev
-	ruff check
-	mypy
+	$(LINT)
 
 clean:
 	rm -rf _proc _site _docs outputs .pytest_cache .mypy_cache .ruff_cache

@@ -1,8 +1,10 @@
-"""Cost of one intervention: branched rows against full hooked forward passes, one at a time, in batches, and from layer l to l' only.
+"""Cost of one intervention: branched rows against full hooked forward passes, one at a time, in
+batches, and from layer l to l' only.
 
-`python benchmarks/clamp.py` builds a random model of GPT-2-small's shape (context 128), pushes the stream at the input of
-block 4 and reads the inputs of blocks 5, 6 and 7. All four ways are timed in turn in one process, several rounds; the median
-of each is kept, and of their ratios. Each way's peak memory is taken in a process of its own.
+`python benchmarks/clamp.py` builds a random model of GPT-2-small's shape (context 128), pushes the
+stream at the input of block 4 and reads the inputs of blocks 5, 6 and 7. All four ways are timed in
+turn in one process, several rounds; the median of each is kept, and of their ratios. Each way's
+peak memory is taken in a process of its own.
 """
 
 import argparse
@@ -31,16 +33,21 @@ def build(n_rows: int, device: str) -> dict[str, Callable[[], tuple[int, dict[st
     "The ways, by name: each returns how many interventions it made, and what it read of them."
     torch.manual_seed(0)
     with torch.device(device):
-        model = AutoModelForCausalLM.from_config(GPT2Config(bos_token_id=0, eos_token_id=0)).eval().requires_grad_(False)
+        model = AutoModelForCausalLM.from_config(
+            GPT2Config(bos_token_id=0, eos_token_id=0)
+        ).eval().requires_grad_(False)
     tokens = torch.randint(1, 50000, (SEQUENCES, CONTEXT), device=device)
-    sequences, positions = torch.randint(0, SEQUENCES, (n_rows,), device=device), torch.randint(1, CONTEXT, (n_rows,), device=device)
+    sequences = torch.randint(0, SEQUENCES, (n_rows,), device=device)
+    positions = torch.randint(1, CONTEXT, (n_rows,), device=device)
     added = torch.randn(n_rows, 768, device=device)
     engine, slow = BranchedForward(model), BranchedForward(model)
     assert engine.branched
     start, last = SOURCE.layer, TARGETS[-1].layer - 1
 
     def rows_through(clean: CleanRun) -> tuple[int, dict[str, torch.Tensor]]:
-        ((rows, read),) = engine.run(clean, SOURCE, sequences, positions, added, TARGETS, batch_rows=n_rows)
+        ((rows, read),) = engine.run(
+            clean, SOURCE, sequences, positions, added, TARGETS, batch_rows=n_rows
+        )
         return n_rows, {name: values[rows.argsort()] for name, values in read.items()}
 
     def branched() -> tuple[int, dict[str, torch.Tensor]]:
@@ -50,20 +57,26 @@ def build(n_rows: int, device: str) -> dict[str, Callable[[], tuple[int, dict[st
     recorded = engine.record(tokens, starts=[start], last=last)
 
     def hooked(rows: int, per_pass: int) -> tuple[int, dict[str, torch.Tensor]]:
-        "Plain hooked passes through all twelve blocks and the unembedding, as a user's hook would make them."
+        """Plain hooked passes through all twelve blocks and the unembedding, as a user's hook would
+        make them."""
         read: dict[str, list[torch.Tensor]] = {target.name: [] for target in TARGETS}
         for some in torch.arange(rows, device=device).split(per_pass):
-            for name, values in hooked_pass(model, tokens[sequences[some]], positions[some], added[some]).items():
+            for name, values in hooked_pass(
+                model, tokens[sequences[some]], positions[some], added[some]
+            ).items():
                 read[name].append(values[:, None])
         return rows, {name: torch.cat(parts) for name, parts in read.items()}
 
     def suffix(rows: int, per_pass: int) -> tuple[int, dict[str, torch.Tensor]]:
-        "Hooked passes that start at the source's block, from the recorded stream, and stop at the last target."
+        """Hooked passes that start at the source's block, from the recorded stream, and stop at the
+        last target."""
         slow.branched = False
         clean = slow.record(tokens, starts=[start], last=last)
-        parts = list(slow.run(clean, SOURCE, sequences[:rows], positions[:rows], added[:rows], TARGETS, batch_rows=per_pass))
+        parts = list(slow.run(clean, SOURCE, sequences[:rows], positions[:rows], added[:rows],
+                              TARGETS, batch_rows=per_pass))
         order = torch.cat([some for some, _ in parts]).argsort()
-        return rows, {target.name: torch.cat([part[target.name] for _, part in parts])[order] for target in TARGETS}
+        return rows, {target.name: torch.cat([part[target.name] for _, part in parts])[order]
+                      for target in TARGETS}
 
     return {
         "branched": branched,
@@ -75,7 +88,9 @@ def build(n_rows: int, device: str) -> dict[str, Callable[[], tuple[int, dict[st
 
 
 @torch.no_grad()
-def hooked_pass(model: torch.nn.Module, tokens: torch.Tensor, positions: torch.Tensor, added: torch.Tensor) -> dict[str, torch.Tensor]:
+def hooked_pass(
+    model: torch.nn.Module, tokens: torch.Tensor, positions: torch.Tensor, added: torch.Tensor
+) -> dict[str, torch.Tensor]:
     "One full forward pass with a hook that pushes, and hooks that read at the pushed positions."
     rows, caught = torch.arange(len(tokens), device=tokens.device), {}
 
@@ -91,7 +106,8 @@ def hooked_pass(model: torch.nn.Module, tokens: torch.Tensor, positions: torch.T
         return hook
 
     handles = [model.transformer.h[SOURCE.layer].register_forward_pre_hook(push)]
-    handles += [model.transformer.h[target.layer].register_forward_pre_hook(keep(target.name)) for target in TARGETS]
+    handles += [model.transformer.h[target.layer].register_forward_pre_hook(keep(target.name))
+                for target in TARGETS]
     model(tokens, use_cache=False)
     for handle in handles:
         handle.remove()
@@ -115,22 +131,29 @@ def peak(name: str, n_rows: int, device: str, queue: multiprocessing.Queue) -> N
 
 def resident(which: str) -> int:
     "Resident memory of this process now (`VmRSS`) or at its peak (`VmHWM`), in KiB."
-    return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(which))
+    return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines()
+                if line.startswith(which))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     chosen = parser.parse_args()
     ways = build(chosen.rows, chosen.device)
-    read = {name: way()[1] for name, way in ways.items()}  # warm-up, and the check that all ways agree
+    # warm-up, and the check that all ways agree
+    read = {name: way()[1] for name, way in ways.items()}
     error = {}
     for name, values in read.items():
         rows = min(len(values["blocks.7.hook_resid_pre"]), 8)
         scale = float(read["hooked_one"]["blocks.7.hook_resid_pre"].abs().mean())
-        error[name] = max(float((values[target.name][:rows] - read["hooked_one"][target.name][:rows]).abs().max()) for target in TARGETS) / scale
+        error[name] = max(
+            float((values[target.name][:rows] - read["hooked_one"][target.name][:rows]).abs().max())
+            for target in TARGETS
+        ) / scale
     assert max(error.values()) < 1e-4, error
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in tqdm(range(chosen.rounds), desc="rounds"):
@@ -153,7 +176,9 @@ def main() -> None:
         "ms_per_intervention": median,
         "ms_all_rounds": times,
         "times_slower_than_branched": {
-            name: statistics.median([mine / ours for mine, ours in zip(times[name], times["branched"], strict=True)]) for name in ways
+            name: statistics.median(
+                [mine / ours for mine, ours in zip(times[name], times["branched"], strict=True)]
+            ) for name in ways
         },
         "peak_mib_above_model": memory,
         "largest_error_of_residual_scale": error,
@@ -171,9 +196,8 @@ def main() -> None:
     path = write("clamp" if chosen.device == "cpu" else "clamp_gpu", settings, numbers)
     for name in ways:
         ratio = numbers["times_slower_than_branched"][name]
-        print(
-            f"{name:17s} {median[name]:9.3f} ms/intervention {ratio:7.1f} x branched {memory[name]:7.0f} MiB above the model, error {error[name]:.0e}"
-        )
+        print(f"{name:17s} {median[name]:9.3f} ms/intervention {ratio:7.1f} x branched "
+              f"{memory[name]:7.0f} MiB above the model, error {error[name]:.0e}")
     print(f"written to {path.name}")
 
 

@@ -1,8 +1,9 @@
 """The two runs of the documentation, end to end through the command line, with their numbers.
 
-`python benchmarks/real_runs.py demo` runs the embedded demo. `python benchmarks/real_runs.py stories260k --data FOLDER` trains
-SAEs on every residual hook point of stories260K (Llama architecture, trained by the author of llama2.c) with `fig train-saes`,
-then runs the whole pipeline on TinyStories text. FOLDER holds `models/stories260K` and `text/tinystories_*_slice.txt`.
+`python benchmarks/real_runs.py demo` runs the embedded demo. `python benchmarks/real_runs.py
+stories260k --data FOLDER` trains SAEs on every residual hook point of stories260K (Llama
+architecture, trained by the author of llama2.c) with `fig train-saes`, then runs the whole pipeline
+on TinyStories text. FOLDER holds `models/stories260K` and `text/tinystories_*_slice.txt`.
 """
 
 import argparse
@@ -26,31 +27,43 @@ ROOT = Path(__file__).parent.parent
 
 
 def fig(*arguments: str) -> tuple[float, float]:
-    "Runs `fig` with these arguments; its wall time in seconds and the largest memory of any child so far in GiB."
+    """Runs `fig` with these arguments; its wall time in seconds and the largest memory of any child
+    so far in GiB."""
     begin = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "feature_interaction_graph.cli", *arguments, "--quiet"], check=True)
-    return time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    subprocess.run(
+        [sys.executable, "-m", "feature_interaction_graph.cli", *arguments, "--quiet"], check=True
+    )
+    return (
+        time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    )
 
 
 def telling_edges(folder: Path, n_edges: int = 8) -> dict[str, list[dict[str, Any]]]:
-    """The strongest edges, in standard deviations of both ends, between features with different labels: the largest excitatory and the largest inhibitory.
+    """The strongest edges, in standard deviations of both ends, between features with different
+    labels: the largest excitatory and the largest inhibitory.
 
     Each comes with the text in which its source and its target fire most.
     """
-    store, graph = ActivationStore.open(folder / "activations.h5"), load_graph(folder / "graph.json")
+    store = ActivationStore.open(folder / "activations.h5")
+    graph = load_graph(folder / "graph.json")
     label = dict(graph.nodes(data="label"))
-    chosen = [(source, target, edge) for source, target, edge in graph.edges(data=True) if label[source] != label[target]]
+    chosen = [(source, target, edge) for source, target, edge in graph.edges(data=True)
+              if label[source] != label[target]]
     chosen.sort(key=lambda entry: -abs(entry[2]["strength_std"]))
 
     def told(source: str, target: str, edge: dict[str, Any]) -> dict[str, Any]:
         texts = {
-            end: str(top_examples(store, *parse_feature_id(name), k=1, window=8)[0]).strip().partition("  ")[2]
-            for end, name in (("source", source), ("target", target))
+            end: str(
+                top_examples(store, *parse_feature_id(name), k=1, window=8)[0]
+            ).strip().partition("  ")[2] for end, name in (("source", source), ("target", target))
         }
-        numbers = {name: edge[name] for name in ("strength", "strength_std", "ci_lower", "ci_upper", "q_value", "n_samples", "share_nonzero")}
-        return {"source": source, "target": target, "labels": [label[source], label[target]], "contexts": texts, **numbers}
+        numbers = {name: edge[name] for name in ("strength", "strength_std", "ci_lower", "ci_upper",
+                                                 "q_value", "n_samples", "share_nonzero")}
+        return {"source": source, "target": target, "labels": [label[source], label[target]],
+                "contexts": texts, **numbers}
 
-    kinds = {kind: [entry for entry in chosen if entry[2]["interaction_type"] == kind][:n_edges] for kind in ("excitatory", "inhibitory")}
+    kinds = {kind: [entry for entry in chosen if entry[2]["interaction_type"] == kind][:n_edges]
+             for kind in ("excitatory", "inhibitory")}
     return {kind: [told(*entry) for entry in entries] for kind, entries in kinds.items()}
 
 
@@ -58,13 +71,20 @@ def outcome(folder: Path, seconds: float, memory: float) -> dict[str, Any]:
     "The numbers of a finished run."
     summary = json.loads((folder / "summary.json").read_text())
     kept = {name: summary[name] for name in ("counts", "skipped", "graph", "contexts")}
-    return {"wall_seconds": seconds, "peak_memory_gib": memory, "seconds_by_stage": summary["seconds"], **kept, "telling": telling_edges(folder)}
+    return {"wall_seconds": seconds, "peak_memory_gib": memory,
+            "seconds_by_stage": summary["seconds"], **kept, "telling": telling_edges(folder)}
 
 
 def demo(output: Path) -> None:
-    seconds, memory = fig("run-pipeline", "--preset", "demo", "--output-dir", str(output), "--force")
-    training = json.loads((ROOT / "feature_interaction_graph" / "demo" / "training.json").read_text())
-    write("demo_run", {"preset": "demo"}, {**outcome(output, seconds, memory), "training": training})
+    seconds, memory = fig(
+        "run-pipeline", "--preset", "demo", "--output-dir", str(output), "--force"
+    )
+    training = json.loads(
+        (ROOT / "feature_interaction_graph" / "demo" / "training.json").read_text()
+    )
+    write(
+        "demo_run", {"preset": "demo"}, {**outcome(output, seconds, memory), "training": training}
+    )
 
 
 def stories260k(data: Path, output: Path, steps: int, width: int, k: int) -> None:
@@ -119,12 +139,15 @@ def stories260k(data: Path, output: Path, steps: int, width: int, k: int) -> Non
     write(
         "stories260k_run",
         settings,
-        {"saes": json.loads((saes / "quality.json").read_text()), **outcome(output / "run", seconds, memory)},
+        {"saes": json.loads((saes / "quality.json").read_text()),
+         **outcome(output / "run", seconds, memory)},
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", choices=["demo", "stories260k"])
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--output", type=Path, default=ROOT / "outputs")
@@ -135,7 +158,9 @@ def main() -> None:
     if chosen.run == "demo":
         demo(chosen.output / "demo")
     else:
-        stories260k(chosen.data, chosen.output / "stories260k", chosen.steps, chosen.width, chosen.k)
+        stories260k(
+            chosen.data, chosen.output / "stories260k", chosen.steps, chosen.width, chosen.k
+        )
 
 
 if __name__ == "__main__":

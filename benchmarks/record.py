@@ -1,4 +1,5 @@
-"""Where benchmark numbers go: one JSON file per benchmark, with the machine, the versions and the date beside the numbers."""
+"""Where benchmark numbers go: one JSON file per benchmark, with the machine, the versions and the
+date beside the numbers."""
 
 import json
 import os
@@ -17,7 +18,8 @@ RESULTS = Path(__file__).parent / "results"
 def machine() -> dict[str, Any]:
     "What the numbers were measured on."
     cpu = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), platform.processor()
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+         if line.startswith("model name")), platform.processor()
     )
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return {

@@ -1,8 +1,11 @@
-"""Edges against planted truth: precision, recall, AUROC, signs, types, strengths and cost of every estimator, on models of growing difficulty.
+"""Edges against planted truth: precision, recall, AUROC, signs, types, strengths and cost of every
+estimator, on models of growing difficulty.
 
-`python benchmarks/truth.py` writes `results/truth.json` (about ten minutes on one core). The models are transformers built by hand (`planted`);
-their true effects come from plain arithmetic on the wiring, without the transformer. Every (source, target, offset 0-2) of a model is
-a question. Asked for are effects seen in at least 5 % of a source's firings whose mean is not cancelled by signs; whatever exists counts as real.
+`python benchmarks/truth.py` writes `results/truth.json` (about ten minutes on one core). The models
+are transformers built by hand (`planted`); their true effects come from plain arithmetic on the
+wiring, without the transformer. Every (source, target, offset 0-2) of a model is a question. Asked
+for are effects seen in at least 5 % of a source's firings whose mean is not cancelled by signs;
+whatever exists counts as real.
 """
 
 import argparse
@@ -35,7 +38,9 @@ from feature_interaction_graph.planted.wiring import random_wiring
 
 KEYS = ["src_layer", "src_feature", "tgt_layer", "tgt_feature", "offset"]
 HORIZON, LEVEL = 2, 0.05
-TINY = 1e-3     # for every method, a weaker effect is none: the planted norm is neutral to about 1e-5, which derivatives would see
+# for every method, a weaker effect is none: the planted norm is neutral to about 1e-5, which
+# derivatives would see
+TINY = 1e-3
 CELLS: dict[str, dict[str, Any]] = {
     "orthogonal": {},
     "75 degrees": {"angle": 75.0},
@@ -62,12 +67,20 @@ class Case:
         corpus = planted.corpus(n_sequences, 24, seed=seed + 100)
         effects = planted.effects(corpus, horizon=HORIZON, reading=reading)
         counts = {layer: _fires(planted, corpus, layer) for layer in planted.saes}
-        rare = {(layer, feature) for layer, count in counts.items() for feature in np.flatnonzero(count < 200).tolist()}
-        effects = effects[[key not in rare for key in zip(effects["src_layer"], effects["src_feature"], strict=True)]].reset_index(drop=True)
+        rare = {(layer, feature) for layer, count in counts.items()
+                for feature in np.flatnonzero(count < 200).tolist()}
+        effects = effects[
+            [key not in rare
+             for key in zip(effects["src_layer"], effects["src_feature"], strict=True)]
+        ].reset_index(drop=True)
         size = effects["strength"].abs()
         effects["real"] = effects["share_nonzero"] > 0
-        effects["wanted"] = (effects["share_nonzero"] >= WEAK) & (size >= np.maximum(CANCELS * effects["mean_abs"], TINY))
-        sources = sorted(set(zip(effects["src_layer"].tolist(), effects["src_feature"].tolist(), strict=True)))
+        effects["wanted"] = (effects["share_nonzero"] >= WEAK) & (
+            size >= np.maximum(CANCELS * effects["mean_abs"], TINY)
+        )
+        sources = sorted(
+            set(zip(effects["src_layer"].tolist(), effects["src_feature"].tolist(), strict=True))
+        )
         return cls(planted, corpus, effects, sources)
 
 
@@ -79,8 +92,11 @@ def _activations(planted: PlantedModel, corpus: Any, layer: int) -> np.ndarray:
     reader = FeatureReader(planted.saes[layer])
     name = reader.hook_point.name
     with torch.no_grad():
-        streams = (clean_residuals(planted.model, corpus.tokens[rows], [name])[name] for rows in torch.arange(len(corpus)).split(64))
-        return torch.cat([reader.read(stream[:, 1:].flatten(0, 1))[1] for stream in streams]).numpy()
+        streams = (clean_residuals(planted.model, corpus.tokens[rows], [name])[name]
+                   for rows in torch.arange(len(corpus)).split(64))
+        return torch.cat(
+            [reader.read(stream[:, 1:].flatten(0, 1))[1] for stream in streams]
+        ).numpy()
 
 
 def _fires(planted: PlantedModel, corpus: Any, layer: int) -> np.ndarray:
@@ -91,37 +107,52 @@ def _fires(planted: PlantedModel, corpus: Any, layer: int) -> np.ndarray:
 
 def table_of(columns: dict[str, np.ndarray]) -> pd.DataFrame:
     "Keys, strength, q, type and a score that ranks edges."
-    frame = pd.DataFrame({name: columns[name] for name in [*KEYS, "strength", "q_value", "p_value", "interaction_type"]})
-    return frame.assign(score=-np.log10(frame["p_value"].clip(lower=1e-300)) + frame["strength"].abs() * 1e-3)
+    frame = pd.DataFrame({name: columns[name] for name
+                          in [*KEYS, "strength", "q_value", "p_value", "interaction_type"]})
+    return frame.assign(
+        score=-np.log10(frame["p_value"].clip(lower=1e-300)) + frame["strength"].abs() * 1e-3
+    )
 
 
 def clamping(case: Case, n_samples: int = 100, placebo: int = 0) -> pd.DataFrame:
-    return table_of(clamp_measure(case.planted.model, case.planted.saes, case.sources, case.corpus, n_samples=n_samples, horizon=HORIZON, placebo=placebo,
-                                  progress=False).columns)
+    return table_of(
+        clamp_measure(case.planted.model, case.planted.saes, case.sources, case.corpus,
+                      n_samples=n_samples, horizon=HORIZON, placebo=placebo, progress=False).columns
+    )
 
 
 def jacobian(case: Case, n_samples: int = 100, **how: Any) -> pd.DataFrame:
-    return table_of(jacobian_measure(case.planted.model, case.planted.saes, case.sources, case.corpus, n_samples=n_samples, horizon=HORIZON, progress=False,
-                                     **how).columns)
+    return table_of(
+        jacobian_measure(case.planted.model, case.planted.saes, case.sources, case.corpus,
+                         n_samples=n_samples, horizon=HORIZON, progress=False, **how).columns
+    )
 
 
 def transport(case: Case, conditional: bool) -> pd.DataFrame:
     "Scores are before the threshold; p by t over 8 groups of sequences."
-    found = transport_scores(case.planted.model, case.planted.saes, case.corpus, n_probes=4, conditional=conditional, max_offset=HORIZON, progress=False)
+    found = transport_scores(case.planted.model, case.planted.saes, case.corpus, n_probes=4,
+                             conditional=conditional, max_offset=HORIZON, progress=False)
     parts = []
     for source, target, offset in found.pairs:
-        score, error = found.scores(source, target, offset).numpy(), found.standard_errors(source, target, offset).numpy()
-        with np.errstate(divide="ignore", invalid="ignore"): p_value = np.nan_to_num(2 * stats.t.sf(np.abs(score / error), 7), nan=1.0)
+        score = found.scores(source, target, offset).numpy()
+        error = found.standard_errors(source, target, offset).numpy()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            p_value = np.nan_to_num(2 * stats.t.sf(np.abs(score / error), 7), nan=1.0)
         parts.append(_matrix(source, target, offset, np.nan_to_num(score), p_value))
     frame = pd.concat(parts, ignore_index=True)
-    frame = frame.assign(q_value=adjust(frame["p_value"].to_numpy()), interaction_type=np.where(frame["strength"] > 0, "excitatory", "inhibitory"))
+    frame = frame.assign(
+        q_value=adjust(frame["p_value"].to_numpy()),
+        interaction_type=np.where(frame["strength"] > 0, "excitatory", "inhibitory")
+    )
     return frame.assign(score=-np.log10(frame["p_value"].clip(lower=1e-300)))
 
 
-def _matrix(source: int, target: int, offset: int, strength: np.ndarray, p_value: np.ndarray | float = np.nan) -> pd.DataFrame:
+def _matrix(source: int, target: int, offset: int, strength: np.ndarray,
+            p_value: np.ndarray | float = np.nan) -> pd.DataFrame:
     rows, columns = np.indices(strength.shape)
-    values = {"src_layer": source, "src_feature": rows.ravel(), "tgt_layer": target, "tgt_feature": columns.ravel(), "offset": offset,
-              "strength": strength.ravel(), "p_value": np.broadcast_to(p_value, strength.shape).ravel()}
+    values = {"src_layer": source, "src_feature": rows.ravel(), "tgt_layer": target,
+              "tgt_feature": columns.ravel(), "offset": offset, "strength": strength.ravel(),
+              "p_value": np.broadcast_to(p_value, strength.shape).ravel()}
     return pd.DataFrame(values)
 
 
@@ -130,31 +161,41 @@ def weights_only(case: Case, score: Callable[[int, int], np.ndarray]) -> pd.Data
     layers = sorted(case.planted.saes)
     parts = [_matrix(a, b, 0, score(a, b)) for a in layers for b in layers if b > a]
     frame = pd.concat(parts, ignore_index=True)
-    return frame.assign(score=frame["strength"].abs(), q_value=np.nan, interaction_type=np.where(frame["strength"] > 0, "excitatory", "inhibitory"))
+    return frame.assign(
+        score=frame["strength"].abs(), q_value=np.nan,
+        interaction_type=np.where(frame["strength"] > 0, "excitatory", "inhibitory")
+    )
 
 
 def pmi(case: Case) -> pd.DataFrame:
     "Pointwise mutual information of firing at the same position."
-    active = {layer: _activations(case.planted, case.corpus, layer) > 0 for layer in case.planted.saes}
+    active = {
+        layer: _activations(case.planted, case.corpus, layer) > 0 for layer in case.planted.saes
+    }
     def score(a: int, b: int) -> np.ndarray:
         together = active[a].T.astype(float) @ active[b]
         expected = np.outer(active[a].sum(0), active[b].sum(0)) / len(active[a])
-        with np.errstate(divide="ignore", invalid="ignore"): return np.nan_to_num(np.log(np.maximum(together, 0.5) / expected), posinf=0.0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.nan_to_num(np.log(np.maximum(together, 0.5) / expected), posinf=0.0)
     return weights_only(case, score)
 
 
 def cosine(case: Case) -> pd.DataFrame:
-    def unit(layer: int) -> torch.Tensor: return torch.nn.functional.normalize(case.planted.saes[layer].W_dec.detach(), dim=-1)
+    def unit(layer: int) -> torch.Tensor:
+        return torch.nn.functional.normalize(case.planted.saes[layer].W_dec.detach(), dim=-1)
     return weights_only(case, lambda a, b: (unit(a) @ unit(b).T).numpy())
 
 
-def direct(case: Case) -> pd.DataFrame: return weights_only(case, lambda a, b: direct_path_scores(case.planted.saes, a, b).numpy())
+def direct(case: Case) -> pd.DataFrame:
+    return weights_only(case, lambda a, b: direct_path_scores(case.planted.saes, a, b).numpy())
 
 
 def older_rules(case: Case, n_sequences: int = 100) -> pd.DataFrame:
-    """The rules of an earlier published tool, as they stand in its code (with its two crashes repaired): random sequences whether or not the source
-    fires there; doses from the 10 % and 90 % quantile within the sequence; the source clamped at *all* positions; mean over the positions where it was
-    active; t-test with p = 1 where the spread is zero; "gating" where the coefficient of variation exceeds 2. One offset.
+    """The rules of an earlier published tool, as they stand in its code (with its two crashes
+    repaired): random sequences whether or not the source fires there; doses from the 10 % and 90 %
+    quantile within the sequence; the source clamped at *all* positions; mean over the positions
+    where it was active; t-test with p = 1 where the spread is zero; "gating" where the coefficient
+    of variation exceeds 2. One offset.
     """
     chosen = np.random.default_rng(42).permutation(len(case.corpus))[:n_sequences]
     tokens, saes, parts = case.corpus.tokens[chosen], case.planted.saes, []
@@ -168,11 +209,17 @@ def older_rules(case: Case, n_sequences: int = 100) -> pd.DataFrame:
         value = readers[layer].read(stream)[1][..., feature]
         active, read = value > 0, []
         fired = [row[on] for row, on in zip(value, active, strict=True)]
-        doses = torch.stack([torch.tensor([torch.quantile(row, share) if len(row) else 0.0 for row in fired]) for share in (0.1, 0.9)])
+        doses = torch.stack(
+            [torch.tensor([torch.quantile(row, share) if len(row) else 0.0 for row in fired])
+             for share in (0.1, 0.9)]
+        )
         for dose in doses:
             push = (dose[:, None] - value)[..., None] * readers[layer].decoder[feature]
-            with edit(layers, HookPoint("resid_pre", min(layer, len(layers) - 1)), lambda h, push=push: h + push):
-                after = clean_residuals(case.planted.hf_model, tokens, [names[target] for target in later])
+            with edit(layers, HookPoint("resid_pre", min(layer, len(layers) - 1)),
+                      lambda h, push=push: h + push):
+                after = clean_residuals(
+                    case.planted.hf_model, tokens, [names[target] for target in later]
+                )
             read.append({target: readers[target].read(after[names[target]])[1] for target in later})
         unit = doses[1] - doses[0]
         valid = (unit >= 1e-6) & active.any(1)
@@ -182,12 +229,17 @@ def older_rules(case: Case, n_sequences: int = 100) -> pd.DataFrame:
             if len(effect) < 5: continue
             sample = effect.double().numpy()
             mean, spread = sample.mean(0), sample.std(0)
-            with np.errstate(divide="ignore", invalid="ignore"): p_value = np.where(spread == 0, 1.0, stats.ttest_1samp(sample, 0).pvalue)
-            frame = _matrix(layer, target, 0, mean[None], np.nan_to_num(p_value, nan=1.0)[None]).assign(src_feature=feature)
-            kind = np.where(spread / (np.abs(mean) + 1e-8) > 2, "gating", np.where(mean > 0, "excitatory", "inhibitory"))
+            with np.errstate(divide="ignore", invalid="ignore"):
+                p_value = np.where(spread == 0, 1.0, stats.ttest_1samp(sample, 0).pvalue)
+            frame = _matrix(
+                layer, target, 0, mean[None], np.nan_to_num(p_value, nan=1.0)[None]
+            ).assign(src_feature=feature)
+            kind = np.where(spread / (np.abs(mean) + 1e-8) > 2, "gating",
+                            np.where(mean > 0, "excitatory", "inhibitory"))
             parts.append(frame.assign(interaction_type=kind))
     frame = pd.concat(parts, ignore_index=True)
-    return frame.assign(q_value=adjust(frame["p_value"].to_numpy()), score=-np.log10(frame["p_value"].clip(lower=1e-300)))
+    return frame.assign(q_value=adjust(frame["p_value"].to_numpy()),
+                        score=-np.log10(frame["p_value"].clip(lower=1e-300)))
 
 
 METHODS: dict[str, Callable[[Case], pd.DataFrame]] = {
@@ -206,58 +258,77 @@ METHODS: dict[str, Callable[[Case], pd.DataFrame]] = {
 
 
 def auroc(true: np.ndarray, score: np.ndarray) -> float:
-    "Chance that a true edge is ranked above a false one (ties half), by the Mann-Whitney statistic."
+    """Chance that a true edge is ranked above a false one (ties half), by the Mann-Whitney
+    statistic."""
     ranks, n_true = stats.rankdata(score), int(true.sum())
     return float((ranks[true].sum() - n_true * (n_true + 1) / 2) / (n_true * (len(true) - n_true)))
 
 
 def judge(case: Case, table: pd.DataFrame) -> dict[str, float]:
-    """Scores of one table. Methods without p-values are given the true number of edges (their best case): the found are that many of the highest score."""
-    both = case.effects[[*KEYS, "strength", "real", "wanted"]].rename(columns={"strength": "true"}).merge(table, on=KEYS, how="left")
+    """Scores of one table. Methods without p-values are given the true number of edges (their best
+    case): the found are that many of the highest score."""
+    both = case.effects[[*KEYS, "strength", "real", "wanted"]].rename(
+        columns={"strength": "true"}
+    ).merge(table, on=KEYS, how="left")
     tiny = both["strength"].abs().fillna(0.0) < TINY
     both.loc[tiny, ["score", "strength"]] = 0.0
     ranked = both["q_value"].isna().all()
     if ranked:
         found = np.zeros(len(both), bool)
-        found[np.argsort(-both["score"].to_numpy(), kind="stable")[:int(both["wanted"].sum())]] = True
-    else: found = ((both["q_value"] < LEVEL) & (both["interaction_type"] != "none") & ~tiny).to_numpy()
+        found[np.argsort(-both["score"].to_numpy(), kind="stable")[:int(both["wanted"].sum())]] = (
+            True
+        )
+    else:
+        found = (
+            (both["q_value"] < LEVEL) & (both["interaction_type"] != "none") & ~tiny
+        ).to_numpy()
     wanted, real = both["wanted"].to_numpy(), both["real"].to_numpy()
     right = found & wanted
     ask = wanted | ~real
     sign = np.sign(both["strength"]) == np.sign(both["true"])
     ratio = (both["strength"] / both["true"] - 1).abs()[right]
     kind = np.where(both["true"] > 0, "excitatory", "inhibitory") == both["interaction_type"]
-    return {
-        "n_true": int(wanted.sum()), "n_found": int(found.sum()), "precision": float(real[found].mean()) if found.any() else float("nan"),
-        "recall": float(found[wanted].mean()), "auroc": auroc(wanted[ask], both["score"].to_numpy()[ask]),
-        "sign_accuracy": float(sign[right].mean()) if right.any() else float("nan"), "edge_types_right": float((kind & found)[wanted].mean()),
-        "strength_error": float(ratio.median()) if right.any() else float("nan"),
-    }
+    return {"n_true": int(wanted.sum()), "n_found": int(found.sum()),
+            "precision": float(real[found].mean()) if found.any() else float("nan"),
+            "recall": float(found[wanted].mean()),
+            "auroc": auroc(wanted[ask], both["score"].to_numpy()[ask]),
+            "sign_accuracy": float(sign[right].mean()) if right.any() else float("nan"),
+            "edge_types_right": float((kind & found)[wanted].mean()),
+            "strength_error": float(ratio.median()) if right.any() else float("nan")}
 
 
 def gates(case: Case, n_others: int = 200) -> dict[str, float]:
-    "Gates of all planted gated pairs (source and gate in one layer) and of `n_others` random pairs, against the planted ones."
+    """Gates of all planted gated pairs (source and gate in one layer) and of `n_others` random
+    pairs, against the planted ones."""
     truth = [edge for edge in case.planted.truth(case.corpus, horizon=0).graph["hyperedges"]
-             if edge["offset"] == 0 and parse_feature_id(edge["source"])[0] == parse_feature_id(edge["gate"])[0]]
+             if edge["offset"] == 0
+             and parse_feature_id(edge["source"])[0] == parse_feature_id(edge["gate"])[0]]
     truth = [edge for edge in truth if parse_feature_id(edge["source"]) in set(case.sources)]
     pairs = [(parse_feature_id(edge["source"]), parse_feature_id(edge["target"])) for edge in truth]
     others = case.effects[KEYS[:4]].drop_duplicates().sample(n_others, random_state=0)
-    pairs = list(dict.fromkeys([*pairs, *(((a, i), (b, j)) for a, i, b, j in others.itertuples(index=False))]))
+    pairs = list(dict.fromkeys(
+                     [*pairs, *(((a, i), (b, j)) for a, i, b, j in others.itertuples(index=False))]
+                 ))
     begin = time.perf_counter()
-    found = measure_gating(case.planted.model, case.planted.saes, pairs, case.corpus, progress=False)
+    found = measure_gating(
+        case.planted.model, case.planted.saes, pairs, case.corpus, progress=False
+    )
     score = gate_score(found.columns, truth, case.planted.simulator(case.corpus), LEVEL)
-    return {"n_planted": score.n_planted, "n_pairs": len(pairs), "n_found": score.n_found, "precision": score.precision, "recall": score.recall,
+    return {"n_planted": score.n_planted, "n_pairs": len(pairs), "n_found": score.n_found,
+            "precision": score.precision, "recall": score.recall,
             "direction_accuracy": score.direction_accuracy, "seconds": time.perf_counter() - begin}
 
 
 def averaged(rows: list[dict[str, float]]) -> dict[str, float]:
     "Mean over models, counts summed."
     frame = pd.DataFrame(rows)
-    return {name: float(frame[name].sum() if name.startswith("n_") else frame[name].mean()) for name in frame}
+    return {name: float(frame[name].sum() if name.startswith("n_") else frame[name].mean())
+            for name in frame}
 
 
 def against_readings(seeds: int, n_sequences: int, how: dict[str, Any]) -> dict[str, float]:
-    "The clamp scored against what flawed SAEs do read and write, rather than what they were meant to."
+    """The clamp scored against what flawed SAEs do read and write, rather than what they were meant
+    to."""
     cases = [Case.make(seed, n_sequences, reading="actual", **how) for seed in range(seeds)]
     return averaged([judge(case, METHODS["clamping"](case)) for case in cases])
 
@@ -269,7 +340,8 @@ def run(seeds: int, n_sequences: int, names: list[str]) -> dict[str, Any]:
     for name in names:
         how = CELLS[name]
         cases = [Case.make(seed, n_sequences, **how) for seed in range(seeds)]
-        chosen = METHODS if name in ("orthogonal", "60 degrees", "60 degrees, 5 % error, split") else {key: METHODS[key] for key in list(METHODS)[:3]}
+        chosen = (METHODS if name in ("orthogonal", "60 degrees", "60 degrees, 5 % error, split")
+                  else {key: METHODS[key] for key in list(METHODS)[:3]})
         methods[name] = {}
         for method, measure in chosen.items():
             rows = []
@@ -278,16 +350,26 @@ def run(seeds: int, n_sequences: int, names: list[str]) -> dict[str, Any]:
                 table = measure(case)
                 rows.append({**judge(case, table), "seconds": time.perf_counter() - begin})
             methods[name][method] = averaged(rows)
-            print(f"{name:32s} {method:32s}", {key: round(value, 3) for key, value in methods[name][method].items()}, flush=True)
+            print(
+                f"{name:32s} {method:32s}",
+                {key: round(value, 3) for key, value in methods[name][method].items()}, flush=True
+            )
         score = averaged([gates(case) for case in cases])
         best = methods[name]["clamping with placebo"]
-        n_right = best["edge_types_right"] * best["n_true"] + score["recall"] * score["direction_accuracy"] * score["n_planted"]
-        difficulty[name] = {"models": seeds, "gates": score, "type_accuracy": n_right / (best["n_true"] + score["n_planted"])}
-        if how.get("flaws") or how.get("encoder"): difficulty[name]["against_what_the_saes_read"] = against_readings(seeds, n_sequences, how)
+        n_right = (best["edge_types_right"] * best["n_true"]
+                   + score["recall"] * score["direction_accuracy"] * score["n_planted"])
+        difficulty[name] = {"models": seeds, "gates": score,
+                            "type_accuracy": n_right / (best["n_true"] + score["n_planted"])}
+        if how.get("flaws") or how.get("encoder"):
+            difficulty[name]["against_what_the_saes_read"] = against_readings(
+                seeds, n_sequences, how
+            )
         print(f"{name:32s}", difficulty[name], flush=True)
         if name in ("orthogonal", "60 degrees"):
-            samples[name] = {n: averaged([judge(case, clamping(case, n)) for case in cases]) for n in (4, 10, 13, 20, 50, 100)}
-            print(f"{name:32s}", {n: (round(row["precision"], 3), round(row["recall"], 3)) for n, row in samples[name].items()}, flush=True)
+            samples[name] = {n: averaged([judge(case, clamping(case, n)) for case in cases])
+                             for n in (4, 10, 13, 20, 50, 100)}
+            print(f"{name:32s}", {n: (round(row["precision"], 3), round(row["recall"], 3))
+                                  for n, row in samples[name].items()}, flush=True)
     return {"methods": methods, "difficulty": difficulty, "samples": samples}
 
 
@@ -295,22 +377,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sequences", type=int, default=400)
-    parser.add_argument("--cells", nargs="*", default=list(CELLS), help="only these; the others keep what results/truth.json says of them")
-    parser.add_argument("--readings", action="store_true", help="only the comparison with what flawed SAEs read; the rest of results/truth.json is kept")
+    parser.add_argument("--cells", nargs="*", default=list(CELLS),
+                        help="only these; the others keep what results/truth.json says of them")
+    parser.add_argument(
+        "--readings", action="store_true", help="only the comparison with what flawed SAEs read; "
+                                                "the rest of results/truth.json is kept"
+    )
     chosen = parser.parse_args()
-    settings = {"models_per_cell": chosen.seeds, "sequences": chosen.sequences, "length": 24, "level": LEVEL, "offsets": HORIZON + 1, "n_samples": 100}
+    settings = {"models_per_cell": chosen.seeds, "sequences": chosen.sequences, "length": 24,
+                "level": LEVEL, "offsets": HORIZON + 1, "n_samples": 100}
     path = RESULTS / "truth.json"
     if chosen.readings:
         numbers = json.loads(path.read_text())["numbers"]
         for name, row in numbers["difficulty"].items():
             if "against_what_the_saes_read" in row:
-                row["against_what_the_saes_read"] = against_readings(row.get("models", chosen.seeds), chosen.sequences, CELLS[name])
+                row["against_what_the_saes_read"] = against_readings(
+                    row.get("models", chosen.seeds), chosen.sequences, CELLS[name]
+                )
         write("truth", settings, numbers)
         return
     numbers = run(chosen.seeds, chosen.sequences, chosen.cells)
     if set(chosen.cells) != set(CELLS) and path.exists():
         before = json.loads(path.read_text())["numbers"]
-        numbers = {part: {name: {**before[part], **found}[name] for name in CELLS if name in {**before[part], **found}} for part, found in numbers.items()}
+        numbers = {part: {name: {**before[part], **found}[name] for name in CELLS
+                          if name in {**before[part], **found}} for part, found in numbers.items()}
     write("truth", settings, numbers)
 
 

@@ -17,22 +17,30 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .config import Config
-from .dictionary.store import ActivationStore, FiringBlock, LayerWriter, firings_of, write_store
+from feature_interaction_graph.dictionary.store import (
+    ActivationStore, FiringBlock, LayerWriter, firings_of, write_store
+)
 from .engine.corpus import Corpus
 from .engine.encoders import FeatureReader
 from .engine.errors import InputError
-from .engine.hook_points import HookPoint, catch, decoder_layers, edit, parse_hook_point, plain_twin
+from feature_interaction_graph.engine.hook_points import (
+    HookPoint, catch, decoder_layers, edit, parse_hook_point, plain_twin
+)
 from .engine.residuals import clean_residuals
 
 # %% ../nbs/02_activations.ipynb #b6862bf1
 def token_losses(
     logits: Float[Tensor, "n_seq seq_len vocab"],
     tokens: Int[Tensor, "n_seq seq_len"],
-    lengths: Int[Tensor, "n_seq"],  # true lengths; padding predicts nothing and is predicted by nobody
+    # true lengths; padding predicts nothing and is predicted by nobody
+    lengths: Int[Tensor, "n_seq"],
 ) -> Float[Tensor, "n_seq seq_len-1"]:
-    "Next-token cross-entropy in nats, -ln p(token t+1 | tokens to t), at every position t but the last; 0 where t+1 is padding."
+    """Next-token cross-entropy in nats, -ln p(token t+1 | tokens to t), at every position t but the
+    last; 0 where t+1 is padding."""
     precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    each = nn.functional.cross_entropy(precise[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none")
+    each = nn.functional.cross_entropy(
+        precise[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none"
+    )
     return each * (torch.arange(1, tokens.shape[1], device=tokens.device) < lengths[:, None])
 
 # %% ../nbs/02_activations.ipynb #9df04a43
@@ -42,21 +50,29 @@ def loss_gradients(
     lengths: Int[Tensor, "n_seq"],
     hook_points: list[str],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], Float[Tensor, "n_seq"]]:
-    """Activations h and dL/dh at `hook_points`, each `[n_seq, seq_len, width]`, and the loss L of each sequence, by one forward and one backward pass.
+    """Activations h and dL/dh at `hook_points`, each `[n_seq, seq_len, width]`, and the loss L of
+    each sequence, by one forward and one backward pass.
 
-    Nothing below the first asked-for block is differentiated, and no parameter receives a gradient. Sequences do not see each other,
-    so the gradient of the batch's summed loss is each sequence's own.
+    Nothing below the first asked-for block is differentiated, and no parameter receives a gradient.
+    Sequences do not see each other, so the gradient of the batch's summed loss is each sequence's
+    own.
     """
     twin = plain_twin(model)
     layers, points = decoder_layers(twin), [parse_hook_point(name) for name in hook_points]
-    # resid_mid is a sum only the watcher forms; the stream takes it up through attn_out, so both have the same gradient
-    through = {point.name: HookPoint("attn_out", point.layer) if point.kind == "resid_mid" else point for point in points}
+    # resid_mid is a sum only the watcher forms; the stream takes it up through attn_out, so both
+    # have the same gradient
+    through = {point.name: HookPoint("attn_out", point.layer) if point.kind == "resid_mid"
+               else point for point in points}
     lowest = HookPoint("resid_pre", min(point.layer for point in points))
     def leaf(stream: Tensor) -> Tensor: return stream.detach().requires_grad_(True)
-    with torch.enable_grad(), edit(layers, lowest, leaf), catch(layers, list(dict.fromkeys([*points, *through.values()]))) as caught:
+    with (torch.enable_grad(), edit(layers, lowest, leaf),
+          catch(layers, list(dict.fromkeys([*points, *through.values()]))) as caught):
         losses = token_losses(twin(tokens, use_cache=False).logits, tokens, lengths).sum(-1)
-        gradients = torch.autograd.grad(losses.sum(), [caught[point.name] for point in through.values()])
-    return {name: caught[name].detach() for name in through}, dict(zip(through, gradients, strict=True)), losses.detach()
+        gradients = torch.autograd.grad(
+            losses.sum(), [caught[point.name] for point in through.values()]
+        )
+    return ({name: caught[name].detach() for name in through},
+            dict(zip(through, gradients, strict=True)), losses.detach())
 
 # %% ../nbs/02_activations.ipynb #a6abe957
 @torch.no_grad()
@@ -70,22 +86,36 @@ def ablation_effects(
     features: Int[Tensor, "n"],
     rows_per_pass: int = 32,
 ) -> Float[Tensor, "n"]:
-    "Exact change of the loss (nats) when one feature is taken away at one position, h <- h - f_i(h) s d_i, by plain hooked forwards; 0 where it does not fire."
+    """Exact change of the loss (nats) when one feature is taken away at one position, h <- h -
+    f_i(h) s d_i, by plain hooked forwards; 0 where it does not fire."""
     twin, (used, column) = plain_twin(model), features.unique(return_inverse=True)
-    layers, reader, effects = decoder_layers(twin), FeatureReader(sae, used), torch.zeros(len(features))
+    layers = decoder_layers(twin)
+    reader = FeatureReader(sae, used)
+    effects = torch.zeros(len(features))
     device = next(twin.parameters()).device
     for rows in sequences.argsort(stable=True).split(rows_per_pass):
         few, place = sequences[rows].unique(return_inverse=True)
         batch, size, at = tokens[few].to(device), lengths[few].to(device), (place, positions[rows])
-        with catch(layers, [reader.hook_point]) as caught: clean = token_losses(twin(batch, use_cache=False).logits, batch, size)
+        with catch(layers, [reader.hook_point]) as caught:
+            clean = token_losses(twin(batch, use_cache=False).logits, batch, size)
         stream, which = caught[reader.hook_point.name][at], column[rows].to(device)
-        removed = reader.read(stream)[1].gather(1, which[:, None]) * reader.scale(stream) * reader.decoder[which]
-        def take_away(residual: Tensor, removed: Tensor = removed, at: Tensor = positions[rows]) -> Tensor:
+        removed = reader.read(stream)[1].gather(
+            1, which[:, None]
+        ) * reader.scale(stream) * reader.decoder[which]
+        def take_away(
+            residual: Tensor, removed: Tensor = removed, at: Tensor = positions[rows]
+        ) -> Tensor:
             changed = residual.clone()
             changed[torch.arange(len(at)), at] -= removed.to(changed.dtype)
             return changed
-        with edit(layers, reader.hook_point, take_away): without = token_losses(twin(batch[place], use_cache=False).logits, batch[place], size[place])
-        effects[rows] = ((without - clean[place]) * (torch.arange(without.shape[1]) >= positions[rows, None]).to(device)).sum(-1).float().cpu()
+        with edit(layers, reader.hook_point, take_away):
+            without = token_losses(
+                twin(batch[place], use_cache=False).logits, batch[place], size[place]
+            )
+        effects[rows] = (
+            (without - clean[place])
+            * (torch.arange(without.shape[1]) >= positions[rows, None]).to(device)
+        ).sum(-1).float().cpu()
     return effects
 
 # %% ../nbs/02_activations.ipynb #661f777a
@@ -98,19 +128,25 @@ def ablation_importance(
     n_samples: int = 16,  # firings measured per feature
     seed: int = 0,
 ) -> Float[np.ndarray, "n"]:
-    """Mean over positions of |change of the loss when the feature is taken away there|, in nats; 0 for a feature that never fires.
+    """Mean over positions of |change of the loss when the feature is taken away there|, in nats; 0
+    for a feature that never fires.
 
     Estimated as the feature's frequency times the mean over a random sample of its firings.
     """
     activations, corpus, rng = store.csr(layer).tocsc(), store.corpus, np.random.default_rng(seed)
     spots = [activations.indices[activations.indptr[i]:activations.indptr[i + 1]] for i in features]
-    spots = [rng.choice(rows, n_samples, replace=False) if len(rows) > n_samples else rows for rows in spots]
+    spots = [rng.choice(rows, n_samples, replace=False) if len(rows) > n_samples else rows
+             for rows in spots]
     owner = np.repeat(np.arange(len(spots)), [len(rows) for rows in spots])
     if not len(owner): return np.zeros(len(spots))
     sequence, position = torch.from_numpy(store.rows[np.concatenate(spots)]).long().T
     which = torch.as_tensor(np.asarray(features)[owner])
-    effects = ablation_effects(model, saes[layer], corpus.tokens, corpus.lengths, sequence, position, which).abs().numpy()
-    return store.frequency(layer)[features] * np.bincount(owner, effects, len(spots)) / np.maximum(np.bincount(owner, minlength=len(spots)), 1)
+    effects = ablation_effects(
+        model, saes[layer], corpus.tokens, corpus.lengths, sequence, position, which
+    ).abs().numpy()
+    return store.frequency(layer)[features] * np.bincount(owner, effects, len(spots)) / np.maximum(
+        np.bincount(owner, minlength=len(spots)), 1
+    )
 
 # %% ../nbs/02_activations.ipynb #b2ac81c3
 def _spread(n_batches: int, n_wanted: int) -> set[int]:
@@ -125,59 +161,81 @@ def collect_activations(
     corpus: Corpus | None = None,  # None: the one `cfg` names
     progress: bool = True,
     *,
-    value_dtype: str = "float16",  # "float32" where activations exceed 65,504 or three digits are too few
+    # "float32" where activations exceed 65,504 or three digits are too few
+    value_dtype: str = "float16",
 ) -> ActivationStore:
     """One pass over the corpus; writes `cfg.output_path/activations.h5`, whole or not at all.
 
-    Every position that may be a sample becomes a row. Unless `cfg.importance_method` is "frequency", about `cfg.n_importance_tokens` positions,
-    evenly spread, are differentiated as well and give every feature's importance. Memory is bounded by one batch.
-    Raises `InputError` for no SAE, tokens the model does not know, activations that `value_dtype` cannot hold, or a folder that cannot be written.
+    Every position that may be a sample becomes a row. Unless `cfg.importance_method` is
+    "frequency", about `cfg.n_importance_tokens` positions, evenly spread, are differentiated as
+    well and give every feature's importance. Memory is bounded by one batch. Raises `InputError`
+    for no SAE, tokens the model does not know, activations that `value_dtype` cannot hold, or a
+    folder that cannot be written.
     """
     if not saes: raise InputError("no SAE was given; load them with load_model_and_saes.")
-    if value_dtype not in ("float16", "float32"): raise InputError(f"value_dtype is {value_dtype!r}; choose float16 or float32.")
+    if value_dtype not in ("float16", "float32"):
+        raise InputError(f"value_dtype is {value_dtype!r}; choose float16 or float32.")
     if corpus is None:
         from feature_interaction_graph.loading import load_corpus
         corpus = load_corpus(cfg, model)
     known = plain_twin(model).get_input_embeddings().num_embeddings
     if int(corpus.tokens.max()) >= known:
-        raise InputError(f"the corpus has token {int(corpus.tokens.max())}, but the model knows tokens 0 to {known - 1}; tokenize with the model's own "
+        raise InputError(f"the corpus has token {int(corpus.tokens.max())}, but the model knows "
+                         f"tokens 0 to {known - 1}; tokenize with the model's own "
                          "tokenizer.")
     readers = {layer: FeatureReader(saes[layer]) for layer in sorted(saes)}
-    path, shapes = cfg.output_path / "activations.h5", {layer: (reader.hook_point.name, reader.width) for layer, reader in readers.items()}
-    with write_store(path, corpus, shapes, value_dtype=value_dtype, config=asdict(cfg), tokenizer=getattr(model, "tokenizer", None)) as writers:
+    path = cfg.output_path / "activations.h5"
+    shapes = {layer: (reader.hook_point.name, reader.width) for layer, reader in readers.items()}
+    with write_store(path, corpus, shapes, value_dtype=value_dtype, config=asdict(cfg),
+                     tokenizer=getattr(model, "tokenizer", None)) as writers:
         _run_batches(model, readers, writers, cfg, corpus, progress)
     return ActivationStore.open(path)
 
 # %% ../nbs/02_activations.ipynb #f84fc876
-def _run_batches(model: nn.Module, readers: dict[int, FeatureReader], writers: dict[int, LayerWriter], cfg: Config, corpus: Corpus,
-                 progress: bool) -> None:
+def _run_batches(
+    model: nn.Module, readers: dict[int, FeatureReader], writers: dict[int, LayerWriter],
+    cfg: Config, corpus: Corpus, progress: bool
+) -> None:
     "Every batch through the model once, its rows to the writers."
-    device, names = next(plain_twin(model).parameters()).device, {layer: reader.hook_point.name for layer, reader in readers.items()}
+    device = next(plain_twin(model).parameters()).device
+    names = {layer: reader.hook_point.name for layer, reader in readers.items()}
     mask, batches = corpus.sample_mask(), torch.arange(len(corpus)).split(cfg.batch_size)
-    n_wanted = 0 if cfg.importance_method == "frequency" else -(-cfg.n_importance_tokens * len(batches) // corpus.n_tokens)
+    n_wanted = 0 if cfg.importance_method == "frequency" else -(
+        -cfg.n_importance_tokens * len(batches) // corpus.n_tokens
+    )
     differentiated = _spread(len(batches), n_wanted)
     for number, batch in enumerate(tqdm(batches, desc="activations", disable=not progress)):
         lengths = corpus.lengths[batch].to(device)
         tokens = corpus.tokens[batch, :int(lengths.max())].to(device)
         gradients: dict[str, Tensor] = {}
-        if number in differentiated: residuals, gradients, _ = loss_gradients(model, tokens, lengths, list(names.values()))
+        if number in differentiated:
+            residuals, gradients, _ = loss_gradients(model, tokens, lengths, list(names.values()))
         else: residuals = clean_residuals(model, tokens, list(names.values()))
         keep = mask[batch, :tokens.shape[1]].to(device)
         for layer, name in names.items():
-            _write_rows(readers[layer], writers[layer], residuals[name][keep], gradients[name][keep] if gradients else None)
+            _write_rows(readers[layer], writers[layer], residuals[name][keep],
+                        gradients[name][keep] if gradients else None)
 
 # %% ../nbs/02_activations.ipynb #cd8cba96
 @torch.no_grad()
-def _write_rows(reader: FeatureReader, writer: LayerWriter, rows: Float[Tensor, "n d"], gradients: Float[Tensor, "n d"] | None,
-                max_values: int = 2**26) -> None:
-    "Encodes `rows`, at most `max_values` activations at a time, and writes what fired. What silent features are worth is 0 and never computed."
-    for piece in torch.arange(len(rows), device=rows.device).split(max(1, max_values // reader.width)):
+def _write_rows(reader: FeatureReader, writer: LayerWriter, rows: Float[Tensor, "n d"],
+                gradients: Float[Tensor, "n d"] | None, max_values: int = 2**26) -> None:
+    """Encodes `rows`, at most `max_values` activations at a time, and writes what fired.
+
+    What silent features are worth is 0 and never computed."""
+    for piece in torch.arange(len(rows), device=rows.device).split(
+        max(1, max_values // reader.width)
+    ):
         fired = firings_of(reader.read(rows[piece])[1])
         if gradients is None: writer.add(fired)
-        else: writer.add(fired, fired.value * reader.scale(rows[piece])[fired.row, 0] * _along_decoders(reader, gradients[piece].float(), fired))
+        else:
+            writer.add(fired, fired.value * reader.scale(rows[piece])[fired.row, 0]
+                       * _along_decoders(reader, gradients[piece].float(), fired))
 
 
-def _along_decoders(reader: FeatureReader, gradients: Float[Tensor, "n_rows d"], fired: FiringBlock, chunk: int = 2**16) -> Float[Tensor, "n_firings"]:
+def _along_decoders(reader: FeatureReader, gradients: Float[Tensor, "n_rows d"], fired: FiringBlock,
+                    chunk: int = 2**16) -> Float[Tensor, "n_firings"]:
     "dL/dh . d_i for every firing."
     pieces = zip(fired.row.split(chunk), fired.feature.split(chunk), strict=True)
-    return torch.cat([torch.einsum("nd,nd->n", gradients[row], reader.decoder[feature]) for row, feature in pieces])
+    return torch.cat([torch.einsum("nd,nd->n", gradients[row], reader.decoder[feature])
+                      for row, feature in pieces])

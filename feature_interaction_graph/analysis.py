@@ -16,7 +16,9 @@ from .engine.errors import InputError
 from .graph import part_of
 from .graphs.files import check_interaction_graph
 from .structure.communities import Communities, detect_communities
-from .structure.comparison import GraphComparison, compare_graphs, match_features
+from feature_interaction_graph.structure.comparison import (
+    GraphComparison, compare_graphs, match_features
+)
 from .structure.decay import LayerDistanceDecay, layer_distance_decay
 from .structure.degree_laws import DegreeLaw, degree_law
 from .structure.figures import statistics_figure
@@ -30,30 +32,45 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # %% ../nbs/08_analysis.ipynb #763c9919
-_all_ = ["Communities", "DegreeLaw", "GraphComparison", "GraphStatistics", "Hubs", "LayerDistanceDecay", "MotifCensus", "Roles", "cluster_roles",
-         "compare_graphs", "compute_graph_statistics", "count_motifs", "degree_law", "detect_communities", "find_hubs",
-         "layer_distance_decay", "match_features"]
+_all_ = ["Communities", "DegreeLaw", "GraphComparison", "GraphStatistics", "Hubs",
+         "LayerDistanceDecay", "MotifCensus", "Roles", "cluster_roles", "compare_graphs",
+         "compute_graph_statistics", "count_motifs", "degree_law", "detect_communities",
+         "find_hubs", "layer_distance_decay", "match_features"]
 
 # %% ../nbs/08_analysis.ipynb #2dabd21d
-def plot_analysis(G_or_statistics: nx.DiGraph | GraphStatistics, n_null: int = 20, seed: int = 0) -> "Figure":
-    "Six panels: degrees, numbers against chance, motifs, decay, signs, communities. A graph is analysed first, with `n_null` null graphs."
+def plot_analysis(
+    G_or_statistics: nx.DiGraph | GraphStatistics, n_null: int = 20, seed: int = 0
+) -> "Figure":
+    """Six panels: degrees, numbers against chance, motifs, decay, signs, communities.
+
+    A graph is analysed first, with `n_null` null graphs."""
     if isinstance(G_or_statistics, GraphStatistics): return statistics_figure(G_or_statistics)
     if not isinstance(G_or_statistics, nx.DiGraph):
-        raise InputError(f"plot_analysis was given a {type(G_or_statistics).__name__}; pass an interaction graph or its GraphStatistics.")
+        raise InputError(f"plot_analysis was given a {type(G_or_statistics).__name__}; pass an "
+                         "interaction graph or its GraphStatistics.")
     return statistics_figure(compute_graph_statistics(G_or_statistics, n_null, seed))
 
 # %% ../nbs/08_analysis.ipynb #700655c2
-def get_edge_type_subgraph(G: nx.DiGraph, edge_type: str, keep_isolated: bool = False) -> nx.DiGraph:
-    """A copy of `G` with only the edges of `edge_type` (excitatory, inhibitory, gating) and, unless `keep_isolated`, the features they join.
+def get_edge_type_subgraph(
+    G: nx.DiGraph, edge_type: str, keep_isolated: bool = False
+) -> nx.DiGraph:
+    """A copy of `G` with only the edges of `edge_type` (excitatory, inhibitory, gating) and,
+    unless `keep_isolated`, the features they join.
 
-    With `gating` the hyperedges stay, and the features that gate with them; with the other types they are left out.
+    With `gating` the hyperedges stay, and the features that gate with them; with the other types
+    they are left out.
     """
     check_interaction_graph(G)
-    if edge_type not in SIGNS: raise InputError(f"{edge_type!r} is no type of edge; the types are {', '.join(SIGNS)}.")
-    edges = G.edges(keys=True, data="interaction_type") if G.is_multigraph() else G.edges(data="interaction_type")
+    if edge_type not in SIGNS:
+        raise InputError(f"{edge_type!r} is no type of edge; the types are {', '.join(SIGNS)}.")
+    edges = G.edges(keys=True, data="interaction_type") if G.is_multigraph() else G.edges(
+        data="interaction_type"
+    )
     chosen = [tuple(edge) for *edge, kind in edges if kind == edge_type]
     gates = [dict(gate) for gate in G.graph.get("hyperedges", [])] if edge_type == "gating" else []
-    joined = {node for edge in chosen for node in edge[:2]} | {gate[end] for gate in gates for end in ("source", "gate", "target")}
+    joined = {node for edge in chosen for node in edge[:2]} | {
+        gate[end] for gate in gates for end in ("source", "gate", "target")
+    }
     piece = part_of(G, G if keep_isolated else joined, chosen)
     if "hyperedges" in G.graph: piece.graph["hyperedges"] = gates
     return piece

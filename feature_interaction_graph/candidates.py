@@ -41,26 +41,34 @@ ALWAYS_ON = 0.99     # share of positions from which on a feature counts as alwa
 def choose_features(
     atlas: CoactivationAtlas,
     layer: int,
-    importance: Float[np.ndarray, "n_kept"],  # of the features the atlas covers in that layer, in its order
+    # of the features the atlas covers in that layer, in its order
+    importance: Float[np.ndarray, "n_kept"],
     cfg: Config,
     include: Iterable[int] = (),  # features of this layer that are wanted whatever their rank
     always_on: float = ALWAYS_ON,
 ) -> tuple[Int[np.ndarray, "n_chosen"], dict[str, int]]:
-    """The `cfg.top_k_features` most important measurable features of a layer, ascending, and how many were left out for which reason.
+    """The `cfg.top_k_features` most important measurable features of a layer, ascending, and how
+    many were left out for which reason.
 
-    Ties go to the lower number. Raises `InputError` if a feature of `include` fires too rarely to be measured.
+    Ties go to the lower number. Raises `InputError` if a feature of `include` fires too rarely to
+    be measured.
     """
     kept, fired = atlas.layers[layer].features, atlas.layers[layer].n_source
-    width, alive = (int(np.sum(mask)) for mask in (atlas.features["layer"] == layer, atlas.features["activation_freq"][atlas.features["layer"] == layer] > 0))
+    width, alive = (int(np.sum(mask)) for mask
+                    in (atlas.features["layer"] == layer,
+                        atlas.features["activation_freq"][atlas.features["layer"] == layer] > 0))
     rare, always = fired < cfg.min_activations, fired >= always_on * atlas.n_rows
     wanted = np.isin(kept, np.fromiter(include, dtype=np.int64))
     if (rare & wanted).any():
-        raise InputError(f"feature {kept[rare & wanted][0]} of layer {layer} is to be included but fires {fired[rare & wanted][0]} times; "
-                         f"{cfg.min_activations} are needed (min_activations), so leave it out or collect more tokens.")
+        raise InputError(f"feature {kept[rare & wanted][0]} of layer {layer} is to be included but "
+                         f"fires {fired[rare & wanted][0]} times; "
+                         f"{cfg.min_activations} are needed (min_activations), so leave it out or "
+                         "collect more tokens.")
     ranked = np.flatnonzero(~rare & ~always)
     ranked = ranked[np.argsort(-importance[ranked], kind="stable")]
     chosen = np.union1d(ranked[:cfg.top_k_features], np.flatnonzero(wanted))
-    left_out = {"never fires": width - alive, "not covered by the atlas": alive - len(kept), f"fires fewer than {cfg.min_activations} times": int(rare.sum()),
+    left_out = {"never fires": width - alive, "not covered by the atlas": alive - len(kept),
+                f"fires fewer than {cfg.min_activations} times": int(rare.sum()),
                 f"fires on {always_on:.0%} of positions or more": int((always & ~wanted).sum()),
                 "less important": int((~rare & ~always).sum()) - int((~always[chosen]).sum())}
     return kept[chosen], {"features": width, "chosen": len(chosen), **left_out}
@@ -84,21 +92,28 @@ def rank_importance(
     missing = any(np.isnan(values).any() for values in gradient.values())
     if cfg.importance_method == "gradient":
         if missing:
-            raise InputError("the activations were collected without gradient importance; collect them with importance_method='gradient', or rank by "
+            raise InputError("the activations were collected without gradient importance; collect "
+                             "them with importance_method='gradient', or rank by "
                              "'frequency'.")
         return gradient
     frequency = {layer: kept.n_source / atlas.n_rows for layer, kept in atlas.layers.items()}
     if cfg.importance_method == "frequency": return frequency
-    if store is None or model is None: raise InputError("importance_method is 'ablation', which runs the model; pass store and model to identify_candidates.")
+    if store is None or model is None:
+        raise InputError("importance_method is 'ablation', which runs the model; pass store and "
+                         "model to identify_candidates.")
     promise = frequency if missing else gradient
-    return {layer: _ablated(model, saes, store, layer, kept.features, promise[layer], cfg) for layer, kept in atlas.layers.items()}
+    return {layer: _ablated(model, saes, store, layer, kept.features, promise[layer], cfg)
+            for layer, kept in atlas.layers.items()}
 
 # %% ../nbs/05_candidates.ipynb #125ee950
-def _ablated(model: nn.Module, saes: Mapping[int, Any], store: ActivationStore, layer: int, features: np.ndarray, promise: np.ndarray,
-             cfg: Config) -> np.ndarray:
-    "Exact importance of the `3 * cfg.top_k_features` most promising measurable features; -1 for the others, so that they come last."
+def _ablated(model: nn.Module, saes: Mapping[int, Any], store: ActivationStore, layer: int,
+             features: np.ndarray, promise: np.ndarray, cfg: Config) -> np.ndarray:
+    """Exact importance of the `3 * cfg.top_k_features` most promising measurable features; -1 for
+    the others, so that they come last."""
     count, exact = store.statistics(layer)["count"][features], np.full(len(features), -1.0)
-    ranked = np.argsort(-np.where(count < cfg.min_activations, -1.0, promise), kind="stable")[:3 * cfg.top_k_features]
+    ranked = np.argsort(
+        -np.where(count < cfg.min_activations, -1.0, promise), kind="stable"
+    )[:3 * cfg.top_k_features]
     exact[ranked] = ablation_importance(model, saes, store, layer, features[ranked], seed=cfg.seed)
     return exact
 
@@ -109,27 +124,34 @@ def decoder_alignment(
     sources: Int[np.ndarray, "n"],
     targets: Int[np.ndarray, "m"],
 ) -> Float[np.ndarray, "n m"]:
-    "Cosine of every source's decoder direction with every target's encoder direction; NaN if the two SAEs live in spaces of different width."
+    """Cosine of every source's decoder direction with every target's encoder direction; NaN if the
+    two SAEs live in spaces of different width."""
     written = FeatureReader(source_sae, torch.as_tensor(np.asarray(sources))).decoder
     read = FeatureReader(target_sae, torch.as_tensor(np.asarray(targets)))
     weight = read.weight[:, read.features] if read.competes else read.weight
     if written.shape[1] != weight.shape[0]: return np.full((len(sources), len(targets)), np.nan)
-    return (nn.functional.normalize(written, dim=1) @ nn.functional.normalize(weight, dim=0)).cpu().numpy()
+    return (
+        nn.functional.normalize(written, dim=1) @ nn.functional.normalize(weight, dim=0)
+    ).cpu().numpy()
 
 # %% ../nbs/05_candidates.ipynb #e9336ce2
-REASONS = ("together", "associated", "apart", "aligned", "included", "all", "transport")     # bit 0, bit 1, ... of the column `reason`
-CANDIDATE_COLUMNS = {"src_layer": np.int32, "src_feature": np.int32, "tgt_layer": np.int32, "tgt_feature": np.int32,
-                     "coactivation_prob": np.float64, "pmi": np.float64, "ratio": np.float64, "decoder_alignment": np.float64,
-                     "is_candidate_inhibitory": np.bool_, "reason": np.uint8}
+# bit 0, bit 1, ... of the column `reason`
+REASONS = ("together", "associated", "apart", "aligned", "included", "all", "transport")
+CANDIDATE_COLUMNS = {
+    "src_layer": np.int32, "src_feature": np.int32, "tgt_layer": np.int32, "tgt_feature": np.int32,
+    "coactivation_prob": np.float64, "pmi": np.float64, "ratio": np.float64,
+    "decoder_alignment": np.float64, "is_candidate_inhibitory": np.bool_, "reason": np.uint8
+}
 
 # %% ../nbs/05_candidates.ipynb #3a3154d5
 @dataclass(frozen=True, eq=False)
 class CandidatePairs:
     """Pairs as columns, sorted by source and target.
 
-    `coactivation_prob` is P(target | source), `ratio` that over P(target), `pmi` its shrunk logarithm in nats, `decoder_alignment` a cosine,
-    `reason` one bit per word of `REASONS`. `is_candidate_inhibitory`: the pair keeps apart, or is aligned negatively.
-    `features`: sources and targets; `meta`: what was considered and why the rest was dropped.
+    `coactivation_prob` is P(target | source), `ratio` that over P(target), `pmi` its shrunk
+    logarithm in nats, `decoder_alignment` a cosine, `reason` one bit per word of `REASONS`.
+    `is_candidate_inhibitory`: the pair keeps apart, or is aligned negatively. `features`: sources
+    and targets; `meta`: what was considered and why the rest was dropped.
     """
     columns: dict[str, np.ndarray]
     features: FeatureTable
@@ -140,7 +162,9 @@ class CandidatePairs:
 
     def where(self, mask: Bool[np.ndarray, "n_pairs"]) -> Self:
         "The pairs for which `mask` is true; what `meta` counts stays what was considered."
-        return type(self)({name: values[mask] for name, values in self.columns.items()}, self.features, self.meta)
+        return type(self)(
+            {name: values[mask] for name, values in self.columns.items()}, self.features, self.meta
+        )
 
     def reasons(self) -> list[str]:
         "The reasons of every pair in words."
@@ -185,35 +209,47 @@ class Candidates(CandidatePairs):
 FORMAT = "feature_interaction_graph.candidates/1"
 
 def _in_words(reason: Int[np.ndarray, "n"]) -> list[str]:
-    words = {bits: ", ".join(word for place, word in enumerate(REASONS) if bits >> place & 1) for bits in np.unique(reason).tolist()}
+    words = {bits: ", ".join(word for place, word in enumerate(REASONS) if bits >> place & 1)
+             for bits in np.unique(reason).tolist()}
     return [words[bits] for bits in reason.tolist()]
 
 
 def _named(candidates: Candidates, end: str) -> list[tuple[int, int]]:
-    return sorted(set(zip(candidates[f"{end}_layer"].tolist(), candidates[f"{end}_feature"].tolist(), strict=True)))
+    return sorted(set(zip(candidates[f"{end}_layer"].tolist(),
+                          candidates[f"{end}_feature"].tolist(), strict=True)))
 
 
 def _report(meta: Mapping[str, Any]) -> str:
-    lines = [f"{meta['kept']:,} of {meta['considered']:,} pairs are candidates; {meta['considered'] - meta['kept']:,} gave no reason"]
+    lines = [f"{meta['kept']:,} of {meta['considered']:,} pairs are candidates; "
+             f"{meta['considered'] - meta['kept']:,} gave no reason"]
     lines += [f"  {count:>9,} {word}" for word, count in meta["by_reason"].items() if count]
     for layer, counts in meta["features"].items():
         dropped = ", ".join(f"{number} {why}" for why, number in list(counts.items())[2:] if number)
-        lines.append(f"layer {layer}: {counts['chosen']} of {counts['features']} features; {dropped}")
+        lines.append(
+            f"layer {layer}: {counts['chosen']} of {counts['features']} features; {dropped}"
+        )
     return "\n".join(lines)
 
 
 def _load(path: Path) -> tuple[dict[str, np.ndarray], FeatureTable, dict[str, Any]]:
-    if not path.is_file(): raise InputError(f"{path} does not exist; make it with identify_candidates and save.")
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; make it with identify_candidates and save.")
     try:
         with h5py.File(path, "r") as file:
-            if file.attrs.get("format") != FORMAT: raise InputError(f"{path} does not hold candidates of format {FORMAT}; make it with identify_candidates.")
-            columns = {name: file[name][:].astype(dtype) for name, dtype in CANDIDATE_COLUMNS.items()}
+            if file.attrs.get("format") != FORMAT:
+                raise InputError(f"{path} does not hold candidates of format {FORMAT}; make it "
+                                 "with identify_candidates.")
+            columns = {
+                name: file[name][:].astype(dtype) for name, dtype in CANDIDATE_COLUMNS.items()
+            }
             if len({len(values) for values in columns.values()}) > 1:
-                raise InputError(f"{path} is damaged: its columns differ in length; make it again with identify_candidates.")
+                raise InputError(f"{path} is damaged: its columns differ in length; make it again "
+                                 "with identify_candidates.")
             return columns, FeatureTable.load(file["features"]), json.loads(file.attrs["meta"])
     except (OSError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError): raise
-        raise InputError(f"{path} does not hold whole candidates ({error}); make it again with identify_candidates.") from error
+        raise InputError(f"{path} does not hold whole candidates ({error}); make it "
+                         "again with identify_candidates.") from error
 
 # %% ../nbs/05_candidates.ipynb #6a3138b1
 def identify_candidates(
@@ -223,75 +259,112 @@ def identify_candidates(
     store: ActivationStore | None = None,  # these two only for importance_method "ablation"
     model: nn.Module | None = None,
     *,
-    include: Iterable[str | tuple[int, int]] = (),  # features wanted whatever their rank, as ids or (layer, feature); all their pairs are candidates
-    all_pairs: bool = False,  # every pair of chosen features within the window, whether or not a rule gives a reason
+    # features wanted whatever their rank, as ids or (layer, feature); all their pairs are
+    # candidates
+    include: Iterable[str | tuple[int, int]] = (),
+    # every pair of chosen features within the window, whether or not a rule gives a reason
+    all_pairs: bool = False,
     allow_none: bool = False,  # an empty table instead of an error
 ) -> Candidates:
-    """Pairs worth an intervention: important sources, and important targets in later layers of the window that a rule joins to them.
+    """Pairs worth an intervention: important sources, and important targets in later layers of the
+    window that a rule joins to them.
 
-    Deterministic. Raises `InputError` for a feature of `include` that the atlas does not cover, a window without counts, or when not a single pair is left.
+    Deterministic. Raises `InputError` for a feature of `include` that the atlas does not cover, a
+    window without counts, or when not a single pair is left.
     """
     named = [parse_feature_id(which) if isinstance(which, str) else which for which in include]
     for layer, feature in named: atlas.places(layer, np.array([feature]))
-    pairs = [(a, b) for a, b in atlas.layer_pairs if b - a <= cfg.layer_window and (a < b or cfg.within_layer)]
+    pairs = [(a, b) for a, b in atlas.layer_pairs
+             if b - a <= cfg.layer_window and (a < b or cfg.within_layer)]
     if cfg.within_layer and not any(a == b for a, b in pairs):
-        raise InputError("within_layer is set, but the atlas was built without it; build it again with within_layer.")
+        raise InputError("within_layer is set, but the atlas was built without it; build it again "
+                         "with within_layer.")
     importance = rank_importance(atlas, saes, cfg, store, model)
     chosen, counts = {}, {}
     for layer in atlas.layers:
-        chosen[layer], counts[layer] = choose_features(atlas, layer, importance[layer], cfg, [feature for here, feature in named if here == layer])
+        chosen[layer], counts[layer] = choose_features(
+            atlas, layer, importance[layer], cfg,
+            [feature for here, feature in named if here == layer]
+        )
     parts = [_pairs_of(atlas, saes, cfg, pair, chosen, named, all_pairs) for pair in pairs]
-    considered = sum(len(chosen[a]) * len(chosen[b]) - (len(chosen[a]) if a == b else 0) for a, b in pairs)
+    considered = sum(
+        len(chosen[a]) * len(chosen[b]) - (len(chosen[a]) if a == b else 0) for a, b in pairs
+    )
     return _assemble(atlas, cfg, parts, considered, importance, counts, allow_none)
 
 # %% ../nbs/05_candidates.ipynb #dbbe73b0
-def _pairs_of(atlas: CoactivationAtlas, saes: Mapping[int, Any], cfg: Config, pair: tuple[int, int], chosen: Mapping[int, np.ndarray],
-              named: list[tuple[int, int]], all_pairs: bool) -> dict[str, np.ndarray]:
+def _pairs_of(
+    atlas: CoactivationAtlas, saes: Mapping[int, Any], cfg: Config, pair: tuple[int, int],
+    chosen: Mapping[int, np.ndarray], named: list[tuple[int, int]], all_pairs: bool
+) -> dict[str, np.ndarray]:
     "Columns of the pairs of two layers that any rule joins; a feature is not paired with itself."
     (a, b), sources, targets = pair, chosen[pair[0]], chosen[pair[1]]
-    stats, cosine = atlas.statistics(a, b, sources, targets), decoder_alignment(saes[a], saes[b], sources, targets)
+    stats = atlas.statistics(a, b, sources, targets)
+    cosine = decoder_alignment(saes[a], saes[b], sources, targets)
     neighbours = a < b and not any(a < layer < b for layer in atlas.layers)
-    chance = 3 / np.sqrt(saes[a].W_dec.shape[1])                         # three standard deviations of the cosine of random directions
+    # three standard deviations of the cosine of random directions
+    chance = 3 / np.sqrt(saes[a].W_dec.shape[1])
     aligned = (np.abs(cosine) > max(cfg.decoder_alignment_threshold, chance)) & neighbours
     wanted_a, wanted_b = ([feature for layer, feature in named if layer == here] for here in pair)
     wanted = np.isin(sources, wanted_a)[:, None] | np.isin(targets, wanted_b)
-    rules = {**pair_rules(stats, cfg), "aligned": aligned, "included": wanted, "all": np.full(cosine.shape, all_pairs)}
+    rules = {**pair_rules(stats, cfg), "aligned": aligned, "included": wanted,
+             "all": np.full(cosine.shape, all_pairs)}
     reason = sum(rules[word].astype(np.uint8) << REASONS.index(word) for word in rules)
     if a == b: np.fill_diagonal(reason, 0)
-    return _as_columns(pair, sources, targets, stats, cosine, rules["apart"] | (aligned & (cosine < 0)), reason)
+    return _as_columns(
+        pair, sources, targets, stats, cosine, rules["apart"] | (aligned & (cosine < 0)), reason
+    )
 
 # %% ../nbs/05_candidates.ipynb #cbd42238
-def _as_columns(pair: tuple[int, int], sources: np.ndarray, targets: np.ndarray, stats: PairStatistics, cosine: np.ndarray, inhibitory: np.ndarray,
-                reason: np.ndarray) -> dict[str, np.ndarray]:
+def _as_columns(
+    pair: tuple[int, int], sources: np.ndarray, targets: np.ndarray, stats: PairStatistics,
+    cosine: np.ndarray, inhibitory: np.ndarray, reason: np.ndarray
+) -> dict[str, np.ndarray]:
     "The pairs of two layers that have a reason, from tables of sources by targets."
     row, column = reason.nonzero()
-    values = dict(coactivation_prob=stats.prob, pmi=stats.pmi_shrunk, ratio=stats.ratio, decoder_alignment=cosine,
-                  is_candidate_inhibitory=inhibitory, reason=reason)
-    return dict(src_layer=np.full(len(row), pair[0]), src_feature=sources[row], tgt_layer=np.full(len(row), pair[1]), tgt_feature=targets[column],
+    values = dict(coactivation_prob=stats.prob, pmi=stats.pmi_shrunk, ratio=stats.ratio,
+                  decoder_alignment=cosine, is_candidate_inhibitory=inhibitory, reason=reason)
+    return dict(src_layer=np.full(len(row), pair[0]), src_feature=sources[row],
+                tgt_layer=np.full(len(row), pair[1]), tgt_feature=targets[column],
                 **{name: table[row, column] for name, table in values.items()})
 
 # %% ../nbs/05_candidates.ipynb #b74cc404
-def _assemble(atlas: CoactivationAtlas, cfg: Config, parts: list[dict[str, np.ndarray]], considered: int, importance: Mapping[int, np.ndarray],
-              counts: Mapping[int, dict[str, int]], allow_none: bool) -> Candidates:
+def _assemble(
+    atlas: CoactivationAtlas, cfg: Config, parts: list[dict[str, np.ndarray]], considered: int,
+    importance: Mapping[int, np.ndarray], counts: Mapping[int, dict[str, int]], allow_none: bool
+) -> Candidates:
     "One sorted table with its features and the account of what was considered."
     columns: dict[str, np.ndarray] = {}
-    for name, dtype in CANDIDATE_COLUMNS.items(): columns[name] = np.concatenate([part[name] for part in parts] or [np.zeros(0)]).astype(dtype)
-    order = np.lexsort([columns[name] for name in ("tgt_feature", "tgt_layer", "src_feature", "src_layer")])
+    for name, dtype in CANDIDATE_COLUMNS.items():
+        columns[name] = np.concatenate(
+            [part[name] for part in parts] or [np.zeros(0)]
+        ).astype(dtype)
+    order = np.lexsort(
+        [columns[name] for name in ("tgt_feature", "tgt_layer", "src_feature", "src_layer")]
+    )
     columns = {name: values[order] for name, values in columns.items()}
-    by_reason = {word: int((columns["reason"] >> place & 1).sum()) for place, word in enumerate(REASONS)}
-    meta = dict(considered=considered, kept=len(order), by_reason=by_reason, features={str(layer): count for layer, count in counts.items()},
+    by_reason = {
+        word: int((columns["reason"] >> place & 1).sum()) for place, word in enumerate(REASONS)
+    }
+    meta = dict(considered=considered, kept=len(order), by_reason=by_reason,
+                features={str(layer): count for layer, count in counts.items()},
                 importance_method=cfg.importance_method, provenance=provenance())
     if not len(order) and not allow_none: _refuse_none(considered, cfg)
-    rows = atlas.features.find(np.r_[columns["src_layer"], columns["tgt_layer"]], np.r_[columns["src_feature"], columns["tgt_feature"]])
+    rows = atlas.features.find(np.r_[columns["src_layer"], columns["tgt_layer"]],
+                               np.r_[columns["src_feature"], columns["tgt_feature"]])
     features = atlas.features.take(np.unique(rows))
     if cfg.importance_method == "ablation":
-        exact = [importance[layer][atlas.places(layer, features["feature"][features["layer"] == layer])] for layer in np.unique(features["layer"]).tolist()]
+        exact = [
+            importance[layer][atlas.places(layer, features["feature"][features["layer"] == layer])]
+            for layer in np.unique(features["layer"]).tolist()
+        ]
         features = FeatureTable(features.columns | {"importance": np.concatenate(exact)})
     return Candidates(columns, features, meta)
 
 
 def _refuse_none(considered: int, cfg: Config) -> None:
-    raise InputError(f"none of the {considered} pairs of chosen features within {cfg.layer_window} layers has a reason to be measured; "
+    raise InputError(f"none of the {considered} pairs of chosen features within {cfg.layer_window} "
+                     "layers has a reason to be measured; "
                      "lower the thresholds, collect more tokens, or pass all_pairs=True.")
 
 # %% ../nbs/05_candidates.ipynb #cd634c95
@@ -306,26 +379,41 @@ def transport_candidates(
     per_source: int = 10,  # targets of each source in one layer
     per_target: int = 10,  # sources of each target in one layer
     min_z: float = 4.0,  # standard errors a score must differ from 0 by
-    min_strength: float = 0.01,  # and how strong it must be, in standard deviations of the target per standard deviation of the source
+    # and how strong it must be, in standard deviations of the target per standard deviation of the
+    # source
+    min_strength: float = 0.01,
     allow_none: bool = False,  # an empty table instead of an error
 ) -> Candidates:
-    """Pairs of important features of different layers whose transported score stands out of its noise, at any offset that was estimated.
+    """Pairs of important features of different layers whose transported score stands out of its
+    noise, at any offset that was estimated.
 
-    `is_candidate_inhibitory` is the sign of the score. Join with other candidates by `join_candidates`. Raises `InputError` when not a single pair is left.
+    `is_candidate_inhibitory` is the sign of the score. Join with other candidates by
+    `join_candidates`. Raises `InputError` when not a single pair is left.
     """
-    pairs = sorted({(a, b) for a, b, _ in scores.pairs if (a, b) in atlas.layer_pairs and b - a <= cfg.layer_window})
+    pairs = sorted({(a, b) for a, b, _ in scores.pairs
+                    if (a, b) in atlas.layer_pairs and b - a <= cfg.layer_window})
     importance = rank_importance(atlas, saes, cfg, store, model)
     chosen, counts = {}, {}
-    for layer in atlas.layers: chosen[layer], counts[layer] = choose_features(atlas, layer, importance[layer], cfg)
+    for layer in atlas.layers:
+        chosen[layer], counts[layer] = choose_features(atlas, layer, importance[layer], cfg)
     parts = []
     for a, b in pairs:
         strength, signed_z = transported(scores, a, b, chosen[a], chosen[b])
-        written, read = (atlas.features["std"][atlas.features.find(np.full(len(chosen[here]), here), chosen[here])] for here in (a, b))
-        size = np.where(np.abs(strength) * written[:, None] >= min_strength * read, np.abs(signed_z), 0.0)
-        found = (size >= min_z) & (_among_first(size, per_source) | _among_first(size.T, per_target).T)
-        stats, cosine = atlas.statistics(a, b, chosen[a], chosen[b]), decoder_alignment(saes[a], saes[b], chosen[a], chosen[b])
-        parts.append(_as_columns((a, b), chosen[a], chosen[b], stats, cosine, signed_z < 0, found.astype(np.uint8) << REASONS.index("transport")))
-    return _assemble(atlas, cfg, parts, sum(len(chosen[a]) * len(chosen[b]) for a, b in pairs), importance, counts, allow_none)
+        written, read = (atlas.features["std"][
+                             atlas.features.find(np.full(len(chosen[here]), here), chosen[here])
+                         ] for here in (a, b))
+        size = np.where(
+            np.abs(strength) * written[:, None] >= min_strength * read, np.abs(signed_z), 0.0
+        )
+        found = (size >= min_z) & (
+            _among_first(size, per_source) | _among_first(size.T, per_target).T
+        )
+        stats = atlas.statistics(a, b, chosen[a], chosen[b])
+        cosine = decoder_alignment(saes[a], saes[b], chosen[a], chosen[b])
+        parts.append(_as_columns((a, b), chosen[a], chosen[b], stats, cosine, signed_z < 0,
+                                 found.astype(np.uint8) << REASONS.index("transport")))
+    return _assemble(atlas, cfg, parts, sum(len(chosen[a]) * len(chosen[b]) for a, b in pairs),
+                     importance, counts, allow_none)
 
 def _among_first(size: Float[np.ndarray, "n m"], n_first: int) -> Bool[np.ndarray, "n m"]:
     "The `n_first` largest of each row."
@@ -335,38 +423,54 @@ def _among_first(size: Float[np.ndarray, "n m"], n_first: int) -> Bool[np.ndarra
     return first
 
 # %% ../nbs/05_candidates.ipynb #2f21da90
-def transported(scores: TransportScores, source_layer: int, target_layer: int, sources: Int[np.ndarray, "n"], targets: Int[np.ndarray, "m"]
-                ) -> tuple[Float[np.ndarray, "n m"], Float[np.ndarray, "n m"]]:
-    """Score, and score / standard error, of every pair at the offset where the latter is largest; 0 for a source that never fires.
+def transported(
+    scores: TransportScores, source_layer: int, target_layer: int, sources: Int[np.ndarray, "n"],
+    targets: Int[np.ndarray, "m"]
+) -> tuple[Float[np.ndarray, "n m"], Float[np.ndarray, "n m"]]:
+    """Score, and score / standard error, of every pair at the offset where the latter is largest;
+    0 for a source that never fires.
 
     The squared error is the mean of the pair's own and its source's typical one.
     """
     found, found_z = np.zeros((len(sources), len(targets))), np.zeros((len(sources), len(targets)))
     rows, columns = torch.as_tensor(sources), torch.as_tensor(targets)
-    for offset in sorted(offset for a, b, offset in scores.pairs if (a, b) == (source_layer, target_layer)):
-        score = scores.scores(source_layer, target_layer, offset, rows, columns).double().cpu().numpy()
-        squares = scores.standard_errors(source_layer, target_layer, offset, rows, columns).double().cpu().numpy() ** 2
-        with np.errstate(divide="ignore", invalid="ignore"): z = np.nan_to_num(score / np.sqrt((squares + squares.mean(1, keepdims=True)) / 2))
+    for offset in sorted(
+        offset for a, b, offset in scores.pairs if (a, b) == (source_layer, target_layer)
+    ):
+        score = scores.scores(
+            source_layer, target_layer, offset, rows, columns
+        ).double().cpu().numpy()
+        squares = scores.standard_errors(
+            source_layer, target_layer, offset, rows, columns
+        ).double().cpu().numpy() ** 2
+        with np.errstate(divide="ignore", invalid="ignore"):
+            z = np.nan_to_num(score / np.sqrt((squares + squares.mean(1, keepdims=True)) / 2))
         larger = np.abs(z) > np.abs(found_z)
         found, found_z = np.where(larger, score, found), np.where(larger, z, found_z)
     return found, found_z
 
 # %% ../nbs/05_candidates.ipynb #4e8a6dba
 def join_candidates(first: Candidates, second: Candidates) -> Candidates:
-    "All pairs of both, each with the reasons of both; `meta` is that of `first`, with the pairs counted again."
+    """All pairs of both, each with the reasons of both; `meta` is that of `first`, with the pairs
+    counted again."""
     names = ("src_layer", "src_feature", "tgt_layer", "tgt_feature")
     columns = {name: np.concatenate([first[name], second[name]]) for name in CANDIDATE_COLUMNS}
-    _, kept, which = np.unique(np.stack([columns[name] for name in names], 1), axis=0, return_index=True, return_inverse=True)
+    _, kept, which = np.unique(np.stack([columns[name] for name in names], 1), axis=0,
+                               return_index=True, return_inverse=True)
     reason, inhibitory = np.zeros(len(kept), np.uint8), np.zeros(len(kept), bool)
     np.bitwise_or.at(reason, which.ravel(), columns["reason"])
     np.logical_or.at(inhibitory, which.ravel(), columns["is_candidate_inhibitory"])
-    columns = {name: values[kept] for name, values in columns.items()} | {"reason": reason, "is_candidate_inhibitory": inhibitory}
+    columns = {name: values[kept] for name, values in columns.items()} | {
+        "reason": reason, "is_candidate_inhibitory": inhibitory
+    }
     by_reason = {word: int((reason >> place & 1).sum()) for place, word in enumerate(REASONS)}
-    meta = first.meta | {"considered": max(first.meta["considered"], second.meta["considered"]), "kept": len(kept), "by_reason": by_reason}
+    meta = first.meta | {"considered": max(first.meta["considered"], second.meta["considered"]),
+                         "kept": len(kept), "by_reason": by_reason}
     return Candidates(columns, _joined_features(first.features, second.features), meta)
 
 def _joined_features(first: FeatureTable, second: FeatureTable) -> FeatureTable:
-    both = {name: np.concatenate([values, second.columns[name]]) for name, values in first.columns.items()}
+    both = {name: np.concatenate([values, second.columns[name]])
+            for name, values in first.columns.items()}
     _, kept = np.unique(np.stack([both["layer"], both["feature"]], 1), axis=0, return_index=True)
     return FeatureTable({name: values[kept] for name, values in both.items()})
 
@@ -380,22 +484,28 @@ def propose_candidates(
     store: ActivationStore | None = None,  # only for importance_method "ablation"
     progress: bool = True,
 ) -> Candidates:
-    """Pairs to measure by `cfg.candidate_method`: `identify_candidates`, `transport_candidates` on `corpus`, or the two joined.
+    """Pairs to measure by `cfg.candidate_method`: `identify_candidates`, `transport_candidates` on
+    `corpus`, or the two joined.
 
     Raises `InputError` when not a single pair is proposed; of "both", one may propose none.
     """
-    if cfg.candidate_method == "coactivation": return identify_candidates(atlas, saes, cfg, store, model)
+    if cfg.candidate_method == "coactivation":
+        return identify_candidates(atlas, saes, cfg, store, model)
     text = _part_of(corpus, cfg.n_transport_tokens, cfg.seed)
-    scores = transport_scores(model, saes, text, max_offset=cfg.horizon, seed=cfg.seed, batch_size=cfg.batch_size, progress=progress)
+    scores = transport_scores(model, saes, text, max_offset=cfg.horizon, seed=cfg.seed,
+                              batch_size=cfg.batch_size, progress=progress)
     joined = cfg.candidate_method == "both"
     carried = transport_candidates(scores, atlas, saes, cfg, store, model, allow_none=joined)
     if not joined: return carried
-    both = join_candidates(identify_candidates(atlas, saes, cfg, store, model, allow_none=True), carried)
+    both = join_candidates(
+        identify_candidates(atlas, saes, cfg, store, model, allow_none=True), carried
+    )
     if not len(both): _refuse_none(both.meta["considered"], cfg)
     return both
 
 def _part_of(corpus: Corpus, n_tokens: int, seed: int) -> Corpus:
-    "Sequences at random, in their order, at least 16 of them, with `n_tokens` positions or a little more; all where there are fewer."
+    """Sequences at random, in their order, at least 16 of them, with `n_tokens` positions or a
+    little more; all where there are fewer."""
     order = np.random.default_rng(seed).permutation(len(corpus))
     reached = np.cumsum(corpus.sample_mask().sum(1).numpy()[order])
     return corpus.take(np.sort(order[:max(np.searchsorted(reached, n_tokens) + 1, 16)]).tolist())

@@ -33,7 +33,8 @@ def parse_layers(text: str) -> list[int]:
     layers: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()): raise InputError(f"--layers is {text!r}; write layers as 0,1,2 or 0-3.")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise InputError(f"--layers is {text!r}; write layers as 0,1,2 or 0-3.")
         layers += range(int(first), int(last or first) + 1)
     return layers
 
@@ -41,77 +42,126 @@ def parse_layers(text: str) -> list[int]:
 def parse_setting(text: str) -> tuple[str, Any]:
     "Name and value from `name=value`; the value is JSON where it can be, else text."
     name, equals, value = text.partition("=")
-    if not equals or not name: raise InputError(f"--set is {text!r}; write it as name=value, such as min_samples=4.")
+    if not equals or not name:
+        raise InputError(f"--set is {text!r}; write it as name=value, such as min_samples=4.")
     try: return name, json.loads(value)
     except json.JSONDecodeError: return name, value
 
 # %% ../nbs/12_cli.ipynb #7e852dad
-def build_config(preset: str | None, config: Path | None, output_dir: Path | None, settings: dict[str, Any]) -> Config:
+def build_config(
+    preset: str | None, config: Path | None, output_dir: Path | None, settings: dict[str, Any]
+) -> Config:
     "The checked settings of a command; `settings` that are None were not given."
     given = {name: value for name, value in settings.items() if value is not None}
-    if preset is not None and config is not None: raise InputError("--preset and --config are both given; give only one of them.")
+    if preset is not None and config is not None:
+        raise InputError("--preset and --config are both given; give only one of them.")
     earlier = (output_dir or Path(Config().output_dir)) / "config.json"
     if config is None and preset is None and earlier.is_file(): config = earlier
     if output_dir is not None: given["output_dir"] = str(output_dir)
     elif config == earlier: given["output_dir"] = str(earlier.parent)
-    return Config.load(config).replace(**given) if config is not None else Config.preset(preset or "demo", **given)
+    return Config.load(config).replace(**given) if config is not None else Config.preset(
+        preset or "demo", **given
+    )
 
 # %% ../nbs/12_cli.ipynb #08d06520
 def configured(
-    preset: Annotated[str | None, typer.Option(help=f"Settings to start from: {', '.join(PRESETS)}.  [default: an earlier run's, else demo]")] = None,
+    preset: Annotated[str | None,
+                      typer.Option(help=f"Settings to start from: {', '.join(PRESETS)}.  "
+                                        "[default: an earlier run's, else demo]")] = None,
     config: Annotated[Path | None, typer.Option(help="A config.json to start from.")] = None,
-    model: Annotated[str | None, typer.Option(help="Hub name or folder of a causal language model.")] = None,
-    sae_release: Annotated[str | None, typer.Option(help="sae-lens release, hub repository, or folder of SAEs.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Hub name or folder of a causal language model.")
+    ] = None,
+    sae_release: Annotated[
+        str | None, typer.Option(help="sae-lens release, hub repository, or folder of SAEs.")
+    ] = None,
     layers: Annotated[str | None, typer.Option(help="Layers, as 0,1,2 or 0-3.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="demo, a .txt/.jsonl text, a .npy/.safetensors token file, or a hub data set.")] = None,
-    n_tokens: Annotated[int | None, typer.Option(help="Positions of the corpus to collect.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Most important features kept per layer.")] = None,
-    layer_window: Annotated[int | None, typer.Option(help="Largest layer distance from source to target.")] = None,
-    n_samples: Annotated[int | None, typer.Option(help="Interventions per source and dose.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(
+            help="demo, a .txt/.jsonl text, a .npy/.safetensors token file, or a hub data set."
+        )
+    ] = None,
+    n_tokens: Annotated[
+        int | None, typer.Option(help="Positions of the corpus to collect.")
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(help="Most important features kept per layer.")
+    ] = None,
+    layer_window: Annotated[
+        int | None, typer.Option(help="Largest layer distance from source to target.")
+    ] = None,
+    n_samples: Annotated[
+        int | None, typer.Option(help="Interventions per source and dose.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random choice.")] = None,
-    setting: Annotated[list[str] | None, typer.Option("--set", help="Any other setting, as name=value; may be repeated.")] = None,
-    output_dir: Annotated[Path | None, typer.Option(help="Folder of everything a run writes.  [default: outputs]")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Compute again what the folder already holds.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, no word on stages.")] = False,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any other setting, as name=value; may be repeated.")
+    ] = None,
+    output_dir: Annotated[
+        Path | None, typer.Option(help="Folder of everything a run writes.  [default: outputs]")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Compute again what the folder already holds.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress bars, no word on stages.")
+    ] = False,
     **given: Path | None,
 ) -> "Run":
     "The run that a command line describes; `given` are files that take the place of a stage."
     named = dict(map(parse_setting, setting or []))
-    options = {"model_name": model, "sae_release": sae_release, "layers": parse_layers(layers) if layers is not None else None, "dataset": dataset,
-              "n_tokens": n_tokens, "top_k_features": top_k, "layer_window": layer_window, "n_samples": n_samples, "device": device, "seed": seed}
-    cfg = build_config(preset, config, output_dir, named | {name: value for name, value in options.items() if value is not None})
+    options = {"model_name": model, "sae_release": sae_release,
+               "layers": parse_layers(layers) if layers is not None else None, "dataset": dataset,
+               "n_tokens": n_tokens, "top_k_features": top_k, "layer_window": layer_window,
+               "n_samples": n_samples, "device": device, "seed": seed}
+    cfg = build_config(preset, config, output_dir, named
+                       | {name: value for name, value in options.items() if value is not None})
     if quiet: os.environ["TQDM_DISABLE"] = "1"    # the bars of the model libraries as well
     from feature_interaction_graph.shell.pipeline import Run
-    return Run(cfg, force=force, progress=not quiet, say=(lambda line: None) if quiet else typer.echo,
-               given={name: path for name, path in given.items() if path is not None})
+    return Run(
+        cfg, force=force, progress=not quiet, say=(lambda line: None) if quiet else typer.echo,
+        given={name: path for name, path in given.items() if path is not None}
+    )
 
 # %% ../nbs/12_cli.ipynb #4318637f
 def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
-    "`command` with the options of `configured` instead of its first parameter, the `Run`; its options named like a stage become files given to the run."
+    """`command` with the options of `configured` instead of its first parameter, the `Run`; its
+    options named like a stage become files given to the run."""
     own = list(inspect.signature(command).parameters.values())[1:]
-    common = [item for item in inspect.signature(configured).parameters.values() if item.kind is not item.VAR_KEYWORD]
-    stages = {"activations", "atlas", "candidates", "interactions", "gates", "graph"} & {item.name for item in own}
+    common = [item for item in inspect.signature(configured).parameters.values()
+              if item.kind is not item.VAR_KEYWORD]
+    stages = {"activations", "atlas", "candidates", "interactions", "gates", "graph"} & {
+        item.name for item in own
+    }
 
     def with_options(**values: Any) -> None:
-        run = configured(**{item.name: values[item.name] for item in common}, **{name: values[name] for name in stages})
+        run = configured(**{item.name: values[item.name] for item in common},
+                         **{name: values[name] for name in stages})
         command(run, **{item.name: values[item.name] for item in own if item.name not in stages})
 
     with_options.__doc__ = command.__doc__
-    with_options.__signature__ = inspect.Signature([item.replace(kind=item.KEYWORD_ONLY) for item in (*own, *common)])  # type: ignore[attr-defined]
+    with_options.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [item.replace(kind=item.KEYWORD_ONLY) for item in (*own, *common)]
+    )
     return with_options
 
 # %% ../nbs/12_cli.ipynb #9fde869e
-app = typer.Typer(name="fig", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-                  context_settings={"help_option_names": ["-h", "--help"]},
-                  help="Measure which features of a transformer cause which later features to fire, and draw the graph.")
+app = typer.Typer(
+    name="fig", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Measure which features of a transformer cause which later features to fire, and draw the "
+         "graph."
+)
 
 
 def main(arguments: list[str] | None = None) -> None:
     "The command line; exits with 0, with 2 after bad input, or with 1 when `doctor` finds a fault."
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)    # for the authors of libraries
-        warnings.showwarning = lambda message, *where: typer.echo(f"fig: {message}", err=True)    # one line, without a place in the code
+        # one line, without a place in the code
+        warnings.showwarning = lambda message, *where: typer.echo(f"fig: {message}", err=True)
         try: app(args=arguments, prog_name="fig")
         except InputError as error:
             typer.echo(f"fig: {error}", err=True)
@@ -135,38 +185,59 @@ def _collect_activations(run: "Run") -> None:
 
 @app.command("build-atlas")
 @takes_settings
-def _build_atlas(run: "Run", activations: Annotated[Path | None, typer.Option(help="An activation store to use.")] = None) -> None:
+def _build_atlas(
+    run: "Run",
+    activations: Annotated[Path | None, typer.Option(help="An activation store to use.")] = None
+) -> None:
     "Count which features fire together: atlas.h5."
-    for (source, target), counts in sorted(run.atlas.counts.items()): typer.echo(f"layers {source} -> {target}: {counts.nnz:,} pairs fire together")
+    for (source, target), counts in sorted(run.atlas.counts.items()):
+        typer.echo(f"layers {source} -> {target}: {counts.nnz:,} pairs fire together")
 
 
 @app.command("measure-interactions")
 @takes_settings
-def _measure_interactions(run: "Run", atlas: Annotated[Path | None, typer.Option(help="An atlas to use.")] = None,
-                          candidates: Annotated[Path | None, typer.Option(help="Candidates to use.")] = None) -> None:
+def _measure_interactions(
+    run: "Run", atlas: Annotated[Path | None, typer.Option(help="An atlas to use.")] = None,
+    candidates: Annotated[Path | None, typer.Option(help="Candidates to use.")] = None
+) -> None:
     "Choose pairs and clamp their sources: candidates.h5, interactions.h5."
     from feature_interaction_graph.shell.pipeline import measurement_counts
-    typer.echo("pairs: " + ", ".join(f"{value:,} {name}" for name, value in measurement_counts(run.interactions, run.cfg).items()))
+    typer.echo("pairs: " + ", ".join(f"{value:,} {name}" for name, value
+                                     in measurement_counts(run.interactions, run.cfg).items()))
 
 
 @app.command("measure-gates")
 @takes_settings
-def _measure_gates(run: "Run", interactions: Annotated[Path | None, typer.Option(help="Measured interactions to use.")] = None) -> None:
-    "Find third features on which the strongest and most varied effects depend (--set gated_pairs=50): gates.h5."
-    if run.gates is None: raise InputError("gated_pairs is 0, so no pair would be examined for gates; say how many with --set gated_pairs=50.")
-    typer.echo(f"pairs: {run.gates.meta['counts']['pairs']:,}, hyperedges tested: {len(run.gates):,}\n{run.gates.significant(run.cfg.significance_level)}")
+def _measure_gates(
+    run: "Run",
+    interactions: Annotated[Path | None, typer.Option(help="Measured interactions to use.")] = None
+) -> None:
+    """Find third features on which the strongest and most varied effects depend (--set
+    gated_pairs=50): gates.h5."""
+    if run.gates is None:
+        raise InputError("gated_pairs is 0, so no pair would be examined for gates; say how many "
+                         "with --set gated_pairs=50.")
+    typer.echo(f"pairs: {run.gates.meta['counts']['pairs']:,}, hyperedges tested: "
+               f"{len(run.gates):,}\n{run.gates.significant(run.cfg.significance_level)}")
 
 
 @app.command("build-graph")
 @takes_settings
-def _build_graph(run: "Run", interactions: Annotated[Path | None, typer.Option(help="Measured interactions to use.")] = None,
-                 gates: Annotated[Path | None, typer.Option(help="Measured gates to use.")] = None) -> None:
-    "Keep the significant effects as a typed graph, with the gates of an earlier run: graph.graphml, graph.json."
+def _build_graph(
+    run: "Run",
+    interactions: Annotated[Path | None, typer.Option(help="Measured interactions to use.")] = None,
+    gates: Annotated[Path | None, typer.Option(help="Measured gates to use.")] = None
+) -> None:
+    """Keep the significant effects as a typed graph, with the gates of an earlier run:
+    graph.graphml, graph.json."""
     from feature_interaction_graph.graph import graph_summary
     typer.echo(str(graph_summary(run.graph)))
 
 # %% ../nbs/12_cli.ipynb #39d201db
-GraphFile = Annotated[Path | None, typer.Option(help="A .graphml or .json graph.  [default: graph.json of the output folder]")]
+GraphFile = Annotated[
+    Path | None,
+    typer.Option(help="A .graphml or .json graph.  [default: graph.json of the output folder]")
+]
 OutputFolder = Annotated[Path, typer.Option(help="Folder to write to.")]
 
 
@@ -181,39 +252,81 @@ def _analyze(graph: GraphFile = None, output_dir: OutputFolder = Path("outputs")
 
 
 @app.command("visualize")
-def _visualize(graph: GraphFile = None, output_dir: OutputFolder = Path("outputs"),
-               feature: Annotated[str | None, typer.Option(help="Draw only the neighbourhood of this feature, such as L2_F17.")] = None,
-               hops: Annotated[int, typer.Option(min=0, help="Edges from --feature to the rim of its neighbourhood.")] = 1) -> None:
-    "The graph as a page, and plots of degrees, decay and types; or the neighbourhood of one feature."
+def _visualize(
+    graph: GraphFile = None, output_dir: OutputFolder = Path("outputs"), feature: Annotated[
+        str | None,
+        typer.Option(help="Draw only the neighbourhood of this feature, such as L2_F17.")
+    ] = None, hops: Annotated[
+        int, typer.Option(min=0, help="Edges from --feature to the rim of its neighbourhood.")
+    ] = 1
+) -> None:
+    """The graph as a page, and plots of degrees, decay and types; or the neighbourhood of one
+    feature."""
     from feature_interaction_graph.graph import load_graph
     from feature_interaction_graph.shell.pipeline import draw_neighborhood, draw_pages
     G = load_graph(graph or output_dir / "graph.json")
-    for path in draw_pages(G, output_dir) if feature is None else [draw_neighborhood(G, feature, output_dir, hops)]: typer.echo(f"wrote {path}")
+    for path in draw_pages(G, output_dir) if feature is None else [
+        draw_neighborhood(G, feature, output_dir, hops)
+    ]:
+        typer.echo(f"wrote {path}")
 
 # %% ../nbs/12_cli.ipynb #43d2e1ff
 @app.command("extract-subgraph")
 @takes_settings
 def _extract_subgraph(
     run: "Run",
-    behavior: Annotated[str, typer.Option(help="A ready-made behaviour, such as agreement (demo) or ioi, or a .json file with name, prompts and answers.")],
-    graph: Annotated[Path | None, typer.Option(help="A .graphml or .json graph.  [default: the run's own]")] = None,
-    measure: Annotated[bool, typer.Option("--measure", help="Measure a graph for this behaviour instead, on its own prompts.")] = False,
-    n_features: Annotated[int, typer.Option(min=2, help="Features of the graph that --measure makes.")] = 300,
+    behavior: Annotated[
+        str, typer.Option(help="A ready-made behaviour, such as agreement (demo) or ioi, or a "
+                               ".json file with name, prompts and answers.")
+    ],
+    graph: Annotated[
+        Path | None, typer.Option(help="A .graphml or .json graph.  [default: the run's own]")
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option(
+            "--measure", help="Measure a graph for this behaviour instead, on its own prompts."
+        )
+    ] = False,
+    n_features: Annotated[
+        int, typer.Option(min=2, help="Features of the graph that --measure makes.")
+    ] = 300,
     budget: Annotated[int, typer.Option(min=1, help="Largest number of nodes.")] = 60,
-    target: Annotated[float | None, typer.Option(help="Take the smallest circuit that fits every prompt this well instead, such as 0.9.")] = None,
-    n_seeds: Annotated[int, typer.Option(min=1, help="Features with the largest exact effect to start from.")] = 20,
-    n_hops: Annotated[int, typer.Option(min=0, help="Edges from a seed to the rim of what is considered.")] = 2,
-    min_strength: Annotated[float, typer.Option(min=0, help="Follow only edges at least this strong.")] = 0.0,
-    ablation: Annotated[str, typer.Option(help="What features outside are set to: mean, zero or resample.")] = "mean",
+    target: Annotated[
+        float | None, typer.Option(
+            help="Take the smallest circuit that fits every prompt this well instead, such as 0.9."
+        )
+    ] = None,
+    n_seeds: Annotated[
+        int, typer.Option(min=1, help="Features with the largest exact effect to start from.")
+    ] = 20,
+    n_hops: Annotated[
+        int, typer.Option(min=0, help="Edges from a seed to the rim of what is considered.")
+    ] = 2,
+    min_strength: Annotated[
+        float, typer.Option(min=0, help="Follow only edges at least this strong.")
+    ] = 0.0,
+    ablation: Annotated[
+        str, typer.Option(help="What features outside are set to: mean, zero or resample.")
+    ] = "mean",
     n_prompts: Annotated[int, typer.Option(min=2, help="Prompts to find the circuit on.")] = 48,
-    min_accuracy: Annotated[float, typer.Option(help="Refuse a behaviour the model shows less often.")] = 0.8,
-    output: Annotated[Path | None, typer.Option(help="The circuit's file, .json or .graphml.  [default: circuit_NAME.json in the output folder]")] = None,
+    min_accuracy: Annotated[
+        float, typer.Option(help="Refuse a behaviour the model shows less often.")
+    ] = 0.8,
+    output: Annotated[
+        Path | None, typer.Option(help="The circuit's file, .json or .graphml.  [default: "
+                                       "circuit_NAME.json in the output folder]")
+    ] = None,
 ) -> None:
-    "The features that carry a behaviour, and the edges between them: circuit_NAME.json, and a picture."
+    """The features that carry a behaviour, and the edges between them: circuit_NAME.json, and a
+    picture."""
     from feature_interaction_graph.shell.circuit_commands import extract_command
-    if measure and "graph" in run.given: raise InputError("--graph and --measure are both given; give only one of them.")
-    circuit, paths = extract_command(run, behavior, measure=measure, n_features=n_features, output=output, n_prompts=n_prompts, budget=budget, target=target,
-                                     n_seeds=n_seeds, n_hops=n_hops, min_strength=min_strength, ablation=ablation, min_accuracy=min_accuracy)
+    if measure and "graph" in run.given:
+        raise InputError("--graph and --measure are both given; give only one of them.")
+    circuit, paths = extract_command(
+        run, behavior, measure=measure, n_features=n_features, output=output, n_prompts=n_prompts,
+        budget=budget, target=target, n_seeds=n_seeds, n_hops=n_hops, min_strength=min_strength,
+        ablation=ablation, min_accuracy=min_accuracy
+    )
     typer.echo("\n".join([str(circuit), *(f"wrote {path}" for path in paths)]))
 
 
@@ -221,15 +334,29 @@ def _extract_subgraph(
 @takes_settings
 def _validate(
     run: "Run",
-    subgraph: Annotated[Path | None, typer.Option(help="A circuit made by extract-subgraph.  [default: the only one in the output folder]")] = None,
-    behavior: Annotated[str | None, typer.Option(help="Judge on this behaviour instead of the one it was found on.")] = None,
-    n_prompts: Annotated[int, typer.Option(min=2, help="Prompts to judge on, none of those it was found on.")] = 64,
+    subgraph: Annotated[
+        Path | None, typer.Option(
+            help="A circuit made by extract-subgraph.  [default: the only one in the output folder]"
+        )
+    ] = None,
+    behavior: Annotated[
+        str | None, typer.Option(help="Judge on this behaviour instead of the one it was found on.")
+    ] = None,
+    n_prompts: Annotated[
+        int, typer.Option(min=2, help="Prompts to judge on, none of those it was found on.")
+    ] = 64,
     n_random: Annotated[int, typer.Option(min=0, help="Random circuits to compare with.")] = 20,
-    output: Annotated[Path | None, typer.Option(help="The verdict's file.  [default: validation_NAME.json beside the circuit]")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="The verdict's file.  [default: validation_NAME.json beside the circuit]")
+    ] = None,
 ) -> None:
-    "Faithfulness, completeness, necessity and minimality of a circuit on held-out prompts: validation_NAME.json."
+    """Faithfulness, completeness, necessity and minimality of a circuit on held-out prompts:
+    validation_NAME.json."""
     from feature_interaction_graph.shell.circuit_commands import validate_command
-    verdict, path = validate_command(run, subgraph, behavior, n_prompts=n_prompts, n_random=n_random, output=output)
+    verdict, path = validate_command(
+        run, subgraph, behavior, n_prompts=n_prompts, n_random=n_random, output=output
+    )
     typer.echo(f"{verdict}\nwrote {path}")
 
 # %% ../nbs/12_cli.ipynb #1aa8eafd
@@ -238,30 +365,61 @@ def _validate(
 def _steer(
     run: "Run",
     feature: Annotated[str, typer.Option(help="The feature to steer, such as L0_F17.")],
-    dose: Annotated[float | None, typer.Option(help="Activation to set it to.  [default: 0 where it fires, its usual maximum where it is silent]")] = None,
-    target: Annotated[str | None, typer.Option(help="The later feature that is meant to change.  [default: the one that moves most]")] = None,
-    protect: Annotated[str | None, typer.Option(help="Features to keep above all, as L2_F3,L3_F8; others count less then.")] = None,
-    where: Annotated[str, typer.Option(help="Steer where the feature is firing or silent.")] = "firing",
-    n_contexts: Annotated[int, typer.Option(help="Places in the text: half to calibrate on, half to compare at.")] = 48,
-    corrections: Annotated[int, typer.Option(min=0, help="Times the clamps are measured together and corrected.")] = 2,
-    n_compensators: Annotated[int, typer.Option(min=1, help="Features that may be clamped to compensate.")] = 180,
-    output: Annotated[Path | None, typer.Option(help="The comparison's file.  [default: steering_FEATURE.json in the output folder]")] = None,
+    dose: Annotated[float | None,
+                    typer.Option(help="Activation to set it to.  [default: 0 where it "
+                                      "fires, its usual maximum where it is silent]")] = None,
+    target: Annotated[str | None, typer.Option(help="The later feature that is meant to change.  "
+                                                    "[default: the one that moves most]")] = None,
+    protect: Annotated[
+        str | None,
+        typer.Option(help="Features to keep above all, as L2_F3,L3_F8; others count less then.")
+    ] = None,
+    where: Annotated[
+        str, typer.Option(help="Steer where the feature is firing or silent.")
+    ] = "firing",
+    n_contexts: Annotated[
+        int, typer.Option(help="Places in the text: half to calibrate on, half to compare at.")
+    ] = 48,
+    corrections: Annotated[
+        int, typer.Option(min=0, help="Times the clamps are measured together and corrected.")
+    ] = 2,
+    n_compensators: Annotated[
+        int, typer.Option(min=1, help="Features that may be clamped to compensate.")
+    ] = 180,
+    output: Annotated[
+        Path | None, typer.Option(
+            help="The comparison's file.  [default: steering_FEATURE.json in the output folder]"
+        )
+    ] = None,
 ) -> None:
-    "Steer a feature, naively and with its side effects cancelled, on held-out text: steering_FEATURE.json, and a picture."
+    """Steer a feature, naively and with its side effects cancelled, on held-out text:
+    steering_FEATURE.json, and a picture."""
     from feature_interaction_graph.shell.steering_command import side_effect_lines, steer_command
-    result, paths = steer_command(run, feature, dose=dose, target=target, protect=[name.strip() for name in protect.split(",")] if protect else [], where=where,
-                                  n_contexts=n_contexts, corrections=corrections, n_compensators=n_compensators, output=output)
-    typer.echo("\n".join([str(result), "largest side effects, and what is left of them:", *side_effect_lines(result), *(f"wrote {path}" for path in paths)]))
+    result, paths = steer_command(
+        run, feature, dose=dose, target=target,
+        protect=[name.strip() for name in protect.split(",")] if protect else [], where=where,
+        n_contexts=n_contexts, corrections=corrections, n_compensators=n_compensators, output=output
+    )
+    typer.echo("\n".join([str(result), "largest side effects, and what is left of them:",
+                          *side_effect_lines(result), *(f"wrote {path}" for path in paths)]))
 
 # %% ../nbs/12_cli.ipynb #8cf4adc5
 @app.command("train-saes")
 @takes_settings
 def _train_saes(
     run: "Run",
-    hook_points: Annotated[str | None, typer.Option(help="Where, as blocks.0.hook_resid_pre,blocks.1.hook_mlp_out.  [default: before every block]")] = None,
-    architecture: Annotated[str, typer.Option(help="batchtopk, topk, standard, gated, jumprelu or matryoshka_batchtopk.")] = "batchtopk",
+    hook_points: Annotated[
+        str | None, typer.Option(help="Where, as blocks.0.hook_resid_pre,blocks.1.hook_mlp_out.  "
+                                      "[default: before every block]")
+    ] = None,
+    architecture: Annotated[
+        str,
+        typer.Option(help="batchtopk, topk, standard, gated, jumprelu or matryoshka_batchtopk.")
+    ] = "batchtopk",
     width: Annotated[int, typer.Option(min=2, help="Features of each SAE.")] = 1024,
-    k: Annotated[int, typer.Option(min=1, help="Features active at a token, for the top-k kinds.")] = 16,
+    k: Annotated[
+        int, typer.Option(min=1, help="Features active at a token, for the top-k kinds.")
+    ] = 16,
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 4000,
     batch_size: Annotated[int, typer.Option(min=1, help="Activations a step.")] = 1024,
     lr: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
@@ -274,18 +432,30 @@ def _train_saes(
     cfg = run.cfg
     model = load_model(cfg)
     layers = cfg.layers or range(len(decoder_layers(plain_twin(model))))
-    points = hook_points.split(",") if hook_points else [f"blocks.{l}.hook_resid_pre" for l in layers]
+    points = (
+        hook_points.split(",") if hook_points else [f"blocks.{l}.hook_resid_pre" for l in layers]
+    )
     corpus = load_corpus(cfg, model)
     held_out = max(1, len(corpus) // 10)
-    if len(corpus) < 2: raise InputError(f"the corpus is a single sequence of {corpus.n_tokens} tokens; training and judging an SAE need at least two.")
+    if len(corpus) < 2:
+        raise InputError(f"the corpus is a single sequence of {corpus.n_tokens} tokens; training "
+                         "and judging an SAE need at least two.")
     with no_empty_folder(cfg.output_path):
-        saes = train_saes(model, corpus.take(range(len(corpus) - held_out)), points, architecture=architecture, width=width, k=k, steps=steps,
-                          batch_size=batch_size, lr=lr, seed=cfg.seed, model_name=cfg.model_name, output_dir=cfg.output_path, progress=run.progress)
-        reports = quality_report(model, saes, corpus.take(range(len(corpus) - held_out, len(corpus))), progress=run.progress)
+        saes = train_saes(
+            model, corpus.take(range(len(corpus) - held_out)), points, architecture=architecture,
+            width=width, k=k, steps=steps, batch_size=batch_size, lr=lr, seed=cfg.seed,
+            model_name=cfg.model_name, output_dir=cfg.output_path, progress=run.progress
+        )
+        reports = quality_report(
+            model, saes, corpus.take(range(len(corpus) - held_out, len(corpus))),
+            progress=run.progress
+        )
         write_json(cfg.output_path / "quality.json", [vars(report) for report in reports])
-    table = Table(Column("hook point", no_wrap=True), "features", "L0", "explained variance", "dead", "loss recovered", box=None)
+    table = Table(Column("hook point", no_wrap=True), "features", "L0", "explained variance",
+                  "dead", "loss recovered", box=None)
     for report in reports:
-        numbers = (f"{report.width:,}", f"{report.L0:.1f}", f"{report.explained_variance:.3f}", f"{report.dead_features:,}", f"{report.ce_recovered:.3f}")
+        numbers = (f"{report.width:,}", f"{report.L0:.1f}", f"{report.explained_variance:.3f}",
+                   f"{report.dead_features:,}", f"{report.ce_recovered:.3f}")
         table.add_row(report.hook, *numbers)
     Console().print(table)
 
@@ -296,43 +466,61 @@ def _doctor(output_dir: OutputFolder = Path(".")) -> None:
     from feature_interaction_graph.shell.doctor import run_checks
     checks, table = run_checks(output_dir), Table(show_header=False, box=None)
     colours = {"ok": "green", "note": "yellow", "failed": "red"}
-    for check in checks: table.add_row(f"[{colours[check.verdict]}]{check.verdict}[/]", check.name, escape(check.detail))
+    for check in checks:
+        table.add_row(
+            f"[{colours[check.verdict]}]{check.verdict}[/]", check.name, escape(check.detail)
+        )
     Console().print(table)
     if any(check.verdict == "failed" for check in checks): raise typer.Exit(1)
 
 # %% ../nbs/12_cli.ipynb #be1a8816
 def trust_lines(summary: dict[str, Any]) -> list[str]:
-    "What a summary says about its edges: stability, placebo, gates; nothing on what was not asked for."
+    """What a summary says about its edges: stability, placebo, gates; nothing on what was not asked
+    for."""
     from feature_interaction_graph.graph import stability_phrase
-    lines, stability, placebo, gates = [], *(summary[name] for name in ("stability", "placebo", "gates"))
+    lines, stability, placebo, gates = [], *(
+        summary[name] for name in ("stability", "placebo", "gates")
+    )
     if stability: lines.append(stability_phrase(stability))
     if placebo and placebo["compared"]:
         share = placebo["passed"] / placebo["compared"]
-        lines.append(f"placebo: {placebo['passed']:,} of {placebo['compared']:,} significant effects ({share:.0%}) differ from pushes in other directions")
+        lines.append(f"placebo: {placebo['passed']:,} of {placebo['compared']:,} significant "
+                     f"effects ({share:.0%}) differ from pushes in other directions")
     if gates:
-        found = ", ".join(f"{count:,} {direction}" for direction, count in gates["confirmed"].items()) or "none confirmed"
-        lines.append(f"gates: {gates['pairs']:,} pairs examined, {gates['clamped']:,} hyperedges clamped: {found}")
+        found = ", ".join(
+            f"{count:,} {direction}" for direction, count in gates["confirmed"].items()
+        ) or "none confirmed"
+        lines.append(f"gates: {gates['pairs']:,} pairs examined, {gates['clamped']:,} hyperedges "
+                     f"clamped: {found}")
     return lines
 
 # %% ../nbs/12_cli.ipynb #7758e236
 def show_summary(summary: dict[str, Any]) -> None:
-    "The counts and the strongest edges of a run, and for each of their features the text it fires most in."
+    """The counts and the strongest edges of a run, and for each of their features the text it fires
+    most in."""
     from feature_interaction_graph.graphs.hyperedges import gate_phrase
     console, counts, graph = Console(), summary["counts"], summary["graph"]
     console.print("\npairs: " + ", ".join(f"{number:,} {name}" for name, number in counts.items()))
-    for reason, number in summary["skipped"].items(): console.print(f"  skipped: {number:,} {escape(reason)}")
+    for reason, number in summary["skipped"].items():
+        console.print(f"  skipped: {number:,} {escape(reason)}")
     types = ", ".join(f"{number:,} {kind}" for kind, number in graph["types"].items())
     console.print(f"graph: {graph['n_nodes']:,} features, {graph['n_edges']:,} edges: {types}")
     for line in trust_lines(summary): console.print(line)
     console.print()
     names = {end: Column(end, no_wrap=True) for end in ("source", "target")}
-    table = Table(names["source"], "", names["target"], "", Column("strength", no_wrap=True), Column("q", no_wrap=True), box=None,
-                  title="strongest edges", title_justify="left")
+    table = Table(
+        names["source"], "", names["target"], "", Column("strength", no_wrap=True),
+        Column("q", no_wrap=True), box=None, title="strongest edges", title_justify="left"
+    )
     for edge in graph["strongest"]:
         source, target = (escape(edge[f"{end}_label"] or "") for end in ("source", "target"))
-        table.add_row(edge["source"], source, edge["target"], target, f"{edge['strength']:+.3f}", "" if edge["q_value"] is None else f"{edge['q_value']:.1e}")
+        table.add_row(edge["source"], source, edge["target"], target, f"{edge['strength']:+.3f}",
+                      "" if edge["q_value"] is None else f"{edge['q_value']:.1e}")
     console.print(table)
-    if graph["strongest_gates"]: console.print("\nstrongest gates\n" + "\n".join(f"  {escape(gate_phrase(gate))}" for gate in graph["strongest_gates"]) + "\n")
+    if graph["strongest_gates"]:
+        console.print("\nstrongest gates\n" + "\n".join(
+                          f"  {escape(gate_phrase(gate))}" for gate in graph["strongest_gates"]
+                      ) + "\n")
     contexts = Table(Column("feature", no_wrap=True), "fires most in", box=None)
     for feature, texts in summary["contexts"].items(): contexts.add_row(feature, escape(texts[0]))
     console.print(contexts)

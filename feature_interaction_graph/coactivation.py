@@ -46,30 +46,41 @@ class PairStatistics(NamedTuple):
 # %% ../nbs/04_coactivation.ipynb #6687a96b
 def pair_statistics(
     n_both: Int[np.ndarray, "..."],  # positions where both fire
-    n_source: Int[np.ndarray, "..."],  # positions where the source fires; anything that broadcasts against `n_both`
+    # positions where the source fires; anything that broadcasts against `n_both`
+    n_source: Int[np.ndarray, "..."],
     n_target: Int[np.ndarray, "..."],
     n_rows: int,  # positions in all
     confidence: float = 0.99,
 ) -> PairStatistics:
-    "Conditional probability, ratio, PMI with Garwood's exact Poisson bounds and shrunk, and the lower-tail probability of the count."
-    n_both, n_source, n_target = np.asarray(n_both), np.maximum(n_source, 1), np.maximum(n_target, 1)
+    """Conditional probability, ratio, PMI with Garwood's exact Poisson bounds and shrunk, and the
+    lower-tail probability of the count."""
+    n_both, n_source, n_target = np.asarray(n_both), np.maximum(n_source, 1), np.maximum(
+        n_target, 1
+    )
     expected = np.broadcast_to(n_source * n_target / n_rows, n_both.shape)
-    seen, place = np.unique(n_both, return_inverse=True)                 # counts repeat: the bounds are looked up
+    # counts repeat: the bounds are looked up
+    seen, place = np.unique(n_both, return_inverse=True)
     tail = (1 - confidence) / 2
-    low = np.where(seen > 0, scipy.special.gammaincinv(np.maximum(seen, 1), tail), 0.0)[place].reshape(n_both.shape)
+    low = np.where(
+        seen > 0, scipy.special.gammaincinv(np.maximum(seen, 1), tail), 0.0
+    )[place].reshape(n_both.shape)
     high = scipy.special.gammaincinv(seen + 1, 1 - tail)[place].reshape(n_both.shape)
     with np.errstate(divide="ignore"):
         pmi, pmi_low, pmi_high = (np.log(value) - np.log(expected) for value in (n_both, low, high))
-    p_so_few, some = np.exp(-expected), n_both > 0                       # P(X = 0), and most pairs never fire together
+    # P(X = 0), and most pairs never fire together
+    p_so_few, some = np.exp(-expected), n_both > 0
     p_so_few[some] = scipy.special.gammaincc(n_both[some] + 1, expected[some])
-    return PairStatistics(n_both, expected, n_both / n_source, n_both / expected, pmi, pmi_low, pmi_high, np.log1p(n_both) - np.log1p(expected), p_so_few)
+    return PairStatistics(n_both, expected, n_both / n_source, n_both / expected, pmi, pmi_low,
+                          pmi_high, np.log1p(n_both) - np.log1p(expected), p_so_few)
 
 # %% ../nbs/04_coactivation.ipynb #d894c7c5
 class LayerMarginals(NamedTuple):
-    "The features of one layer the atlas covers, and how often each fires, among the positions it counts."
+    """The features of one layer the atlas covers, and how often each fires, among the positions it
+    counts."""
     features: Int[np.ndarray, "n_kept"]        # ascending
     n_source: Int[np.ndarray, "n_kept"]        # firings at the source's position
-    n_target: Int[np.ndarray, "n_kept"]        # and at the target's (the same unless there is an offset)
+    # and at the target's (the same unless there is an offset)
+    n_target: Int[np.ndarray, "n_kept"]
     target_sum: Float[np.ndarray, "n_kept"]    # summed activation there
 
 # %% ../nbs/04_coactivation.ipynb #f8ebefda
@@ -78,10 +89,13 @@ class CoactivationCounts:
     "What an atlas holds: exact counts. A pair that is not stored fired together exactly 0 times."
     features: FeatureTable
     n_rows: int                                                             # positions counted
-    offset: int                                                             # target position minus source position
+    # target position minus source position
+    offset: int
     layers: dict[int, LayerMarginals]
-    counts: dict[tuple[int, int], scipy.sparse.csr_matrix]                  # int32 [n_kept_source, n_kept_target]
-    sums: dict[tuple[int, int], scipy.sparse.csr_matrix]                    # target activation summed where the source fires
+    # int32 [n_kept_source, n_kept_target]
+    counts: dict[tuple[int, int], scipy.sparse.csr_matrix]
+    # target activation summed where the source fires
+    sums: dict[tuple[int, int], scipy.sparse.csr_matrix]
     meta: dict[str, Any]
 
     @property
@@ -89,39 +103,58 @@ class CoactivationCounts:
         "(source layer, target layer) of all that was counted."
         return sorted(self.counts)
 
-    def places(self, layer: int, features: Int[np.ndarray, "n"] | None = None) -> Int[np.ndarray, "n"]:
-        "Where features stand among those the atlas covers in a layer (None: all). Raises `InputError` for one it does not cover."
-        if layer not in self.layers: raise InputError(f"the atlas has no layer {layer}; it has {', '.join(map(str, self.layers))}.")
+    def places(
+        self, layer: int, features: Int[np.ndarray, "n"] | None = None
+    ) -> Int[np.ndarray, "n"]:
+        """Where features stand among those the atlas covers in a layer (None: all).
+
+        Raises `InputError` for one it does not cover."""
+        if layer not in self.layers:
+            raise InputError(
+                f"the atlas has no layer {layer}; it has {', '.join(map(str, self.layers))}."
+            )
         return _find(self.layers[layer].features, features, layer)
 
-    def block(self, source_layer: int, target_layer: int, sources: Int[np.ndarray, "n"] | None = None,
-              targets: Int[np.ndarray, "m"] | None = None) -> tuple[np.ndarray, np.ndarray]:
-        "Dense `[n, m]` counts and sums of the named features (None: all). Raises `InputError` for a feature or a pair of layers it does not cover."
+    def block(
+        self, source_layer: int, target_layer: int, sources: Int[np.ndarray, "n"] | None = None,
+        targets: Int[np.ndarray, "m"] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Dense `[n, m]` counts and sums of the named features (None: all).
+
+        Raises `InputError` for a feature or a pair of layers it does not cover."""
         pair = source_layer, target_layer
         if pair not in self.counts:
             known = ", ".join(f"{a} and {b}" for a, b in self.layer_pairs)
-            raise InputError(f"the atlas has no counts for layers {source_layer} and {target_layer}; it has {known}.")
+            raise InputError(f"the atlas has no counts for layers {source_layer} and "
+                             f"{target_layer}; it has {known}.")
         rows, columns = self.places(source_layer, sources), self.places(target_layer, targets)
-        return self.counts[pair][rows][:, columns].toarray(), self.sums[pair][rows][:, columns].toarray()
+        return (self.counts[pair][rows][:, columns].toarray(),
+                self.sums[pair][rows][:, columns].toarray())
 
 # %% ../nbs/04_coactivation.ipynb #a11b446e
 class CoactivationAtlas(CoactivationCounts):
     "Counts of co-activation, and what follows from them. Make with `build_coactivation_atlas`."
 
-    def statistics(self, source_layer: int, target_layer: int, sources: Int[np.ndarray, "n"] | None = None, targets: Int[np.ndarray, "m"] | None = None,
-                   confidence: float = 0.99) -> PairStatistics:
+    def statistics(
+        self, source_layer: int, target_layer: int, sources: Int[np.ndarray, "n"] | None = None,
+        targets: Int[np.ndarray, "m"] | None = None, confidence: float = 0.99
+    ) -> PairStatistics:
         "`[n, m]` statistics of every pair of the named features (None: all the atlas covers)."
         n_both, _ = self.block(source_layer, target_layer, sources, targets)
         n_source = self.layers[source_layer].n_source[self.places(source_layer, sources)]
         n_target = self.layers[target_layer].n_target[self.places(target_layer, targets)]
         return pair_statistics(n_both, n_source[:, None], n_target, self.n_rows, confidence)
 
-    def conditional_means(self, source_layer: int, target_layer: int, sources: Int[np.ndarray, "n"] | None = None,
-                          targets: Int[np.ndarray, "m"] | None = None) -> Float[np.ndarray, "n m"]:
+    def conditional_means(
+        self, source_layer: int, target_layer: int, sources: Int[np.ndarray, "n"] | None = None,
+        targets: Int[np.ndarray, "m"] | None = None
+    ) -> Float[np.ndarray, "n m"]:
         "E[f_j | source i fires] - E[f_j], in units of the target's activation."
         _, sums = self.block(source_layer, target_layer, sources, targets)
         n_source = self.layers[source_layer].n_source[self.places(source_layer, sources)]
-        return sums / np.maximum(n_source[:, None], 1) - self.layers[target_layer].target_sum[self.places(target_layer, targets)] / self.n_rows
+        return sums / np.maximum(
+            n_source[:, None], 1
+        ) - self.layers[target_layer].target_sum[self.places(target_layer, targets)] / self.n_rows
 
     def save(self, path: str | Path) -> None:
         "To one HDF5 file, whole or not at all."
@@ -133,14 +166,18 @@ class CoactivationAtlas(CoactivationCounts):
         return _load_atlas(Path(path))
 
 # %% ../nbs/04_coactivation.ipynb #e7a1ba3b
-def _find(kept: Int[np.ndarray, "n_kept"], features: Int[np.ndarray, "n"] | None, layer: int) -> Int[np.ndarray, "n"]:
+def _find(
+    kept: Int[np.ndarray, "n_kept"], features: Int[np.ndarray, "n"] | None, layer: int
+) -> Int[np.ndarray, "n"]:
     "Places of `features` in the ascending array `kept`."
     if features is None: return np.arange(len(kept))
     features = np.asarray(features, dtype=np.int64).reshape(-1)
     places = np.searchsorted(kept, features)
     missing = features[np.append(kept, -1)[places] != features]
-    if len(missing): raise InputError(f"the atlas does not cover {feature_id(layer, int(missing[0]))}: it never fires or was left out by max_features; "
-                                      f"choose among the {len(kept)} features it covers in that layer.")
+    if len(missing):
+        raise InputError(f"the atlas does not cover {feature_id(layer, int(missing[0]))}: it never "
+                         "fires or was left out by max_features; "
+                         f"choose among the {len(kept)} features it covers in that layer.")
     return places
 
 # %% ../nbs/04_coactivation.ipynb #948c9d13
@@ -149,47 +186,73 @@ def build_coactivation_atlas(
     cfg: Config,
     features: FeatureTable | None = None,  # None: made from the store
     *,
-    max_features: int = 4096,  # per layer, by importance (by frequency if none was collected); a bound on the atlas's size
+    # per layer, by importance (by frequency if none was collected); a bound on the atlas's size
+    max_features: int = 4096,
     offset: int = 0,  # the target is read this many positions after the source
     max_bytes: int = 2**28,  # of dense counts at a time
     progress: bool = True,
 ) -> CoactivationAtlas:
-    """Exact co-activation counts of all pairs of layers at most `cfg.layer_window` apart (and within a layer, if `cfg.within_layer`).
+    """Exact co-activation counts of all pairs of layers at most `cfg.layer_window` apart (and
+    within a layer, if `cfg.within_layer`).
 
-    Features that never fire are left out. BOS and padding are not positions of the store, so they are not counted.
-    Raises `InputError` if no pair of layers lies within the window.
+    Features that never fire are left out. BOS and padding are not positions of the store, so they
+    are not counted. Raises `InputError` if no pair of layers lies within the window.
     """
-    pairs = [(a, b) for a in store.layers for b in store.layers if (a < b <= a + cfg.layer_window) or (a == b and cfg.within_layer)]
+    pairs = [(a, b) for a in store.layers for b in store.layers
+             if (a < b <= a + cfg.layer_window) or (a == b and cfg.within_layer)]
     if not pairs:
-        raise InputError(f"no two of the layers {', '.join(map(str, store.layers))} are at most {cfg.layer_window} apart; raise layer_window or collect "
+        raise InputError(f"no two of the layers {', '.join(map(str, store.layers))} are at most "
+                         f"{cfg.layer_window} apart; raise layer_window or collect "
                          "more layers.")
-    if offset < 0: raise InputError(f"offset is {offset}; a target cannot be read before its source, so give 0 or more.")
+    if offset < 0:
+        raise InputError(
+            f"offset is {offset}; a target cannot be read before its source, so give 0 or more."
+        )
     layers = {layer: _marginals(store, layer, offset, max_features) for layer in store.layers}
     n_rows = int(_same_sequence(store, 0, store.n_tokens, offset).sum())
     counts, sums = {}, {}
     for a in tqdm(sorted({a for a, _ in pairs}), desc="co-activation", disable=not progress):
         targets = [b for first, b in pairs if first == a]
-        for b, (together, total) in _count_layer(store, a, targets, layers, offset, max_bytes).items(): counts[a, b], sums[a, b] = together, total
-    left_out = {str(layer): store.widths[layer] - len(kept.features) for layer, kept in layers.items()}
-    meta = dict(layer_window=cfg.layer_window, max_features=max_features, left_out=left_out, provenance=provenance())
-    return CoactivationAtlas(feature_table(store) if features is None else features, n_rows, offset, layers, counts, sums, meta)
+        for b, (together, total) in _count_layer(
+            store, a, targets, layers, offset, max_bytes
+        ).items():
+            counts[a, b], sums[a, b] = together, total
+    left_out = {
+        str(layer): store.widths[layer] - len(kept.features) for layer, kept in layers.items()
+    }
+    meta = dict(layer_window=cfg.layer_window, max_features=max_features, left_out=left_out,
+                provenance=provenance())
+    return CoactivationAtlas(feature_table(store) if features is None else features, n_rows, offset,
+                             layers, counts, sums, meta)
 
 # %% ../nbs/04_coactivation.ipynb #bf07c9e0
-def _same_sequence(store: ActivationStore, start: int, stop: int, offset: int) -> Bool[np.ndarray, "n"]:
+def _same_sequence(
+    store: ActivationStore, start: int, stop: int, offset: int
+) -> Bool[np.ndarray, "n"]:
     "For rows start..stop: is the row `offset` further on in the same sequence?"
     sequence = store.rows[start:stop, 0]
     later = store.rows[start + offset:stop + offset, 0]
-    return np.append(later == sequence[:len(later)], np.zeros(len(sequence) - len(later), dtype=bool))
+    return np.append(
+        later == sequence[:len(later)], np.zeros(len(sequence) - len(later), dtype=bool)
+    )
 
 
-def _row_blocks(store: ActivationStore, layers: list[int], offsets: list[int], offset: int, n_rows: int = 16_384) -> Iterator[list[scipy.sparse.csr_matrix]]:
-    "Aligned blocks of activations of several layers, each read at its own offset; only rows whose partner `offset` further on is in the same sequence."
+def _row_blocks(
+    store: ActivationStore, layers: list[int], offsets: list[int], offset: int, n_rows: int = 16_384
+) -> Iterator[list[scipy.sparse.csr_matrix]]:
+    """Aligned blocks of activations of several layers, each read at its own offset; only rows whose
+    partner `offset` further on is in the same sequence."""
     for start in range(0, store.n_tokens, n_rows):
-        valid = np.flatnonzero(_same_sequence(store, start, min(start + n_rows, store.n_tokens), offset))
-        yield [store.csr(layer, start + shift, start + shift + n_rows)[valid] for layer, shift in zip(layers, offsets, strict=True)]
+        valid = np.flatnonzero(
+            _same_sequence(store, start, min(start + n_rows, store.n_tokens), offset)
+        )
+        yield [store.csr(layer, start + shift, start + shift + n_rows)[valid]
+               for layer, shift in zip(layers, offsets, strict=True)]
 
 
-def _marginals(store: ActivationStore, layer: int, offset: int, max_features: int) -> LayerMarginals:
+def _marginals(
+    store: ActivationStore, layer: int, offset: int, max_features: int
+) -> LayerMarginals:
     "Which features of a layer are covered, and their firings among the counted positions."
     stats = store.statistics(layer)
     rank = np.lexsort((-stats["count"], -stats.get("importance", stats["count"])))
@@ -202,26 +265,36 @@ def _marginals(store: ActivationStore, layer: int, offset: int, max_features: in
     return LayerMarginals(kept, source.astype(np.int64), target.astype(np.int64), total)
 
 # %% ../nbs/04_coactivation.ipynb #8f8aad08
-def _count_layer(store: ActivationStore, source: int, targets: list[int], layers: dict[int, LayerMarginals], offset: int,
-                 max_bytes: int) -> dict[int, tuple[scipy.sparse.csr_matrix, scipy.sparse.csr_matrix]]:
-    "Counts and sums of one source layer with all its target layers: blocks of source features, each dense against all targets while the rows stream by."
+def _count_layer(
+    store: ActivationStore, source: int, targets: list[int], layers: dict[int, LayerMarginals],
+    offset: int, max_bytes: int
+) -> dict[int, tuple[scipy.sparse.csr_matrix, scipy.sparse.csr_matrix]]:
+    """Counts and sums of one source layer with all its target layers: blocks of source features,
+    each dense against all targets while the rows stream by."""
     kept, widths = layers[source].features, [len(layers[b].features) for b in targets]
     size = max(1, max_bytes // (16 * max(sum(widths), 1)))
     parts: list[tuple[scipy.sparse.csr_matrix, scipy.sparse.csr_matrix]] = []
     for first in range(0, max(len(kept), 1), size):
         block = kept[first:first + size]
-        counts, sums = np.zeros((len(block), sum(widths)), dtype=np.int64), np.zeros((len(block), sum(widths)))
-        for here, *later in _row_blocks(store, [source, *targets], [0] + [offset] * len(targets), offset):
+        counts = np.zeros((len(block), sum(widths)), dtype=np.int64)
+        sums = np.zeros((len(block), sum(widths)))
+        for here, *later in _row_blocks(
+            store, [source, *targets], [0] + [offset] * len(targets), offset
+        ):
             fires = (here[:, block] != 0).astype(np.float64).T.tocsr()
-            pieces = [activations[:, layers[b].features] for b, activations in zip(targets, later, strict=True)]
+            pieces = [activations[:, layers[b].features]
+                      for b, activations in zip(targets, later, strict=True)]
             values = scipy.sparse.hstack(pieces, format="csr").astype(np.float64)
             for into, factor in ((counts, (values != 0).astype(np.float64)), (sums, values)):
                 product = (fires @ factor).tocoo()
                 into[product.row, product.col] += product.data.astype(into.dtype)
-        parts.append((scipy.sparse.csr_matrix(counts.astype(np.int32)), _at_same_places(sums, counts)))
+        parts.append(
+            (scipy.sparse.csr_matrix(counts.astype(np.int32)), _at_same_places(sums, counts))
+        )
     edges = np.cumsum([0, *widths])
     stacked = [scipy.sparse.vstack(matrices, format="csr") for matrices in zip(*parts, strict=True)]
-    return {b: (stacked[0][:, first:last], stacked[1][:, first:last]) for b, first, last in zip(targets, edges[:-1], edges[1:], strict=True)}
+    return {b: (stacked[0][:, first:last], stacked[1][:, first:last])
+            for b, first, last in zip(targets, edges[:-1], edges[1:], strict=True)}
 
 
 def _at_same_places(sums: np.ndarray, counts: np.ndarray) -> scipy.sparse.csr_matrix:
@@ -231,28 +304,40 @@ def _at_same_places(sums: np.ndarray, counts: np.ndarray) -> scipy.sparse.csr_ma
 
 # %% ../nbs/04_coactivation.ipynb #035171e8
 def pair_rules(stats: PairStatistics, cfg: Config) -> dict[str, Bool[np.ndarray, "..."]]:
-    "Which pairs fire `together`, are `associated`, or keep `apart`, more clearly than chance explains."
+    """Which pairs fire `together`, are `associated`, or keep `apart`, more clearly than chance
+    explains."""
     return {"together": (stats.prob > cfg.coactivation_threshold) & (stats.pmi_low > 0),
             "associated": stats.pmi_low > cfg.pmi_threshold,
-            "apart": (stats.expected >= cfg.min_expected_coactivations) & (stats.ratio < cfg.low_coactivation_ratio)
-                     & (stats.p_so_few < cfg.significance_level)}
+            "apart": (stats.expected >= cfg.min_expected_coactivations) & (
+                stats.ratio < cfg.low_coactivation_ratio
+            ) & (stats.p_so_few < cfg.significance_level)}
 
 # %% ../nbs/04_coactivation.ipynb #c08b4e46
-def remarkable_pairs(atlas: CoactivationAtlas, source_layer: int, target_layer: int, cfg: Config, block: int = 256) -> "pd.DataFrame":
-    "Every pair of features of two layers that a rule of `pair_rules` picks out, with its statistics; within a layer, a feature is not paired with itself."
+def remarkable_pairs(
+    atlas: CoactivationAtlas, source_layer: int, target_layer: int, cfg: Config, block: int = 256
+) -> "pd.DataFrame":
+    """Every pair of features of two layers that a rule of `pair_rules` picks out, with its
+    statistics; within a layer, a feature is not paired with itself."""
     import pandas as pd
     source, target, parts = atlas.layers[source_layer], atlas.layers[target_layer], []
     for first in range(0, len(source.features), block):
         names = source.features[first:first + block]
         stats = atlas.statistics(source_layer, target_layer, names)
-        rules, means = pair_rules(stats, cfg), atlas.conditional_means(source_layer, target_layer, names)
+        rules = pair_rules(stats, cfg)
+        means = atlas.conditional_means(source_layer, target_layer, names)
         row, column = np.any(list(rules.values()), axis=0).nonzero()
         if source_layer == target_layer and atlas.offset == 0:
             other = names[row] != target.features[column]
             row, column = row[other], column[other]
-        parts.append(pd.DataFrame({"src_layer": source_layer, "src_feature": names[row], "tgt_layer": target_layer, "tgt_feature": target.features[column],
-                                   **{field: values[row, column] for field, values in stats._asdict().items()}, "mean_shift": means[row, column],
-                                   **{rule: mask[row, column] for rule, mask in rules.items()}}))
+        parts.append(
+            pd.DataFrame(
+                {"src_layer": source_layer, "src_feature": names[row], "tgt_layer": target_layer,
+                 "tgt_feature": target.features[column],
+                 **{field: values[row, column] for field, values in stats._asdict().items()},
+                 "mean_shift": means[row, column],
+                 **{rule: mask[row, column] for rule, mask in rules.items()}}
+            )
+        )
     return pd.concat(parts, ignore_index=True)
 
 # %% ../nbs/04_coactivation.ipynb #54941377
@@ -260,37 +345,60 @@ FORMAT = "feature_interaction_graph.coactivation/1"
 
 def _save_atlas(atlas: CoactivationAtlas, path: str | Path) -> None:
     with atomic_write(path) as part, h5py.File(part, "w") as file:
-        file.attrs.update(format=FORMAT, n_rows=atlas.n_rows, offset=atlas.offset, meta=json.dumps(atlas.meta))
+        file.attrs.update(
+            format=FORMAT, n_rows=atlas.n_rows, offset=atlas.offset, meta=json.dumps(atlas.meta)
+        )
         for layer, marginals in atlas.layers.items():
             group = file.create_group(f"layer_{layer}")
             for name, values in marginals._asdict().items(): group.create_dataset(name, data=values)
         for (a, b), counts in atlas.counts.items():
             group = file.create_group(f"pair_{a}_{b}")
-            for name, values in (("indptr", counts.indptr), ("indices", counts.indices), ("counts", counts.data), ("sums", atlas.sums[a, b].data)):
-                group.create_dataset(name, data=values, compression="gzip", compression_opts=1, shuffle=True)
+            for name, values in (("indptr", counts.indptr), ("indices", counts.indices),
+                                 ("counts", counts.data), ("sums", atlas.sums[a, b].data)):
+                group.create_dataset(
+                    name, data=values, compression="gzip", compression_opts=1, shuffle=True
+                )
         atlas.features.save(file.create_group("features"))
 
 # %% ../nbs/04_coactivation.ipynb #ae264557
 def _load_atlas(path: Path) -> CoactivationAtlas:
-    if not path.is_file(): raise InputError(f"{path} does not exist; make it with build_coactivation_atlas and save.")
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; make it with build_coactivation_atlas and save.")
     try:
         with h5py.File(path, "r") as file:
-            if file.attrs.get("format") != FORMAT: raise InputError(f"{path} is not an atlas of format {FORMAT}; make it with build_coactivation_atlas.")
-            found = {int(name[6:]): group for name, group in file.items() if name.startswith("layer_")}
-            layers = {layer: LayerMarginals(*(found[layer][name][:] for name in LayerMarginals._fields)) for layer in sorted(found)}
-            pairs = {(a, b): _read_pair(file[f"pair_{a}_{b}"], layers) for a in layers for b in layers if f"pair_{a}_{b}" in file}
-            counts, sums = ({pair: matrices[which] for pair, matrices in pairs.items()} for which in (0, 1))
-            return CoactivationAtlas(FeatureTable.load(file["features"]), int(file.attrs["n_rows"]), int(file.attrs["offset"]), layers, counts, sums,
-                                     json.loads(file.attrs["meta"]))
+            if file.attrs.get("format") != FORMAT:
+                raise InputError(f"{path} is not an atlas of format {FORMAT}; make it with "
+                                 "build_coactivation_atlas.")
+            found = {
+                int(name[6:]): group for name, group in file.items() if name.startswith("layer_")
+            }
+            layers = {
+                layer: LayerMarginals(*(found[layer][name][:] for name in LayerMarginals._fields))
+                for layer in sorted(found)
+            }
+            pairs = {(a, b): _read_pair(file[f"pair_{a}_{b}"], layers) for a in layers
+                     for b in layers if f"pair_{a}_{b}" in file}
+            counts, sums = (
+                {pair: matrices[which] for pair, matrices in pairs.items()} for which in (0, 1)
+            )
+            return CoactivationAtlas(
+                FeatureTable.load(file["features"]), int(file.attrs["n_rows"]),
+                int(file.attrs["offset"]), layers, counts, sums, json.loads(file.attrs["meta"])
+            )
     except (OSError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError): raise
-        raise InputError(f"{path} is not a whole atlas ({error}); make it again with build_coactivation_atlas.") from error
+        raise InputError(
+            f"{path} is not a whole atlas ({error}); make it again with build_coactivation_atlas."
+        ) from error
 
 
-def _read_pair(group: h5py.Group, layers: dict[int, LayerMarginals]) -> tuple[scipy.sparse.csr_matrix, scipy.sparse.csr_matrix]:
+def _read_pair(
+    group: h5py.Group, layers: dict[int, LayerMarginals]
+) -> tuple[scipy.sparse.csr_matrix, scipy.sparse.csr_matrix]:
     a, b = map(int, group.name.split("_")[1:])
     shape = len(layers[a].features), len(layers[b].features)
     indptr, indices = group["indptr"][:], group["indices"][:]
-    matrices = tuple(scipy.sparse.csr_matrix((group[name][:], indices, indptr), shape=shape) for name in ("counts", "sums"))
+    matrices = tuple(scipy.sparse.csr_matrix((group[name][:], indices, indptr), shape=shape)
+                     for name in ("counts", "sums"))
     for matrix in matrices: matrix.check_format(full_check=True)
     return matrices

@@ -39,157 +39,254 @@ def setting(
 ) -> Any:
     "A dataclass field that knows its meaning and its limits."
     limits = {"low": low, "high": high, "above": above, "below": below, "choices": choices}
-    return field(default=default, metadata={"meaning": meaning, **{name: limit for name, limit in limits.items() if limit is not None}})
+    return field(default=default,
+                 metadata={"meaning": meaning,
+                           **{name: limit for name, limit in limits.items() if limit is not None}})
 
 # %% ../nbs/00_config.ipynb #c8e8ad16
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
     "Model, SAEs and text."
-    model_name: str = setting("demo", "`demo`, a hub name (`gpt2-small`, `google/gemma-2-2b`), or a folder")
-    sae_release: str = setting("demo", "`demo`, a sae-lens release, a hub repository, or a folder with one subfolder per SAE")
-    sae_ids: dict[int, str] | None = setting(None, "layer -> SAE id; None: by template, or what the release holds")
-    sae_id_template: str | None = setting(None, "SAE ids by layer, such as `blocks.{layer}.hook_resid_pre`")
+    model_name: str = setting(
+        "demo", "`demo`, a hub name (`gpt2-small`, `google/gemma-2-2b`), or a folder"
+    )
+    sae_release: str = setting(
+        "demo",
+        "`demo`, a sae-lens release, a hub repository, or a folder with one subfolder per SAE"
+    )
+    sae_ids: dict[int, str] | None = setting(
+        None, "layer -> SAE id; None: by template, or what the release holds"
+    )
+    sae_id_template: str | None = setting(
+        None, "SAE ids by layer, such as `blocks.{layer}.hook_resid_pre`"
+    )
     layers: list[int] | None = setting(None, "layers to load; None: all the release has")
     device: str = setting("auto", "`auto`, `cpu`, `cuda`, `cuda:1`, `mps`")
-    dtype: str = setting("float32", "number type of weights; only `float32` and `float64` measure faithfully", choices=("float32", "float64", "bfloat16"))
-    dataset: str = setting("demo", "`demo`, a .txt/.jsonl text file, a .npy/.safetensors token file, or a hub data set")
+    dtype: str = setting(
+        "float32", "number type of weights; only `float32` and `float64` measure faithfully",
+        choices=("float32", "float64", "bfloat16")
+    )
+    dataset: str = setting(
+        "demo", "`demo`, a .txt/.jsonl text file, a .npy/.safetensors token file, or a hub data set"
+    )
     dataset_split: str = setting("train", "split of a hub data set")
     text_column: str = setting("text", "field of a data set or .jsonl file that holds the text")
-    n_tokens: int = setting(100_000, "corpus positions to collect, BOS and padding not counted", low=1)
+    n_tokens: int = setting(
+        100_000, "corpus positions to collect, BOS and padding not counted", low=1
+    )
     context_length: int = setting(128, "tokens of a sequence, BOS included", low=9)
     batch_size: int = setting(32, "sequences per forward pass", low=1)
     output_dir: str = setting("outputs", "folder of everything a run writes")
     seed: int = setting(0, "seed of every random choice", low=0)
-    check_reconstruction: bool = setting(True, "refuse SAEs that do not reconstruct the activations they are given")
+    check_reconstruction: bool = setting(
+        True, "refuse SAEs that do not reconstruct the activations they are given"
+    )
 
 # %% ../nbs/00_config.ipynb #a354e4cd
 @dataclass(frozen=True, kw_only=True)
 class CandidateSettings:
     "Which features and pairs are worth an intervention."
-    coactivation_threshold: float = setting(0.01, "P(target | source) above which a pair is a candidate", low=0, high=1)
-    low_coactivation_ratio: float = setting(0.1, "P(target | source) / P(target) below which a pair is an inhibitory candidate", low=0)
-    pmi_threshold: float = setting(1.0, "pointwise mutual information (nats) above which a pair is a candidate")
-    min_expected_coactivations: float = setting(5.0, "co-activations expected by chance below which a rare pair proves nothing", low=0)
+    coactivation_threshold: float = setting(
+        0.01, "P(target | source) above which a pair is a candidate", low=0, high=1
+    )
+    low_coactivation_ratio: float = setting(
+        0.1, "P(target | source) / P(target) below which a pair is an inhibitory candidate", low=0
+    )
+    pmi_threshold: float = setting(
+        1.0, "pointwise mutual information (nats) above which a pair is a candidate"
+    )
+    min_expected_coactivations: float = setting(
+        5.0, "co-activations expected by chance below which a rare pair proves nothing", low=0
+    )
     top_k_features: int = setting(200, "most important features kept per layer", low=1)
     layer_window: int = setting(3, "largest layer distance from source to target", low=1)
-    decoder_alignment_threshold: float = setting(0.05, "|encoder . decoder| above which a pair is a candidate", low=0)
-    importance_method: str = setting("gradient", "how features are ranked", choices=("gradient", "ablation", "frequency"))
+    decoder_alignment_threshold: float = setting(
+        0.05, "|encoder . decoder| above which a pair is a candidate", low=0
+    )
+    importance_method: str = setting(
+        "gradient", "how features are ranked", choices=("gradient", "ablation", "frequency")
+    )
     n_importance_tokens: int = setting(20_000, "positions on which importance is estimated", low=1)
-    min_activations: int = setting(20, "activations a feature needs to be a source or target", low=1)
-    candidate_method: str = setting("coactivation", "who proposes pairs: what fires together or apart in the text, noise sent backwards through the model, "
+    min_activations: int = setting(
+        20, "activations a feature needs to be a source or target", low=1
+    )
+    candidate_method: str = setting("coactivation",
+                                    "who proposes pairs: what fires together or apart in the text, "
+                                    "noise sent backwards through the model, "
                                     "or both", choices=("coactivation", "transport", "both"))
-    n_transport_tokens: int = setting(20_000, "positions through which noise is sent backwards", low=1)
+    n_transport_tokens: int = setting(
+        20_000, "positions through which noise is sent backwards", low=1
+    )
 
 # %% ../nbs/00_config.ipynb #22720209
 @dataclass(frozen=True, kw_only=True)
 class MeasurementSettings:
     "Interventions and their statistics."
     n_samples: int = setting(100, "interventions per source and dose", low=2)
-    max_samples: int | None = setting(None, "interventions up to which sources with undecided edges are sampled; None: n_samples for all", low=2)
-    max_per_sequence: int = setting(1, "samples from one sequence; 1 keeps samples independent", low=1)
-    min_samples: int = setting(8, "samples below which a source is skipped, and counted as skipped", low=2)
-    doses: list[float] | None = setting(None, "values a source is clamped to; None: two percentiles of its activations")
-    clamp_percentile_low: float = setting(10, "lower percentile of the non-zero activations", low=0, high=100)
-    clamp_percentile_high: float = setting(90, "upper percentile of the non-zero activations", low=0, high=100)
+    max_samples: int | None = setting(None,
+                                      "interventions up to which sources with undecided edges are "
+                                      "sampled; None: n_samples for all", low=2)
+    max_per_sequence: int = setting(
+        1, "samples from one sequence; 1 keeps samples independent", low=1
+    )
+    min_samples: int = setting(
+        8, "samples below which a source is skipped, and counted as skipped", low=2
+    )
+    doses: list[float] | None = setting(
+        None, "values a source is clamped to; None: two percentiles of its activations"
+    )
+    clamp_percentile_low: float = setting(
+        10, "lower percentile of the non-zero activations", low=0, high=100
+    )
+    clamp_percentile_high: float = setting(
+        90, "upper percentile of the non-zero activations", low=0, high=100
+    )
     horizon: int = setting(0, "later positions at which targets are read as well", low=0)
     within_layer: bool = setting(False, "also measure targets of the source's own layer")
-    placebo: int = setting(0, "directions of equal norm to compare each source with: half random, half silent decoder rows", low=0)
-    evidence: str = setting("activation", "what an edge is tested by: the change of the target after its threshold, or before",
-                            choices=("activation", "pre-activation"))
+    placebo: int = setting(0, "directions of equal norm to compare each source with: half random, "
+                           "half silent decoder rows", low=0)
+    evidence: str = setting("activation",
+                            "what an edge is tested by: the change of the target after its "
+                            "threshold, or before", choices=("activation", "pre-activation"))
     significance_level: float = setting(0.01, "largest q value of an edge", above=0, below=1)
-    correction_method: str = setting("fdr_bh", "correction for many tests", choices=("fdr_bh", "bonferroni", "none"))
+    correction_method: str = setting(
+        "fdr_bh", "correction for many tests", choices=("fdr_bh", "bonferroni", "none")
+    )
     edge_strength_threshold: float = setting(0.0, "smallest |strength| of an edge", low=0)
-    gated_pairs: int = setting(0, "measured pairs examined for gates: half the strongest, half those whose effect varies most; 0: none", low=0)
-    batch_rows: int | None = setting(None, "interventions per branched pass; None: by memory", low=1)
+    gated_pairs: int = setting(0,
+                               "measured pairs examined for gates: half the strongest, half those "
+                               "whose effect varies most; 0: none", low=0)
+    batch_rows: int | None = setting(
+        None, "interventions per branched pass; None: by memory", low=1
+    )
 
 # %% ../nbs/00_config.ipynb #b8ee7732
-def _options(kind: Any) -> tuple[Any, ...]: return get_args(kind) if isinstance(kind, types.UnionType) else (kind,)      # None stands last
+# None stands last
+def _options(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
 
 
 def _typed(value: Any, kind: Any) -> Any:
     "`value` as `kind`, or TypeError."
-    if isinstance(kind, types.UnionType): return None if value is None else _typed(value, _options(kind)[0])
+    if isinstance(kind, types.UnionType):
+        return None if value is None else _typed(value, _options(kind)[0])
     if get_origin(kind) is list:
         if isinstance(value, str | Mapping) or not isinstance(value, Iterable): raise TypeError
         return [_typed(item, get_args(kind)[0]) for item in value]
     if get_origin(kind) is dict:
         if not isinstance(value, Mapping): raise TypeError
-        return {_typed(int(key) if isinstance(key, str) and key.isdecimal() else key, int): _typed(item, str) for key, item in value.items()}
-    if kind is int and isinstance(value, numbers.Integral) and not isinstance(value, bool): return int(value)
-    if kind is float and isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value): return float(value)
+        return {_typed(int(key) if isinstance(key, str) and key.isdecimal() else key, int): _typed(
+                    item, str
+                ) for key, item in value.items()}
+    if kind is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
+    if (kind is float and isinstance(value, numbers.Real) and not isinstance(value, bool)
+        and math.isfinite(value)):
+        return float(value)
     if kind in (str, bool) and isinstance(value, kind): return value
     raise TypeError
 
 
-KIND_NAMES = {str: "text", bool: "true or false", int: "a whole number", float: "a finite number", list[int]: "a list of whole numbers",
-              list[float]: "a list of finite numbers", dict[int, str]: "a mapping from layer to text"}
+KIND_NAMES = {str: "text", bool: "true or false", int: "a whole number", float: "a finite number",
+              list[int]: "a list of whole numbers", list[float]: "a list of finite numbers",
+              dict[int, str]: "a mapping from layer to text"}
 
 
 def _kind_name(kind: Any) -> str:
     "`kind` in words."
-    return " or ".join("None" if option is types.NoneType else KIND_NAMES[option] for option in _options(kind))
+    return " or ".join(
+        "None" if option is types.NoneType else KIND_NAMES[option] for option in _options(kind)
+    )
 
 # %% ../nbs/00_config.ipynb #e39f8d79
-_LIMITS = {"low": ("at least", operator.ge), "high": ("at most", operator.le), "above": ("more than", operator.gt), "below": ("less than", operator.lt)}
+_LIMITS = {"low": ("at least", operator.ge), "high": ("at most", operator.le),
+           "above": ("more than", operator.gt), "below": ("less than", operator.lt)}
 
 
 def _checked(name: str, value: Any, kind: Any, metadata: Mapping[str, Any]) -> Any:
     "`value`, converted to `kind` and within the limits of `metadata`."
     try: value = _typed(value, kind)
-    except TypeError: raise InputError(f"{name} is {value!r:.80}; {_kind_name(kind)} is needed.") from None
+    except TypeError:
+        raise InputError(f"{name} is {value!r:.80}; {_kind_name(kind)} is needed.") from None
     if "choices" in metadata and value not in metadata["choices"]:
-        raise InputError(f"{name} is {value!r:.80}; choose one of {', '.join(metadata['choices'])}.")
+        raise InputError(
+            f"{name} is {value!r:.80}; choose one of {', '.join(metadata['choices'])}."
+        )
     if isinstance(value, int | float) and not isinstance(value, bool):
         for limit, (words, holds) in _LIMITS.items():
-            if limit in metadata and not holds(value, metadata[limit]): raise InputError(f"{name} is {value}; it must be {words} {metadata[limit]}.")
+            if limit in metadata and not holds(value, metadata[limit]):
+                raise InputError(f"{name} is {value}; it must be {words} {metadata[limit]}.")
     return value
 
 # %% ../nbs/00_config.ipynb #36bd0ba1
 def _check_data(cfg: DataSettings) -> None:
     "What single settings cannot tell: relations among the data settings."
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", cfg.device): raise InputError(f"device is {cfg.device!r}; give auto, cpu, cuda, cuda:<number> or mps.")
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", cfg.device):
+        raise InputError(f"device is {cfg.device!r}; give auto, cpu, cuda, cuda:<number> or mps.")
     for name in ("model_name", "sae_release", "dataset", "output_dir"):
-        if not getattr(cfg, name).strip(): raise InputError(f"{name} is empty; give a name or a path.")
+        if not getattr(cfg, name).strip():
+            raise InputError(f"{name} is empty; give a name or a path.")
     for name, layers in (("layers", cfg.layers), ("sae_ids", cfg.sae_ids)):
         if layers is not None and (not layers or len(set(layers)) < len(layers) or min(layers) < 0):
-            raise InputError(f"{name} is {layers}; give at least one layer, each once, counted from 0.")
-    if cfg.sae_ids is not None and cfg.sae_id_template is not None: raise InputError("sae_ids and sae_id_template are both given; give only one of them.")
+            raise InputError(
+                f"{name} is {layers}; give at least one layer, each once, counted from 0."
+            )
+    if cfg.sae_ids is not None and cfg.sae_id_template is not None:
+        raise InputError("sae_ids and sae_id_template are both given; give only one of them.")
     if cfg.sae_ids is not None and cfg.layers is not None and set(cfg.layers) - set(cfg.sae_ids):
-        raise InputError(f"layers {sorted(set(cfg.layers) - set(cfg.sae_ids))} have no entry in sae_ids; add them there or leave layers out.")
+        raise InputError(f"layers {sorted(set(cfg.layers) - set(cfg.sae_ids))} have no entry in "
+                         "sae_ids; add them there or leave layers out.")
     if cfg.sae_id_template is not None:
-        try: names = [name for _, name, _, _ in string.Formatter().parse(cfg.sae_id_template) if name is not None]
+        try:
+            names = [name for _, name, _, _ in string.Formatter().parse(cfg.sae_id_template)
+                     if name is not None]
         except ValueError: names = []
         if set(names) != {"layer"}:
-            raise InputError(f"sae_id_template is {cfg.sae_id_template!r}; it must contain {{layer}} and no other braces, such as "
+            raise InputError(f"sae_id_template is {cfg.sae_id_template!r}; it must contain "
+                             "{layer} and no other braces, such as "
                              f"blocks.{{layer}}.hook_resid_pre.")
 
 
 def _check_measurement(cfg: "Config") -> None:
     "What single settings cannot tell: relations among the measurement settings."
     if cfg.clamp_percentile_low >= cfg.clamp_percentile_high:
-        raise InputError(f"clamp_percentile_low is {cfg.clamp_percentile_low} and clamp_percentile_high {cfg.clamp_percentile_high}; the first must be "
+        raise InputError(f"clamp_percentile_low is {cfg.clamp_percentile_low} and "
+                         f"clamp_percentile_high {cfg.clamp_percentile_high}; the first must be "
                          "smaller.")
-    if cfg.doses is not None and len(set(cfg.doses)) < 2: raise InputError(f"doses is {cfg.doses}; an effect needs two different doses.")
-    if cfg.min_samples > cfg.n_samples: raise InputError(f"min_samples is {cfg.min_samples} but n_samples only {cfg.n_samples}; no source could be measured, "
-                                                         "so raise n_samples or lower min_samples.")
+    if cfg.doses is not None and len(set(cfg.doses)) < 2:
+        raise InputError(f"doses is {cfg.doses}; an effect needs two different doses.")
+    if cfg.min_samples > cfg.n_samples:
+        raise InputError(f"min_samples is {cfg.min_samples} but n_samples only {cfg.n_samples}; no "
+                         "source could be measured, "
+                         "so raise n_samples or lower min_samples.")
     if cfg.max_samples is not None and cfg.max_samples < cfg.n_samples:
-        raise InputError(f"max_samples is {cfg.max_samples} but n_samples already {cfg.n_samples}; give more, or None.")
+        raise InputError(f"max_samples is {cfg.max_samples} but n_samples already "
+                         f"{cfg.n_samples}; give more, or None.")
     if cfg.gated_pairs and cfg.n_samples < 16:
-        raise InputError(f"gated_pairs is {cfg.gated_pairs} but n_samples only {cfg.n_samples}; a gate shows between samples where it fires and samples "
-                         "where it is silent, 8 of each at least, so raise n_samples to 16 or more.")
+        raise InputError(
+            f"gated_pairs is {cfg.gated_pairs} but n_samples only {cfg.n_samples}; a gate shows "
+            "between samples where it fires and samples "
+            "where it is silent, 8 of each at least, so raise n_samples to 16 or more."
+        )
     if cfg.candidate_method == "transport" and cfg.within_layer:
-        raise InputError("candidate_method is 'transport', which proposes no pairs inside a layer, but within_layer is set; use candidate_method 'both'.")
-    if cfg.horizon >= cfg.context_length: raise InputError(f"horizon is {cfg.horizon}; it must be shorter than a sequence of {cfg.context_length} tokens.")
+        raise InputError("candidate_method is 'transport', which proposes no pairs inside a "
+                         "layer, but within_layer is set; use candidate_method 'both'.")
+    if cfg.horizon >= cfg.context_length:
+        raise InputError(f"horizon is {cfg.horizon}; it must be shorter than a sequence of "
+                         f"{cfg.context_length} tokens.")
 
 # %% ../nbs/00_config.ipynb #b1b82a40
 PILE = "monology/pile-uncopyrighted"
 PRESETS: dict[str, dict[str, Any]] = {
     "demo": {},
     "gpt2-small": {"model_name": "gpt2-small", "sae_release": "gpt2-small-res-jb", "dataset": PILE},
-    "pythia-70m-deduped": {"model_name": "pythia-70m-deduped", "sae_release": "pythia-70m-deduped-res-sm",
-                           "sae_id_template": "blocks.{layer}.hook_resid_post", "dataset": PILE},
+    "pythia-70m-deduped": {
+        "model_name": "pythia-70m-deduped", "sae_release": "pythia-70m-deduped-res-sm",
+        "sae_id_template": "blocks.{layer}.hook_resid_post", "dataset": PILE
+    },
     "gemma-2-2b": {"model_name": "gemma-2-2b", "sae_release": "gemma-scope-2b-pt-res-canonical",
-                   "sae_id_template": "layer_{layer}/width_16k/canonical", "layers": [10, 11, 12, 13, 14, 15], "dataset": PILE, "batch_size": 8},
+                   "sae_id_template": "layer_{layer}/width_16k/canonical",
+                   "layers": [10, 11, 12, 13, 14, 15], "dataset": PILE, "batch_size": 8},
 }
 
 # %% ../nbs/00_config.ipynb #73bdcce5
@@ -198,24 +295,32 @@ class Config(DataSettings, CandidateSettings, MeasurementSettings):
     "Every setting of a run, checked. Frozen; `replace` makes a changed copy."
 
     def __post_init__(self) -> None:
-        for item in fields(self): object.__setattr__(self, item.name, _checked(item.name, getattr(self, item.name), item.type, item.metadata))
+        for item in fields(self):
+            object.__setattr__(
+                self, item.name,
+                _checked(item.name, getattr(self, item.name), item.type, item.metadata)
+            )
         _check_data(self)
         _check_measurement(self)
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> Self:
         "One of `PRESETS`, with `overrides`."
-        if name not in PRESETS: raise InputError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}.")
+        if name not in PRESETS:
+            raise InputError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}.")
         return cls(**{**PRESETS[name], **_known(overrides)})
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        "Settings from JSON; those left out keep their defaults. Raises `InputError` for a damaged file, an unknown key or a wrong value."
+        """Settings from JSON; those left out keep their defaults.
+
+        Raises `InputError` for a damaged file, an unknown key or a wrong value."""
         return cls(**_known(_read_json_object(Path(path)), f", as {path} says"))
 
     def save(self, path: str | Path) -> Path:
         "Writes all settings as JSON, whole or not at all."
-        with atomic_write(path) as part: part.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        with atomic_write(path) as part:
+            part.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
         return Path(path)
 
     def replace(self, **changes: Any) -> Self:
@@ -223,7 +328,8 @@ class Config(DataSettings, CandidateSettings, MeasurementSettings):
         return type(self)(**{**asdict(self), **_known(changes)})
 
     def fingerprint(self, names: Iterable[str] | None = None) -> str:
-        "16 hex digits that change with any setting in `names` (None: with any that can change a result)."
+        """16 hex digits that change with any setting in `names` (None: with any that can change a
+        result)."""
         return _fingerprint(asdict(self), names)
 
     @property
@@ -231,7 +337,9 @@ class Config(DataSettings, CandidateSettings, MeasurementSettings):
 
     @property
     def torch_device(self) -> "torch.device":
-        "The device to use; `auto` takes a CUDA GPU if there is one. Raises `InputError` if the machine lacks what is asked for."
+        """The device to use; `auto` takes a CUDA GPU if there is one.
+
+        Raises `InputError` if the machine lacks what is asked for."""
         return _torch_device(self.device)
 
 # %% ../nbs/00_config.ipynb #be5caee9
@@ -239,8 +347,13 @@ def _torch_device(name: str) -> "torch.device":
     import torch
     if name == "auto": return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
-    present = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}[device.type]
-    if (device.index or 0) >= present: raise InputError(f"device is {name!r}, but this machine has {present} of that kind; use device='auto'.")
+    present = {
+        "cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())
+    }[device.type]
+    if (device.index or 0) >= present:
+        raise InputError(
+            f"device is {name!r}, but this machine has {present} of that kind; use device='auto'."
+        )
     return device
 
 
@@ -257,10 +370,14 @@ def _known(values: Mapping[str, Any], where: str = "") -> Mapping[str, Any]:
 def _read_json_object(path: Path) -> dict[str, Any]:
     try: values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{path} could not be read ({error.strerror}); give the path of a configuration written by `Config.save`.") from error
+        raise InputError(f"{path} could not be read ({error.strerror}); give the path "
+                         "of a configuration written by `Config.save`.") from error
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise InputError(f"{path} is not JSON ({error}); write it with `Config.save`.") from error
-    if not isinstance(values, dict): raise InputError(f"{path} holds a JSON {type(values).__name__}; an object of settings is needed.")
+    if not isinstance(values, dict):
+        raise InputError(
+            f"{path} holds a JSON {type(values).__name__}; an object of settings is needed."
+        )
     return values
 
 # %% ../nbs/00_config.ipynb #c02e1d2d
@@ -274,15 +391,23 @@ class SettingRow(NamedTuple):
 def settings_table() -> list[SettingRow]:
     "Every setting with its default and meaning, in the order data, candidates, measurement."
     groups = (DataSettings, CandidateSettings, MeasurementSettings)
-    return [SettingRow(item.name, item.default, item.metadata["meaning"]) for group in groups for item in fields(group)]
+    return [SettingRow(item.name, item.default, item.metadata["meaning"]) for group in groups
+            for item in fields(group)]
 
 # %% ../nbs/00_config.ipynb #3aff3630
-FREE_SETTINGS = ("output_dir", "device", "batch_size", "batch_rows")    # where and how fast, not what
-ACTIVATION_SETTINGS = ("model_name", "sae_release", "sae_ids", "sae_id_template", "layers", "dtype", "dataset", "dataset_split", "text_column",
-                       "n_tokens", "context_length", "seed", "importance_method", "n_importance_tokens")    # what an activation store depends on
+# where and how fast, not what
+FREE_SETTINGS = ("output_dir", "device", "batch_size", "batch_rows")
+# what an activation store depends on
+ACTIVATION_SETTINGS = ("model_name", "sae_release", "sae_ids", "sae_id_template", "layers", "dtype",
+                       "dataset", "dataset_split", "text_column", "n_tokens", "context_length",
+                       "seed", "importance_method", "n_importance_tokens")
 
 
 def _fingerprint(values: Mapping[str, Any], names: Iterable[str] | None) -> str:
     "First 16 hex digits of SHA-256 over the named settings as canonical JSON."
-    kept = [name for name in values if name not in FREE_SETTINGS] if names is None else _known(dict.fromkeys(names))
-    return hashlib.sha256(json.dumps({name: values[name] for name in kept}, sort_keys=True).encode()).hexdigest()[:16]
+    kept = [name for name in values if name not in FREE_SETTINGS] if names is None else _known(
+        dict.fromkeys(names)
+    )
+    return hashlib.sha256(
+        json.dumps({name: values[name] for name in kept}, sort_keys=True).encode()
+    ).hexdigest()[:16]

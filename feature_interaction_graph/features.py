@@ -19,9 +19,15 @@ import scipy.sparse
 from jaxtyping import Bool, Float, Int
 from torch import nn
 
-from .dictionary.examples import Example, LogitEffect, feature_logit_effect, firings, top_examples
-from .dictionary.hypotheses import collect_feature_bank as collect_feature_bank
-from .dictionary.hypotheses import feature_input_pattern as feature_input_pattern
+from feature_interaction_graph.dictionary.examples import (
+    Example, LogitEffect, feature_logit_effect, firings, top_examples
+)
+from feature_interaction_graph.dictionary.hypotheses import (
+    collect_feature_bank as collect_feature_bank
+)
+from feature_interaction_graph.dictionary.hypotheses import (
+    feature_input_pattern as feature_input_pattern
+)
 from .dictionary.labels import first_labels
 from .dictionary.labels import load_labels as load_labels
 from .dictionary.store import ActivationStore
@@ -36,24 +42,32 @@ def nonzero_quantiles(
     activations: scipy.sparse.csc_matrix,  # [n_rows, n_features]
     quantiles: Sequence[float],  # between 0 and 1
 ) -> Float[np.ndarray, "n_features n_quantiles"]:
-    "Quantiles of each feature's non-zero activations, linearly interpolated; NaN for a feature that never fires."
+    """Quantiles of each feature's non-zero activations, linearly interpolated; NaN for a feature
+    that never fires."""
     n_fired = np.diff(activations.indptr)
     feature = np.repeat(np.arange(len(n_fired)), n_fired)
     ordered = activations.data[np.lexsort((activations.data, feature))].astype(np.float64)
     rank = np.asarray(quantiles)[None] * np.maximum(n_fired - 1, 0)[:, None]
     if not len(ordered): return np.full(rank.shape, np.nan)
-    below = np.minimum(activations.indptr[:-1, None] + np.floor(rank).astype(np.int64), len(ordered) - 1)
-    above = np.minimum(activations.indptr[:-1, None] + np.ceil(rank).astype(np.int64), len(ordered) - 1)
+    below = np.minimum(
+        activations.indptr[:-1, None] + np.floor(rank).astype(np.int64), len(ordered) - 1
+    )
+    above = np.minimum(
+        activations.indptr[:-1, None] + np.ceil(rank).astype(np.int64), len(ordered) - 1
+    )
     between = ordered[below] + (rank - np.floor(rank)) * (ordered[above] - ordered[below])
     return np.where(n_fired[:, None] > 0, between, np.nan)
 
 # %% ../nbs/03_features.ipynb #018b8612
-FEATURE_COLUMNS = {"layer": np.int32, "feature": np.int32, "activation_freq": np.float64, "mean": np.float64, "std": np.float64,
-                   "p10": np.float64, "p50": np.float64, "p90": np.float64, "max": np.float64,
-                   "importance": np.float64, "label": object, "label_score": np.float64}
+FEATURE_COLUMNS = {
+    "layer": np.int32, "feature": np.int32, "activation_freq": np.float64, "mean": np.float64,
+    "std": np.float64, "p10": np.float64, "p50": np.float64, "p90": np.float64, "max": np.float64,
+    "importance": np.float64, "label": object, "label_score": np.float64
+}
 
 class FeatureRow(NamedTuple):
-    "What is known of one feature. mean, std, p10, p50, p90, max are over its non-zero activations; importance is in nats per position."
+    """What is known of one feature. mean, std, p10, p50, p90, max are over its non-zero
+    activations; importance is in nats per position."""
     layer: int
     feature: int
     activation_freq: float
@@ -76,7 +90,8 @@ class FeatureColumns:
     "Features as columns (`FEATURE_COLUMNS`), sorted by layer and feature."
     columns: dict[str, np.ndarray]
 
-    def __post_init__(self) -> None: object.__setattr__(self, "columns", _checked_columns(self.columns))
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "columns", _checked_columns(self.columns))
     def __len__(self) -> int: return len(self.columns["layer"])
     def __getitem__(self, name: str) -> np.ndarray: return self.columns[name]
 
@@ -92,7 +107,8 @@ class FeatureColumns:
     def save(self, where: str | Path | h5py.Group) -> None:
         "To a file of its own, or into a group of an open HDF5 file."
         if isinstance(where, h5py.Group): return _write_columns(where, self.columns)
-        with atomic_write(where) as part, h5py.File(part, "w") as file: _write_columns(file, self.columns)
+        with atomic_write(where) as part, h5py.File(part, "w") as file:
+            _write_columns(file, self.columns)
 
     @classmethod
     def load(cls, where: str | Path | h5py.Group) -> Self:
@@ -101,23 +117,34 @@ class FeatureColumns:
 
 # %% ../nbs/03_features.ipynb #475a5bef
 class FeatureTable(FeatureColumns):
-    "What is known of every feature. `importance` is NaN where it was not computed, the quantiles are where a feature never fires."
+    """What is known of every feature.
 
-    def find(self, layers: Int[np.ndarray, "n"], features: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+    `importance` is NaN where it was not computed, the quantiles are where a feature never fires."""
+
+    def find(
+        self, layers: Int[np.ndarray, "n"], features: Int[np.ndarray, "n"]
+    ) -> Int[np.ndarray, "n"]:
         "Row numbers of features; -1 where the table does not have one."
-        key, wanted = _key(self["layer"], self["feature"]), _key(np.asarray(layers), np.asarray(features))
+        key = _key(self["layer"], self["feature"])
+        wanted = _key(np.asarray(layers), np.asarray(features))
         at = np.minimum(np.searchsorted(key, wanted), max(len(key) - 1, 0))
         return np.where(key[at] == wanted, at, -1) if len(key) else np.full(len(wanted), -1)
 
     def lookup(self, which: str | tuple[int, int]) -> FeatureRow:
-        "One feature, by id or by (layer, feature). Raises `InputError` if the table does not have it."
+        """One feature, by id or by (layer, feature).
+
+        Raises `InputError` if the table does not have it."""
         layer, feature = parse_feature_id(which) if isinstance(which, str) else which
         row = int(self.find(np.array([layer]), np.array([feature]))[0])
-        if row < 0: raise InputError(f"{feature_id(layer, feature)} is not among the {len(self)} features of this table; see its columns layer and feature.")
-        return FeatureRow(*(self[name][row].item() if dtype is not object else self[name][row] for name, dtype in FEATURE_COLUMNS.items()))
+        if row < 0:
+            raise InputError(f"{feature_id(layer, feature)} is not among the {len(self)} features "
+                             "of this table; see its columns layer and feature.")
+        return FeatureRow(*(self[name][row].item() if dtype is not object else self[name][row]
+                            for name, dtype in FEATURE_COLUMNS.items()))
 
     def with_labels(self, labels: Mapping[tuple[int, int], str]) -> "FeatureTable":
-        "A copy in which the features named in `labels` carry those labels; their label_score becomes NaN, since nobody scored them."
+        """A copy in which the features named in `labels` carry those labels; their label_score
+        becomes NaN, since nobody scored them."""
         label, score = self["label"].copy(), self["label_score"].copy()
         rows = self.find(*np.array(list(labels), dtype=np.int64).reshape(-1, 2).T)
         for row, text in zip(rows.tolist(), labels.values(), strict=True):
@@ -125,48 +152,69 @@ class FeatureTable(FeatureColumns):
         return FeatureTable(self.columns | {"label": label, "label_score": score})
 
 # %% ../nbs/03_features.ipynb #86ed51b1
-def _key(layers: np.ndarray, features: np.ndarray) -> np.ndarray: return layers.astype(np.int64) << 32 | features.astype(np.int64)
+def _key(layers: np.ndarray, features: np.ndarray) -> np.ndarray:
+    return layers.astype(np.int64) << 32 | features.astype(np.int64)
 
 
 def _checked_columns(columns: Mapping[str, Any]) -> dict[str, np.ndarray]:
     "The columns with their types, sorted by layer and feature."
     if set(columns) != set(FEATURE_COLUMNS):
-        raise InputError(f"a feature table needs the columns {', '.join(FEATURE_COLUMNS)}; these were given: {', '.join(columns)}.")
-    typed = {name: np.asarray(columns[name], dtype=dtype) for name, dtype in FEATURE_COLUMNS.items()}
+        raise InputError(f"a feature table needs the columns {', '.join(FEATURE_COLUMNS)}; these "
+                         f"were given: {', '.join(columns)}.")
+    typed = {
+        name: np.asarray(columns[name], dtype=dtype) for name, dtype in FEATURE_COLUMNS.items()
+    }
     if len({values.shape for values in typed.values()}) != 1 or typed["layer"].ndim != 1:
         raise InputError("the columns of a feature table must be of one length.")
     key = _key(typed["layer"], typed["feature"])
-    if len(np.unique(key)) != len(key): raise InputError("a feature table must not name a feature twice.")
+    if len(np.unique(key)) != len(key):
+        raise InputError("a feature table must not name a feature twice.")
     order = np.argsort(key)
     return {name: values[order] for name, values in typed.items()}
 
 
 def _write_columns(group: h5py.Group, columns: Mapping[str, np.ndarray]) -> None:
-    for name, values in columns.items(): group.create_dataset(name, data=values, **(dict(dtype=h5py.string_dtype()) if values.dtype == object else {}))
+    for name, values in columns.items():
+        group.create_dataset(
+            name, data=values, **(dict(dtype=h5py.string_dtype()) if values.dtype == object else {})
+        )
 
 
 def _read_columns(where: str | Path | h5py.Group) -> dict[str, np.ndarray]:
-    if isinstance(where, h5py.Group): return {name: where[name].asstr()[:] if dtype is object else where[name][:] for name, dtype in FEATURE_COLUMNS.items()}
+    if isinstance(where, h5py.Group):
+        return {name: where[name].asstr()[:] if dtype is object else where[name][:]
+                for name, dtype in FEATURE_COLUMNS.items()}
     try:
         with h5py.File(where, "r") as file: return _read_columns(file["/"])
     except (OSError, KeyError, TypeError) as error:
-        raise InputError(f"{where} is not a table of features ({error}); write one with FeatureTable.save.") from error
+        raise InputError(
+            f"{where} is not a table of features ({error}); write one with FeatureTable.save."
+        ) from error
 
 # %% ../nbs/03_features.ipynb #eb78588f
 def feature_table(
     store: ActivationStore,
     tokenizer: Any = None,  # not needed: the store knows the text of its tokens
 ) -> FeatureTable:
-    "Statistics, importance and first label of every feature of every layer; features that never fire are there too, with frequency 0 and no label."
+    """Statistics, importance and first label of every feature of every layer; features that never
+    fire are there too, with frequency 0 and no label."""
     parts = []
     for layer in store.layers:
         stats, width = store.statistics(layer), store.widths[layer]
         labels, scores = first_labels(store, layer)
-        quantiles = np.concatenate([nonzero_quantiles(block, (0.1, 0.5, 0.9)) for _, block in store.iter_features(layer)])
-        parts.append(dict(layer=np.full(width, layer), feature=np.arange(width), activation_freq=stats["frequency"], mean=stats["mean"], std=stats["std"],
-                          p10=quantiles[:, 0], p50=quantiles[:, 1], p90=quantiles[:, 2], max=stats["max"],
-                          importance=stats.get("importance", np.full(width, np.nan)), label=np.array(labels, dtype=object), label_score=scores))
-    return FeatureTable({name: np.concatenate([part[name] for part in parts]) for name in FEATURE_COLUMNS})
+        quantiles = np.concatenate(
+            [nonzero_quantiles(block, (0.1, 0.5, 0.9)) for _, block in store.iter_features(layer)]
+        )
+        parts.append(
+            dict(layer=np.full(width, layer), feature=np.arange(width),
+                 activation_freq=stats["frequency"], mean=stats["mean"], std=stats["std"],
+                 p10=quantiles[:, 0], p50=quantiles[:, 1], p90=quantiles[:, 2], max=stats["max"],
+                 importance=stats.get("importance", np.full(width, np.nan)),
+                 label=np.array(labels, dtype=object), label_score=scores)
+        )
+    return FeatureTable(
+        {name: np.concatenate([part[name] for part in parts]) for name in FEATURE_COLUMNS}
+    )
 
 # %% ../nbs/03_features.ipynb #f030330c
 class FeatureDashboard(NamedTuple):
@@ -188,21 +236,25 @@ def feature_dashboard(
     saes: Mapping[int, Any] | None = None,
     k: int = 8,  # examples, and tokens named at either end of the logits
 ) -> FeatureDashboard:
-    """Statistics, label, histogram, strongest examples and, given the model, direct effect on the logits.
+    """Statistics, label, histogram, strongest examples and, given the model, direct effect on the
+    logits.
 
     Raises `InputError` for a feature that never fires or does not exist.
     """
     row = table.lookup(which)
     examples = top_examples(store, row.layer, row.feature, k)
     histogram = np.histogram(firings(store, row.layer, row.feature)[1], bins=30)
-    logits = feature_logit_effect(model, saes, row.layer, row.feature, store, k) if model is not None and saes is not None else None
+    logits = (feature_logit_effect(model, saes, row.layer, row.feature, store, k)
+              if model is not None and saes is not None else None)
     return FeatureDashboard(row, examples, histogram, logits)
 
 # %% ../nbs/03_features.ipynb #99dd5b4c
 def _facts(row: FeatureRow) -> list[str]:
     facts = [f"fires on {row.activation_freq:.3%} of positions",
-             f"strength {row.p10:.3g} / {row.p50:.3g} / {row.p90:.3g} (10 / 50 / 90 %), at most {row.max:.3g}"]
-    return facts + ([f"importance {row.importance:.3g} nats per position"] if np.isfinite(row.importance) else [])
+             f"strength {row.p10:.3g} / {row.p50:.3g} / {row.p90:.3g} (10 / 50 / 90 %), at most "
+             f"{row.max:.3g}"]
+    return facts + ([f"importance {row.importance:.3g} nats per position"]
+                    if np.isfinite(row.importance) else [])
 
 
 def _label(row: FeatureRow) -> str:
@@ -210,10 +262,15 @@ def _label(row: FeatureRow) -> str:
 
 
 def _dashboard_text(page: FeatureDashboard) -> str:
-    lines = [f"{page.row.id}  {_label(page.row)}", *(f"  {fact}" for fact in _facts(page.row)), *(str(example) for example in page.examples)]
+    lines = [f"{page.row.id}  {_label(page.row)}", *(f"  {fact}" for fact in _facts(page.row)),
+             *(str(example) for example in page.examples)]
     if page.logits is not None:
-        for word, tokens in (("promotes", page.logits.promoted), ("suppresses", page.logits.suppressed)):
-            lines.append(f"  {word}: " + ", ".join(f"{text!r} {value:+.3g}" for text, value in tokens))
+        for word, tokens in (
+            ("promotes", page.logits.promoted), ("suppresses", page.logits.suppressed)
+        ):
+            lines.append(
+                f"  {word}: " + ", ".join(f"{text!r} {value:+.3g}" for text, value in tokens)
+            )
     return "\n".join(lines)
 
 # %% ../nbs/03_features.ipynb #7ee40135
@@ -222,7 +279,9 @@ def _tokens_html(example: Example) -> str:
     strongest = max(map(abs, example.activations)) or 1.0
     spans = []
     for number, (text, value) in enumerate(zip(example.tokens, example.activations, strict=True)):
-        style = f"background:rgba(255,140,0,{abs(value) / strongest:.2f})" + (";font-weight:bold" if number == example.firing else "")
+        style = f"background:rgba(255,140,0,{abs(value) / strongest:.2f})" + (
+            ";font-weight:bold" if number == example.firing else ""
+        )
         spans.append(f'<span style="{style}" title="{value:.3g}">{html.escape(text)}</span>')
     return "".join(spans)
 
@@ -230,13 +289,23 @@ def _tokens_html(example: Example) -> str:
 def _dashboard_html(page: FeatureDashboard) -> str:
     "Every label and token goes through `html.escape`."
     heights = 40 * page.histogram[0] / max(page.histogram[0].max(), 1)
-    bars = "".join(f'<rect x="{6 * number}" y="{40 - height:.1f}" width="5" height="{height:.1f}"/>' for number, height in enumerate(heights))
+    bars = "".join(f'<rect x="{6 * number}" y="{40 - height:.1f}" width="5" height="{height:.1f}"/>'
+                   for number, height in enumerate(heights))
     style = "text-align:left;white-space:pre-wrap"
-    rows = [f'<tr><td>{example.activation:.3g}</td><td style="{style}">{_tokens_html(example)}</td></tr>' for example in page.examples]
-    parts = [f"<h4>{page.row.id} &nbsp; {html.escape(_label(page.row))}</h4>", "<p>" + "<br>".join(map(html.escape, _facts(page.row))) + "</p>",
-             f'<svg width="{6 * len(heights)}" height="40" fill="#888" role="img" aria-label="histogram of non-zero activations">{bars}</svg>',
+    rows = [f'<tr><td>{example.activation:.3g}</td><td '
+            f'style="{style}">{_tokens_html(example)}</td></tr>' for example in page.examples]
+    parts = [f"<h4>{page.row.id} &nbsp; {html.escape(_label(page.row))}</h4>",
+             "<p>" + "<br>".join(map(html.escape, _facts(page.row))) + "</p>",
+             f'<svg width="{6 * len(heights)}" height="40" fill="#888" role="img" '
+             f'aria-label="histogram of non-zero activations">{bars}</svg>',
              "<table>" + "".join(rows) + "</table>"]
     if page.logits is not None:
-        for word, named in (("promotes", page.logits.promoted), ("suppresses", page.logits.suppressed)):
-            parts.append(f"<p>{word}: " + ", ".join(f"<code>{html.escape(repr(text))}</code> {value:+.3g}" for text, value in named) + "</p>")
+        for word, named in (
+            ("promotes", page.logits.promoted), ("suppresses", page.logits.suppressed)
+        ):
+            parts.append(
+                f"<p>{word}: " + ", ".join(
+                    f"<code>{html.escape(repr(text))}</code> {value:+.3g}" for text, value in named
+                ) + "</p>"
+            )
     return "<div>" + "".join(parts) + "</div>"

@@ -23,8 +23,13 @@ import pandas as pd
 
 from .engine.errors import InputError
 from .engine.names import feature_id, parse_feature_id
-from .graphs.files import check_interaction_graph, load_graph, plain_value, save_graph
-from .graphs.hyperedges import DIRECTIONS, GATE_ENDS, Gates, edge_size, gate_attributes, gate_phrase, gated_pairs, hyperedges_inside, hyperedges_of
+from feature_interaction_graph.graphs.files import (
+    check_interaction_graph, load_graph, plain_value, save_graph
+)
+from feature_interaction_graph.graphs.hyperedges import (
+    DIRECTIONS, GATE_ENDS, Gates, edge_size, gate_attributes, gate_phrase, gated_pairs,
+    hyperedges_inside, hyperedges_of
+)
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -37,33 +42,52 @@ if TYPE_CHECKING:
 _all_ = ["load_graph", "save_graph", "check_interaction_graph"]
 
 # %% ../nbs/07_graph.ipynb #c6b2c840
-def surviving_rows(columns: dict[str, np.ndarray], significance_level: float, edge_strength_threshold: float, *, allow_none: bool = False,
-                   tested: str = "strength") -> np.ndarray:
-    """Indices of the rows with q < `significance_level`, a decided type and a finite |strength| > `edge_strength_threshold`; none is an error unless allowed.
+def surviving_rows(
+    columns: dict[str, np.ndarray], significance_level: float, edge_strength_threshold: float, *,
+    allow_none: bool = False, tested: str = "strength"
+) -> np.ndarray:
+    """Indices of the rows with q < `significance_level`, a decided type and a finite |strength| >
+    `edge_strength_threshold`; none is an error unless allowed.
 
-    `tested`: the column that the threshold is for: "strength", or "pre_strength" where the evidence was taken before the target's own threshold.
+    `tested`: the column that the threshold is for: "strength", or "pre_strength" where the evidence
+    was taken before the target's own threshold.
     """
     strength = np.abs(columns[tested])
-    keep = (columns["q_value"] < significance_level) & (strength > edge_strength_threshold) & np.isfinite(strength) & (columns["interaction_type"] != "none")
+    keep = (columns["q_value"] < significance_level) & (
+        strength > edge_strength_threshold
+    ) & np.isfinite(strength) & (columns["interaction_type"] != "none")
     if keep.any() or allow_none: return np.flatnonzero(keep)
-    if not len(keep): raise InputError("the table holds no interactions, so there is no graph to build; measure some pairs first.")
+    if not len(keep):
+        raise InputError("the table holds no interactions, so there is no graph to build; measure "
+                         "some pairs first.")
     q = columns["q_value"][~np.isnan(columns["q_value"])]
     smallest = f"{q.min():.3g}" if len(q) else "undefined"
-    raise InputError(f"none of the {len(keep):,} tested interactions has q < {significance_level:g} and |{tested}| > {edge_strength_threshold:g} "
-                     f"(the smallest q is {smallest}); measure more samples or raise significance_level.")
+    raise InputError(
+        f"none of the {len(keep):,} tested interactions has q < {significance_level:g} and "
+        f"|{tested}| > {edge_strength_threshold:g} "
+        f"(the smallest q is {smallest}); measure more samples or raise significance_level."
+    )
 
 # %% ../nbs/07_graph.ipynb #f2976d4f
-def node_attributes(nodes: list[tuple[int, int]], tables: "Iterable[FeatureTable]") -> list[dict[str, Any]]:
-    "Layer, feature_idx, label, importance and activation_freq of each (layer, feature); the first of `tables` that knows a feature counts."
-    known = pd.DataFrame(index=pd.MultiIndex.from_tuples(nodes), columns=["label", "importance", "activation_freq"], dtype=object)
+def node_attributes(
+    nodes: list[tuple[int, int]], tables: "Iterable[FeatureTable]"
+) -> list[dict[str, Any]]:
+    """Layer, feature_idx, label, importance and activation_freq of each (layer, feature); the first
+    of `tables` that knows a feature counts."""
+    known = pd.DataFrame(index=pd.MultiIndex.from_tuples(nodes),
+                         columns=["label", "importance", "activation_freq"], dtype=object)
     for table in tables:
         frame = table.to_pandas().set_index(["layer", "feature"])
         frame = frame[~frame.index.duplicated()].reindex(columns=known.columns).reindex(known.index)
         known = known.where(known.notna(), frame)
-    importance, frequency = (known[name].astype(float).tolist() for name in ("importance", "activation_freq"))
+    importance, frequency = (
+        known[name].astype(float).tolist() for name in ("importance", "activation_freq")
+    )
     labels = [label if isinstance(label, str) else "" for label in known["label"]]
-    return [{"layer": int(node[0]), "feature_idx": int(node[1]), "label": label, "importance": importance, "activation_freq": frequency}
-            for node, label, importance, frequency in zip(nodes, labels, importance, frequency, strict=True)]
+    return [{"layer": int(node[0]), "feature_idx": int(node[1]), "label": label,
+             "importance": importance, "activation_freq": frequency}
+            for node, label, importance, frequency
+            in zip(nodes, labels, importance, frequency, strict=True)]
 
 # %% ../nbs/07_graph.ipynb #fdb05d4d
 EDGE_ATTRIBUTES: dict[str, str] = {         # attribute of the edge -> column of the table
@@ -74,114 +98,179 @@ EDGE_ATTRIBUTES: dict[str, str] = {         # attribute of the edge -> column of
 
 # %% ../nbs/07_graph.ipynb #20f9dc2b
 def edge_attributes(columns: dict[str, np.ndarray], rows: np.ndarray) -> list[dict[str, Any]]:
-    "The attributes of the edges at `rows`, as plain Python values; medians and placebo p-values only where they were measured."
-    values = {name: columns[column][rows].tolist() for name, column in EDGE_ATTRIBUTES.items() if column in columns}
+    """The attributes of the edges at `rows`, as plain Python values; medians and placebo p-values
+    only where they were measured."""
+    values = {name: columns[column][rows].tolist() for name, column in EDGE_ATTRIBUTES.items()
+              if column in columns}
     size = np.abs(columns["strength"][rows])
     values["abs_strength"] = size.tolist()
-    with np.errstate(divide="ignore", invalid="ignore"): values["gating_score"] = (columns["std"][rows] / size).tolist()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values["gating_score"] = (columns["std"][rows] / size).tolist()
     return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
 
 # %% ../nbs/07_graph.ipynb #abf8d552
-def strongest_rows(columns: dict[str, np.ndarray], rows: np.ndarray) -> tuple[np.ndarray, list[list[int]]]:
-    "One of `rows` per (source, target), clamping first, then the greatest |strength|, and beside each the list of the other rows of its pair."
+def strongest_rows(
+    columns: dict[str, np.ndarray], rows: np.ndarray
+) -> tuple[np.ndarray, list[list[int]]]:
+    """One of `rows` per (source, target), clamping first, then the greatest |strength|, and beside
+    each the list of the other rows of its pair."""
     if not len(rows): return rows, []
-    pair = np.stack([columns[name][rows] for name in ("src_layer", "src_feature", "tgt_layer", "tgt_feature")]).astype(np.int64)
-    order = np.lexsort([columns["offset"][rows], -np.abs(columns["strength"][rows]), columns["method"][rows] != "clamping", *pair[::-1]])
+    pair = np.stack(
+        [columns[name][rows] for name in ("src_layer", "src_feature", "tgt_layer", "tgt_feature")]
+    ).astype(np.int64)
+    order = np.lexsort([columns["offset"][rows], -np.abs(columns["strength"][rows]),
+                        columns["method"][rows] != "clamping", *pair[::-1]])
     first = np.flatnonzero(np.r_[True, (np.diff(pair[:, order]) != 0).any(axis=0)])
     groups = np.split(rows[order], first[1:])
     return rows[order][first], [group[1:].tolist() for group in groups]
 
 # %% ../nbs/07_graph.ipynb #6243e75a
-def graph_facts(interactions: "InteractionTable", cfg: "Config | None", **selection: Any) -> dict[str, Any]:
-    "What the graph says about itself: config, counts, versions and everything else the measurement recorded, and how edges were selected."
+def graph_facts(
+    interactions: "InteractionTable", cfg: "Config | None", **selection: Any
+) -> dict[str, Any]:
+    """What the graph says about itself: config, counts, versions and everything else the
+    measurement recorded, and how edges were selected."""
     facts = {"config": {}, "counts": {}, "versions": {}, **interactions.meta}
     if cfg is not None: facts["config"] = dataclasses.asdict(cfg)
     facts["selection"] = selection
-    return json.loads(json.dumps(facts, default=lambda value: plain_value(value, "an entry of the measurement's meta data")))
+    return json.loads(json.dumps(facts, default=lambda value: plain_value(
+                                     value, "an entry of the measurement's meta data"
+                                 )))
 
 # %% ../nbs/07_graph.ipynb #a50f5dc2
-def measured_rows(columns: dict[str, np.ndarray], wanted: "set[tuple[int, ...]]") -> dict[tuple[int, ...], int]:
-    "The row of every (source layer, feature, target layer, feature, offset) in `wanted` that was measured with a finite strength, clamping first."
+def measured_rows(
+    columns: dict[str, np.ndarray], wanted: "set[tuple[int, ...]]"
+) -> dict[tuple[int, ...], int]:
+    """The row of every (source layer, feature, target layer, feature, offset) in `wanted` that was
+    measured with a finite strength, clamping first."""
     names = ("src_layer", "src_feature", "tgt_layer", "tgt_feature", "offset")
     near = np.isfinite(columns["strength"])
-    for position, name in enumerate(names): near &= np.isin(columns[name], [key[position] for key in wanted])
+    for position, name in enumerate(names):
+        near &= np.isin(columns[name], [key[position] for key in wanted])
     found: dict[tuple[int, ...], int] = {}
-    for row in sorted(np.flatnonzero(near).tolist(), key=lambda row: (columns["method"][row] != "clamping", row)):
+    for row in sorted(
+        np.flatnonzero(near).tolist(), key=lambda row: (columns["method"][row] != "clamping", row)
+    ):
         key = tuple(int(columns[name][row]) for name in names)
         if key in wanted: found.setdefault(key, row)
     return found
 
 # %% ../nbs/07_graph.ipynb #5a2621dd
-def gating_edge(gate: Mapping[str, Any], columns: dict[str, np.ndarray], row: int | None) -> dict[str, Any]:
-    "The edge of a pair that only `gate` speaks for: the mean effect as measured in `row`, else (effect_on + effect_off)/2 with everything else undefined."
-    if row is not None: return {**edge_attributes(columns, np.array([row]))[0], "interaction_type": "gating"}
+def gating_edge(
+    gate: Mapping[str, Any], columns: dict[str, np.ndarray], row: int | None
+) -> dict[str, Any]:
+    """The edge of a pair that only `gate` speaks for: the mean effect as measured in `row`, else
+    (effect_on + effect_off)/2 with everything else undefined."""
+    if row is not None:
+        return {**edge_attributes(columns, np.array([row]))[0], "interaction_type": "gating"}
     effects = [effect for effect in (gate["effect_off"], gate["effect_on"]) if effect is not None]
     strength = sum(effects) / len(effects) if effects else 0.0
-    blank = {name: float("nan") for name in EDGE_ATTRIBUTES if name not in ("median", "placebo_p_value", "silent_p_value")}
-    return {**blank, "interaction_type": "gating", "strength": strength, "abs_strength": abs(strength), "gating_score": float("nan"),
+    blank = {name: float("nan") for name in EDGE_ATTRIBUTES
+             if name not in ("median", "placebo_p_value", "silent_p_value")}
+    return {**blank, "interaction_type": "gating", "strength": strength,
+            "abs_strength": abs(strength), "gating_score": float("nan"),
             "n_samples": gate["n_samples"] or 0, "method": "gating", "offset": gate["offset"]}
 
 # %% ../nbs/07_graph.ipynb #a12fee83
 def parallel_gate(gate: Mapping[str, Any]) -> dict[str, Any]:
-    "A hyperedge as an edge of its own for a multigraph: strength is the interaction, `gate` and `direction` say what kind."
-    return {"interaction_type": "gating", "strength": gate["interaction"], "abs_strength": abs(gate["interaction"]), "gate_strength": abs(gate["interaction"]),
-            "method": "gating", **{name: value for name, value in gate.items() if name not in ("source", "target", "interaction")}}
+    """A hyperedge as an edge of its own for a multigraph: strength is the interaction, `gate` and
+    `direction` say what kind."""
+    return {"interaction_type": "gating", "strength": gate["interaction"],
+            "abs_strength": abs(gate["interaction"]), "gate_strength": abs(gate["interaction"]),
+            "method": "gating", **{name: value for name, value in gate.items()
+                                   if name not in ("source", "target", "interaction")}}
 
 # %% ../nbs/07_graph.ipynb #cbd2f448
-def add_gates(G: nx.DiGraph, hyperedges: list[dict[str, Any]], columns: dict[str, np.ndarray]) -> None:
-    """Puts `hyperedges` on `G`: the list itself, `gated_by`, `n_gates` and `gate_strength` on pair edges, and edges of type `gating`.
+def add_gates(
+    G: nx.DiGraph, hyperedges: list[dict[str, Any]], columns: dict[str, np.ndarray]
+) -> None:
+    """Puts `hyperedges` on `G`: the list itself, `gated_by`, `n_gates` and `gate_strength` on pair
+    edges, and edges of type `gating`.
 
-    In a `DiGraph` a gated pair without an edge gets one; in a `MultiDiGraph` every hyperedge is an edge of its own, keyed `gating+offset gate`.
+    In a `DiGraph` a gated pair without an edge gets one; in a `MultiDiGraph` every hyperedge is an
+    edge of its own, keyed `gating+offset gate`.
     """
     G.graph["hyperedges"], pairs = hyperedges, gated_pairs(hyperedges)
-    keys = {pair: (*parse_feature_id(pair[0]), *parse_feature_id(pair[1]), gates[0]["offset"]) for pair, gates in pairs.items() if not G.has_edge(*pair)}
+    keys = {pair: (*parse_feature_id(pair[0]), *parse_feature_id(pair[1]), gates[0]["offset"])
+            for pair, gates in pairs.items() if not G.has_edge(*pair)}
     rows = {} if G.is_multigraph() else measured_rows(columns, set(keys.values()))
     for (source, target), gates in pairs.items():
         if not G.is_multigraph():
-            if not G.has_edge(source, target): G.add_edges_from([(source, target, gating_edge(gates[0], columns, rows.get(keys[source, target])))])
-            G.edges[source, target].update(gate_attributes(gates, G.edges[source, target]["offset"]))
+            if not G.has_edge(source, target):
+                G.add_edges_from([(source, target,
+                                   gating_edge(gates[0], columns, rows.get(keys[source, target])))])
+            G.edges[source, target].update(
+                gate_attributes(gates, G.edges[source, target]["offset"])
+            )
             continue
         for edge in G.get_edge_data(source, target, default={}).values():
             own = [gate for gate in gates if gate["offset"] == edge["offset"]]
             if own: edge.update(gate_attributes(own, edge["offset"]))
-        G.add_edges_from((source, target, f"gating+{gate['offset']} {gate['gate']}", parallel_gate(gate)) for gate in gates)
+        G.add_edges_from((source, target, f"gating+{gate['offset']} {gate['gate']}",
+                          parallel_gate(gate)) for gate in gates)
 
 # %% ../nbs/07_graph.ipynb #87ba36de
-def add_edges(G: nx.DiGraph, columns: dict[str, np.ndarray], chosen: np.ndarray, ends: list[list[tuple[int, int]]], others: list[list[int]]) -> None:
-    "One edge of `G` per row in `chosen` with the (layer, feature) pairs `ends`; `others` are the surviving rows of the same pairs that got none."
-    for source, target, attributes, rest in zip(*ends, edge_attributes(columns, chosen), others, strict=True):
+def add_edges(G: nx.DiGraph, columns: dict[str, np.ndarray], chosen: np.ndarray,
+              ends: list[list[tuple[int, int]]], others: list[list[int]]) -> None:
+    """One edge of `G` per row in `chosen` with the (layer, feature) pairs `ends`; `others` are the
+    surviving rows of the same pairs that got none."""
+    for source, target, attributes, rest in zip(
+        *ends, edge_attributes(columns, chosen), others, strict=True
+    ):
         key = []
         if G.is_multigraph(): key = [f"{attributes['method']}+{attributes['offset']}"]
         else:
             attributes["n_offsets"] = 1 + len(rest)
-            attributes["other_offsets"] = "; ".join(f"{columns['method'][row]}+{columns['offset'][row]}: {columns['strength'][row]:.4g}" for row in rest)
+            attributes["other_offsets"] = "; ".join(
+                f"{columns['method'][row]}+{columns['offset'][row]}: {columns['strength'][row]:.4g}"
+                for row in rest
+            )
         G.add_edges_from([(feature_id(*source), feature_id(*target), *key, attributes)])
 
 # %% ../nbs/07_graph.ipynb #13e749c2
-def build_interaction_graph(interactions: "InteractionTable", cfg: "Config | None" = None, features: "FeatureTable | None" = None, *,
-                            multigraph: bool = False, gates: Gates | None = None) -> nx.DiGraph:
+def build_interaction_graph(
+    interactions: "InteractionTable", cfg: "Config | None" = None,
+    features: "FeatureTable | None" = None, *, multigraph: bool = False, gates: Gates | None = None
+) -> nx.DiGraph:
     """The typed graph of the interactions that are significant and strong enough.
 
-    Nodes are feature ids `L{layer}_F{feature}`; an edge is one measured total effect. `cfg` gives `significance_level` and `edge_strength_threshold`
-    (default: those of the measurement, else 0.01 and 0). `features` overrides the feature table of `interactions` for labels and statistics.
-    `multigraph=True` gives a `MultiDiGraph` with every surviving row, keyed `method+offset`. `gates`, a gating table, adds `G.graph["hyperedges"]`
-    and edges of type `gating` (see `add_gates`) under the same level and threshold. Raises `InputError` if neither a row nor a gate survives.
+    Nodes are feature ids `L{layer}_F{feature}`; an edge is one measured total effect. `cfg` gives
+    `significance_level` and `edge_strength_threshold` (default: those of the measurement, else 0.01
+    and 0). `features` overrides the feature table of `interactions` for labels and statistics.
+    `multigraph=True` gives a `MultiDiGraph` with every surviving row, keyed `method+offset`.
+    `gates`, a gating table, adds `G.graph["hyperedges"]` and edges of type `gating` (see
+    `add_gates`) under the same level and threshold. Raises `InputError` if neither a row nor a gate
+    survives.
     """
     columns, measured = interactions.columns, interactions.meta.get("config") or {}
     asked = dataclasses.asdict(cfg) if cfg is not None else measured
-    level, threshold = asked.get("significance_level", 0.01), asked.get("edge_strength_threshold", 0.0)
+    level = asked.get("significance_level", 0.01)
+    threshold = asked.get("edge_strength_threshold", 0.0)
     hyperedges = [] if gates is None else hyperedges_of(gates, level, threshold)
-    before_or_after = "pre_strength" if interactions.meta.get("evidence") == "pre-activation" else "strength"
-    rows = surviving_rows(columns, level, threshold, allow_none=bool(hyperedges), tested=before_or_after)
+    before_or_after = (
+        "pre_strength" if interactions.meta.get("evidence") == "pre-activation" else "strength"
+    )
+    rows = surviving_rows(
+        columns, level, threshold, allow_none=bool(hyperedges), tested=before_or_after
+    )
     chosen, others = (rows, [[]] * len(rows)) if multigraph else strongest_rows(columns, rows)
-    ends = [list(zip(columns[f"{end}_layer"][chosen].tolist(), columns[f"{end}_feature"][chosen].tolist(), strict=True)) for end in ("src", "tgt")]
-    nodes = sorted({*ends[0], *ends[1], *(parse_feature_id(hyperedge[end]) for hyperedge in hyperedges for end in GATE_ENDS)})
+    ends = [
+        list(zip(columns[f"{end}_layer"][chosen].tolist(),
+                 columns[f"{end}_feature"][chosen].tolist(), strict=True)) for end in ("src", "tgt")
+    ]
+    nodes = sorted({*ends[0], *ends[1], *(parse_feature_id(hyperedge[end])
+                                          for hyperedge in hyperedges for end in GATE_ENDS)})
     G = nx.MultiDiGraph() if multigraph else nx.DiGraph()
-    tested = {} if gates is None else {"gates_tested": len(gates.columns["q_value"]), "gates_survived": len(hyperedges)}
-    G.graph.update(graph_facts(interactions, cfg, significance_level=level, edge_strength_threshold=threshold, tested=len(columns["q_value"]),
-                               survived=len(rows), edges=len(chosen), **tested))
+    tested = {} if gates is None else {
+        "gates_tested": len(gates.columns["q_value"]), "gates_survived": len(hyperedges)
+    }
+    G.graph.update(
+        graph_facts(interactions, cfg, significance_level=level, edge_strength_threshold=threshold,
+                    tested=len(columns["q_value"]), survived=len(rows), edges=len(chosen), **tested)
+    )
     tables = [table for table in (features, interactions.features) if table is not None]
-    G.add_nodes_from((feature_id(*node), attributes) for node, attributes in zip(nodes, node_attributes(nodes, tables), strict=True))
+    G.add_nodes_from((feature_id(*node), attributes) for node, attributes
+                     in zip(nodes, node_attributes(nodes, tables), strict=True))
     add_edges(G, columns, chosen, ends, others)
     if gates is not None: add_gates(G, hyperedges, columns)
     return G
@@ -191,49 +280,69 @@ FeatureName = str | tuple[int, int]     # "L3_F17" or (3, 17)
 
 # %% ../nbs/07_graph.ipynb #5f078180
 def find_nodes(G: nx.DiGraph, features: FeatureName | Iterable[FeatureName]) -> list[str]:
-    "Node ids of `features`, each an id like `L3_F17` or a `(layer, feature)` pair; an unknown one is refused with the closest ids of the graph."
-    def is_pair(value: Any) -> bool: return isinstance(value, tuple) and len(value) == 2 and all(isinstance(part, int | np.integer) for part in value)
-    named = [features] if isinstance(features, str) or is_pair(features) or not isinstance(features, Iterable) else list(features)
+    """Node ids of `features`, each an id like `L3_F17` or a `(layer, feature)` pair; an unknown one
+    is refused with the closest ids of the graph."""
+    def is_pair(value: Any) -> bool:
+        return isinstance(value, tuple) and len(value) == 2 and all(
+            isinstance(part, int | np.integer) for part in value
+        )
+    named = ([features] if isinstance(features, str) or is_pair(features)
+             or not isinstance(features, Iterable) else list(features))
     for feature in named:
         if not isinstance(feature, str) and not is_pair(feature):
             raise InputError(f"{feature!r} names no feature; write it like 'L3_F17' or (3, 17).")
-    ids = [feature if isinstance(feature, str) else feature_id(*cast(tuple[int, int], feature)) for feature in named]
+    ids = [feature if isinstance(feature, str) else feature_id(*cast(tuple[int, int], feature))
+           for feature in named]
     for node in ids:
         if node in G: continue
         if not G: raise InputError(f"{node} is not in the graph, which has no nodes at all.")
         layer = [other for other in G if other.split("_")[0] == node.split("_")[0]]
         closest = difflib.get_close_matches(node, layer or list(G), n=3, cutoff=0.0)
-        raise InputError(f"{node} is not one of the {len(G):,} features of the graph; the closest are {', '.join(closest)}.")
+        raise InputError(f"{node} is not one of the {len(G):,} features of the graph; the closest "
+                         f"are {', '.join(closest)}.")
     return ids
 
 # %% ../nbs/07_graph.ipynb #48fe1597
-def part_of(G: nx.DiGraph, nodes: Iterable[str], edges: Iterable[tuple[Any, ...]] | None = None) -> nx.DiGraph:
-    "A copy of `nodes` of `G` and of `edges` between them (None: all), in the order of `G`, with the attributes of all three and the hyperedges inside."
+def part_of(
+    G: nx.DiGraph, nodes: Iterable[str], edges: Iterable[tuple[Any, ...]] | None = None
+) -> nx.DiGraph:
+    """A copy of `nodes` of `G` and of `edges` between them (None: all), in the order of `G`, with
+    the attributes of all three and the hyperedges inside."""
     wanted, piece = set(nodes), G.__class__()
     piece.graph.update(G.graph)
     piece.add_nodes_from((node, facts) for node, facts in G.nodes(data=True) if node in wanted)
     kept = (G.edges(keys=True) if G.is_multigraph() else G.edges) if edges is None else edges
-    piece.add_edges_from((*edge, G.edges[edge]) for edge in kept if edge[0] in wanted and edge[1] in wanted)
-    if "hyperedges" in G.graph: piece.graph["hyperedges"] = hyperedges_inside(G.graph["hyperedges"], piece)
+    piece.add_edges_from(
+        (*edge, G.edges[edge]) for edge in kept if edge[0] in wanted and edge[1] in wanted
+    )
+    if "hyperedges" in G.graph:
+        piece.graph["hyperedges"] = hyperedges_inside(G.graph["hyperedges"], piece)
     return piece
 
 # %% ../nbs/07_graph.ipynb #49233eab
-def get_subgraph(G: nx.DiGraph, seeds: FeatureName | Iterable[FeatureName], n_hops: int = 2, min_strength: float = 0.0,
-                 direction: str = "both") -> nx.DiGraph:
-    """A copy of everything within `n_hops` of `seeds` along edges of `edge_size` >= `min_strength`; weaker edges are left out of it.
+def get_subgraph(G: nx.DiGraph, seeds: FeatureName | Iterable[FeatureName], n_hops: int = 2,
+                 min_strength: float = 0.0, direction: str = "both") -> nx.DiGraph:
+    """A copy of everything within `n_hops` of `seeds` along edges of `edge_size` >=
+    `min_strength`; weaker edges are left out of it.
 
-    `direction`: `out` follows effects downstream, `in` follows causes upstream, `both` follows either. A gate is one hop above the target of what it gates;
-    hyperedges stay where all three ends and the pair's edge do.
+    `direction`: `out` follows effects downstream, `in` follows causes upstream, `both` follows
+    either. A gate is one hop above the target of what it gates; hyperedges stay where all three
+    ends and the pair's edge do.
     """
-    if direction not in ("both", "in", "out"): raise InputError(f"direction {direction!r} is unknown; use 'both', 'in' or 'out'.")
+    if direction not in ("both", "in", "out"):
+        raise InputError(f"direction {direction!r} is unknown; use 'both', 'in' or 'out'.")
     if n_hops < 0: raise InputError(f"n_hops is {n_hops}; it must be 0 or more.")
-    strong = [edge for edge in (G.edges(keys=True) if G.is_multigraph() else G.edges) if edge_size(G.edges[edge]) >= min_strength]
-    hyperedges = [hyperedge for hyperedge in G.graph.get("hyperedges", []) if abs(hyperedge["interaction"]) >= min_strength]
-    links = nx.DiGraph([*(edge[:2] for edge in strong), *((hyperedge["gate"], hyperedge["target"]) for hyperedge in hyperedges)])
+    strong = [edge for edge in (G.edges(keys=True) if G.is_multigraph() else G.edges)
+              if edge_size(G.edges[edge]) >= min_strength]
+    hyperedges = [hyperedge for hyperedge in G.graph.get("hyperedges", [])
+                  if abs(hyperedge["interaction"]) >= min_strength]
+    links = nx.DiGraph([*(edge[:2] for edge in strong),
+                        *((hyperedge["gate"], hyperedge["target"]) for hyperedge in hyperedges)])
     reached = frontier = set(find_nodes(G, seeds))
     for _ in range(n_hops):
-        frontier = {neighbour for node in frontier if node in links for neighbour in
-                    ([*links.succ[node]] if direction != "in" else []) + ([*links.pred[node]] if direction != "out" else [])} - reached
+        frontier = {neighbour for node in frontier if node in links
+                    for neighbour in ([*links.succ[node]] if direction != "in" else [])
+                    + ([*links.pred[node]] if direction != "out" else [])} - reached
         reached = reached | frontier
     piece = part_of(G, reached, strong)
     if "hyperedges" in G.graph: piece.graph["hyperedges"] = hyperedges_inside(hyperedges, piece)
@@ -241,99 +350,141 @@ def get_subgraph(G: nx.DiGraph, seeds: FeatureName | Iterable[FeatureName], n_ho
 
 # %% ../nbs/07_graph.ipynb #36a20790
 def stability_phrase(stability: Mapping[str, Any]) -> str:
-    "What `meta['stability']` of a table says, as a line: how much of the edge set would be found again with other samples."
-    return (f"edge set at q < {stability['level']:g}: Jaccard {stability['jaccard']:.2f} with resamples "
+    """What `meta['stability']` of a table says, as a line: how much of the edge set would be found
+    again with other samples."""
+    return (f"edge set at q < {stability['level']:g}: Jaccard {stability['jaccard']:.2f} with "
+            "resamples "
             f"({stability['low']:.2f}-{stability['high']:.2f})")
 
 # %% ../nbs/07_graph.ipynb #93a6d53d
 @dataclasses.dataclass(frozen=True)
 class GraphSummary:
-    "Counts by type and by layer pair, the strongest edges and the best connected features of a graph."
+    """Counts by type and by layer pair, the strongest edges and the best connected features of a
+    graph."""
     n_nodes: int
     n_edges: int
     types: dict[str, int]
     layer_pairs: list[dict[str, Any]]       # source, target, then the number of edges of every type
     strongest: list[dict[str, Any]]         # source, target, labels, strength, q_value, offset
-    hubs: list[dict[str, Any]]              # id, label, in_degree, out_degree, strength_out, strength_in
+    # id, label, in_degree, out_degree, strength_out, strength_in
+    hubs: list[dict[str, Any]]
     selection: dict[str, Any]
     counts: dict[str, Any]
-    hyperedges: dict[str, int] = dataclasses.field(default_factory=dict)                    # number of gates by direction
+    # number of gates by direction
+    hyperedges: dict[str, int] = dataclasses.field(default_factory=dict)
     strongest_gates: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    stability: dict[str, Any] = dataclasses.field(default_factory=dict)                     # of the edge set under resampling, where it was measured
+    # of the edge set under resampling, where it was measured
+    stability: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]: return dataclasses.asdict(self)
 
     def __str__(self) -> str:
-        tested = f" from {self.selection['tested']:,} tested interactions" if "tested" in self.selection else ""
-        lines = [f"{self.n_nodes:,} features, {self.n_edges:,} edges{tested}: " + ", ".join(f"{count:,} {kind}" for kind, count in self.types.items())]
+        tested = (f" from {self.selection['tested']:,} tested interactions"
+                  if "tested" in self.selection else "")
+        lines = [f"{self.n_nodes:,} features, {self.n_edges:,} edges{tested}: "
+                 + ", ".join(f"{count:,} {kind}" for kind, count in self.types.items())]
         if self.stability: lines.append(stability_phrase(self.stability))
         lines += ["", "strongest edges"]
         for edge in self.strongest:
             names = f"{edge['source_label'] or '?'} -> {edge['target_label'] or '?'}"
-            lines.append(f"  {edge['source']:>10s} -> {edge['target']:10s} {edge['strength']:+9.4g}  {names}")
+            lines.append(
+                f"  {edge['source']:>10s} -> {edge['target']:10s} {edge['strength']:+9.4g}  {names}"
+            )
         lines += ["", "best connected features"]
-        for hub in self.hubs: lines.append(f"  {hub['id']:>10s}  {hub['in_degree']:4d} in {hub['out_degree']:4d} out  {hub['label'] or '?'}")
-        if self.hyperedges: lines += ["", "gates: " + ", ".join(f"{count:,} {direction}" for direction, count in self.hyperedges.items())]
+        for hub in self.hubs:
+            lines.append(f"  {hub['id']:>10s}  {hub['in_degree']:4d} in {hub['out_degree']:4d} "
+                         f"out  {hub['label'] or '?'}")
+        if self.hyperedges:
+            lines += ["", "gates: " + ", ".join(
+                          f"{count:,} {direction}" for direction, count in self.hyperedges.items()
+                      )]
         lines += [f"  {gate_phrase(gate)}" for gate in self.strongest_gates]
         return "\n".join(lines)
 
 # %% ../nbs/07_graph.ipynb #764fc187
 def graph_summary(G: nx.DiGraph, top: int = 10) -> GraphSummary:
-    "Counts the edges of `G` by type and layer pair, its gates by direction, and lists its `top` strongest edges, gates and best connected features."
+    """Counts the edges of `G` by type and layer pair, its gates by direction, and lists its `top`
+    strongest edges, gates and best connected features."""
     check_interaction_graph(G)
     hyperedges = G.graph.get("hyperedges", [])
     edges = list(G.edges(data=True))
     layer = G.nodes(data="layer")
-    pairs = Counter((layer[source], layer[target], edge["interaction_type"]) for source, target, edge in edges)
+    pairs = Counter(
+        (layer[source], layer[target], edge["interaction_type"]) for source, target, edge in edges
+    )
     types = dict(Counter(edge["interaction_type"] for *_, edge in edges).most_common())
     label = dict(G.nodes(data="label", default=""))
     strongest = sorted(edges, key=lambda edge: (-abs(edge[2]["strength"]), edge[0], edge[1]))[:top]
     hubs = sorted(G, key=lambda node: (-G.degree(node), node))[:top]
-    def known(value: float | None) -> float | None: return None if value is None or np.isnan(value) else value
-    def weight(directed: Iterable[tuple[str, str, dict[str, Any]]]) -> float: return float(sum(abs(edge["strength"]) for *_, edge in directed))
+    def known(value: float | None) -> float | None:
+        return None if value is None or np.isnan(value) else value
+    def weight(directed: Iterable[tuple[str, str, dict[str, Any]]]) -> float:
+        return float(sum(abs(edge["strength"]) for *_, edge in directed))
     return GraphSummary(
         G.number_of_nodes(), G.number_of_edges(), types,
-        [{"source": source, "target": target, **{kind: pairs[source, target, kind] for kind in types}}
+        [{"source": source, "target": target,
+          **{kind: pairs[source, target, kind] for kind in types}}
          for source, target in sorted({(source, target) for source, target, _ in pairs})],
-        [{"source": source, "target": target, "source_label": label[source], "target_label": label[target], "strength": edge["strength"],
-          "q_value": known(edge.get("q_value")), "offset": edge.get("offset", 0)} for source, target, edge in strongest],
-        [{"id": node, "label": label[node], "in_degree": G.in_degree(node), "out_degree": G.out_degree(node),
-          "strength_out": weight(G.out_edges(node, data=True)), "strength_in": weight(G.in_edges(node, data=True))} for node in hubs],
-        dict(G.graph.get("selection", {})), dict(G.graph.get("counts", {})), dict(Counter(gate["direction"] for gate in hyperedges).most_common()),
-        [dict(gate) for gate in sorted(hyperedges, key=lambda gate: -abs(gate["interaction"]))[:top]], dict(G.graph.get("stability") or {}))
+        [{"source": source, "target": target, "source_label": label[source],
+          "target_label": label[target], "strength": edge["strength"],
+          "q_value": known(edge.get("q_value")), "offset": edge.get("offset", 0)}
+         for source, target, edge in strongest],
+        [{"id": node, "label": label[node], "in_degree": G.in_degree(node),
+          "out_degree": G.out_degree(node), "strength_out": weight(G.out_edges(node, data=True)),
+          "strength_in": weight(G.in_edges(node, data=True))} for node in hubs],
+        dict(G.graph.get("selection", {})), dict(G.graph.get("counts", {})),
+        dict(Counter(gate["direction"] for gate in hyperedges).most_common()),
+        [dict(gate)
+         for gate in sorted(hyperedges, key=lambda gate: -abs(gate["interaction"]))[:top]],
+        dict(G.graph.get("stability") or {})
+    )
 
 # %% ../nbs/07_graph.ipynb #a12b7497
-def hyperedge_rows(G: nx.DiGraph, position: Mapping[str, int]) -> tuple[list[list[int]], list[list[float]]]:
-    "Of every hyperedge of `G` the positions of source, gate and target, and effect_off, effect_on, interaction, direction as a number."
-    code, gates = {direction: float(number) for number, direction in enumerate(DIRECTIONS)}, G.graph.get("hyperedges", [])
+def hyperedge_rows(
+    G: nx.DiGraph, position: Mapping[str, int]
+) -> tuple[list[list[int]], list[list[float]]]:
+    """Of every hyperedge of `G` the positions of source, gate and target, and effect_off,
+    effect_on, interaction, direction as a number."""
+    code = {direction: float(number) for number, direction in enumerate(DIRECTIONS)}
+    gates = G.graph.get("hyperedges", [])
     def number(value: float | None) -> float: return float("nan") if value is None else value
     return ([[position[gate[end]] for end in GATE_ENDS] for gate in gates],
-            [[*(number(gate.get(name)) for name in ("effect_off", "effect_on", "interaction")), code[gate["direction"]]] for gate in gates])
+            [[*(number(gate.get(name)) for name in ("effect_off", "effect_on", "interaction")),
+              code[gate["direction"]]] for gate in gates])
 
 # %% ../nbs/07_graph.ipynb #6437440a
 def to_pytorch_geometric(G: nx.DiGraph) -> "Data":
     """`torch_geometric.data.Data` with `x` [n_nodes, 3] = layer, importance, activation_freq and
-    `edge_attr` [n_edges, 4] = strength, |strength|, type (0 excitatory, 1 inhibitory, 2 gating), gating_score.
+    `edge_attr` [n_edges, 4] = strength, |strength|, type (0 excitatory, 1 inhibitory, 2 gating),
+    gating_score.
 
-    `hyperedge_index` [3, n_hyperedges] holds the rows of source, gate and target (three node indices, so batches of graphs shift it rightly) and
-    `hyperedge_attr` [n_hyperedges, 4] effect_off, effect_on, interaction and direction (0 AND, 1 NOT, 2 sign-flip, 3 modulation).
-    `node_ids` and `feature_idx` name the rows of `x`; unknown values stay NaN.
-    torch_geometric is not a dependency of this package; without it an `InputError` says so.
+    `hyperedge_index` [3, n_hyperedges] holds the rows of source, gate and target (three node
+    indices, so batches of graphs shift it rightly) and `hyperedge_attr` [n_hyperedges, 4]
+    effect_off, effect_on, interaction and direction (0 AND, 1 NOT, 2 sign-flip, 3 modulation).
+    `node_ids` and `feature_idx` name the rows of `x`; unknown values stay NaN. torch_geometric is
+    not a dependency of this package; without it an `InputError` says so.
     """
     import torch
     try:
         from torch_geometric.data import Data
-    except ImportError as error: raise InputError("torch_geometric is not installed; run `pip install torch_geometric` to convert graphs to it.") from error
+    except ImportError as error:
+        raise InputError("torch_geometric is not installed; run `pip install "
+                         "torch_geometric` to convert graphs to it.") from error
     check_interaction_graph(G)
     position = {node: row for row, node in enumerate(G)}
     kinds = {"excitatory": 0.0, "inhibitory": 1.0}
-    nodes = [[float(facts["layer"]), facts.get("importance", np.nan), facts.get("activation_freq", np.nan)] for _, facts in G.nodes(data=True)]
+    nodes = [[float(facts["layer"]), facts.get("importance", np.nan),
+              facts.get("activation_freq", np.nan)] for _, facts in G.nodes(data=True)]
     edges = [(position[source], position[target]) for source, target in G.edges()]
-    evidence = [[edge["strength"], abs(edge["strength"]), kinds.get(edge["interaction_type"], 2.0), edge.get("gating_score", np.nan)]
-                for *_, edge in G.edges(data=True)]
+    evidence = [[edge["strength"], abs(edge["strength"]), kinds.get(edge["interaction_type"], 2.0),
+                 edge.get("gating_score", np.nan)] for *_, edge in G.edges(data=True)]
     triples, effects = hyperedge_rows(G, position)
-    return Data(x=torch.tensor(nodes, dtype=torch.float32).reshape(-1, 3), edge_attr=torch.tensor(evidence, dtype=torch.float32).reshape(-1, 4),
-                edge_index=torch.tensor(edges, dtype=torch.int64).reshape(-1, 2).T.contiguous(), node_ids=list(G),
-                hyperedge_index=torch.tensor(triples, dtype=torch.int64).reshape(-1, 3).T.contiguous(),
-                hyperedge_attr=torch.tensor(effects, dtype=torch.float32).reshape(-1, 4),
-                feature_idx=torch.tensor([index for _, index in G.nodes(data="feature_idx")]))
+    return Data(
+        x=torch.tensor(nodes, dtype=torch.float32).reshape(-1, 3),
+        edge_attr=torch.tensor(evidence, dtype=torch.float32).reshape(-1, 4),
+        edge_index=torch.tensor(edges, dtype=torch.int64).reshape(-1, 2).T.contiguous(),
+        node_ids=list(G),
+        hyperedge_index=torch.tensor(triples, dtype=torch.int64).reshape(-1, 3).T.contiguous(),
+        hyperedge_attr=torch.tensor(effects, dtype=torch.float32).reshape(-1, 4),
+        feature_idx=torch.tensor([index for _, index in G.nodes(data="feature_idx")])
+    )

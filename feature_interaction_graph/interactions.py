@@ -35,24 +35,38 @@ if TYPE_CHECKING:
 _all_ = ["InteractionTable", "InteractionResult"]
 
 # %% ../nbs/06_interactions.ipynb #bb7d5243
-def decide(columns: dict[str, np.ndarray], method: str = "fdr_bh", evidence: str = "activation", placebo_level: float = 0.05) -> None:
+def decide(columns: dict[str, np.ndarray], method: str = "fdr_bh", evidence: str = "activation",
+           placebo_level: float = 0.05) -> None:
     "Sets `q_value` (over all rows) and `interaction_type` of measured columns."
-    if evidence not in ("activation", "pre-activation"): raise InputError(f"evidence is {evidence!r}; use 'activation' or 'pre-activation'.")
+    if evidence not in ("activation", "pre-activation"):
+        raise InputError(f"evidence is {evidence!r}; use 'activation' or 'pre-activation'.")
     before = evidence == "pre-activation"
     columns["q_value"] = adjust(columns["pre_p_value" if before else "p_value"], method)
     if before:
-        columns["interaction_type"] = np.where(columns["pre_p_value"] < 0.05, np.where(columns["pre_strength"] > 0, "excitatory", "inhibitory"), "none")
-    if "placebo_p_value" in columns:                                          # NaN: effects inside a layer have no placebo
-        columns["interaction_type"] = np.where(columns["placebo_p_value"] >= placebo_level, "none", columns["interaction_type"])
+        columns["interaction_type"] = np.where(
+            columns["pre_p_value"] < 0.05,
+            np.where(columns["pre_strength"] > 0, "excitatory", "inhibitory"), "none"
+        )
+    # NaN: effects inside a layer have no placebo
+    if "placebo_p_value" in columns:
+        columns["interaction_type"] = np.where(
+            columns["placebo_p_value"] >= placebo_level, "none", columns["interaction_type"]
+        )
 
 # %% ../nbs/06_interactions.ipynb #9c85cd7d
-def stability_of(columns: Mapping[str, np.ndarray], level: float, method: str, evidence: str = "activation", looks: int = 1) -> dict[str, float]:
-    "Jaccard index of the edge set (q < `level`) with resampled ones, for `meta`; empty when there is no edge."
+def stability_of(columns: Mapping[str, np.ndarray], level: float, method: str,
+                 evidence: str = "activation", looks: int = 1) -> dict[str, float]:
+    """Jaccard index of the edge set (q < `level`) with resampled ones, for `meta`; empty when there
+    is no edge."""
     if not (columns["q_value"] < level).any(): return {}
     before = evidence == "pre-activation"
-    t_std = np.ones(len(columns["strength"])) if before else np.nan_to_num(columns.get("t_std", np.ones(len(columns["strength"]))), nan=1.0)
-    found = edge_stability(columns["pre_p_value" if before else "p_value"], columns["n_samples"], t_std, level, method, looks=looks)
-    return {"jaccard": found.jaccard, "low": found.low, "high": found.high, "n_resamples": found.n_resamples, "level": level}
+    t_std = np.ones(len(columns["strength"])) if before else np.nan_to_num(
+        columns.get("t_std", np.ones(len(columns["strength"]))), nan=1.0
+    )
+    found = edge_stability(columns["pre_p_value" if before else "p_value"], columns["n_samples"],
+                           t_std, level, method, looks=looks)
+    return {"jaccard": found.jaccard, "low": found.low, "high": found.high,
+            "n_resamples": found.n_resamples, "level": level}
 
 # %% ../nbs/06_interactions.ipynb #70387116
 def clamp_measure(
@@ -74,34 +88,52 @@ def clamp_measure(
     batch_rows: int | None = None,
     progress: bool = True,
 ) -> InteractionTable:
-    """Total effect of clamping each source on every target of later layers, by exact intervention on `tokens`; needs no store, no candidates, no graph.
+    """Total effect of clamping each source on every target of later layers, by exact intervention
+    on `tokens`; needs no store, no candidates, no graph.
 
-    Strength = mean over samples of [f_j(high) - f_j(low)] / (high - low), in target activation per source activation. `sources`, `targets`: (layer,
-    feature); `targets=None` means every feature of `target_layers` (default: all later layers). `doses=None`: 10th and 90th percentile of the source's own
-    non-zero activations; more than two doses also give `table.curves`. `horizon`: later positions read as well, one row per offset. `placebo`: directions
-    per source to push along equally far, half random, half decoder rows of features that are silent there (columns `placebo_p_value`, `silent_p_value`).
-    Samples are (sequence, position) where the source fires, at most `max_per_sequence` per sequence, at random with `seed`; with more than one, errors are
-    clustered by sequence. `max_samples`: go on up to that many where edges are undecided. q-values: Benjamini-Hochberg over all rows, of the change of the
-    activation or of the pre-activation (`evidence`).
-    Raises `InputError` for sources that do not exist, never fire, or fire in fewer than two sequences.
+    Strength = mean over samples of [f_j(high) - f_j(low)] / (high - low), in target activation per
+    source activation. `sources`, `targets`: (layer, feature); `targets=None` means every feature of
+    `target_layers` (default: all later layers). `doses=None`: 10th and 90th percentile of the
+    source's own non-zero activations; more than two doses also give `table.curves`. `horizon`:
+    later positions read as well, one row per offset. `placebo`: directions per source to push along
+    equally far, half random, half decoder rows of features that are silent there (columns
+    `placebo_p_value`, `silent_p_value`). Samples are (sequence, position) where the source fires,
+    at most `max_per_sequence` per sequence, at random with `seed`; with more than one, errors are
+    clustered by sequence. `max_samples`: go on up to that many where edges are undecided. q-values:
+    Benjamini-Hochberg over all rows, of the change of the activation or of the pre-activation
+    (`evidence`). Raises `InputError` for sources that do not exist, never fire, or fire in fewer
+    than two sequences.
     """
     corpus = as_corpus(tokens)
-    if n_samples < 2: raise InputError(f"n_samples is {n_samples}; an error bar needs at least 2 samples.")
+    if n_samples < 2:
+        raise InputError(f"n_samples is {n_samples}; an error bar needs at least 2 samples.")
     mine = by_layer(sources, saes, "source")
     wanted = None if targets is None else by_layer(targets, saes, "target")
-    reach = later_layers(saes, mine, target_layers if wanted is None else [layer for layer in wanted if target_layers is None or layer in target_layers])
+    reach = later_layers(
+        saes, mine, target_layers if wanted is None
+        else [layer for layer in wanted if target_layers is None or layer in target_layers]
+    )
     needed = {later for layers in reach.values() for later in layers}
-    question = Question(mine, {layer: None if wanted is None else wanted[layer] for layer in needed}, reach, n_samples, max_per_sequence,
-                        doses=doses, seed=seed, max_samples=max_samples, evidence=evidence)
-    columns, curves, kept = measure(model, saes, corpus, question, horizon=horizon, placebo=placebo, batch_rows=batch_rows, progress=progress)
-    silent = [feature_id(layer, int(feature)) for layer, features in mine.items() for feature in np.setdiff1d(features, kept[layer])]
+    question = Question(
+        mine, {layer: None if wanted is None else wanted[layer] for layer in needed}, reach,
+        n_samples, max_per_sequence, doses=doses, seed=seed, max_samples=max_samples,
+        evidence=evidence
+    )
+    columns, curves, kept = measure(model, saes, corpus, question, horizon=horizon, placebo=placebo,
+                                    batch_rows=batch_rows, progress=progress)
+    silent = [feature_id(layer, int(feature)) for layer, features in mine.items()
+              for feature in np.setdiff1d(features, kept[layer])]
     if silent:
         raise InputError(
-            f"source {', '.join(silent)} fires in fewer than 2 of the {len(corpus)} sequences, so its effect has no error bar; give more text or leave it out."
+            f"source {', '.join(silent)} fires in fewer than 2 of the {len(corpus)} sequences, so "
+            "its effect has no error bar; give more text or leave it out."
         )
     decide(columns, evidence=evidence)
-    counts = {"attempted": len(columns["strength"]), "measured": len(columns["strength"]), "skipped": {}}
-    meta = {"counts": counts, "evidence": evidence, "versions": provenance(), "stability": stability_of(columns, 0.01, "fdr_bh", evidence, len(question.looks))}
+    counts = {
+        "attempted": len(columns["strength"]), "measured": len(columns["strength"]), "skipped": {}
+    }
+    meta = {"counts": counts, "evidence": evidence, "versions": provenance(),
+            "stability": stability_of(columns, 0.01, "fdr_bh", evidence, len(question.looks))}
     return InteractionTable(columns, meta, None, curves)
 
 # %% ../nbs/06_interactions.ipynb #20bad012
@@ -113,22 +145,23 @@ def _pair_keys(columns: Mapping[str, np.ndarray]) -> np.ndarray:
 
 # %% ../nbs/06_interactions.ipynb #c28f63e9
 def measure_interactions(
-    model: nn.Module, saes: Mapping[int, "SAE"], candidates: Candidates, cfg: Config, corpus: Corpus | None = None, progress: bool = True
+    model: nn.Module, saes: Mapping[int, "SAE"], candidates: Candidates, cfg: Config,
+    corpus: Corpus | None = None, progress: bool = True
 ) -> InteractionTable:
-    """Total effects of all candidate pairs by exact clamping, with p- and q-values over the pairs that could be measured.
+    """Total effects of all candidate pairs by exact clamping, with p- and q-values over the pairs
+    that could be measured.
 
-    `corpus`: where samples are drawn from; by default the one `cfg` names. `meta["counts"]` says how many pairs were attempted, measured and skipped,
-    and why; `features` are those of the candidates.
-    Raises `InputError` when not a single pair can be measured.
+    `corpus`: where samples are drawn from; by default the one `cfg` names. `meta["counts"]` says
+    how many pairs were attempted, measured and skipped, and why; `features` are those of the
+    candidates. Raises `InputError` when not a single pair can be measured.
     """
     corpus = load_corpus(cfg, model, saes) if corpus is None else corpus
     names = ("src_layer", "src_feature", "tgt_layer", "tgt_feature")
     later = candidates["src_layer"] != candidates["tgt_layer"]
     if not later.any() and not cfg.within_layer:
-        raise InputError(
-            f"none of the {len(candidates)} candidate pairs has its target in a later layer than its source; an effect can only be read downstream "
-            "(within_layer measures effects inside a layer)."
-        )
+        raise InputError(f"none of the {len(candidates)} candidate pairs has its target in a later "
+                         "layer than its source; an effect can only be read downstream "
+                         "(within_layer measures effects inside a layer).")
     parts: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = []
     skipped: dict[str, int] = {}
     kept: dict[int, np.ndarray] = {}
@@ -136,58 +169,96 @@ def measure_interactions(
         pairs = {name: candidates[name][later] for name in names}
         question = question_of(pairs, saes, cfg)
         columns, curves, kept = measure(
-            model, saes, corpus, question, horizon=cfg.horizon, placebo=cfg.placebo, batch_rows=cfg.batch_rows, batch_size=cfg.batch_size, progress=progress,
-            checkpoint=cfg.output_path / "interactions.unfinished",
+            model, saes, corpus, question, horizon=cfg.horizon, placebo=cfg.placebo,
+            batch_rows=cfg.batch_rows, batch_size=cfg.batch_size, progress=progress,
+            checkpoint=cfg.output_path / "interactions.unfinished"
         )
         parts.append(_asked(columns, curves, pairs))
-    rare = sum(int(np.sum((candidates["src_layer"] == layer) & later & ~np.isin(candidates["src_feature"], features))) for layer, features in kept.items())
-    bare = np.isin(candidates["src_layer"], [layer for layer, sae in saes.items() if mlp_before(sae_hook_point(sae)) is None])
+    rare = sum(int(np.sum((candidates["src_layer"] == layer) & later & ~np.isin(
+                              candidates["src_feature"], features
+                          ))) for layer, features in kept.items())
+    bare = np.isin(candidates["src_layer"], [layer for layer, sae in saes.items()
+                                             if mlp_before(sae_hook_point(sae)) is None])
     if cfg.within_layer and (~later & ~bare).any():
         inside = {name: candidates[name][~later & ~bare] for name in names}
         columns, curves, measured_here = _within(model, saes, corpus, inside, cfg, progress)
         parts += [_asked(columns, {}, inside)] if columns else []
-        rare += sum(int(np.sum((inside["src_layer"] == layer) & ~np.isin(inside["src_feature"], features))) for layer, features in measured_here.items())
-        if (~later & bare).any(): skipped["no MLP stands before the place where both are read"] = int((~later & bare).sum())
-    elif not later.all(): skipped["source and target are read at the same place"] = int((~later).sum())
+        rare += sum(
+            int(np.sum((inside["src_layer"] == layer) & ~np.isin(inside["src_feature"], features)))
+            for layer, features in measured_here.items()
+        )
+        if (~later & bare).any():
+            skipped["no MLP stands before the place where both are read"] = int(
+                (~later & bare).sum()
+            )
+    elif not later.all():
+        skipped["source and target are read at the same place"] = int((~later).sum())
     if rare: skipped[f"the source fires in fewer than {cfg.min_samples} sequences"] = rare
     columns, curves = _together(parts)
     decide(columns, cfg.correction_method, cfg.evidence)
     measured = len(np.unique(_pair_keys(columns)))
     looks = len(question.looks) if later.any() else 1
-    meta = {"counts": {"attempted": len(candidates), "measured": measured, "skipped": skipped}, "evidence": cfg.evidence, "config": asdict(cfg),
-            "versions": provenance(),
-            "stability": stability_of(columns, cfg.significance_level, cfg.correction_method, cfg.evidence, looks)}
+    meta = {"counts": {"attempted": len(candidates), "measured": measured, "skipped": skipped},
+            "evidence": cfg.evidence, "config": asdict(cfg), "versions": provenance(),
+            "stability": stability_of(
+                columns, cfg.significance_level, cfg.correction_method, cfg.evidence, looks
+            )}
     return InteractionTable(columns, meta, candidates.features, curves)
 
 # %% ../nbs/06_interactions.ipynb #8d13b961
-def question_of(pairs: Mapping[str, np.ndarray], saes: Mapping[int, "SAE"], cfg: Config) -> Question:
-    "The question that measures `pairs` (and whatever else their sources and targets span) as `cfg` says."
+def question_of(
+    pairs: Mapping[str, np.ndarray], saes: Mapping[int, "SAE"], cfg: Config
+) -> Question:
+    """The question that measures `pairs` (and whatever else their sources and targets span) as
+    `cfg` says."""
     def features_of(end: str, what: str) -> dict[int, np.ndarray]:
-        return by_layer(zip(pairs[f"{end}_layer"].tolist(), pairs[f"{end}_feature"].tolist(), strict=True), saes, what)
+        return by_layer(zip(pairs[f"{end}_layer"].tolist(), pairs[f"{end}_feature"].tolist(),
+                            strict=True), saes, what)
     sources = features_of("src", "source")
-    reach = {layer: later_layers(saes, [layer], np.unique(pairs["tgt_layer"][pairs["src_layer"] == layer]).tolist())[layer] for layer in sources}
-    return Question(sources, dict(features_of("tgt", "target")), reach, cfg.n_samples, cfg.max_per_sequence, cfg.min_samples, cfg.doses,
-                    (cfg.clamp_percentile_low, cfg.clamp_percentile_high), cfg.seed, cfg.max_samples, cfg.significance_level, cfg.evidence)
+    reach = {layer: later_layers(
+                 saes, [layer], np.unique(pairs["tgt_layer"][pairs["src_layer"] == layer]).tolist()
+             )[layer] for layer in sources}
+    return Question(
+        sources, dict(features_of("tgt", "target")), reach, cfg.n_samples, cfg.max_per_sequence,
+        cfg.min_samples, cfg.doses, (cfg.clamp_percentile_low, cfg.clamp_percentile_high), cfg.seed,
+        cfg.max_samples, cfg.significance_level, cfg.evidence
+    )
 
 # %% ../nbs/06_interactions.ipynb #d2273c3e
-def _asked(columns: Mapping[str, np.ndarray], curves: Mapping[str, np.ndarray], pairs: Mapping[str, np.ndarray]) -> tuple[dict, dict]:
+def _asked(columns: Mapping[str, np.ndarray], curves: Mapping[str, np.ndarray],
+           pairs: Mapping[str, np.ndarray]) -> tuple[dict, dict]:
     asked = np.isin(_pair_keys(columns), _pair_keys(pairs))
-    return {name: values[asked] for name, values in columns.items()}, {name: values[asked] for name, values in curves.items()}
+    return ({name: values[asked] for name, values in columns.items()},
+            {name: values[asked] for name, values in curves.items()})
 
 def _within(
-    model: nn.Module, saes: Mapping[int, "SAE"], corpus: Corpus, pairs: Mapping[str, np.ndarray], cfg: Config, progress: bool
+    model: nn.Module, saes: Mapping[int, "SAE"], corpus: Corpus, pairs: Mapping[str, np.ndarray],
+    cfg: Config, progress: bool
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[int, np.ndarray]]:
     "The pairs inside layers."
-    ends = [by_layer(zip(pairs[f"{end}_layer"].tolist(), pairs[f"{end}_feature"].tolist(), strict=True), saes, "source") for end in ("src", "tgt")]
-    return within_layer_columns(model, saes, corpus, *ends, n_samples=cfg.n_samples, max_per_sequence=cfg.max_per_sequence, min_samples=cfg.min_samples,
-                                doses=cfg.doses, percentiles=(cfg.clamp_percentile_low, cfg.clamp_percentile_high), seed=cfg.seed,
-                                batch_rows=cfg.batch_rows, batch_size=cfg.batch_size, progress=progress)
+    ends = [by_layer(zip(pairs[f"{end}_layer"].tolist(), pairs[f"{end}_feature"].tolist(),
+                         strict=True), saes, "source") for end in ("src", "tgt")]
+    return within_layer_columns(
+        model, saes, corpus, *ends, n_samples=cfg.n_samples, max_per_sequence=cfg.max_per_sequence,
+        min_samples=cfg.min_samples, doses=cfg.doses,
+        percentiles=(cfg.clamp_percentile_low, cfg.clamp_percentile_high), seed=cfg.seed,
+        batch_rows=cfg.batch_rows, batch_size=cfg.batch_size, progress=progress
+    )
 
-def _together(parts: Sequence[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    "One set of columns; what only some parts have (medians, placebo) is NaN elsewhere. Curves only where all parts have them."
+def _together(
+    parts: Sequence[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """One set of columns; what only some parts have (medians, placebo) is NaN elsewhere.
+
+    Curves only where all parts have them."""
     sizes = [len(columns["strength"]) for columns, _ in parts]
-    if not sum(sizes): raise InputError("not one of the candidate pairs could be measured; their sources fire too rarely: give more text or lower min_samples.")
+    if not sum(sizes):
+        raise InputError("not one of the candidate pairs could be measured; their sources fire "
+                         "too rarely: give more text or lower min_samples.")
     names = {name: None for columns, _ in parts for name in columns}
-    columns = {name: np.concatenate([part.get(name, np.full(size, np.nan)) for (part, _), size in zip(parts, sizes, strict=True)]) for name in names}
-    curves = {name: np.concatenate([curve[name] for _, curve in parts]) for name in parts[0][1]} if all(curve for _, curve in parts) else {}
+    columns = {name: np.concatenate([part.get(name, np.full(size, np.nan))
+                                     for (part, _), size in zip(parts, sizes, strict=True)])
+               for name in names}
+    curves = ({name: np.concatenate([curve[name] for _, curve in parts]) for name in parts[0][1]}
+              if all(curve for _, curve in parts) else {})
     return columns, curves

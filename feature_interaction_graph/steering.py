@@ -10,14 +10,25 @@ __all__ = ['CascadePrediction', 'Clamp', 'CompensatedSteering', 'Compensation', 
 
 # %% ../nbs/11_steering.ipynb #89c1d0be
 from .control.clamps import Clamp
-from .control.comparison import SteeringComparison, compare_steering, plot_comparison
-from .control.compensation import CompensatedSteering, Compensation, fit_compensation, steer_compensated
-from .control.contexts import Contexts, FeatureRanges, choose_contexts, feature_ranges, logit_difference
+from feature_interaction_graph.control.comparison import (
+    SteeringComparison, compare_steering, plot_comparison
+)
+from feature_interaction_graph.control.compensation import (
+    CompensatedSteering, Compensation, fit_compensation, steer_compensated
+)
+from feature_interaction_graph.control.contexts import (
+    Contexts, FeatureRanges, choose_contexts, feature_ranges, logit_difference
+)
 from .control.effects import EffectMatrix, measure_effects
-from .control.prediction import CascadePrediction, plot_cascade, predict_cascade
+from feature_interaction_graph.control.prediction import (
+    CascadePrediction, plot_cascade, predict_cascade
+)
 from .control.runs import SteeredRun, steer, steering
 
 # %% ../nbs/11_steering.ipynb #f352ae85
-_all_ = ["CascadePrediction", "Clamp", "CompensatedSteering", "Compensation", "Contexts", "EffectMatrix", "FeatureRanges", "SteeredRun", "SteeringComparison",
-         "choose_contexts", "compare_steering", "feature_ranges", "fit_compensation", "logit_difference", "measure_effects", "plot_cascade", "plot_comparison",
-         "predict_cascade", "steer", "steer_compensated", "steering"]
+_all_ = [
+    "CascadePrediction", "Clamp", "CompensatedSteering", "Compensation", "Contexts", "EffectMatrix",
+    "FeatureRanges", "SteeredRun", "SteeringComparison", "choose_contexts", "compare_steering",
+    "feature_ranges", "fit_compensation", "logit_difference", "measure_effects", "plot_cascade",
+    "plot_comparison", "predict_cascade", "steer", "steer_compensated", "steering"
+]

@@ -16,8 +16,12 @@ import networkx as nx
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from .circuits.behaviors import MIN_ACCURACY, Behavior, behavior_report, require_behavior
-from .circuits.scores import BehaviorModel, FeatureScores, behavior_model, score_features
+from feature_interaction_graph.circuits.behaviors import (
+    MIN_ACCURACY, Behavior, behavior_report, require_behavior
+)
+from feature_interaction_graph.circuits.scores import (
+    BehaviorModel, FeatureScores, behavior_model, score_features
+)
 from .circuits.search import eliminate, prune
 from .circuits.validation import CircuitValidation, validate_subgraph
 from .engine.errors import InputError
@@ -41,9 +45,10 @@ _all_ = ["validate_subgraph", "CircuitValidation"]
 class BehaviorSubgraph:
     """The circuit of a behaviour; made by `extract_behavior_subgraph`.
 
-    Nodes of `graph` have, beside those of the interaction graph: `rank` (1: last to be eliminated), `seed`, `effect` with `effect_low`, `effect_high` and
-    `effect_q` (of ablating it in the whole model; NaN if only screened), `score` (screen), `contribution` with `contribution_low` and `contribution_high`
-    (of ablating it in the circuit), in units of the metric.
+    Nodes of `graph` have, beside those of the interaction graph: `rank` (1: last to be eliminated),
+    `seed`, `effect` with `effect_low`, `effect_high` and `effect_q` (of ablating it in the whole
+    model; NaN if only screened), `score` (screen), `contribution` with `contribution_low` and
+    `contribution_high` (of ablating it in the circuit), in units of the metric.
     """
     graph: nx.DiGraph
     facts: dict[str, Any]
@@ -52,23 +57,29 @@ class BehaviorSubgraph:
     def behavior(self) -> str: return str(self.facts["behavior"])
 
     @property
-    def nodes(self) -> list[str]: return sorted(self.graph, key=lambda node: self.graph.nodes[node]["rank"])
+    def nodes(self) -> list[str]:
+        return sorted(self.graph, key=lambda node: self.graph.nodes[node]["rank"])
 
     @property
-    def seeds(self) -> list[str]: return [node for node in self.nodes if self.graph.nodes[node]["seed"]]
+    def seeds(self) -> list[str]:
+        return [node for node in self.nodes if self.graph.nodes[node]["seed"]]
 
     @property
-    def features(self) -> list[tuple[int, int]]: return [parse_feature_id(node) for node in self.nodes]
+    def features(self) -> list[tuple[int, int]]:
+        return [parse_feature_id(node) for node in self.nodes]
 
     def __len__(self) -> int: return len(self.graph)
 
     def top(self, n: int) -> "BehaviorSubgraph":
         "The first `n` nodes by rank."
-        if not 1 <= n <= len(self): raise InputError(f"n is {n}, but the circuit of {self.behavior!r} has {len(self)} nodes; give 1 to {len(self)}.")
+        if not 1 <= n <= len(self):
+            raise InputError(f"n is {n}, but the circuit of {self.behavior!r} has {len(self)} "
+                             f"nodes; give 1 to {len(self)}.")
         return dataclasses.replace(self, graph=part_of(self.graph, self.nodes[:n]))
 
     def save(self, path: str | Path) -> Path:
-        "Writes the circuit as a graph file (.json or .graphml) that `render_interactive_graph` and `load_graph` read as well."
+        """Writes the circuit as a graph file (.json or .graphml) that `render_interactive_graph`
+        and `load_graph` read as well."""
         return save_graph(self.graph, path)
 
     @classmethod
@@ -76,96 +87,134 @@ class BehaviorSubgraph:
         "A saved circuit; `InputError` for a graph that is none."
         G = load_graph(path)
         facts = G.graph.get("circuit")
-        if not isinstance(facts, dict) or any("rank" not in facts_of for _, facts_of in G.nodes(data=True)):
-            raise InputError(f"{path} holds a graph, but not the circuit of a behaviour; make one with extract_behavior_subgraph or fig extract-subgraph.")
+        if not isinstance(facts, dict) or any(
+            "rank" not in facts_of for _, facts_of in G.nodes(data=True)
+        ):
+            raise InputError(f"{path} holds a graph, but not the circuit of a behaviour; make one "
+                             "with extract_behavior_subgraph or fig extract-subgraph.")
         return cls(G, facts)
 
     def __str__(self) -> str:
         facts = self.facts
-        lines = [f"{self.behavior}: {len(self)} of {facts['n_active']:,} active features, {self.graph.number_of_edges()} edges; "
-                 f"{facts['metric']} {facts['kept']:+.3f} of {facts['whole']:+.3f} on the prompts it was found on (nothing kept: {facts['empty']:+.3f})"]
+        lines = [f"{self.behavior}: {len(self)} of {facts['n_active']:,} active features, "
+                 f"{self.graph.number_of_edges()} edges; "
+                 f"{facts['metric']} {facts['kept']:+.3f} of {facts['whole']:+.3f} on the prompts "
+                 f"it was found on (nothing kept: {facts['empty']:+.3f})"]
         for node in self.nodes:
             attributes = self.graph.nodes[node]
-            lines.append(f"  {node:>10s}  contributes {attributes['contribution']:+7.3f}   effect alone {attributes['effect']:+7.3f}"
-                         f"{'  seed' if attributes['seed'] else '      '}  {attributes.get('label') or ''}")
+            lines.append(
+                f"  {node:>10s}  contributes {attributes['contribution']:+7.3f}   effect alone "
+                f"{attributes['effect']:+7.3f}"
+                f"{'  seed' if attributes['seed'] else '      '}  {attributes.get('label') or ''}"
+            )
         return "\n".join(lines)
 
 # %% ../nbs/09_subgraphs.ipynb #2d1ab9e8
-def reachable(on: BehaviorModel, G: nx.DiGraph, scores: FeatureScores, seeds: list[tuple[int, int]], n_hops: int, min_strength: float
-              ) -> tuple[Bool[Tensor, "n_features"], list[str]]:
-    "Active features within `n_hops` of the seeds along edges of `G`, and the seeds that `G` has; `InputError` where there is nothing to follow."
+def reachable(on: BehaviorModel, G: nx.DiGraph, scores: FeatureScores, seeds: list[tuple[int, int]],
+              n_hops: int, min_strength: float) -> tuple[Bool[Tensor, "n_features"], list[str]]:
+    """Active features within `n_hops` of the seeds along edges of `G`, and the seeds that `G` has;
+    `InputError` where there is nothing to follow."""
     name, ids = on.behavior.name, [feature_id(*seed) for seed in seeds]
     inside = [node for node in ids if node in G]
     if not seeds:
-        raise InputError(f"no feature has a sure effect on {name!r} when it is ablated by itself; give more prompts, or raise n_exact or seed_level.")
+        raise InputError(f"no feature has a sure effect on {name!r} when it is ablated by itself; "
+                         "give more prompts, or raise n_exact or seed_level.")
     if not inside:
-        raise InputError(f"none of the {len(ids)} features that act on {name!r} ({', '.join(ids[:3])}, ...) is among the {len(G):,} of the graph; "
+        raise InputError(f"none of the {len(ids)} features that act on {name!r} "
+                         f"({', '.join(ids[:3])}, ...) is among the {len(G):,} of the graph; "
                          "measure a graph that has them, for example with behavior_graph.")
     piece = get_subgraph(G, inside, n_hops, min_strength)
     links = links_of(piece)
     if not links.number_of_edges():
-        raise InputError(f"the graph has no edge of strength {min_strength:g} or more at the {len(inside)} features that act on {name!r}; measure more "
+        raise InputError(f"the graph has no edge of strength {min_strength:g} or more at the "
+                         f"{len(inside)} features that act on {name!r}; measure more "
                          "pairs or lower min_strength.")
     return on.ablated.mask([*links, *inside]) & on.ablated.active(), inside
 
 
 def links_of(G: nx.DiGraph) -> nx.DiGraph:
     "What acts on what in `G`: its edges, and from every gate to the target of what it gates."
-    return nx.DiGraph([*G.edges(), *((gate["gate"], gate["target"]) for gate in G.graph.get("hyperedges", []))])
+    return nx.DiGraph(
+        [*G.edges(), *((gate["gate"], gate["target"]) for gate in G.graph.get("hyperedges", []))]
+    )
 
 # %% ../nbs/09_subgraphs.ipynb #a4a09c12
 def connected(G: nx.DiGraph, nodes: list[str], seeds: list[str]) -> list[str]:
-    "Those of `nodes` that a path of `G` inside `nodes` joins to a seed, in either direction; `seeds` among them always."
+    """Those of `nodes` that a path of `G` inside `nodes` joins to a seed, in either direction;
+    `seeds` among them always."""
     piece = links_of(G).subgraph(nodes)
     found = anchors = {seed for seed in seeds if seed in nodes}
-    for seed in anchors & set(piece): found = found | nx.descendants(piece, seed) | nx.ancestors(piece, seed)
+    for seed in anchors & set(piece):
+        found = found | nx.descendants(piece, seed) | nx.ancestors(piece, seed)
     return [node for node in nodes if node in found]
 
 # %% ../nbs/09_subgraphs.ipynb #16d28c8a
 def extract_behavior_subgraph(
-    model: nn.Module, saes: "Mapping[int, SAE]", G: nx.DiGraph, behavior: Behavior, cfg: "Config | None" = None, *, budget: int | None = 60,
-    target: float | None = None, n_seeds: int = 20, n_hops: int = 2, min_strength: float = 0.0, ablation: str = "mean", method: str = "integrated",
-    steps: int = 5, n_exact: int = 100, tolerance: float = 1e-3, min_accuracy: float = MIN_ACCURACY, progress: bool = False,
+    model: nn.Module, saes: "Mapping[int, SAE]", G: nx.DiGraph, behavior: Behavior,
+    cfg: "Config | None" = None, *, budget: int | None = 60, target: float | None = None,
+    n_seeds: int = 20, n_hops: int = 2, min_strength: float = 0.0, ablation: str = "mean",
+    method: str = "integrated", steps: int = 5, n_exact: int = 100, tolerance: float = 1e-3,
+    min_accuracy: float = MIN_ACCURACY, progress: bool = False
 ) -> BehaviorSubgraph:
-    """The at most `budget` features of `G` that carry `behavior`, with effects, contributions and the edges between them.
+    """The at most `budget` features of `G` that carry `behavior`, with effects, contributions and
+    the edges between them.
 
-    `target`: instead of filling the budget, the smallest circuit on the way with at least this fit (see `circuit_search`). `cfg`: its
-    `significance_level` is that of seeds (default 0.01). `ablation`: what features outside are set to ("mean", "zero", "resample"). `method`, `steps`: of the
-    screen; `n_exact`: how many features are ablated exactly; `tolerance`: smallest change of a prompt's metric, on average and as a share of
-    m(M) - m(none), that a node must make (below 0: nothing is pruned).
-    Raises `InputError` for a graph without edges, none near the behaviour, and a behaviour that the model does not have.
+    `target`: instead of filling the budget, the smallest circuit on the way with at least this fit
+    (see `circuit_search`). `cfg`: its `significance_level` is that of seeds (default 0.01).
+    `ablation`: what features outside are set to ("mean", "zero", "resample"). `method`, `steps`: of
+    the screen; `n_exact`: how many features are ablated exactly; `tolerance`: smallest change of a
+    prompt's metric, on average and as a share of m(M) - m(none), that a node must make (below 0:
+    nothing is pruned). Raises `InputError` for a graph without edges, none near the behaviour, and
+    a behaviour that the model does not have.
     """
-    if budget is None and target is None: raise InputError("neither budget nor target was given, so nothing says how large a circuit may be; give one.")
-    if budget is not None and budget < 1: raise InputError(f"budget is {budget}; a circuit needs at least one node.")
+    if budget is None and target is None:
+        raise InputError("neither budget nor target was given, so nothing says how large a "
+                         "circuit may be; give one.")
+    if budget is not None and budget < 1:
+        raise InputError(f"budget is {budget}; a circuit needs at least one node.")
     if not check_interaction_graph(G).number_of_edges():
-        raise InputError(f"the graph has {len(G)} nodes and no edges, so there is nothing to extract a circuit along; measure interactions first.")
+        raise InputError(f"the graph has {len(G)} nodes and no edges, so there is nothing to "
+                         "extract a circuit along; measure interactions first.")
     report = require_behavior(behavior_report(model, behavior), min_accuracy)
     on = behavior_model(model, saes, behavior)
     scores = score_features(on, ablation=ablation, method=method, steps=steps, n_exact=n_exact)
     if abs(scores.whole - scores.empty) < 1e-6 * max(1.0, abs(scores.whole)):
-        raise InputError(f"{ablation} ablation of all features leaves the metric of {behavior.name!r} at {scores.whole:.4g}; use another ablation or "
+        raise InputError(f"{ablation} ablation of all features leaves the metric of "
+                         f"{behavior.name!r} at {scores.whole:.4g}; use another ablation or "
                          "prompts in which the answer varies.")
     seeds = scores.seeds(n_seeds, 0.01 if cfg is None else cfg.significance_level)
     universe, inside = reachable(on, G, scores, seeds, n_hops, min_strength)
     path = eliminate(on, universe, ablation=ablation, steps=steps, progress=progress)
-    size = min(budget or len(path.ranking), path.smallest(target) if target is not None else len(path.ranking))
-    chosen = connected(G, [feature_id(*name) for name in on.ablated.names(path.ranking[:size])], inside)
-    kept, effects = prune(on, on.ablated.mask(chosen), whole=scores.whole, empty=scores.empty, ablation=ablation, tolerance=tolerance)
-    facts = {"behavior": behavior.name, "metric": behavior.metric_name, "ablation": ablation, "n_prompts": len(behavior), "whole": scores.whole,
-             "empty": scores.empty, "kept": float(on.values(kept[None], ablation).mean()), "reach": float(on.values(universe[None], ablation).mean()),
+    size = min(budget or len(path.ranking),
+               path.smallest(target) if target is not None else len(path.ranking))
+    chosen = connected(
+        G, [feature_id(*name) for name in on.ablated.names(path.ranking[:size])], inside
+    )
+    kept, effects = prune(on, on.ablated.mask(chosen), whole=scores.whole, empty=scores.empty,
+                          ablation=ablation, tolerance=tolerance)
+    facts = {"behavior": behavior.name, "metric": behavior.metric_name, "ablation": ablation,
+             "n_prompts": len(behavior), "whole": scores.whole, "empty": scores.empty,
+             "kept": float(on.values(kept[None], ablation).mean()),
+             "reach": float(on.values(universe[None], ablation).mean()),
              "n_active": int(on.ablated.active().sum()), "n_reach": int(universe.sum()),
              "seeds_in_graph": len(inside), "seeds_missing": len(seeds) - len(inside),
-             "accuracy": report.accuracy, "screen_missing": scores.missing, "path": {"sizes": path.sizes, "fit": path.fits},
-             "budget": budget, "target": target, "n_hops": n_hops, "min_strength": min_strength}
-    return BehaviorSubgraph(_annotated(on, G, scores, kept, effects, path.ranking, set(inside), facts), facts)
+             "accuracy": report.accuracy, "screen_missing": scores.missing,
+             "path": {"sizes": path.sizes, "fit": path.fits}, "budget": budget, "target": target,
+             "n_hops": n_hops, "min_strength": min_strength}
+    return BehaviorSubgraph(
+        _annotated(on, G, scores, kept, effects, path.ranking, set(inside), facts), facts
+    )
 
 # %% ../nbs/09_subgraphs.ipynb #9b4be08e
-def _annotated(on: BehaviorModel, G: nx.DiGraph, scores: FeatureScores, kept: Tensor, effects: Tensor, ranking: list[int], seeds: set[str],
-               facts: dict[str, Any]) -> nx.DiGraph:
+def _annotated(
+    on: BehaviorModel, G: nx.DiGraph, scores: FeatureScores, kept: Tensor, effects: Tensor,
+    ranking: list[int], seeds: set[str], facts: dict[str, Any]
+) -> nx.DiGraph:
     "The part of `G` on the kept features, every node with its numbers."
     numbers = kept.nonzero()[:, 0].numpy()
     if not len(numbers):
-        raise InputError(f"no feature of the graph contributes to {facts['behavior']!r} beyond the tolerance; lower it or measure more features.")
+        raise InputError(f"no feature of the graph contributes to {facts['behavior']!r} beyond "
+                         "the tolerance; lower it or measure more features.")
     ids = [feature_id(*name) for name in on.ablated.names(numbers)]
     graph = part_of(G, ids)
     place = {number: rank for rank, number in enumerate(ranking)}
@@ -174,9 +223,12 @@ def _annotated(on: BehaviorModel, G: nx.DiGraph, scores: FeatureScores, kept: Te
     rows = scores.table.set_index("number")
     for rank, row in enumerate(order, start=1):
         known = rows.loc[int(numbers[row])]
-        graph.nodes[ids[row]].update({
-            "rank": rank, "seed": ids[row] in seeds, "score": float(known["score"]), "effect": float(known["effect"]), "effect_low": float(known["ci_low"]),
-            "effect_high": float(known["ci_high"]), "effect_q": float(known["q_value"]), "contribution": float(test.mean[row]),
-            "contribution_low": float(test.ci_low[row]), "contribution_high": float(test.ci_high[row])})
+        graph.nodes[ids[row]].update(
+            {"rank": rank, "seed": ids[row] in seeds, "score": float(known["score"]),
+             "effect": float(known["effect"]), "effect_low": float(known["ci_low"]),
+             "effect_high": float(known["ci_high"]), "effect_q": float(known["q_value"]),
+             "contribution": float(test.mean[row]), "contribution_low": float(test.ci_low[row]),
+             "contribution_high": float(test.ci_high[row])}
+        )
     graph.graph["circuit"] = facts
     return graph

@@ -20,9 +20,13 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 import numpy as np
 
-from .drawing.html import GraphPage, layer_order, page_data, page_html, select_for_display
+from feature_interaction_graph.drawing.html import (
+    GraphPage, layer_order, page_data, page_html, select_for_display
+)
 from .engine.errors import InputError, atomic_write
-from .graph import FeatureName, check_interaction_graph, find_nodes, get_subgraph
+from feature_interaction_graph.graph import (
+    FeatureName, check_interaction_graph, find_nodes, get_subgraph
+)
 from .graphs.hyperedges import edge_size
 
 if TYPE_CHECKING:
@@ -31,20 +35,27 @@ if TYPE_CHECKING:
 
 # %% ../nbs/10_visualization.ipynb #7a4deada
 def render_interactive_graph(
-    G: nx.DiGraph, output_path: str | Path | None = None, title: str | None = None, height: str = "640px", *, max_nodes: int = 2000,
-    min_strength: float = 0.0, seed_nodes: Iterable[FeatureName] = (), top_contexts: Mapping[str, Sequence[str]] | None = None,
-    node_groups: Mapping[str, str] | None = None, hub_percentile: float | None = 95.0, select: FeatureName | None = None,
+    G: nx.DiGraph, output_path: str | Path | None = None, title: str | None = None,
+    height: str = "640px", *, max_nodes: int = 2000, min_strength: float = 0.0,
+    seed_nodes: Iterable[FeatureName] = (), top_contexts: Mapping[str, Sequence[str]] | None = None,
+    node_groups: Mapping[str, str] | None = None, hub_percentile: float | None = 95.0,
+    select: FeatureName | None = None
 ) -> GraphPage:
-    """A self-contained, offline HTML explorer of `G` and its gates, written to `output_path` if given; in a notebook it shows itself, `height` tall.
+    """A self-contained, offline HTML explorer of `G` and its gates, written to `output_path` if
+    given; in a notebook it shows itself, `height` tall.
 
-    Beyond `max_nodes` the best connected features are drawn (`seed_nodes` always), with edges of |strength| >= `min_strength`; the header says what
-    was left out. `top_contexts` maps node ids to texts in which the feature fires most (the token in «…» is marked), `node_groups` to names that give
-    colours, for example communities. Features in the top `100 - hub_percentile` percent by number of edges are ringed as hubs (at most about thirty;
-    `None`: none). `select` opens the panel of one feature.
+    Beyond `max_nodes` the best connected features are drawn (`seed_nodes` always), with edges of
+    |strength| >= `min_strength`; the header says what was left out. `top_contexts` maps node ids to
+    texts in which the feature fires most (the token in «…» is marked), `node_groups` to names that
+    give colours, for example communities. Features in the top `100 - hub_percentile` percent by
+    number of edges are ringed as hubs (at most about thirty; `None`: none). `select` opens the
+    panel of one feature.
     """
     selected = [] if select is None else find_nodes(G, select)
-    data = page_data(G, max_nodes=max_nodes, min_strength=min_strength, seed_nodes=[*find_nodes(G, seed_nodes), *selected],
-                     select=selected[0] if selected else None, top_contexts=top_contexts, node_groups=node_groups, hub_percentile=hub_percentile)
+    data = page_data(G, max_nodes=max_nodes, min_strength=min_strength,
+                     seed_nodes=[*find_nodes(G, seed_nodes), *selected],
+                     select=selected[0] if selected else None, top_contexts=top_contexts,
+                     node_groups=node_groups, hub_percentile=hub_percentile)
     config = G.graph.get("config")
     model = config.get("model_name") if isinstance(config, dict) else None
     title = title or (f"Feature interactions of {model}" if model else "Feature interactions")
@@ -53,25 +64,38 @@ def render_interactive_graph(
     return page
 
 # %% ../nbs/10_visualization.ipynb #a26bcd37
-def render_neighborhood(G: nx.DiGraph, feature: FeatureName, n_hops: int = 1, output_path: str | Path | None = None, title: str | None = None,
-                        height: str = "560px", *, min_strength: float = 0.0, direction: str = "both",
-                        top_contexts: Mapping[str, Sequence[str]] | None = None) -> GraphPage:
-    "The explorer on what lies within `n_hops` of `feature` (`direction`: both, in, out) along edges of |strength| >= `min_strength`, its panel open."
+def render_neighborhood(
+    G: nx.DiGraph, feature: FeatureName, n_hops: int = 1, output_path: str | Path | None = None,
+    title: str | None = None, height: str = "560px", *, min_strength: float = 0.0,
+    direction: str = "both", top_contexts: Mapping[str, Sequence[str]] | None = None
+) -> GraphPage:
+    """The explorer on what lies within `n_hops` of `feature` (`direction`: both, in, out) along
+    edges of |strength| >= `min_strength`, its panel open."""
     node = find_nodes(G, feature)[0]
     piece = get_subgraph(G, node, n_hops, min_strength, direction)
-    title = title or f"Around {G.nodes[node].get('label') or node}, {n_hops} hop{'s' if n_hops != 1 else ''}"
-    return render_interactive_graph(piece, output_path, title, height, max_nodes=len(piece), seed_nodes=[node], top_contexts=top_contexts,
-                                    hub_percentile=None, select=node)
+    title = (
+        title
+        or f"Around {G.nodes[node].get('label') or node}, {n_hops} hop{'s' if n_hops != 1 else ''}"
+    )
+    return render_interactive_graph(
+        piece, output_path, title, height, max_nodes=len(piece), seed_nodes=[node],
+        top_contexts=top_contexts, hub_percentile=None, select=node
+    )
 
 # %% ../nbs/10_visualization.ipynb #61d35ad0
-def render_cascade_overlay(G: nx.DiGraph, effects: Mapping[str, float], steered: FeatureName, output_path: str | Path | None = None,
-                           title: str | None = None, height: str = "640px", *, value_name: str = "predicted change", max_nodes: int = 2000) -> GraphPage:
-    "The explorer with nodes coloured by `effects` (node id -> change of activation) of steering the feature `steered`, whose panel is open."
+def render_cascade_overlay(
+    G: nx.DiGraph, effects: Mapping[str, float], steered: FeatureName,
+    output_path: str | Path | None = None, title: str | None = None, height: str = "640px", *,
+    value_name: str = "predicted change", max_nodes: int = 2000
+) -> GraphPage:
+    """The explorer with nodes coloured by `effects` (node id -> change of activation) of steering
+    the feature `steered`, whose panel is open."""
     node = find_nodes(G, steered)[0]
     find_nodes(G, effects)
     title = title or f"Steering {G.nodes[node].get('label') or node}"
     strongest = sorted(effects, key=lambda other: -abs(effects[other]))[:max(0, max_nodes - 1)]
-    data = page_data(G, max_nodes=max_nodes, seed_nodes=[node, *strongest], node_values=effects, value_name=value_name, select=node)
+    data = page_data(G, max_nodes=max_nodes, seed_nodes=[node, *strongest], node_values=effects,
+                     value_name=value_name, select=node)
     data["nodes"]["seed"] = [int(other == node) for other in data["nodes"]["id"]]
     page = GraphPage(page_html(data, title), height)
     if output_path is not None: page.save(output_path)
@@ -81,8 +105,11 @@ def render_cascade_overlay(G: nx.DiGraph, effects: Mapping[str, float], steered:
 EXCITATORY, INHIBITORY, GATING, NEUTRAL, INK = "#00845f", "#cf4a0a", "#7b5ea7", "#64748a", "#1d2733"
 
 # %% ../nbs/10_visualization.ipynb #b8d1600d
-def new_figure(width: float, height: float, xlabel: str = "", ylabel: str = "", title: str = "") -> tuple["Figure", "Axes"]:
-    "A figure with one plain pair of axes, in inches, closed to pyplot so that a notebook shows it once and no window stays open."
+def new_figure(
+    width: float, height: float, xlabel: str = "", ylabel: str = "", title: str = ""
+) -> tuple["Figure", "Axes"]:
+    """A figure with one plain pair of axes, in inches, closed to pyplot so that a notebook shows it
+    once and no window stays open."""
     from matplotlib import pyplot
     figure, axes = pyplot.subplots(figsize=(width, height), layout="constrained", dpi=80)
     pyplot.close(figure)
@@ -93,7 +120,8 @@ def new_figure(width: float, height: float, xlabel: str = "", ylabel: str = "", 
 
 # %% ../nbs/10_visualization.ipynb #f47b7d98
 def save_figure(figure: "Figure", path: str | Path) -> Path:
-    "Writes `figure` in the format of the suffix: any format of Matplotlib, or `.html`, a page that holds it as a vector picture."
+    """Writes `figure` in the format of the suffix: any format of Matplotlib, or `.html`, a page
+    that holds it as a vector picture."""
     from matplotlib import rc_context
     path = Path(path)
     kind = path.suffix.lower().lstrip(".")
@@ -102,30 +130,46 @@ def save_figure(figure: "Figure", path: str | Path) -> Path:
     buffer = io.BytesIO()
     written = "svg" if kind == "html" else kind
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(written)
-    with rc_context({"svg.hashsalt": "figure"}): figure.savefig(buffer, format=written, dpi=150, metadata=undated)      # the same figure is the same file
+    # the same figure is the same file
+    with rc_context({"svg.hashsalt": "figure"}):
+        figure.savefig(buffer, format=written, dpi=150, metadata=undated)
     content = buffer.getvalue()
     if kind == "html":
-        titles = html.escape(" · ".join(axes.get_title(loc="left") for axes in figure.axes if axes.get_title(loc="left")))
-        content = (f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{titles}</title><body style="margin:24px"><img alt="{titles}" '
-                   f'style="max-width:100%" src="data:image/svg+xml;base64,{base64.b64encode(content).decode()}"></body></html>').encode()
+        titles = html.escape(" · ".join(axes.get_title(loc="left") for axes in figure.axes
+                                        if axes.get_title(loc="left")))
+        content = (
+            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{titles}</title><body '
+            f'style="margin:24px"><img alt="{titles}" '
+            'style="max-width:100%" '
+            f'src="data:image/svg+xml;base64,{base64.b64encode(content).decode()}"></body></html>'
+        ).encode()
     with atomic_write(path) as part: part.write_bytes(content)
     return path
 
 # %% ../nbs/10_visualization.ipynb #893d4186
 def plot_degree_distribution(G: nx.DiGraph, output_path: str | Path | None = None) -> "Figure":
-    "Share of features with at least k incoming and outgoing edges, against a random graph (Poisson) with as many edges; both axes logarithmic."
+    """Share of features with at least k incoming and outgoing edges, against a random graph
+    (Poisson) with as many edges; both axes logarithmic."""
     from scipy.stats import poisson
     check_interaction_graph(G)
     title = f"Degrees of {len(G):,} features, {G.number_of_edges():,} edges"
-    figure, axes = new_figure(6.2, 3.8, "edges of a feature, k", "share of features with at least k", title)
+    figure, axes = new_figure(
+        6.2, 3.8, "edges of a feature, k", "share of features with at least k", title
+    )
     largest = 1
-    for degrees, name, colour, marker in ((G.out_degree, "outgoing", NEUTRAL, "o"), (G.in_degree, "incoming", "#0072b2", "s")):
+    for degrees, name, colour, marker in (
+        (G.out_degree, "outgoing", NEUTRAL, "o"), (G.in_degree, "incoming", "#0072b2", "s")
+    ):
         values = np.array([degree for _, degree in degrees])
         steps = np.unique(values[values > 0])
-        if steps.size: axes.plot(steps, [(values >= step).mean() for step in steps], marker=marker, markersize=4, linewidth=1, color=colour, label=name)
+        if steps.size:
+            axes.plot(steps, [(values >= step).mean() for step in steps], marker=marker,
+                      markersize=4, linewidth=1, color=colour, label=name)
         largest = max(largest, *steps.tolist(), 1)
     ks, mean = np.arange(1, largest + 1), G.number_of_edges() / max(len(G), 1)
-    if mean: axes.plot(ks, poisson.sf(ks - 1, mean), color=INK, linestyle=":", label=f"random graph, mean {mean:.2g}")
+    if mean:
+        axes.plot(ks, poisson.sf(ks - 1, mean), color=INK, linestyle=":",
+                  label=f"random graph, mean {mean:.2g}")
     axes.set(ylim=(0.5 / max(len(G), 1), 1.4), xscale="log", yscale="log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.xaxis.set_minor_formatter(lambda value, _: f"{value:,.0f}" if largest < 10 else "")
@@ -134,27 +178,41 @@ def plot_degree_distribution(G: nx.DiGraph, output_path: str | Path | None = Non
     return figure
 
 # %% ../nbs/10_visualization.ipynb #1514a23f
-def plot_layer_distance_decay(G: nx.DiGraph, output_path: str | Path | None = None, attribute: str = "strength") -> "Figure":
-    "Mean |`attribute`| (`strength` or `strength_std`) of excitatory and inhibitory edges by layer distance, with quartiles and the 5 % to 95 % range."
+def plot_layer_distance_decay(
+    G: nx.DiGraph, output_path: str | Path | None = None, attribute: str = "strength"
+) -> "Figure":
+    """Mean |`attribute`| (`strength` or `strength_std`) of excitatory and inhibitory edges by layer
+    distance, with quartiles and the 5 % to 95 % range."""
     check_interaction_graph(G)
     groups: dict[tuple[str, int], list[float]] = defaultdict(list)
     for source, target, edge in G.edges(data=True):
         if edge["interaction_type"] == "gating": continue
         if not isinstance(edge.get(attribute), int | float):
-            raise InputError(f"the edge {source} -> {target} has no {attribute!r}; use 'strength' or 'strength_std'.")
-        groups["inhibitory" if edge["strength"] < 0 else "excitatory", G.nodes[target]["layer"] - G.nodes[source]["layer"]].append(abs(edge[attribute]))
-    unit = {"strength": "target per source activation", "strength_std": "standard deviations"}.get(attribute, attribute)
-    figure, axes = new_figure(6.2, 3.8, "layer distance, target minus source", f"|strength|, {unit}", "Strength of edges by layer distance")
-    for kind, colour, marker, shift in (("excitatory", EXCITATORY, "^", -0.08), ("inhibitory", INHIBITORY, "v", 0.08)):
+            raise InputError(f"the edge {source} -> {target} has no {attribute!r}; use 'strength' "
+                             "or 'strength_std'.")
+        groups["inhibitory" if edge["strength"] < 0 else "excitatory",
+               G.nodes[target]["layer"] - G.nodes[source]["layer"]].append(abs(edge[attribute]))
+    unit = {"strength": "target per source activation", "strength_std": "standard deviations"}.get(
+        attribute, attribute
+    )
+    figure, axes = new_figure(6.2, 3.8, "layer distance, target minus source",
+                              f"|strength|, {unit}", "Strength of edges by layer distance")
+    for kind, colour, marker, shift in (
+        ("excitatory", EXCITATORY, "^", -0.08), ("inhibitory", INHIBITORY, "v", 0.08)
+    ):
         distances = sorted(distance for name, distance in groups if name == kind)
         for distance in distances:
             low, first, third, high = np.quantile(groups[kind, distance], [0.05, 0.25, 0.75, 0.95])
             axes.plot([distance + shift] * 2, [low, high], color=colour, linewidth=1, alpha=0.6)
-            axes.plot([distance + shift] * 2, [first, third], color=colour, linewidth=5, alpha=0.35, solid_capstyle="butt")
-            axes.annotate(f"{len(groups[kind, distance]):,}", (distance + shift, high), (0, 4), textcoords="offset points", ha="center", fontsize=8,
-                          color=colour)
-        axes.plot([distance + shift for distance in distances], [np.mean(groups[kind, distance]) for distance in distances], color=colour, marker=marker,
-                  linestyle="-" if kind == "excitatory" else "--", label=f"{kind}, mean")
+            axes.plot([distance + shift] * 2, [first, third], color=colour, linewidth=5, alpha=0.35,
+                      solid_capstyle="butt")
+            axes.annotate(f"{len(groups[kind, distance]):,}", (distance + shift, high), (0, 4),
+                          textcoords="offset points", ha="center", fontsize=8, color=colour)
+        axes.plot(
+            [distance + shift for distance in distances],
+            [np.mean(groups[kind, distance]) for distance in distances], color=colour,
+            marker=marker, linestyle="-" if kind == "excitatory" else "--", label=f"{kind}, mean"
+        )
     axes.set_xticks(sorted({distance for _, distance in groups}))
     axes.set_ylim(bottom=0)
     if groups: axes.legend(frameon=False)
@@ -163,22 +221,35 @@ def plot_layer_distance_decay(G: nx.DiGraph, output_path: str | Path | None = No
 
 # %% ../nbs/10_visualization.ipynb #fdd73458
 def plot_interaction_types(G: nx.DiGraph, output_path: str | Path | None = None) -> "Figure":
-    "Numbers of edges by pair of layers: excitatory and, beyond them, gating (dotted) to the right, inhibitory (hatched) to the left."
+    """Numbers of edges by pair of layers: excitatory and, beyond them, gating (dotted) to the
+    right, inhibitory (hatched) to the left."""
     check_interaction_graph(G)
     layer = G.nodes(data="layer")
-    def kind(edge: dict[str, Any]) -> str: return "gating" if edge["interaction_type"] == "gating" else "inhibitory" if edge["strength"] < 0 else "excitatory"
-    counts = Counter((layer[source], layer[target], kind(edge)) for source, target, edge in G.edges(data=True))
+    def kind(edge: dict[str, Any]) -> str:
+        return ("gating" if edge["interaction_type"] == "gating" else "inhibitory"
+                if edge["strength"] < 0 else "excitatory")
+    counts = Counter(
+        (layer[source], layer[target], kind(edge)) for source, target, edge in G.edges(data=True)
+    )
     pairs = sorted({pair[:2] for pair in counts}, reverse=True)
     rows, right = np.arange(len(pairs)), np.zeros(len(pairs))
-    figure, axes = new_figure(6.2, 1.2 + 0.24 * max(len(pairs), 2), "edges", "", "Types of edges by pair of layers")
-    looks = {"excitatory": (EXCITATORY, ""), "inhibitory": (INHIBITORY, "///"), "gating": (GATING, "..")}
+    figure, axes = new_figure(
+        6.2, 1.2 + 0.24 * max(len(pairs), 2), "edges", "", "Types of edges by pair of layers"
+    )
+    looks = {
+        "excitatory": (EXCITATORY, ""), "inhibitory": (INHIBITORY, "///"), "gating": (GATING, "..")
+    }
     for name, (colour, hatch) in looks.items():
         numbers = np.array([counts[(*pair, name)] for pair in pairs])
         if name == "gating" and not numbers.any(): continue
-        bars = axes.barh(rows, -numbers if name == "inhibitory" else numbers, left=right if name == "gating" else 0, color=colour,
-                         label=f"{name}: {numbers.sum():,}", hatch=hatch, edgecolor="white", linewidth=0)
+        bars = axes.barh(
+            rows, -numbers if name == "inhibitory" else numbers,
+            left=right if name == "gating" else 0, color=colour, label=f"{name}: {numbers.sum():,}",
+            hatch=hatch, edgecolor="white", linewidth=0
+        )
         inside = name == "excitatory" and any(pair[2] == "gating" for pair in counts)
-        axes.bar_label(bars, [f"{number:,}" if number else "" for number in numbers], padding=0 if inside else 3, fontsize=8,
+        axes.bar_label(bars, [f"{number:,}" if number else "" for number in numbers],
+                       padding=0 if inside else 3, fontsize=8,
                        label_type="center" if inside else "edge", color="white" if inside else INK)
         if name == "excitatory": right = numbers
     axes.set_yticks(rows, [f"{source} → {target}" for source, target in pairs])
@@ -191,48 +262,72 @@ def plot_interaction_types(G: nx.DiGraph, output_path: str | Path | None = None)
 
 # %% ../nbs/10_visualization.ipynb #7241e8ed
 def column_positions(G: nx.DiGraph) -> dict[str, tuple[float, float]]:
-    "One column per layer present, evenly spaced and centred rows in `layer_order`: (column, height) of every node."
+    """One column per layer present, evenly spaced and centred rows in `layer_order`: (column,
+    height) of every node."""
     layers: dict[int, list[str]] = defaultdict(list)
     for node in layer_order(G): layers[G.nodes[node]["layer"]].append(node)
-    return {node: (float(column), (len(nodes) - 1) / 2 - rank) for column, (_, nodes) in enumerate(sorted(layers.items())) for rank, node in enumerate(nodes)}
+    return {node: (float(column), (len(nodes) - 1) / 2 - rank)
+            for column, (_, nodes) in enumerate(sorted(layers.items()))
+            for rank, node in enumerate(nodes)}
 
 # %% ../nbs/10_visualization.ipynb #1d10f57b
 def printable(label: str, length: int = 32) -> str:
-    "`label` on one line of at most `length` characters, with a visible stand-in for what cannot be printed."
-    text = " ".join("".join(character if character.isprintable() or character.isspace() else "\ufffd" for character in label).split())
+    """`label` on one line of at most `length` characters, with a visible stand-in for what cannot
+    be printed."""
+    text = " ".join("".join(character if character.isprintable() or character.isspace()
+                            else "\ufffd" for character in label).split())
     return text if len(text) <= length else text[:length - 1].rstrip() + "…"
 
 # %% ../nbs/10_visualization.ipynb #9eae4bd7
-def draw_edge(axes: "Axes", start: tuple[float, float], end: tuple[float, float], edge: Mapping[str, Any], largest: float) -> None:
-    "A curve from `start` to `end`: a solid arrow for excitation, a dashed T-bar for inhibition, dashes and dots for a gated effect, wider when stronger."
+def draw_edge(axes: "Axes", start: tuple[float, float], end: tuple[float, float],
+              edge: Mapping[str, Any], largest: float) -> None:
+    """A curve from `start` to `end`: a solid arrow for excitation, a dashed T-bar for inhibition,
+    dashes and dots for a gated effect, wider when stronger."""
     from matplotlib.patches import FancyArrowPatch
-    bow = 0.16 * min(end[0] - start[0] - 1, 2) if end[0] != start[0] else 0.3         # over the layers between, away from the labels below their features
-    look = (dict(arrowstyle="->", linestyle=(0, (7, 2, 1.5, 2)), color=GATING) if edge["interaction_type"] == "gating"
-            else dict(arrowstyle="-|>", linestyle="-", color=EXCITATORY) if edge["strength"] > 0
-            else dict(arrowstyle="|-|,widthA=0,widthB=0.35", linestyle=(0, (5, 3)), color=INHIBITORY))
-    axes.add_patch(FancyArrowPatch(start, end, connectionstyle=f"arc3,rad={bow if end[1] <= start[1] else -bow}", mutation_scale=9, shrinkA=7, shrinkB=8,
-                                   linewidth=0.7 + 2.2 * np.sqrt(edge_size(edge) / largest), alpha=0.75, **look))
+    # over the layers between, away from the labels below their features
+    bow = 0.16 * min(end[0] - start[0] - 1, 2) if end[0] != start[0] else 0.3
+    look = (
+        dict(arrowstyle="->", linestyle=(0, (7, 2, 1.5, 2)), color=GATING)
+        if edge["interaction_type"] == "gating"
+        else dict(arrowstyle="-|>", linestyle="-", color=EXCITATORY) if edge["strength"] > 0
+        else dict(arrowstyle="|-|,widthA=0,widthB=0.35", linestyle=(0, (5, 3)), color=INHIBITORY)
+    )
+    axes.add_patch(
+        FancyArrowPatch(
+            start, end, connectionstyle=f"arc3,rad={bow if end[1] <= start[1] else -bow}",
+            mutation_scale=9, shrinkA=7, shrinkB=8,
+            linewidth=0.7 + 2.2 * np.sqrt(edge_size(edge) / largest), alpha=0.75, **look
+        )
+    )
 
 # %% ../nbs/10_visualization.ipynb #296319e7
-def plot_neighborhood(G: nx.DiGraph, feature: FeatureName, n_hops: int = 1, output_path: str | Path | None = None, *, min_strength: float = 0.0,
-                      direction: str = "both", max_nodes: int = 40) -> "Figure":
-    "What lies within `n_hops` of `feature`, in columns by layer; of more than `max_nodes` features those with the strongest edges to the others are kept."
+def plot_neighborhood(
+    G: nx.DiGraph, feature: FeatureName, n_hops: int = 1, output_path: str | Path | None = None, *,
+    min_strength: float = 0.0, direction: str = "both", max_nodes: int = 40
+) -> "Figure":
+    """What lies within `n_hops` of `feature`, in columns by layer; of more than `max_nodes`
+    features those with the strongest edges to the others are kept."""
     from matplotlib.patheffects import withStroke
     node = find_nodes(G, feature)[0]
     whole = get_subgraph(G, node, n_hops, min_strength, direction)
     piece = select_for_display(whole, max_nodes, 0.0, [node])
-    positions, layers = column_positions(piece), sorted({layer for _, layer in piece.nodes(data="layer")})
+    positions = column_positions(piece)
+    layers = sorted({layer for _, layer in piece.nodes(data="layer")})
     tallest = max(Counter(x for x, _ in positions.values()).values())
-    title = f"{printable(G.nodes[node].get('label') or node, 60)}: {len(piece):,} of {len(whole):,} features within {n_hops} hop{'s' if n_hops != 1 else ''}"
+    title = (f"{printable(G.nodes[node].get('label') or node, 60)}: {len(piece):,} of "
+             f"{len(whole):,} features within {n_hops} hop{'s' if n_hops != 1 else ''}")
     figure, axes = new_figure(max(4.5, 2.2 * len(layers) + 1), max(2.2, 0.62 * tallest + 1))
     axes.set_title(title, loc="left", fontsize=11, parse_math=False)
     largest = max((edge_size(edge) for *_, edge in piece.edges(data=True)), default=1.0) or 1.0
     for source, target, edge in sorted(piece.edges(data=True), key=lambda edge: edge_size(edge[2])):
         draw_edge(axes, positions[source], positions[target], edge, largest)
     for name, (x, y) in positions.items():
-        axes.plot(x, y, "o", markersize=9 if name == node else 7, color="#0072b2" if name == node else NEUTRAL, zorder=3)
-        axes.annotate(printable(G.nodes[name].get("label") or name), (x, y), (0, -8), textcoords="offset points", ha="center", va="top", fontsize=8,
-                      color=INK, parse_math=False, zorder=4, path_effects=[withStroke(linewidth=2.5, foreground="white", alpha=0.85)])
+        axes.plot(x, y, "o", markersize=9 if name == node else 7,
+                  color="#0072b2" if name == node else NEUTRAL, zorder=3)
+        axes.annotate(printable(G.nodes[name].get("label") or name), (x, y), (0, -8),
+                      textcoords="offset points", ha="center", va="top", fontsize=8, color=INK,
+                      parse_math=False, zorder=4,
+                      path_effects=[withStroke(linewidth=2.5, foreground="white", alpha=0.85)])
     axes.set(xlim=(-0.5, len(layers) - 0.5), ylim=(-tallest / 2 - 0.25, tallest / 2 - 0.25))
     axes.set_xticks(range(len(layers)), [f"layer {layer}" for layer in layers])
     axes.spines[["left", "bottom"]].set_visible(False)

@@ -1,24 +1,30 @@
-"What all tests share: no network, no telemetry, the data beside the project where it is there, a browser where there is one."
+"""What all tests share: no network, no telemetry, the data beside the project where it is there, a
+browser where there is one."""
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="disabled", TOKENIZERS_PARALLELISM="false", PLOTLY_RENDERER="json", MPLBACKEND="agg")
-# Workers inherit what is set in the process that starts them; with more than one thread each they would wait for one another at every operation.
+os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="disabled", TOKENIZERS_PARALLELISM="false",
+                  PLOTLY_RENDERER="json", MPLBACKEND="agg")
+# Workers inherit what is set in the process that starts them; with more than one thread each they
+# would wait for one another at every operation.
 if "PYTEST_XDIST_WORKER" in os.environ: os.environ["OMP_NUM_THREADS"] = "1"
 else: os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--nbflags", default="", help='flags of notebook cells to run as well, e.g. "slow gpu"')
+    parser.addoption(
+        "--nbflags", default="", help='flags of notebook cells to run as well, e.g. "slow gpu"'
+    )
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    "The folder of third-party models, texts and benchmarks beside the project; tests that need it are skipped without it."
+    """The folder of third-party models, texts and benchmarks beside the project; tests that need it
+    are skipped without it."""
     folder = ROOT.parent / "shared" / "data"
     if not folder.is_dir(): pytest.skip("needs the folder ../shared/data")
     return folder
@@ -27,6 +33,7 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def chromium() -> str:
     "The browser's command; tests that need one are skipped without it."
-    found = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+    found = next((path for name in ("chromium", "chromium-browser", "google-chrome")
+                  if (path := shutil.which(name))), None)
     if found is None: pytest.skip("needs chromium")
     return found

@@ -1,4 +1,5 @@
-"Whatever a file or a shell delivers is a valid configuration or one sentence; nothing else comes out."
+"""Whatever a file or a shell delivers is a valid configuration or one sentence; nothing else comes
+out."""
 import dataclasses
 import json
 import os
@@ -11,8 +12,10 @@ from feature_interaction_graph.config import FREE_SETTINGS, PRESETS, Config, set
 from feature_interaction_graph.engine.errors import InputError
 
 NAMES = [item.name for item in dataclasses.fields(Config)]
-AWKWARD = [None, True, False, 0, 1, -1, 3, 10**30, 0.5, -0.5, 1e308, float("nan"), float("inf"), "", " ", "demo", "cuda:0", "cuda:", "{layer}", "{}", "{layer", "{layer!x}", "{0}", "\x00", "fdr_bh", [], [1], [1, 1], [0, 2.5],
-           ["a"], [None], [[1]], {}, {"1": "a"}, {"a": "b"}, {1: 2}, {"-1": "a"}, [-1], (1, 2), "[1]", b"x"]
+AWKWARD = [None, True, False, 0, 1, -1, 3, 10**30, 0.5, -0.5, 1e308, float("nan"), float("inf"), "",
+           " ", "demo", "cuda:0", "cuda:", "{layer}", "{}", "{layer", "{layer!x}", "{0}", "\x00",
+           "fdr_bh", [], [1], [1, 1], [0, 2.5], ["a"], [None], [[1]], {}, {"1": "a"}, {"a": "b"},
+           {1: 2}, {"-1": "a"}, [-1], (1, 2), "[1]", b"x"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -29,21 +32,33 @@ def test_any_value_is_accepted_or_refused_in_one_sentence(name):
 @pytest.mark.parametrize("seed", range(20))
 def test_round_trip_of_random_valid_settings(seed, tmp_path):
     rng = random.Random(seed)
-    changes = {"layers": sorted(rng.sample(range(30), 3)), "doses": [rng.random(), 1 + rng.random()], "n_samples": rng.randrange(8, 500), "within_layer": rng.random() < 0.5, "pmi_threshold": rng.uniform(-3, 3),
-               "output_dir": str(tmp_path), "device": rng.choice(["auto", "cpu", "cuda:3", "mps"]), "batch_rows": rng.choice([None, 7])}
+    changes = {
+        "layers": sorted(rng.sample(range(30), 3)), "doses": [rng.random(), 1 + rng.random()],
+        "n_samples": rng.randrange(8, 500), "within_layer": rng.random() < 0.5,
+        "pmi_threshold": rng.uniform(-3, 3), "output_dir": str(tmp_path),
+        "device": rng.choice(["auto", "cpu", "cuda:3", "mps"]), "batch_rows": rng.choice([None, 7])
+    }
     cfg = Config.preset(rng.choice(list(PRESETS)), **changes)
     assert Config.load(cfg.save(tmp_path / "deep" / "config.json")) == cfg
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["config.json"]
 
 
 def test_the_fingerprint_follows_what_can_change_a_result():
-    different = {"model_name": "m", "sae_release": "r", "sae_ids": {0: "a"}, "sae_id_template": "{layer}", "layers": [1], "device": "cpu", "dtype": "float64", "dataset": "d", "dataset_split": "s", "text_column": "c",
-                 "output_dir": "o", "check_reconstruction": False, "importance_method": "frequency", "doses": [0, 1], "within_layer": True, "correction_method": "none", "batch_rows": 5,
-                 "clamp_percentile_low": 20, "clamp_percentile_high": 80, "significance_level": 0.02, "max_samples": 500, "evidence": "pre-activation",
-                 "candidate_method": "both"}
+    different = {
+        "model_name": "m", "sae_release": "r", "sae_ids": {0: "a"}, "sae_id_template": "{layer}",
+        "layers": [1], "device": "cpu", "dtype": "float64", "dataset": "d", "dataset_split": "s",
+        "text_column": "c", "output_dir": "o", "check_reconstruction": False,
+        "importance_method": "frequency", "doses": [0, 1], "within_layer": True,
+        "correction_method": "none", "batch_rows": 5, "clamp_percentile_low": 20,
+        "clamp_percentile_high": 80, "significance_level": 0.02, "max_samples": 500,
+        "evidence": "pre-activation", "candidate_method": "both"
+    }
     base = Config()
     for name in NAMES:
-        value = different.get(name, getattr(base, name) + 1 if name in NAMES and isinstance(getattr(base, name), int) and not isinstance(getattr(base, name), bool) else None)
+        value = different.get(
+            name, getattr(base, name) + 1 if name in NAMES and isinstance(getattr(base, name), int)
+            and not isinstance(getattr(base, name), bool) else None
+        )
         if value is None: value = getattr(base, name) / 2 + 0.1
         changed = base.replace(**{name: value})
         assert (changed.fingerprint() == base.fingerprint()) == (name in FREE_SETTINGS), name
@@ -62,12 +77,14 @@ def test_frozen():
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write into read-only folders")
 def test_read_only_folder(tmp_path):
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
-    with pytest.raises(InputError, match="could not be written"): Config().save(tmp_path / "config.json")
+    with pytest.raises(InputError, match="could not be written"):
+        Config().save(tmp_path / "config.json")
 
 
 def test_a_path_through_a_file(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(InputError, match="could not be written"): Config().save(tmp_path / "file" / "config.json")
+    with pytest.raises(InputError, match="could not be written"):
+        Config().save(tmp_path / "file" / "config.json")
 
 
 def test_damaged_files_give_one_sentence(tmp_path):

@@ -1,4 +1,5 @@
-"Corpora against slow references: which positions count, where documents are cut, what a hostile file does."
+"""Corpora against slow references: which positions count, where documents are cut, what a hostile
+file does."""
 import json
 import random
 
@@ -8,7 +9,9 @@ import scipy.sparse
 import torch
 from safetensors.torch import save_file
 
-from feature_interaction_graph.engine.corpus import SHORTEST_CHUNK, Corpus, TokenLabels, as_corpus, corpus_from_text, read_text, read_tokens
+from feature_interaction_graph.engine.corpus import (
+    SHORTEST_CHUNK, Corpus, TokenLabels, as_corpus, corpus_from_text, read_text, read_tokens
+)
 from feature_interaction_graph.engine.errors import InputError
 
 class LetterTokenizer:
@@ -32,7 +35,9 @@ def reference_chunks(documents: list[str], context_length: int, bos: bool) -> li
 @pytest.mark.parametrize("seed", range(30))
 def test_chunks_and_mask_against_a_slow_reference(seed):
     rng = random.Random(seed)
-    documents = ["".join(rng.choices("abcdefgh", k=rng.randrange(0, 90))) for _ in range(12)] + ["abcdefgh"]
+    documents = [
+        "".join(rng.choices("abcdefgh", k=rng.randrange(0, 90))) for _ in range(12)
+    ] + ["abcdefgh"]
     context_length, bos = rng.randrange(9, 40), rng.random() < 0.5
     corpus = corpus_from_text(documents, LetterTokenizer(), context_length, bos=bos)
     expected = reference_chunks(documents, context_length, bos)
@@ -58,15 +63,21 @@ def test_labels_follow_their_tokens():
     rng = np.random.default_rng(0)
     tokens = torch.from_numpy(rng.integers(5, 90, (7, 11)))
     dense = rng.random((77, 4)) < 0.3
-    corpus = Corpus(tokens, torch.full((7,), 11), False, labels=TokenLabels(list("abcd"), scipy.sparse.csr_matrix(dense)))
+    corpus = Corpus(tokens, torch.full((7,), 11), False,
+                    labels=TokenLabels(list("abcd"), scipy.sparse.csr_matrix(dense)))
     order = [6, 0, 3, 3]
     taken = corpus.take(order)
-    assert torch.equal(taken.tokens, tokens[order]) and (taken.labels.matrix.toarray().reshape(4, 11, 4) == dense.reshape(7, 11, 4)[order]).all()
+    assert torch.equal(taken.tokens, tokens[order]) and (
+        taken.labels.matrix.toarray().reshape(4, 11, 4) == dense.reshape(7, 11, 4)[order]
+    ).all()
 
 
 def test_bos_on_all_or_none():
-    with pytest.raises(InputError, match="1 of 2 sequences start with the BOS token 7"): as_corpus([[7, 1], [1, 7]], bos_id=7)
-    assert as_corpus([[7, 1], [7, 2]], bos_id=7).n_tokens == 2 and as_corpus([[7, 1], [7, 2]]).n_tokens == 4
+    with pytest.raises(InputError, match="1 of 2 sequences start with the BOS token 7"):
+        as_corpus([[7, 1], [1, 7]], bos_id=7)
+    assert as_corpus(
+        [[7, 1], [7, 2]], bos_id=7
+    ).n_tokens == 2 and as_corpus([[7, 1], [7, 2]]).n_tokens == 4
     with pytest.raises(InputError, match="no position"): as_corpus([[7], [7]], bos_id=7)
 
 
@@ -90,7 +101,11 @@ def test_damaged_files_give_one_sentence(tmp_path):
         except InputError as refusal: assert "\n" not in str(refusal)
 
 
-@pytest.mark.parametrize("name, array", [("floats", np.ones((2, 3))), ("text", np.array(["a", "b"])), ("three dimensions", np.ones((2, 3, 4), dtype=int)), ("one dimension", np.arange(4)), ("nothing", np.ones((0, 3), dtype=int))])
+@pytest.mark.parametrize(
+    "name, array", [("floats", np.ones((2, 3))), ("text", np.array(["a", "b"])),
+                    ("three dimensions", np.ones((2, 3, 4), dtype=int)),
+                    ("one dimension", np.arange(4)), ("nothing", np.ones((0, 3), dtype=int))]
+)
 def test_arrays_that_are_no_tokens(tmp_path, name, array):
     np.save(tmp_path / "t.npy", array)
     with pytest.raises(InputError): read_tokens(tmp_path / "t.npy")
@@ -108,8 +123,11 @@ def test_pickles_are_never_opened(tmp_path):
 def test_text_files(tmp_path):
     (tmp_path / "bom.txt").write_bytes("\ufeffEin Wort.".encode())
     assert read_text(tmp_path / "bom.txt") == ["Ein Wort."]
-    (tmp_path / "u.jsonl").write_text(json.dumps({"text": "line\u2028separator"}, ensure_ascii=False) + "\n", encoding="utf-8")
-    assert read_text(tmp_path / "u.jsonl") == ["line\u2028separator"]                 # only \n ends a JSON line
+    (tmp_path / "u.jsonl").write_text(
+        json.dumps({"text": "line\u2028separator"}, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    # only \n ends a JSON line
+    assert read_text(tmp_path / "u.jsonl") == ["line\u2028separator"]
     (tmp_path / "bad.txt").write_bytes(b"good \xff bad")
     with pytest.raises(InputError, match="byte 5 is 0xff"): read_text(tmp_path / "bad.txt")
     (tmp_path / "deep.jsonl").write_text("[" * 100_000)

@@ -36,13 +36,19 @@ def test_there_are_notebooks() -> None:
     assert NOTEBOOKS, f"no notebook under {CFG.nbs_path}"
 
 
-@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="needs several workers (pytest -n 2)")
+@pytest.mark.skipif(
+    "PYTEST_XDIST_WORKER" not in os.environ, reason="needs several workers (pytest -n 2)"
+)
 def test_workers_do_not_fight_over_cores() -> None:
     assert os.environ["OMP_NUM_THREADS"] == "1"
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.relative_to(CFG.nbs_path).with_suffix("").as_posix())
+@pytest.mark.parametrize(
+    "notebook", NOTEBOOKS, ids=lambda p: p.relative_to(CFG.nbs_path).with_suffix("").as_posix()
+)
 def test_notebook(notebook: Path, pytestconfig: pytest.Config) -> None:
     forced = pytestconfig.getoption("--nbflags").split()
-    passed, _ = run_notebook(notebook, skip_flags=CFG.tst_flags.split(), force_flags=forced, basepath=CFG.config_path)
+    passed, _ = run_notebook(
+        notebook, skip_flags=CFG.tst_flags.split(), force_flags=forced, basepath=CFG.config_path
+    )
     assert passed, f"{notebook.name} failed: see the traceback above"

@@ -1,7 +1,8 @@
 """Check a rendered site: `python tools/check_site.py SITE PACKAGE`.
 
-Every public symbol of PACKAGE's `_modidx` has its page and its anchor there; local links, pictures and anchors lead somewhere.
-Prints what does not and exits 1. Works on the pandoc site and on Quarto's."""
+Every public symbol of PACKAGE's `_modidx` has its page and its anchor there; local links, pictures
+and anchors lead somewhere. Prints what does not and exits 1. Works on the pandoc site and on
+Quarto's."""
 import importlib
 import posixpath
 import re
@@ -24,7 +25,8 @@ class Page(HTMLParser):
         values = dict(attrs)
         if values.get("id"): self.ids.add(values["id"] or "")
         if tag == "a" and values.get("href"): self.links.append(values["href"] or "")
-        if tag in ("img", "script", "iframe") and values.get("src"): self.files.append(values["src"] or "")
+        if tag in ("img", "script", "iframe") and values.get("src"):
+            self.files.append(values["src"] or "")
 
 
 def problems(site: Path, package: str) -> list[str]:
@@ -38,16 +40,23 @@ def problems(site: Path, package: str) -> list[str]:
         if link.startswith(base): link, name = link.removeprefix(base), ""
         if re.match(r"[a-zA-Z][a-zA-Z+.-]*:|//", link) or link in ("", "#"): return
         path, _, anchor = unquote(link).partition("#")
-        path = posixpath.normpath(posixpath.join(posixpath.dirname(name), path.partition("?")[0])) if path else name
-        if path == "." or (site / path).is_dir(): path = posixpath.join(path, "index.html").removeprefix("./")
-        if path not in pages and not (site / path).is_file(): found.append(f"{where}: {link}: no such file")
-        elif anchor and path in pages and anchor not in pages[path].ids: found.append(f"{where}: {link}: no such anchor")
+        path = (posixpath.normpath(posixpath.join(posixpath.dirname(name), path.partition("?")[0]))
+                if path else name)
+        if path == "." or (site / path).is_dir():
+            path = posixpath.join(path, "index.html").removeprefix("./")
+        if path not in pages and not (site / path).is_file():
+            found.append(f"{where}: {link}: no such file")
+        elif anchor and path in pages and anchor not in pages[path].ids:
+            found.append(f"{where}: {link}: no such anchor")
 
     for name, page in pages.items():
         for link in page.links + page.files: check(name, link, name)
     for module, symbols in index["syms"].items():
         for symbol, (link, _) in symbols.items():
-            if not any(part.startswith("_") for part in symbol.removeprefix(module + ".").split(".")): check(symbol, link, "")
+            if not any(
+                part.startswith("_") for part in symbol.removeprefix(module + ".").split(".")
+            ):
+                check(symbol, link, "")
     return found
 
 

@@ -1,9 +1,9 @@
 """The documentation, from the notebooks: `python tools/docs.py site|readme|check-readme|quarto`.
 
-site          the whole site into _site/, without Quarto: nbdev prepares the pages (_proc), pandoc makes them HTML
-readme        README.md from nbs/index.ipynb
-check-readme  exits 1 when README.md is not what nbs/index.ipynb gives
-quarto        the published site into _docs/, with the Quarto binary, from the same prepared pages
+site          the whole site into _site/, without Quarto: nbdev prepares the pages (_proc), pandoc
+makes them HTML readme        README.md from nbs/index.ipynb check-readme  exits 1 when README.md is
+not what nbs/index.ipynb gives quarto        the published site into _docs/, with the Quarto binary,
+from the same prepared pages
 
 All of them share `prepare`, so a page says the same in every form."""
 import base64
@@ -46,7 +46,8 @@ img{max-width:100%}table{border-collapse:collapse;font-size:.92em}td,th{border-b
 
 
 def prepare() -> Path:
-    "Process every notebook into _proc as `nbdev_docs` does before it calls Quarto; nothing is cached."
+    """Process every notebook into _proc as `nbdev_docs` does before it calls Quarto; nothing is
+    cached."""
     proc, nbs = ROOT / "_proc", get_config().nbs_path
     _build_modidx()
     nbdev_sidebar.__wrapped__()
@@ -57,8 +58,11 @@ def prepare() -> Path:
         dest.parent.mkdir(parents=True, exist_ok=True)
         if src.suffix == ".ipynb": jobs.append((src, dest, Pages))
         else: shutil.copy2(src, dest)
-    os.environ["PYTHONWARNINGS"] = "ignore:Found cells containing imports"  # nbdev's remark on an import inside a function
-    with ProcessPoolExecutor(min(2, os.cpu_count() or 1), mp_context=multiprocessing.get_context("spawn")) as pool:
+    # nbdev's remark on an import inside a function
+    os.environ["PYTHONWARNINGS"] = "ignore:Found cells containing imports"
+    with ProcessPoolExecutor(
+        min(2, os.cpu_count() or 1), mp_context=multiprocessing.get_context("spawn")
+    ) as pool:
         list(pool.map(serve_drv.main, jobs))
     return proc
 
@@ -73,7 +77,9 @@ def directives(source: str) -> tuple[dict[str, str], str]:
 
 def output(out: dict[str, Any], name: str, folder: Path, web: bool) -> str:
     "One cell output as pandoc markdown; pictures are written to `folder / name`."
-    data = {kind: "".join(v) for kind, v in out.get("data", {}).items() if isinstance(v, str | list)}
+    data = {
+        kind: "".join(v) for kind, v in out.get("data", {}).items() if isinstance(v, str | list)
+    }
     if "text/markdown" in data: return data["text/markdown"]
     if "image/png" in data:
         file = folder / name
@@ -82,7 +88,9 @@ def output(out: dict[str, Any], name: str, folder: Path, web: bool) -> str:
         width = out.get("metadata", {}).get("image/png", {}).get("width")
         return f"![]({name}){{width={width}px}}" if web and width else f"![]({name})"
     if "text/html" in data: return "```{=html}\n" + data["text/html"] + "\n```"
-    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", "".join(out.get("text", data.get("text/plain", "")))).rstrip()
+    text = re.sub(
+        r"\x1b\[[0-9;]*[A-Za-z]", "", "".join(out.get("text", data.get("text/plain", "")))
+    ).rstrip()
     block = "```\n" + text + "\n```"
     return "" if not text else f"::: {{.out}}\n{block}\n:::" if web else block
 
@@ -93,7 +101,9 @@ def relink(source: str, web: bool) -> str:
         url = m.group(1)
         if re.match(r"[a-z]+:|#|/", url): return m.group(0)
         if not web: return f"](nbs/{url})"
-        return "](" + re.sub(r"(?:\d+[a-zA-Z0-9]*_)?(\w+)\.ipynb", lambda n: n.group(1).lower() + ".html", url) + ")"
+        return "](" + re.sub(
+            r"(?:\d+[a-zA-Z0-9]*_)?(\w+)\.ipynb", lambda n: n.group(1).lower() + ".html", url
+        ) + ")"
     return re.sub(r"\]\(([^)\s]+)\)", target, source)
 
 
@@ -109,7 +119,8 @@ def page(notebook: Path, folder: Path, web: bool = True) -> tuple[dict[str, Any]
             options, code = directives(source)
             if options.get("include") == "false": continue
             if code and options.get("echo") != "false": parts.append(f"```python\n{code}\n```")
-            parts += [output(out, f"{notebook.stem}_files/{i}-{j}.png", folder, web) for j, out in enumerate(cell["outputs"])]
+            parts += [output(out, f"{notebook.stem}_files/{i}-{j}.png", folder, web)
+                      for j, out in enumerate(cell["outputs"])]
     return meta, "\n\n".join(p for p in parts if p)
 
 
@@ -120,12 +131,14 @@ def navigation(contents: list[Any], titles: dict[str, tuple[str, str]], here: st
         if isinstance(entry, str):
             href, title = titles[entry]
             parts.append(f'<a{" class=here" if href == here else ""} href="{up}{href}">{title}</a>')
-        else: parts.append(f"<b>{entry['section']}</b>" + navigation(entry["contents"], titles, here))
+        else:
+            parts.append(f"<b>{entry['section']}</b>" + navigation(entry["contents"], titles, here))
     return "".join(parts)
 
 
 def flat(contents: list[Any]) -> list[str]:
-    return [name for entry in contents for name in ([entry] if isinstance(entry, str) else flat(entry["contents"]))]
+    return [name for entry in contents
+            for name in ([entry] if isinstance(entry, str) else flat(entry["contents"]))]
 
 
 def site(proc: Path, dest: Path) -> list[str]:
@@ -133,16 +146,21 @@ def site(proc: Path, dest: Path) -> list[str]:
     shutil.rmtree(dest, ignore_errors=True)
     skip = shutil.ignore_patterns("*.ipynb", "*.yml", ".*")
     shutil.copytree(proc, dest, ignore=skip)
-    contents = yaml.safe_load((proc / "sidebar.yml").read_text(encoding="utf-8"))["website"]["sidebar"]["contents"]
+    contents = yaml.safe_load(
+        (proc / "sidebar.yml").read_text(encoding="utf-8")
+    )["website"]["sidebar"]["contents"]
     pages = {name: page(proc / name, (dest / name).parent) for name in flat(contents)}
-    titles = {name: (Path(name).with_name(meta["output-file"]).as_posix(), meta["title"]) for name, (meta, _) in pages.items()}
+    titles = {name: (Path(name).with_name(meta["output-file"]).as_posix(), meta["title"])
+              for name, (meta, _) in pages.items()}
     template = dest / "page.template"
     template.write_text(TEMPLATE, encoding="utf-8")
     for name, (meta, text) in pages.items():
         href, up = titles[name][0], "../" * name.count("/")
-        values = dict(site=get_config().title, home=up + "index.html", sidenav=navigation(contents, titles, href), css=CSS,
-                      title=meta["title"], description=meta.get("description", ""))
-        options = [f"--template={template}", "--toc", "--mathml", *(a for k, v in values.items() for a in ("-V", f"{k}={v}"))]
+        values = dict(site=get_config().title, home=up + "index.html",
+                      sidenav=navigation(contents, titles, href), css=CSS, title=meta["title"],
+                      description=meta.get("description", ""))
+        options = [f"--template={template}", "--toc", "--mathml",
+                   *(a for k, v in values.items() for a in ("-V", f"{k}={v}"))]
         html = pypandoc.convert_text(text, "html5", format="markdown", extra_args=options)
         file = dest / href
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -174,7 +192,9 @@ def main(task: str) -> None:
     elif task == "check-readme":
         with tempfile.TemporaryDirectory() as folder: expected = readme(Path(folder))
         if expected.split() != (ROOT / "README.md").read_text(encoding="utf-8").split():
-            sys.exit("README.md is not what nbs/index.ipynb gives: run `python tools/docs.py readme`")
+            sys.exit(
+                "README.md is not what nbs/index.ipynb gives: run `python tools/docs.py readme`"
+            )
     elif task == "site": print(*site(prepare(), ROOT / "_site"))
     elif task == "quarto": quarto(prepare())
     else: sys.exit(__doc__)

@@ -1,7 +1,9 @@
-"""Run notebooks under nbdev's skip rules and store their outputs: `python tools/fill.py [--flags "slow"] nbs/00_config.ipynb ...`.
+"""Run notebooks under nbdev's skip rules and store their outputs: `python tools/fill.py [--flags
+"slow"] nbs/00_config.ipynb ...`.
 
-A notebook runs in its own folder with the repository first on the path, as the tests run it; it is written back, cleaned, only if every
-cell passed. Outputs that would differ on the next machine are left out: progress bars, widget views, and the paths of this one."""
+A notebook runs in its own folder with the repository first on the path, as the tests run it; it is
+written back, cleaned, only if every cell passed. Outputs that would differ on the next machine are
+left out: progress bars, widget views, and the paths of this one."""
 import argparse
 import os
 import re
@@ -24,14 +26,17 @@ PROGRESS = re.compile(r"\d+%\||\d+it \[|\r|it/s|s/it")
 def neutral(text: str) -> str:
     "`text` without the folders of this machine."
     text = re.sub(re.escape(tempfile.gettempdir()) + r"/[\w.-]+", "TEMPORARY", text)
-    for path, name in ((ROOT, "."), (Path(sys.prefix), "ENVIRONMENT"), (Path.home(), "~")): text = text.replace(str(path), name)
+    for path, name in ((ROOT, "."), (Path(sys.prefix), "ENVIRONMENT"), (Path.home(), "~")):
+        text = text.replace(str(path), name)
     return text
 
 
 def keep(output: dict[str, Any]) -> bool:
-    "Whether an output says the same to the next reader: no progress bar, no widget without its state."
+    """Whether an output says the same to the next reader: no progress bar, no widget without its
+    state."""
     if WIDGET in output.get("data", {}): return False
-    return not (output["output_type"] == "stream" and output["name"] == "stderr" and PROGRESS.search("".join(output["text"])))
+    return not (output["output_type"] == "stream" and output["name"] == "stderr"
+                and PROGRESS.search("".join(output["text"])))
 
 
 def cleaned(output: dict[str, Any]) -> dict[str, Any]:
@@ -45,12 +50,16 @@ def cleaned(output: dict[str, Any]) -> dict[str, Any]:
 def fill(file: Path, forced: set[str]) -> None:
     "Execute `file` and write its outputs back."
     nb = read_nb(file)
-    directives = [getattr(cell, "directives_", {}) for cell in NBProcessor(file, process=True).nb.cells]
+    directives = [
+        getattr(cell, "directives_", {}) for cell in NBProcessor(file, process=True).nb.cells
+    ]
     skip = set(get_config().tst_flags.split()) - forced
 
     def skipped(cell: Any) -> bool:
         names = directives[cell.idx_]
-        return cell.cell_type != "code" or names.get("eval:", [""])[0] == "false" or bool(skip & names.keys())
+        return cell.cell_type != "code" or names.get("eval:", [""])[0] == "false" or bool(
+            skip & names.keys()
+        )
 
     os.chdir(file.parent)
     shell = CaptureShell(file)
@@ -67,10 +76,14 @@ def fill(file: Path, forced: set[str]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--flags", default="", help='flags of cells to run as well, e.g. "slow"')
     parser.add_argument("notebooks", nargs="+", type=Path)
     args = parser.parse_args()
     sys.path.insert(0, str(ROOT))
-    os.environ.update(IN_TEST="1", HF_HUB_OFFLINE="1", PLOTLY_RENDERER="notebook_connected", TQDM_MININTERVAL="5")
+    os.environ.update(
+        IN_TEST="1", HF_HUB_OFFLINE="1", PLOTLY_RENDERER="notebook_connected", TQDM_MININTERVAL="5"
+    )
     for notebook in [n.absolute() for n in args.notebooks]: fill(notebook, set(args.flags.split()))

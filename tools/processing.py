@@ -1,4 +1,5 @@
-"How a notebook is processed for the docs: nbdev's own way, every public method beside its class, and no import that is for type checkers only."
+"""How a notebook is processed for the docs: nbdev's own way, every public method beside its class,
+and no import that is for type checkers only."""
 import ast
 import re
 from typing import Any
@@ -22,23 +23,37 @@ def placeholder(name: str) -> Placeholder:
 class NameTypes(Processor):
     """Defines what stands under `if TYPE_CHECKING:`, for `show_doc` evaluates string annotations.
 
-    A model library is imported there so that it need not be at run time; importing it for a signature would take seconds a page."""
+    A model library is imported there so that it need not be at run time; importing it for a
+    signature would take seconds a page."""
 
     def begin(self) -> None:
-        for cell in reversed([c for c in self.nb.cells if c.cell_type == "code" and "TYPE_CHECKING" in c.source]):
-            blocks = [t for t in cell.parsed_() or [] if isinstance(t, ast.If) and getattr(t.test, "id", "") == "TYPE_CHECKING"]
-            imports = [node for block in blocks for node in block.body if isinstance(node, ast.Import | ast.ImportFrom)]
-            names = [alias.asname or alias.name.partition(".")[0] for node in imports for alias in node.names]
+        for cell in reversed(
+            [c for c in self.nb.cells if c.cell_type == "code" and "TYPE_CHECKING" in c.source]
+        ):
+            blocks = [t for t in cell.parsed_() or []
+                      if isinstance(t, ast.If) and getattr(t.test, "id", "") == "TYPE_CHECKING"]
+            imports = [node for block in blocks for node in block.body
+                       if isinstance(node, ast.Import | ast.ImportFrom)]
+            names = [alias.asname or alias.name.partition(".")[0] for node in imports
+                     for alias in node.names]
             lines = [f"{name} = placeholder({name!r})" for name in names]
-            if lines: self.nb.cells.insert(cell.idx_ + 1, mk_cell("\n".join(["#| include: false", "from processing import placeholder", *lines])))
+            if lines:
+                self.nb.cells.insert(
+                    cell.idx_ + 1,
+                    mk_cell("\n".join(
+                                ["#| include: false", "from processing import placeholder", *lines]
+                            ))
+                )
 
 
 class ShowMethods(Processor):
-    "Adds a `show_doc` for every public method and property in the body of an exported class: nbdev shows only the class itself."
+    """Adds a `show_doc` for every public method and property in the body of an exported class:
+    nbdev shows only the class itself."""
 
     def begin(self) -> None:
         for cell in reversed([c for c in self.nb.cells if _want_doc(c)]):
-            classes = [t for t in cell.parsed_() or [] if isinstance(t, ast.ClassDef) and not t.name.startswith("_")]
+            classes = [t for t in cell.parsed_() or []
+                       if isinstance(t, ast.ClassDef) and not t.name.startswith("_")]
             calls = [self.call(cls.name, f) for cls in classes for f in cls.body
                      if isinstance(f, ast.FunctionDef) and not f.name.startswith("_")]
             for call in reversed(calls): self.nb.cells.insert(cell.idx_ + 2, mk_cell(call))
@@ -55,11 +70,13 @@ class ShowMethods(Processor):
 
 def unlink_private(cell: Any) -> None:
     "Names that begin with an underscore have no place in the docs, so nothing may point there."
-    def plain(text: str) -> str: return re.sub(r"\[(`[^`]+`)\]\([^)\s]*#(?:\w+\.)?_\w*\)", r"\1", text)
+    def plain(text: str) -> str:
+        return re.sub(r"\[(`[^`]+`)\]\([^)\s]*#(?:\w+\.)?_\w*\)", r"\1", text)
     if cell.cell_type == "markdown" and cell.source: cell.source = plain(cell.source)
     for output in cell.get("outputs", []):
         data = output.get("data", {})
-        if "text/markdown" in data: data["text/markdown"] = [plain(line) for line in data["text/markdown"]]
+        if "text/markdown" in data:
+            data["text/markdown"] = [plain(line) for line in data["text/markdown"]]
 
 
 class Pages(FilterDefaults):

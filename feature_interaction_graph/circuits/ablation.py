@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 from ..engine.encoders import FeatureReader
 from ..engine.errors import InputError
-from ..engine.hook_points import HookPoint, catch, decoder_layers, edit, plain_twin
+from feature_interaction_graph.engine.hook_points import (
+    HookPoint, catch, decoder_layers, edit, plain_twin
+)
 from ..engine.names import parse_feature_id
 
 if TYPE_CHECKING:
@@ -38,7 +40,9 @@ class Place:
     error: Float[Tensor, "n_prompts seq_len width"] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.error = self.clean - self.rebuild(self.clean, self.reader.read(self.clean)[1] @ self.reader.decoder)
+        self.error = self.clean - self.rebuild(
+            self.clean, self.reader.read(self.clean)[1] @ self.reader.decoder
+        )
 
     def rebuild(self, stream: Tensor, written: Tensor) -> Tensor:
         "`decode` of features whose decoder rows sum to `written`, in the units of `stream`."
@@ -52,12 +56,14 @@ class Place:
 # %% ../../nbs/circuits/02_ablation.ipynb #095c8f82
 ABLATIONS = ("mean", "zero", "resample")
 Nodes = Iterable[str | tuple[int, int]]                     # feature ids "L2_F17" or pairs (2, 17)
-Patch = Callable[[Tensor, Tensor], Tensor]                  # (stream [n_rows, seq_len, width], prompt of each row) -> stream
+# (stream [n_rows, seq_len, width], prompt of each row) -> stream
+Patch = Callable[[Tensor, Tensor], Tensor]
 
 
-def mean_activations(reader: FeatureReader, streams: Float[Tensor, "n seq_len width"], lengths: Int[Tensor, "n"], first: int
-                     ) -> Float[Tensor, "seq_len n_features"]:
-    "Mean activation of every feature at every position if all lengths are equal, else over all positions; `first`: positions left out at the start."
+def mean_activations(reader: FeatureReader, streams: Float[Tensor, "n seq_len width"],
+                     lengths: Int[Tensor, "n"], first: int) -> Float[Tensor, "seq_len n_features"]:
+    """Mean activation of every feature at every position if all lengths are equal, else over all
+    positions; `first`: positions left out at the start."""
     active = reader.read(streams)[1]
     if bool((lengths == lengths[0]).all()): return active.mean(0)
     here = torch.arange(streams.shape[1], device=streams.device)
@@ -66,71 +72,105 @@ def mean_activations(reader: FeatureReader, streams: Float[Tensor, "n seq_len wi
 
 # %% ../../nbs/circuits/02_ablation.ipynb #52135153
 class AblatedModel:
-    """`model` on fixed prompts with features ablated at every SAE, the SAE errors of the clean run kept.
+    """`model` on fixed prompts with features ablated at every SAE, the SAE errors of the clean run
+    kept.
 
-    `tokens`: right-padded prompts; `reference`: (tokens, lengths) of the prompts the means are taken over (default: the prompts and their counterfactuals);
-    `counterfactual`: (tokens, lengths) of one prompt of equal length for each prompt, for resample ablation; `bos`: the prompts start with a BOS token.
-    Features are numbered through all layers: `index` maps (layer, feature) to a number, `names` back. Raises `InputError` for SAEs that write elsewhere
-    than they read, and for no SAEs at all.
+    `tokens`: right-padded prompts; `reference`: (tokens, lengths) of the prompts the means are
+    taken over (default: the prompts and their counterfactuals); `counterfactual`: (tokens, lengths)
+    of one prompt of equal length for each prompt, for resample ablation; `bos`: the prompts start
+    with a BOS token. Features are numbered through all layers: `index` maps (layer, feature) to a
+    number, `names` back. Raises `InputError` for SAEs that write elsewhere than they read, and for
+    no SAEs at all.
     """
-    def __init__(self, model: nn.Module, saes: "Mapping[int, SAE]", tokens: Int[Tensor, "n_prompts seq_len"], lengths: Int[Tensor, "n_prompts"] | None = None,
-                 *, reference: tuple[Tensor, Tensor] | None = None, counterfactual: tuple[Tensor, Tensor] | None = None, bos: bool = True) -> None:
-        if not saes: raise InputError("no SAE was given, so there are no features to ablate; give at least one.")
+    def __init__(
+        self, model: nn.Module, saes: "Mapping[int, SAE]", tokens: Int[Tensor, "n_prompts seq_len"],
+        lengths: Int[Tensor, "n_prompts"] | None = None, *,
+        reference: tuple[Tensor, Tensor] | None = None,
+        counterfactual: tuple[Tensor, Tensor] | None = None, bos: bool = True
+    ) -> None:
+        if not saes:
+            raise InputError(
+                "no SAE was given, so there are no features to ablate; give at least one."
+            )
         self.twin = plain_twin(model).eval()
         self.layers, self.device = decoder_layers(self.twin), next(self.twin.parameters()).device
         self.tokens, self.first = tokens.to(self.device), int(bos)
-        self.lengths = (torch.full((len(tokens),), tokens.shape[1]) if lengths is None else lengths).to(self.device)
+        self.lengths = (
+            torch.full((len(tokens),), tokens.shape[1]) if lengths is None else lengths
+        ).to(self.device)
         readers = {layer: FeatureReader(sae) for layer, sae in sorted(saes.items())}
         self.points = [reader.hook_point for reader in readers.values()]
         streams, self.clean_logits = self._plain(self.tokens, self.lengths)
-        self.places = [Place(layer, reader.hook_point, saes[layer], reader, saes[layer].b_dec.detach().float().flatten(), streams[reader.hook_point.name])
-                       for layer, reader in readers.items()]
+        self.places = [Place(layer, reader.hook_point, saes[layer], reader,
+                             saes[layer].b_dec.detach().float().flatten(),
+                             streams[reader.hook_point.name]) for layer, reader in readers.items()]
         self.widths = [place.reader.width for place in self.places]
         self.starts = np.concatenate([[0], np.cumsum(self.widths)])
         self.n_features = int(self.starts[-1])
         self._means(streams, reference, counterfactual)
 
-    def _means(self, streams: dict[str, Tensor], reference: tuple[Tensor, Tensor] | None, counterfactual: tuple[Tensor, Tensor] | None) -> None:
+    def _means(self, streams: dict[str, Tensor], reference: tuple[Tensor, Tensor] | None,
+               counterfactual: tuple[Tensor, Tensor] | None) -> None:
         "What ablated features are set to."
         self.counter = None if counterfactual is None else self._counter_streams(*counterfactual)
         if reference is not None:
             tokens, lengths = (part.to(self.device) for part in reference)
             if int((lengths == lengths[0]).all()) and tokens.shape[1] != self.tokens.shape[1]:
-                raise InputError(f"the prompts to take means over have {tokens.shape[1]} tokens and the prompts {self.tokens.shape[1]}; give the same length.")
+                raise InputError(f"the prompts to take means over have {tokens.shape[1]} tokens "
+                                 f"and the prompts {self.tokens.shape[1]}; give the same length.")
             pool = self._plain(tokens, lengths)[0]
         else:
             pool, lengths = streams, self.lengths
             if self.counter is not None:
-                pool, lengths = {name: torch.cat([stream, self.counter[name]]) for name, stream in pool.items()}, torch.cat([lengths, self.lengths])
-        self.mean = [mean_activations(place.reader, pool[place.point.name], lengths, self.first) for place in self.places]
-        if self.mean[0].shape[0] != self.tokens.shape[1]: self.mean = [values[:1].expand(self.tokens.shape[1], -1) for values in self.mean]
+                pool, lengths = {
+                    name: torch.cat([stream, self.counter[name]]) for name, stream in pool.items()
+                }, torch.cat([lengths, self.lengths])
+        self.mean = [mean_activations(place.reader, pool[place.point.name], lengths, self.first)
+                     for place in self.places]
+        if self.mean[0].shape[0] != self.tokens.shape[1]:
+            self.mean = [values[:1].expand(self.tokens.shape[1], -1) for values in self.mean]
 
     def _counter_streams(self, tokens: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        if tokens.shape[0] != self.tokens.shape[0] or not bool((lengths.to(self.device) == self.lengths).all()):
-            raise InputError("resample ablation takes values at the same position of another prompt, but prompts and counterfactuals differ in length; "
+        if tokens.shape[0] != self.tokens.shape[0] or not bool(
+            (lengths.to(self.device) == self.lengths).all()
+        ):
+            raise InputError("resample ablation takes values at the same position of another "
+                             "prompt, but prompts and counterfactuals differ in length; "
                              "give pairs of equal length.")
         return self._plain(tokens.to(self.device), lengths.to(self.device))[0]
 
     @torch.no_grad()
     def _plain(self, tokens: Tensor, lengths: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         "Streams at the SAEs, and logits at the last position, of an untouched run."
-        with catch(self.layers, self.points) as caught: logits = self.twin(tokens, use_cache=False).logits
-        return {name: stream.float() for name, stream in caught.items()}, logits[torch.arange(len(tokens), device=self.device), lengths - 1].float()
+        with catch(self.layers, self.points) as caught:
+            logits = self.twin(tokens, use_cache=False).logits
+        return ({name: stream.float() for name, stream in caught.items()},
+                logits[torch.arange(len(tokens), device=self.device), lengths - 1].float())
 
     def index(self, nodes: Nodes) -> Int[np.ndarray, "n_nodes"]:
-        "The numbers of (layer, feature) pairs or feature ids; `InputError` for one that does not exist."
-        pairs = [parse_feature_id(node) if isinstance(node, str) else (int(node[0]), int(node[1])) for node in nodes]
+        """The numbers of (layer, feature) pairs or feature ids; `InputError` for one that does not
+        exist."""
+        pairs = [parse_feature_id(node) if isinstance(node, str) else (int(node[0]), int(node[1]))
+                 for node in nodes]
         where = {place.layer: number for number, place in enumerate(self.places)}
         for layer, feature in pairs:
-            if layer not in where: raise InputError(f"L{layer}_F{feature} is of layer {layer}, but there are SAEs for layers {', '.join(map(str, where))}.")
+            if layer not in where:
+                raise InputError(f"L{layer}_F{feature} is of layer {layer}, but there are SAEs "
+                                 f"for layers {', '.join(map(str, where))}.")
             if not 0 <= feature < self.widths[where[layer]]:
-                raise InputError(f"L{layer}_F{feature} does not exist: the SAE of layer {layer} has features 0 to {self.widths[where[layer]] - 1}.")
-        return np.array([self.starts[where[layer]] + feature for layer, feature in pairs], dtype=np.int64)
+                raise InputError(f"L{layer}_F{feature} does not exist: the SAE of layer {layer} "
+                                 f"has features 0 to {self.widths[where[layer]] - 1}.")
+        return np.array(
+            [self.starts[where[layer]] + feature for layer, feature in pairs], dtype=np.int64
+        )
 
     def names(self, numbers: Iterable[int]) -> list[tuple[int, int]]:
         "(layer, feature) of feature numbers."
-        at = [(int(np.searchsorted(self.starts, number, side="right")) - 1, int(number)) for number in numbers]
-        return [(self.places[place].layer, number - int(self.starts[place])) for place, number in at]
+        at = [(int(np.searchsorted(self.starts, number, side="right")) - 1, int(number))
+              for number in numbers]
+        return [
+            (self.places[place].layer, number - int(self.starts[place])) for place, number in at
+        ]
 
     def mask(self, nodes: Nodes) -> Bool[Tensor, "n_features"]:
         "True at `nodes`."
@@ -140,51 +180,75 @@ class AblatedModel:
 
     @torch.no_grad()
     def active(self) -> Bool[Tensor, "n_features"]:
-        "Which features fire on the prompts or their counterfactuals, outside BOS and padding: the features a circuit can be made of."
+        """Which features fire on the prompts or their counterfactuals, outside BOS and padding: the
+        features a circuit can be made of."""
         inside = torch.arange(self.tokens.shape[1], device=self.device) < self.lengths[:, None]
         inside[:, :self.first] = False
         found = []
         for place in self.places:
             fired = (place.reader.read(place.clean[inside])[1] > 0).any(0)
-            if self.counter is not None: fired |= (place.reader.read(self.counter[place.point.name][inside])[1] > 0).any(0)
+            if self.counter is not None:
+                fired |= (place.reader.read(self.counter[place.point.name][inside])[1] > 0).any(0)
             found.append(fired.cpu())
         return torch.cat(found)
 
-    def run(self, keep: Float[Tensor, "n_sets n_features"], ablation: str = "mean", **how: Any) -> Float[Tensor, "n_sets n_prompts n_vocab"]:
-        "Logits at the last position of every prompt with the features of every row of `keep` kept and all others ablated. `how`: as `batches`."
+    def run(
+        self, keep: Float[Tensor, "n_sets n_features"], ablation: str = "mean", **how: Any
+    ) -> Float[Tensor, "n_sets n_prompts n_vocab"]:
+        """Logits at the last position of every prompt with the features of every row of `keep` kept
+        and all others ablated. `how`: as `batches`."""
         with torch.no_grad():
             found = [logits for _, _, logits, _ in self.batches(keep, ablation, **how)]
         return torch.cat(found).unflatten(0, (len(keep), -1))
 
-    def batches(self, keep: Float[Tensor, "n_sets n_features"], ablation: str = "mean", *, patches: Mapping[HookPoint, Patch] | None = None,
-                watch: Sequence[HookPoint] = (), max_values: int = 2**25) -> Iterator[tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]]:
-        """Yields (set, prompt, logits, streams at `watch`) of some rows at a time, in order of sets, then prompts.
+    def batches(
+        self, keep: Float[Tensor, "n_sets n_features"], ablation: str = "mean", *,
+        patches: Mapping[HookPoint, Patch] | None = None, watch: Sequence[HookPoint] = (),
+        max_values: int = 2**25
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]]:
+        """Yields (set, prompt, logits, streams at `watch`) of some rows at a time, in order of
+        sets, then prompts.
 
-        `patches`: changes made at other hook points, each called with the stream and the prompt of every row; `max_values`: how many activations fit.
+        `patches`: changes made at other hook points, each called with the stream and the prompt of
+        every row; `max_values`: how many activations fit.
         """
-        if ablation not in ABLATIONS: raise InputError(f"ablation {ablation!r} is unknown; use mean, zero or resample.")
+        if ablation not in ABLATIONS:
+            raise InputError(f"ablation {ablation!r} is unknown; use mean, zero or resample.")
         if ablation == "resample" and self.counter is None:
-            raise InputError("resample ablation needs a counterfactual of equal length for every prompt; give some or use mean or zero.")
+            raise InputError("resample ablation needs a counterfactual of equal length for every "
+                             "prompt; give some or use mean or zero.")
         needed = keep.any(0) if keep.dtype == torch.bool else (keep != 0).any(0)
-        used = [needed[start:stop].nonzero()[:, 0] for start, stop in zip(self.starts, self.starts[1:], strict=False)]
-        chosen = [None if 2 * len(index) > width else index for index, width in zip(used, self.widths, strict=True)]
+        used = [needed[start:stop].nonzero()[:, 0]
+                for start, stop in zip(self.starts, self.starts[1:], strict=False)]
+        chosen = [None if 2 * len(index) > width else index
+                  for index, width in zip(used, self.widths, strict=True)]
         plan = [_Columns.of(self, number, index, ablation) for number, index in enumerate(chosen)]
-        widest = max(max(part.reader.decoder.shape[0], part.reader.decoder.shape[1]) for part in plan)
-        rows = torch.cartesian_prod(torch.arange(len(keep)), torch.arange(len(self.tokens))).split(max(1, max_values // (widest * self.tokens.shape[1])))
+        widest = max(
+            max(part.reader.decoder.shape[0], part.reader.decoder.shape[1]) for part in plan
+        )
+        rows = torch.cartesian_prod(torch.arange(len(keep)), torch.arange(len(self.tokens))).split(
+            max(1, max_values // (widest * self.tokens.shape[1]))
+        )
         for part in rows:
             sets, prompts = part.reshape(-1, 2).unbind(1)
-            yield sets, prompts, *self._forward(plan, keep, sets, prompts.to(self.device), patches or {}, watch)
+            yield (sets, prompts,
+                   *self._forward(plan, keep, sets, prompts.to(self.device), patches or {}, watch))
 
-    def _forward(self, plan: list["_Columns"], keep: Tensor, sets: Tensor, prompts: Tensor, patches: Mapping[HookPoint, Patch], watch: Sequence[HookPoint]
-                 ) -> tuple[Tensor, dict[str, Tensor]]:
+    def _forward(
+        self, plan: list["_Columns"], keep: Tensor, sets: Tensor, prompts: Tensor,
+        patches: Mapping[HookPoint, Patch], watch: Sequence[HookPoint]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         with contextlib.ExitStack() as hooks:
             for part in plan:
-                hooks.enter_context(replaced(self.layers, part.place.point, part.change(keep, sets, prompts, self.first)))
+                hooks.enter_context(replaced(self.layers, part.place.point,
+                                             part.change(keep, sets, prompts, self.first)))
             for point, patch in patches.items():
                 hooks.enter_context(edit(self.layers, point, partial(_patched, patch, prompts)))
             caught = hooks.enter_context(catch(self.layers, list(watch)))
             logits = self.twin(self.tokens[prompts], use_cache=False).logits
-        return logits[torch.arange(len(prompts), device=self.device), self.lengths[prompts] - 1].float(), caught
+        return logits[
+            torch.arange(len(prompts), device=self.device), self.lengths[prompts] - 1
+        ].float(), caught
 
 # %% ../../nbs/circuits/02_ablation.ipynb #05feb4e0
 @dataclass
@@ -192,30 +256,47 @@ class _Columns:
     "The kept features of one SAE, and the constant that all others make."
     place: Place
     reader: FeatureReader
-    numbers: Tensor                                         # feature numbers of the columns of `reader`
-    base: Float[Tensor, "n_prompts_or_1 seq_len width"]     # what the ablated values of *all* features write
+    # feature numbers of the columns of `reader`
+    numbers: Tensor
+    # what the ablated values of *all* features write
+    base: Float[Tensor, "n_prompts_or_1 seq_len width"]
     ablated: Float[Tensor, "n_prompts_or_1 seq_len n_kept"] # the ablated values of the kept ones
 
     @classmethod
     @torch.no_grad()
-    def of(cls, model: AblatedModel, number: int, index: Tensor | None, ablation: str) -> "_Columns":
+    def of(
+        cls, model: AblatedModel, number: int, index: Tensor | None, ablation: str
+    ) -> "_Columns":
         place = model.places[number]
-        reader, numbers = place.columns(index), torch.arange(model.widths[number]) if index is None else index
+        reader = place.columns(index)
+        numbers = torch.arange(model.widths[number]) if index is None else index
         if ablation == "resample":
             assert model.counter is not None
             values = place.reader.read(model.counter[place.point.name])[1]
-        else: values = (model.mean[number] if ablation == "mean" else torch.zeros_like(model.mean[number]))[None]
-        return cls(place, reader, numbers + int(model.starts[number]), values @ place.reader.decoder, values[..., numbers.to(values.device)])
+        else:
+            values = (
+                model.mean[number] if ablation == "mean" else torch.zeros_like(model.mean[number])
+            )[None]
+        return cls(place, reader, numbers + int(model.starts[number]),
+                   values @ place.reader.decoder, values[..., numbers.to(values.device)])
 
-    def change(self, keep: Tensor, sets: Tensor, prompts: Tensor, first: int) -> Callable[[Tensor], Tensor]:
-        "What happens to the stream at this SAE, for rows that belong to `sets` of `keep` and to `prompts`."
+    def change(
+        self, keep: Tensor, sets: Tensor, prompts: Tensor, first: int
+    ) -> Callable[[Tensor], Tensor]:
+        """What happens to the stream at this SAE, for rows that belong to `sets` of `keep` and to
+        `prompts`."""
         kept = keep[sets][:, self.numbers].to(prompts.device, torch.float32)[:, None]
         rows = prompts if len(self.base) > 1 else torch.zeros_like(prompts)
-        base, ablated, error, clean = self.base[rows], self.ablated[rows], self.place.error[prompts], self.place.clean[prompts]
+        base = self.base[rows]
+        ablated = self.ablated[rows]
+        error = self.place.error[prompts]
+        clean = self.place.clean[prompts]
         def change(stream: Tensor) -> Tensor:
             stream = stream.float()
             active = self.reader.read(stream)[1]
-            rebuilt = self.place.rebuild(stream, base + (kept * (active - ablated)) @ self.reader.decoder) + error
+            rebuilt = self.place.rebuild(
+                stream, base + (kept * (active - ablated)) @ self.reader.decoder
+            ) + error
             return torch.cat([clean[:, :first], rebuilt[:, first:]], 1)
         return change
 
@@ -224,12 +305,17 @@ def _patched(patch: Patch, prompts: Tensor, stream: Tensor) -> Tensor: return pa
 
 
 @contextlib.contextmanager
-def replaced(layers: nn.ModuleList, point: HookPoint, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def replaced(
+    layers: nn.ModuleList, point: HookPoint, change: Callable[[Tensor], Tensor]
+) -> Iterator[None]:
     "As `edit`, also for `resid_mid`, where a module's output is only the part that attention adds."
     with contextlib.ExitStack() as hooks:
         if point.kind != "resid_mid": hooks.enter_context(edit(layers, point, change))
         else:
             before = HookPoint("resid_pre", point.layer)
             caught = hooks.enter_context(catch(layers, [before]))
-            hooks.enter_context(edit(layers, point, lambda added: change(caught[before.name] + added) - caught[before.name]))
+            hooks.enter_context(
+                edit(layers, point,
+                     lambda added: change(caught[before.name] + added) - caught[before.name])
+            )
         yield

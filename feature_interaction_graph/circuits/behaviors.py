@@ -37,43 +37,61 @@ class BehaviorTokens:
     def of(self, prompts: Tensor) -> "BehaviorTokens":
         "The same for some of the prompts, in the order of `prompts`."
         values = (getattr(self, each.name) for each in dataclasses.fields(self))
-        return BehaviorTokens(*(None if value is None else value[prompts.to(value.device)] for value in values))  # type: ignore[arg-type]
+        chosen = [None if value is None else value[prompts.to(value.device)] for value in values]
+        return BehaviorTokens(*chosen)  # type: ignore[arg-type]
 
     def swapped(self) -> "BehaviorTokens":
-        "Counterfactuals as prompts and prompts as counterfactuals; `InputError` where there are none."
-        if self.counterfactuals is None or self.counter_answers is None or self.counter_lengths is None:
-            raise InputError("the behaviour has no counterfactual prompts with answers, so there is nothing to swap; give counterfactuals and counter_answers.")
-        return BehaviorTokens(self.counterfactuals, self.counter_lengths, self.counter_answers, self.prompts, self.lengths, self.answers)
+        """Counterfactuals as prompts and prompts as counterfactuals; `InputError` where there are
+        none."""
+        if (self.counterfactuals is None or self.counter_answers is None
+            or self.counter_lengths is None):
+            raise InputError("the behaviour has no counterfactual prompts with answers, so there "
+                             "is nothing to swap; give counterfactuals and counter_answers.")
+        return BehaviorTokens(self.counterfactuals, self.counter_lengths, self.counter_answers,
+                              self.prompts, self.lengths, self.answers)
 
 # %% ../../nbs/circuits/00_behaviors.ipynb #118c257a
 Metric = Callable[[Float[Tensor, "n_prompts n_vocab"], BehaviorTokens], Float[Tensor, "n_prompts"]]
 
 
-def log_probability(logits: Float[Tensor, "n_prompts n_vocab"], answers: Bool[Tensor, "n_prompts n_vocab"] | None) -> Float[Tensor, "n_prompts"]:
+def log_probability(
+    logits: Float[Tensor, "n_prompts n_vocab"], answers: Bool[Tensor, "n_prompts n_vocab"] | None
+) -> Float[Tensor, "n_prompts"]:
     "log of the summed probability of `answers`."
-    if answers is None: raise InputError("this metric compares the right answers with the counterfactual's, and there are none; give counter_answers.")
-    return logits.masked_fill(~answers.to(logits.device), -torch.inf).logsumexp(-1) - logits.logsumexp(-1)
+    if answers is None:
+        raise InputError("this metric compares the right answers with the counterfactual's, and "
+                         "there are none; give counter_answers.")
+    return logits.masked_fill(~answers.to(logits.device), -torch.inf).logsumexp(
+        -1
+    ) - logits.logsumexp(-1)
 
 
 METRICS: dict[str, Metric] = {
-    "logit difference": lambda logits, tokens: log_probability(logits, tokens.answers) - log_probability(logits, tokens.counter_answers),
+    "logit difference": lambda logits, tokens: log_probability(logits, tokens.answers)
+    - log_probability(logits, tokens.counter_answers),
     "probability": lambda logits, tokens: log_probability(logits, tokens.answers).exp(),
-    "probability difference": lambda logits, tokens: log_probability(logits, tokens.answers).exp() - log_probability(logits, tokens.counter_answers).exp(),
-    "cross-entropy": lambda logits, tokens: -log_probability(logits, tokens.answers)}
+    "probability difference": lambda logits, tokens: log_probability(logits, tokens.answers).exp()
+    - log_probability(logits, tokens.counter_answers).exp(),
+    "cross-entropy": lambda logits, tokens: -log_probability(logits, tokens.answers)
+}
 
 # %% ../../nbs/circuits/00_behaviors.ipynb #8099a8c8
 @dataclass(frozen=True)
 class Behavior:
     """What a model is asked to do, with the right answers.
 
-    `prompts`: texts, or lists of token ids taken as they are; `answers`: for each prompt the answers that are right, as they would follow the text (" is",
-    with its space; only a metric of your own can do without); `counterfactuals`: prompts that differ in what the behaviour depends on; `counter_answers`:
-    what is right after those and wrong after the prompts; `metric`: a name in `METRICS` or a function of (logits, `BehaviorTokens`).
-    Raises `InputError` for empty prompts, lists of different lengths and unknown metrics.
+    `prompts`: texts, or lists of token ids taken as they are; `answers`: for each prompt the
+    answers that are right, as they would follow the text (" is", with its space; only a metric of
+    your own can do without); `counterfactuals`: prompts that differ in what the behaviour depends
+    on; `counter_answers`: what is right after those and wrong after the prompts; `metric`: a name
+    in `METRICS` or a function of (logits, `BehaviorTokens`). Raises `InputError` for empty prompts,
+    lists of different lengths and unknown metrics.
     """
     name: str
-    prompts: Sequence[Any]                                  # texts, or token ids with whatever BOS they need
-    answers: Sequence[Any] | None = None                    # for each prompt one answer or several: text, or token ids
+    # texts, or token ids with whatever BOS they need
+    prompts: Sequence[Any]
+    # for each prompt one answer or several: text, or token ids
+    answers: Sequence[Any] | None = None
     counterfactuals: Sequence[Any] | None = None
     counter_answers: Sequence[Any] | None = None
     metric: str | Metric = "logit difference"
@@ -82,10 +100,14 @@ class Behavior:
     def __post_init__(self) -> None:
         for name in ("prompts", "counterfactuals"):
             texts = getattr(self, name)
-            if texts is not None: object.__setattr__(self, name, tuple(each if isinstance(each, str) else tuple(map(int, each)) for each in texts))
+            if texts is not None:
+                object.__setattr__(self, name, tuple(each if isinstance(each, str)
+                                                     else tuple(map(int, each)) for each in texts))
         for name in ("answers", "counter_answers"):
             given = getattr(self, name)
-            if given is not None: object.__setattr__(self, name, tuple((each,) if isinstance(each, str | int) else tuple(each) for each in given))
+            if given is not None:
+                object.__setattr__(self, name, tuple((each,) if isinstance(each, str | int)
+                                                     else tuple(each) for each in given))
         _check(self)
 
     def __len__(self) -> int: return len(self.prompts)
@@ -93,31 +115,49 @@ class Behavior:
     @property
     def metric_name(self) -> str:
         "The name of the metric, for tables."
-        return self.metric if isinstance(self.metric, str) else getattr(self.metric, "__name__", "metric")
+        return self.metric if isinstance(self.metric, str) else getattr(
+            self.metric, "__name__", "metric"
+        )
 
-    def value(self, logits: Float[Tensor, "n_prompts n_vocab"], tokens: BehaviorTokens) -> Float[Tensor, "n_prompts"]:
+    def value(
+        self, logits: Float[Tensor, "n_prompts n_vocab"], tokens: BehaviorTokens
+    ) -> Float[Tensor, "n_prompts"]:
         "The metric of every prompt; `InputError` if a metric of your own returns another shape."
-        found = (METRICS[self.metric] if isinstance(self.metric, str) else self.metric)(logits, tokens)
+        found = (METRICS[self.metric] if isinstance(self.metric, str) else self.metric)(
+            logits, tokens
+        )
         if not isinstance(found, Tensor) or found.shape != (len(logits),):
-            raise InputError(f"the metric of {self.name!r} gave {tuple(getattr(found, 'shape', ()))} for {len(logits)} prompts; it must give one number each.")
+            raise InputError(
+                f"the metric of {self.name!r} gave {tuple(getattr(found, 'shape', ()))} for "
+                f"{len(logits)} prompts; it must give one number each."
+            )
         return found
 
     def take(self, which: Sequence[int] | Int[np.ndarray, "n"]) -> "Behavior":
         "The behaviour on some of its prompts, repeats allowed."
-        def chosen(values: Sequence | None) -> tuple | None: return None if values is None else tuple(values[int(index)] for index in which)
-        chosen_fields: dict[str, Any] = {name: chosen(getattr(self, name)) for name in ("prompts", "answers", "counterfactuals", "counter_answers")}
+        def chosen(values: Sequence | None) -> tuple | None:
+            return None if values is None else tuple(values[int(index)] for index in which)
+        chosen_fields: dict[str, Any] = {
+            name: chosen(getattr(self, name))
+            for name in ("prompts", "answers", "counterfactuals", "counter_answers")
+        }
         return dataclasses.replace(self, **chosen_fields)
 
     def split(self, share: float = 0.5, seed: int = 0) -> tuple["Behavior", "Behavior"]:
-        "Two behaviours without a prompt in common: one to find a circuit on, one to judge it on. `share`: of the first."
+        """Two behaviours without a prompt in common: one to find a circuit on, one to judge it on.
+
+        `share`: of the first."""
         distinct = list(dict.fromkeys(self.prompts))
         order = np.random.default_rng(seed).permutation(len(distinct))
         n_first = round(share * len(distinct))
         if not 0 < n_first < len(distinct):
-            raise InputError(f"{len(distinct)} different prompts cannot be split at a share of {share}; give more prompts or another share.")
+            raise InputError(f"{len(distinct)} different prompts cannot be split at a share of "
+                             f"{share}; give more prompts or another share.")
         first = {distinct[index] for index in order[:n_first]}
-        return (self.take([index for index, prompt in enumerate(self.prompts) if prompt in first]),
-                self.take([index for index, prompt in enumerate(self.prompts) if prompt not in first]))
+        return (
+            self.take([index for index, prompt in enumerate(self.prompts) if prompt in first]),
+            self.take([index for index, prompt in enumerate(self.prompts) if prompt not in first])
+        )
 
     def encode(self, tokenizer: "PreTrainedTokenizerBase", bos: bool = True) -> BehaviorTokens:
         "The behaviour in tokens: see `encode_behavior`."
@@ -126,61 +166,94 @@ class Behavior:
 # %% ../../nbs/circuits/00_behaviors.ipynb #3a0d798e
 def _check(behavior: Behavior) -> None:
     name = behavior.name
-    if not behavior.prompts: raise InputError(f"behaviour {name!r} has no prompts; give at least one.")
-    if any(not (prompt.strip() if isinstance(prompt, str) else prompt) for prompt in (*behavior.prompts, *(behavior.counterfactuals or ()))):
-        raise InputError(f"behaviour {name!r} has an empty prompt; every prompt must hold some text.")
+    if not behavior.prompts:
+        raise InputError(f"behaviour {name!r} has no prompts; give at least one.")
+    if any(not (prompt.strip() if isinstance(prompt, str) else prompt)
+           for prompt in (*behavior.prompts, *(behavior.counterfactuals or ()))):
+        raise InputError(
+            f"behaviour {name!r} has an empty prompt; every prompt must hold some text."
+        )
     for field_name in ("answers", "counterfactuals", "counter_answers"):
         given = getattr(behavior, field_name)
         if given is not None and len(given) != len(behavior.prompts):
-            raise InputError(f"behaviour {name!r} has {len(behavior.prompts)} prompts and {len(given)} {field_name}; give one for each prompt.")
+            raise InputError(f"behaviour {name!r} has {len(behavior.prompts)} prompts and "
+                             f"{len(given)} {field_name}; give one for each prompt.")
     if any(not each for each in (*(behavior.answers or ()), *(behavior.counter_answers or ()))):
-        raise InputError(f"a prompt of behaviour {name!r} has no answer; give at least one single-token answer.")
+        raise InputError(
+            f"a prompt of behaviour {name!r} has no answer; give at least one single-token answer."
+        )
     if isinstance(behavior.metric, str) and behavior.metric not in METRICS:
-        raise InputError(f"metric {behavior.metric!r} of behaviour {name!r} is unknown; use {', '.join(METRICS)}, or a function of (logits, tokens).")
+        raise InputError(f"metric {behavior.metric!r} of behaviour {name!r} is unknown; use "
+                         f"{', '.join(METRICS)}, or a function of (logits, tokens).")
     if isinstance(behavior.metric, str) and behavior.answers is None:
-        raise InputError(f"behaviour {name!r} is measured by {behavior.metric}, which needs the right answers; give answers or a metric of your own.")
-    if behavior.metric in ("logit difference", "probability difference") and behavior.counter_answers is None:
-        raise InputError(f"behaviour {name!r} is measured by {behavior.metric_name}, which compares two answers; give counter_answers or use probability.")
+        raise InputError(f"behaviour {name!r} is measured by {behavior.metric}, which needs the "
+                         "right answers; give answers or a metric of your own.")
+    if behavior.metric in (
+        "logit difference", "probability difference"
+    ) and behavior.counter_answers is None:
+        raise InputError(f"behaviour {name!r} is measured by {behavior.metric_name}, which "
+                         "compares two answers; give counter_answers or use probability.")
 
 # %% ../../nbs/circuits/00_behaviors.ipynb #dfa822ed
-def encode_behavior(behavior: Behavior, tokenizer: "PreTrainedTokenizerBase | None", bos: bool = True, n_vocab: int | None = None) -> BehaviorTokens:
-    """Token ids of `behavior`, texts with the tokenizer's BOS token in front if `bos` and it has one; `n_vocab`: outputs of the model (default: tokens).
+def encode_behavior(behavior: Behavior, tokenizer: "PreTrainedTokenizerBase | None",
+                    bos: bool = True, n_vocab: int | None = None) -> BehaviorTokens:
+    """Token ids of `behavior`, texts with the tokenizer's BOS token in front if `bos` and it has
+    one; `n_vocab`: outputs of the model (default: tokens).
 
-    Raises `InputError` for an answer that is not exactly one known token after its prompt, and for texts without a tokenizer.
+    Raises `InputError` for an answer that is not exactly one known token after its prompt, and for
+    texts without a tokenizer.
     """
     if tokenizer is None and any(isinstance(prompt, str) for prompt in behavior.prompts):
-        raise InputError("the model has no tokenizer, so prompts cannot be read; load it with loading.load_model, set model.tokenizer, or give token ids.")
+        raise InputError("the model has no tokenizer, so prompts cannot be read; load it with "
+                         "loading.load_model, set model.tokenizer, or give token ids.")
     n_vocab = n_vocab or len(tokenizer)  # type: ignore[arg-type]
-    prefix = [tokenizer.bos_token_id] if tokenizer is not None and bos and tokenizer.bos_token_id is not None else []
+    prefix = ([tokenizer.bos_token_id]
+              if tokenizer is not None and bos and tokenizer.bos_token_id is not None else [])
     def ids(texts: Sequence[Any]) -> list[list[int]]:
         return [prefix + list(tokenizer(text, add_special_tokens=False).input_ids) if isinstance(text, str) else list(text)  # type: ignore[misc]
                 for text in texts]
     def padded(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
-        tokens = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+        tokens = torch.nn.utils.rnn.pad_sequence(
+            [torch.tensor(row) for row in rows], batch_first=True
+        )
         return tokens, torch.tensor([len(row) for row in rows])
     def masks(rows: list[list[int]], answers: Sequence[Any]) -> Tensor:
         mask = torch.zeros(len(rows), n_vocab, dtype=torch.bool)
-        for row, (tokens, text, options) in enumerate(zip(rows, behavior.prompts, answers, strict=True)):
-            mask[row, [each if isinstance(each, int) else answer_token(tokenizer, behavior.name, tokens, text, each, prefix) for each in options]] = True
+        for row, (tokens, text, options) in enumerate(
+            zip(rows, behavior.prompts, answers, strict=True)
+        ):
+            mask[row, [each if isinstance(each, int)
+                       else answer_token(tokenizer, behavior.name, tokens, text, each, prefix)
+                       for each in options]] = True
         return mask
     prompts = ids(behavior.prompts)
-    answers = masks(prompts, behavior.answers) if behavior.answers is not None else torch.zeros(len(prompts), n_vocab, dtype=torch.bool)
+    answers = masks(prompts, behavior.answers) if behavior.answers is not None else torch.zeros(
+        len(prompts), n_vocab, dtype=torch.bool
+    )
     counter = None if behavior.counter_answers is None else masks(prompts, behavior.counter_answers)
-    if behavior.counterfactuals is None: return BehaviorTokens(*padded(prompts), answers, None, None, counter)
+    if behavior.counterfactuals is None:
+        return BehaviorTokens(*padded(prompts), answers, None, None, counter)
     others = ids(behavior.counterfactuals)
     return BehaviorTokens(*padded(prompts), answers, *padded(others), counter)
 
 
-def answer_token(tokenizer: Any, name: str, prompt: list[int], text: str, answer: str, prefix: list[int]) -> int:
-    "The id of the one token that `answer` adds to `text`; `InputError` where it is none or several."
+def answer_token(
+    tokenizer: Any, name: str, prompt: list[int], text: str, answer: str, prefix: list[int]
+) -> int:
+    """The id of the one token that `answer` adds to `text`; `InputError` where it is none or
+    several."""
     together = prefix + list(tokenizer(text + answer, add_special_tokens=False).input_ids)
     added = together[len(prompt):]
-    unknown = len(added) == 1 and added[0] == tokenizer.unk_token_id and answer.strip() != tokenizer.unk_token
+    unknown = (len(added) == 1 and added[0] == tokenizer.unk_token_id
+               and answer.strip() != tokenizer.unk_token)
     if together[:len(prompt)] == prompt and len(added) == 1 and not unknown: return added[0]
     alone = list(tokenizer(answer, add_special_tokens=False).input_ids)
-    if len(alone) == 1 and alone[0] != tokenizer.unk_token_id and tokenizer.decode(alone) == answer: return int(alone[0])
-    pieces = "an unknown word" if unknown else f"{len(added)} tokens" if together[:len(prompt)] == prompt else "part of the prompt's last token"
-    raise InputError(f"the answer {answer!r} of behaviour {name!r} is {pieces} after {'...' + text[-30:]!r}, but exactly one token is needed; "
+    if len(alone) == 1 and alone[0] != tokenizer.unk_token_id and tokenizer.decode(alone) == answer:
+        return int(alone[0])
+    pieces = ("an unknown word" if unknown else f"{len(added)} tokens"
+              if together[:len(prompt)] == prompt else "part of the prompt's last token")
+    raise InputError(f"the answer {answer!r} of behaviour {name!r} is {pieces} after "
+                     f"{'...' + text[-30:]!r}, but exactly one token is needed; "
                      "choose another answer, with the space before it if there is one.")
 
 # %% ../../nbs/circuits/00_behaviors.ipynb #0f82041c
@@ -194,32 +267,46 @@ class BehaviorReport:
     metric: str
     n_prompts: int
     value: float                        # mean of the metric
-    accuracy: float                     # share of prompts whose right answers are more probable than the counterfactual's (or than any other token)
-    top: float                          # share of prompts after which the most probable token is a right answer
-    counter_accuracy: float | None      # accuracy after the counterfactuals, whose answers are swapped
+    # share of prompts whose right answers are more probable than the counterfactual's (or than any
+    # other token)
+    accuracy: float
+    # share of prompts after which the most probable token is a right answer
+    top: float
+    # accuracy after the counterfactuals, whose answers are swapped
+    counter_accuracy: float | None
     equal_lengths: bool
 
     @property
-    def worst(self) -> float: return min(self.accuracy, 1.0 if self.counter_accuracy is None else self.counter_accuracy)
+    def worst(self) -> float:
+        return min(self.accuracy, 1.0 if self.counter_accuracy is None else self.counter_accuracy)
 
     def __str__(self) -> str:
-        counter = "" if self.counter_accuracy is None else f", {self.counter_accuracy:.0%} after the counterfactuals"
-        return f"{self.name}: {self.metric} {self.value:+.3f}, right in {self.accuracy:.0%} of {self.n_prompts} prompts{counter}; top token in {self.top:.0%}"
+        counter = ("" if self.counter_accuracy is None
+                   else f", {self.counter_accuracy:.0%} after the counterfactuals")
+        return (f"{self.name}: {self.metric} {self.value:+.3f}, right in {self.accuracy:.0%} of "
+                f"{self.n_prompts} prompts{counter}; top token in {self.top:.0%}")
 
 
-def logits_of(model: nn.Module, prompts: Int[Tensor, "n seq_len"], lengths: Int[Tensor, "n"], batch_size: int = 64) -> Float[Tensor, "n n_vocab"]:
+def logits_of(model: nn.Module, prompts: Int[Tensor, "n seq_len"], lengths: Int[Tensor, "n"],
+              batch_size: int = 64) -> Float[Tensor, "n n_vocab"]:
     "Logits after the last token of right-padded prompts."
     twin = plain_twin(model).eval()
     device, found = next(twin.parameters()).device, []
     with torch.no_grad():
-        for tokens, length in zip(prompts.split(batch_size), lengths.split(batch_size), strict=True):
-            found.append(twin(tokens.to(device), use_cache=False).logits[torch.arange(len(tokens)), length - 1].float())
+        for tokens, length in zip(
+            prompts.split(batch_size), lengths.split(batch_size), strict=True
+        ):
+            found.append(twin(
+                             tokens.to(device), use_cache=False
+                         ).logits[torch.arange(len(tokens)), length - 1].float())
     return torch.cat(found)
 
 
 def tokens_for(model: Any, behavior: Behavior, bos: bool = True) -> BehaviorTokens:
     "`behavior` in the tokens of `model`."
-    return encode_behavior(behavior, getattr(model, "tokenizer", None), bos, int(plain_twin(model).config.vocab_size))
+    return encode_behavior(
+        behavior, getattr(model, "tokenizer", None), bos, int(plain_twin(model).config.vocab_size)
+    )
 
 # %% ../../nbs/circuits/00_behaviors.ipynb #566841f2
 def behavior_report(model: Any, behavior: Behavior, *, bos: bool = True) -> BehaviorReport:
@@ -227,7 +314,9 @@ def behavior_report(model: Any, behavior: Behavior, *, bos: bool = True) -> Beha
     tokens = tokens_for(model, behavior, bos)
     logits = logits_of(model, tokens.prompts, tokens.lengths)
     def first(logits: Tensor, answers: Tensor) -> Tensor:
-        return answers.to(logits.device)[torch.arange(len(logits)), logits.argmax(-1)].float().mean()
+        return answers.to(
+            logits.device
+        )[torch.arange(len(logits)), logits.argmax(-1)].float().mean()
     def right(logits: Tensor, answers: Tensor, others: Tensor | None) -> Tensor:
         if others is None: return first(logits, answers)
         return (log_probability(logits, answers) > log_probability(logits, others)).float().mean()
@@ -235,15 +324,21 @@ def behavior_report(model: Any, behavior: Behavior, *, bos: bool = True) -> Beha
     if tokens.counterfactuals is not None and tokens.counter_lengths is not None:
         equal = bool((tokens.counter_lengths == tokens.lengths).all())
         if tokens.counter_answers is not None and behavior.answers is not None:
-            counter = float(right(logits_of(model, tokens.counterfactuals, tokens.counter_lengths), tokens.counter_answers, tokens.answers))
-    rights = (float(right(logits, tokens.answers, tokens.counter_answers)), float(first(logits, tokens.answers))) if behavior.answers else (np.nan, np.nan)
-    return BehaviorReport(behavior.name, behavior.metric_name, len(behavior), float(behavior.value(logits, tokens).mean()), *rights, counter,
+            counter = float(right(logits_of(model, tokens.counterfactuals, tokens.counter_lengths),
+                                  tokens.counter_answers, tokens.answers))
+    rights = (float(right(logits, tokens.answers, tokens.counter_answers)),
+              float(first(logits, tokens.answers))) if behavior.answers else (np.nan, np.nan)
+    return BehaviorReport(behavior.name, behavior.metric_name, len(behavior),
+                          float(behavior.value(logits, tokens).mean()), *rights, counter,
                           equal and bool((tokens.lengths == tokens.lengths[0]).all()))
 
 
 def require_behavior(report: BehaviorReport, min_accuracy: float = MIN_ACCURACY) -> BehaviorReport:
     "Returns `report`; `InputError` if the model does not have the behaviour."
     if not report.worst < min_accuracy: return report
-    counter = "" if report.counter_accuracy is None else f" and of {report.counter_accuracy:.0%} of the counterfactuals"
-    raise InputError(f"the model is right after {report.accuracy:.0%} of the prompts of {report.name!r}{counter}, so it does not have this behaviour (at least "
-                     f"{min_accuracy:.0%} of both are expected); choose another, or lower min_accuracy to go on regardless.")
+    counter = ("" if report.counter_accuracy is None
+               else f" and of {report.counter_accuracy:.0%} of the counterfactuals")
+    raise InputError(f"the model is right after {report.accuracy:.0%} of the prompts of "
+                     f"{report.name!r}{counter}, so it does not have this behaviour (at least "
+                     f"{min_accuracy:.0%} of both are expected); choose another, or lower "
+                     "min_accuracy to go on regardless.")

@@ -17,7 +17,9 @@ from ..engine.corpus import Corpus
 from ..engine.errors import InputError
 from ..graph import build_interaction_graph
 from ..interactions import clamp_measure
-from .behaviors import MIN_ACCURACY, Behavior, behavior_report, require_behavior
+from feature_interaction_graph.circuits.behaviors import (
+    MIN_ACCURACY, Behavior, behavior_report, require_behavior
+)
 from .scores import BehaviorModel, behavior_model
 from .search import eliminate
 
@@ -35,48 +37,65 @@ def prompts_corpus(on: BehaviorModel) -> Corpus:
     tokens, lengths = on.tokens.prompts, on.tokens.lengths
     if on.tokens.counterfactuals is not None and on.tokens.counter_lengths is not None:
         width = max(tokens.shape[1], on.tokens.counterfactuals.shape[1])
-        both = [nn.functional.pad(part, (0, width - part.shape[1])) for part in (tokens, on.tokens.counterfactuals)]
+        both = [nn.functional.pad(part, (0, width - part.shape[1]))
+                for part in (tokens, on.tokens.counterfactuals)]
         tokens, lengths = torch.cat(both), torch.cat([lengths, on.tokens.counter_lengths])
-    distinct = np.unique(torch.cat([tokens, lengths[:, None]], 1).numpy(), axis=0, return_index=True)[1]
+    distinct = np.unique(
+        torch.cat([tokens, lengths[:, None]], 1).numpy(), axis=0, return_index=True
+    )[1]
     chosen = torch.as_tensor(np.sort(distinct))
-    return Corpus(tokens[chosen], lengths[chosen], starts_with_bos=bool(on.ablated.first), source=f"prompts of {on.behavior.name}")
+    return Corpus(tokens[chosen], lengths[chosen], starts_with_bos=bool(on.ablated.first),
+                  source=f"prompts of {on.behavior.name}")
 
 
 def firing_sequences(on: BehaviorModel, corpus: Corpus) -> np.ndarray:
     "In how many sequences of `corpus` each feature fires at a position that may be sampled."
     from feature_interaction_graph.engine.sampling import scan_corpus
     readers = {str(place.layer): place.reader for place in on.ablated.places}
-    scans, found = scan_corpus(on.ablated.twin, corpus, readers, frozenset(readers), progress=False), []
+    scans = scan_corpus(on.ablated.twin, corpus, readers, frozenset(readers), progress=False)
+    found = []
     for place in on.ablated.places:
         firings = scans[str(place.layer)].firings
         assert firings is not None
-        found += [len(np.unique(firings.sequence[firings.of(feature)])) for feature in range(place.reader.width)]
+        found += [len(np.unique(firings.sequence[firings.of(feature)]))
+                  for feature in range(place.reader.width)]
     return np.array(found)
 
 # %% ../../nbs/circuits/06_graph.ipynb #c0f2c25a
 def behavior_graph(
-    model: nn.Module, saes: "Mapping[int, SAE]", behavior: Behavior, cfg: "Config | None" = None, *, corpus: Corpus | None = None, n_features: int = 300,
-    n_samples: int = 40, min_samples: int = 8, horizon: int = 0, features: "FeatureTable | None" = None, ablation: str = "mean",
-    min_accuracy: float = MIN_ACCURACY, seed: int = 0, progress: bool = False,
+    model: nn.Module, saes: "Mapping[int, SAE]", behavior: Behavior, cfg: "Config | None" = None, *,
+    corpus: Corpus | None = None, n_features: int = 300, n_samples: int = 40, min_samples: int = 8,
+    horizon: int = 0, features: "FeatureTable | None" = None, ablation: str = "mean",
+    min_accuracy: float = MIN_ACCURACY, seed: int = 0, progress: bool = False
 ) -> nx.DiGraph:
-    """The interaction graph of the `n_features` features that carry `behavior` together, measured on its prompts (or on `corpus`).
+    """The interaction graph of the `n_features` features that carry `behavior` together, measured
+    on its prompts (or on `corpus`).
 
-    Features that fire in fewer than `min_samples` sequences cannot be sources; they stay as nodes if something acts on them. `horizon`: later positions read
-    as well. `features`: labels. Raises `InputError` where fewer than two layers have features to measure, and for a behaviour the model does not have.
+    Features that fire in fewer than `min_samples` sequences cannot be sources; they stay as nodes
+    if something acts on them. `horizon`: later positions read as well. `features`: labels. Raises
+    `InputError` where fewer than two layers have features to measure, and for a behaviour the model
+    does not have.
     """
     require_behavior(behavior_report(model, behavior), min_accuracy)
     on = behavior_model(model, saes, behavior)
     active = on.ablated.active()
     if n_features < 2: raise InputError(f"n_features is {n_features}; a graph needs at least 2.")
     chosen = active.nonzero()[:, 0].tolist()
-    if len(chosen) > n_features: chosen = eliminate(on, active, ablation=ablation, last=n_features, progress=progress).ranking[:n_features]
+    if len(chosen) > n_features:
+        chosen = eliminate(
+            on, active, ablation=ablation, last=n_features, progress=progress
+        ).ranking[:n_features]
     texts = prompts_corpus(on) if corpus is None else corpus
     count, last = firing_sequences(on, texts), max(place.layer for place in on.ablated.places)
     names = dict(zip(chosen, on.ablated.names(chosen), strict=True))
-    sources = sorted(names[number] for number in chosen if count[number] >= min_samples and names[number][0] < last)
-    targets = sorted(name for name in names.values() if name[0] > min((layer for layer, _ in sources), default=last))
+    sources = sorted(names[number] for number in chosen
+                     if count[number] >= min_samples and names[number][0] < last)
+    targets = sorted(name for name in names.values()
+                     if name[0] > min((layer for layer, _ in sources), default=last))
     if not sources or not targets:
-        raise InputError(f"the features that carry {behavior.name!r} fire in too few of the {len(texts)} texts (at least {min_samples} each), or in "
+        raise InputError(f"the features that carry {behavior.name!r} fire in too few of the "
+                         f"{len(texts)} texts (at least {min_samples} each), or in "
                          "one layer only; give more prompts or a corpus.")
-    table = clamp_measure(model, saes, sources, texts, targets=targets, n_samples=n_samples, horizon=horizon, seed=seed, progress=progress)
+    table = clamp_measure(model, saes, sources, texts, targets=targets, n_samples=n_samples,
+                          horizon=horizon, seed=seed, progress=progress)
     return build_interaction_graph(table, cfg, features)

@@ -19,7 +19,9 @@ from scipy import stats
 from torch import Tensor, nn
 
 from ..engine.errors import InputError
-from ..engine.hook_points import HookPoint, catch, decoder_layers, edit, plain_twin
+from feature_interaction_graph.engine.hook_points import (
+    HookPoint, catch, decoder_layers, edit, plain_twin
+)
 from ..engine.statistics import effect_test
 from .behaviors import Behavior, BehaviorTokens, tokens_for
 from .scores import behavior_model
@@ -40,30 +42,41 @@ class HeadEffects:
     def mean(self) -> Float[np.ndarray, "n_layers n_heads"]: return self.effects.mean(-1)
 
     def to_pandas(self) -> pd.DataFrame:
-        "One row per head: layer, head, effect, share of the metric, ci_low, ci_high; largest |effect| first."
+        """One row per head: layer, head, effect, share of the metric, ci_low, ci_high; largest
+        |effect| first."""
         n_layers, n_heads, _ = self.effects.shape
         test = effect_test(self.effects.reshape(n_layers * n_heads, -1).T)
-        frame = pd.DataFrame({"layer": np.repeat(np.arange(n_layers), n_heads), "head": np.tile(np.arange(n_heads), n_layers), "effect": test.mean,
-                              "share": test.mean / self.value, "ci_low": test.ci_low, "ci_high": test.ci_high})
+        frame = pd.DataFrame(
+            {"layer": np.repeat(np.arange(n_layers), n_heads),
+             "head": np.tile(np.arange(n_heads), n_layers), "effect": test.mean,
+             "share": test.mean / self.value, "ci_low": test.ci_low, "ci_high": test.ci_high}
+        )
         return frame.iloc[np.argsort(-np.abs(test.mean), kind="stable")].reset_index(drop=True)
 
     def __str__(self) -> str:
-        rows = [f"head {row.layer}.{row.head}: {row.effect:+.3f} [{row.ci_low:+.3f}, {row.ci_high:+.3f}], {row.share:+.0%}"
-                for row in self.to_pandas()[:5].itertuples()]
-        return f"{self.behavior}: metric {self.value:+.3f}; patched heads with the largest effect\n  " + "\n  ".join(rows)
+        rows = [
+            f"head {row.layer}.{row.head}: {row.effect:+.3f} [{row.ci_low:+.3f}, "
+            f"{row.ci_high:+.3f}], {row.share:+.0%}" for row in self.to_pandas()[:5].itertuples()
+        ]
+        return (f"{self.behavior}: metric {self.value:+.3f}; patched heads with the largest "
+                "effect\n  " + "\n  ".join(rows))
 
 
 def paired(tokens: BehaviorTokens, name: str) -> BehaviorTokens:
     "`tokens` if every prompt has a counterfactual of its length; `InputError` otherwise."
     if tokens.counterfactuals is None or tokens.counter_lengths is None:
-        raise InputError(f"patching takes values from counterfactual prompts, and behaviour {name!r} has none; give some.")
+        raise InputError("patching takes values from counterfactual prompts, and behaviour "
+                         f"{name!r} has none; give some.")
     differ = int((tokens.counter_lengths != tokens.lengths).sum())
     if differ:
-        raise InputError(f"{differ} of the prompts of {name!r} have counterfactuals of another length, but patching needs equal ones, position by position.")
+        raise InputError(f"{differ} of the prompts of {name!r} have counterfactuals of another "
+                         "length, but patching needs equal ones, position by position.")
     return tokens
 
 
-def take_head(values: Float[Tensor, "n_prompts seq_len width"], head: int, size: int) -> Callable[..., Tensor]:
+def take_head(
+    values: Float[Tensor, "n_prompts seq_len width"], head: int, size: int
+) -> Callable[..., Tensor]:
     "A patch that gives `head` the outputs `values` of its row's prompt."
     columns = slice(head * size, (head + 1) * size)
     def patch(stream: Tensor, prompts: Tensor) -> Tensor:
@@ -75,14 +88,19 @@ def take_head(values: Float[Tensor, "n_prompts seq_len width"], head: int, size:
 # %% ../../nbs/circuits/07_heads.ipynb #0ce4f4ed
 @torch.no_grad()
 def head_patching(model: nn.Module, behavior: Behavior) -> HeadEffects:
-    "Exact effect of giving each head its counterfactual output, in plain forward passes; `InputError` without counterfactuals of equal length."
+    """Exact effect of giving each head its counterfactual output, in plain forward passes;
+    `InputError` without counterfactuals of equal length."""
     tokens, twin = paired(tokens_for(model, behavior), behavior.name), plain_twin(model).eval()
     layers, device = decoder_layers(twin), next(twin.parameters()).device
     assert tokens.counterfactuals is not None
-    points, last = [HookPoint("z", layer) for layer in range(len(layers))], tokens.lengths.to(device) - 1
+    points = [HookPoint("z", layer) for layer in range(len(layers))]
+    last = tokens.lengths.to(device) - 1
     prompts, others = tokens.prompts.to(device), tokens.counterfactuals.to(device)
     rows = torch.arange(len(prompts), device=device)
-    def metric() -> Tensor: return behavior.value(twin(prompts, use_cache=False).logits[rows, last].float(), tokens).cpu()
+    def metric() -> Tensor:
+        return behavior.value(
+            twin(prompts, use_cache=False).logits[rows, last].float(), tokens
+        ).cpu()
     with catch(layers, points) as caught: twin(others, use_cache=False)
     whole, n_heads = metric(), int(twin.config.num_attention_heads)
     size = caught[points[0].name].shape[-1] // n_heads
@@ -90,18 +108,26 @@ def head_patching(model: nn.Module, behavior: Behavior) -> HeadEffects:
     for point in points:
         for head in range(n_heads):
             patch = take_head(caught[point.name], head, size)
-            with edit(layers, point, partial(patch, prompts=rows)): found[point.layer, head] = (whole - metric()).numpy()
+            with edit(layers, point, partial(patch, prompts=rows)):
+                found[point.layer, head] = (whole - metric()).numpy()
     return HeadEffects(behavior.name, found, float(whole.mean()))
 
 # %% ../../nbs/circuits/07_heads.ipynb #9419b113
 @torch.no_grad()
-def circuit_head_patching(model: nn.Module, saes: "Mapping[int, SAE]", subgraph: Any, behavior: Behavior, *, ablation: str = "mean") -> HeadEffects:
-    "As `head_patching`, with all features outside `subgraph` ablated (mean or zero) in the prompt and in the counterfactual alike."
-    if ablation not in ("mean", "zero"): raise InputError(f"ablation is {ablation!r}; inside a circuit heads are patched under mean or zero ablation.")
+def circuit_head_patching(model: nn.Module, saes: "Mapping[int, SAE]", subgraph: Any,
+                          behavior: Behavior, *, ablation: str = "mean") -> HeadEffects:
+    """As `head_patching`, with all features outside `subgraph` ablated (mean or zero) in the prompt
+    and in the counterfactual alike."""
+    if ablation not in ("mean", "zero"):
+        raise InputError(f"ablation is {ablation!r}; inside a circuit heads are patched under "
+                         "mean or zero ablation.")
     paired(tokens_for(model, behavior), behavior.name)
     if behavior.counter_answers is None or behavior.answers is None:
-        turned = Behavior(behavior.name, behavior.counterfactuals or (), None, behavior.prompts, metric=lambda logits, tokens: logits[:, 0])
-    else: turned = Behavior(behavior.name, behavior.counterfactuals or (), behavior.counter_answers, behavior.prompts, behavior.answers, behavior.metric)
+        turned = Behavior(behavior.name, behavior.counterfactuals or (), None, behavior.prompts,
+                          metric=lambda logits, tokens: logits[:, 0])
+    else:
+        turned = Behavior(behavior.name, behavior.counterfactuals or (), behavior.counter_answers,
+                          behavior.prompts, behavior.answers, behavior.metric)
     on, other = behavior_model(model, saes, behavior), behavior_model(model, saes, turned)
     kept = on.ablated.mask(circuit_features(subgraph))[None]
     points = [HookPoint("z", layer) for layer in range(len(on.ablated.layers))]
@@ -112,7 +138,11 @@ def circuit_head_patching(model: nn.Module, saes: "Mapping[int, SAE]", subgraph:
     found = np.zeros((len(points), n_heads, len(whole)))
     for point in points:
         for head in range(n_heads):
-            found[point.layer, head] = (whole - on.values(kept, ablation, patches={point: take_head(values[point], head, size)})[0]).numpy()
+            found[point.layer, head] = (
+                whole - on.values(
+                    kept, ablation, patches={point: take_head(values[point], head, size)}
+                )[0]
+            ).numpy()
     return HeadEffects(behavior.name, found, float(whole.mean()))
 
 # %% ../../nbs/circuits/07_heads.ipynb #e1f6a244
@@ -123,17 +153,22 @@ class HeadComparison:
     circuit: HeadEffects
     spearman: float
     pearson: float
-    shared_top: float                                   # of the heads that carry most in the model, the share that do in the circuit
+    # of the heads that carry most in the model, the share that do in the circuit
+    shared_top: float
     n_top: int
 
     def __str__(self) -> str:
-        return (f"{self.model.behavior}: rank correlation of head effects in model and circuit {self.spearman:.2f} (Pearson {self.pearson:.2f}), "
+        return (f"{self.model.behavior}: rank correlation of head effects in model and circuit "
+                f"{self.spearman:.2f} (Pearson {self.pearson:.2f}), "
                 f"{self.shared_top:.0%} of the top {self.n_top} heads shared")
 
 
-def compare_heads(model: nn.Module, saes: "Mapping[int, SAE]", subgraph: Any, behavior: Behavior, *, n_top: int = 4) -> HeadComparison:
+def compare_heads(model: nn.Module, saes: "Mapping[int, SAE]", subgraph: Any, behavior: Behavior, *,
+                  n_top: int = 4) -> HeadComparison:
     "Heads patched in the whole model and with everything outside `subgraph` ablated."
-    plain, inside = head_patching(model, behavior), circuit_head_patching(model, saes, subgraph, behavior)
+    plain = head_patching(model, behavior)
+    inside = circuit_head_patching(model, saes, subgraph, behavior)
     one, two = plain.mean.ravel(), inside.mean.ravel()
     top = [set(np.argsort(-np.abs(each), kind="stable")[:n_top].tolist()) for each in (one, two)]
-    return HeadComparison(plain, inside, float(stats.spearmanr(one, two).statistic), float(np.corrcoef(one, two)[0, 1]), len(top[0] & top[1]) / n_top, n_top)
+    return HeadComparison(plain, inside, float(stats.spearmanr(one, two).statistic),
+                          float(np.corrcoef(one, two)[0, 1]), len(top[0] & top[1]) / n_top, n_top)

@@ -37,17 +37,26 @@ DEMO_BEHAVIORS = {
 def demo_behavior(name: str, n: int = 64, seed: int = 0, n_names: int | None = None) -> Behavior:
     """One of `DEMO_BEHAVIORS` as `n` prompts in both directions, each with its counterfactual.
 
-    `n_names`: use only so many different first and last names of pets (at least 2): induction over all 16 x 16 is a table, not a rule.
+    `n_names`: use only so many different first and last names of pets (at least 2): induction over
+    all 16 x 16 is a table, not a rule.
     """
-    if name not in DEMO_BEHAVIORS: raise InputError(f"behaviour {name!r} is not one of the demo's; choose one of {', '.join(DEMO_BEHAVIORS)}.")
+    if name not in DEMO_BEHAVIORS:
+        raise InputError(f"behaviour {name!r} is not one of the demo's; choose one of "
+                         f"{', '.join(DEMO_BEHAVIORS)}.")
     if n < 1: raise InputError(f"n is {n}; ask for at least one prompt.")
-    if n_names is not None and not 2 <= n_names <= len(PET_LAST): raise InputError(f"n_names is {n_names}; give 2 to {len(PET_LAST)}.")
-    few = {} if n_names is None else {word: names[index % n_names] for names in (PET_FIRST, PET_LAST) for index, word in enumerate(names)}
+    if n_names is not None and not 2 <= n_names <= len(PET_LAST):
+        raise InputError(f"n_names is {n_names}; give 2 to {len(PET_LAST)}.")
+    few = {} if n_names is None else {
+        word: names[index % n_names] for names in (PET_FIRST, PET_LAST)
+        for index, word in enumerate(names)
+    }
     columns: list[list[Any]] = [[], [], [], []]
     for pair in minimal_pairs(name, 4 * n + 8, seed):
-        row: list[Any] = [" ".join(few.get(word, word) for word in words) for words in (pair.clean, pair.counterfactual)]
+        row: list[Any] = [" ".join(few.get(word, word) for word in words)
+                          for words in (pair.clean, pair.counterfactual)]
         row += [_options(few.get(word, word)) for word in (pair.answer, pair.counter_answer)]
-        if row[0] == row[1] or row[2] == row[3]: continue                       # two names have become one
+        # two names have become one
+        if row[0] == row[1] or row[2] == row[3]: continue
         turned = [row[1], row[0], row[3], row[2]] if len(columns[0]) % 2 else row
         for column, value in zip(columns, turned, strict=True): column.append(value)
         if len(columns[0]) == n: break
@@ -57,7 +66,8 @@ def demo_behavior(name: str, n: int = 64, seed: int = 0, n_names: int | None = N
 
 def _options(word: str) -> tuple[str, ...]:
     "A mood word stands for its mood."
-    return tuple(" " + each for each in next((words for words in MOOD_WORDS.values() if word in words), [word]))
+    return tuple(" " + each for each
+                 in next((words for words in MOOD_WORDS.values() if word in words), [word]))
 
 # %% ../../nbs/circuits/01_library.ipynb #f3d237de
 ENGLISH_BEHAVIORS = {
@@ -68,44 +78,62 @@ ENGLISH_BEHAVIORS = {
     "induction": "after a list of words and its beginning again: the next word of the list",
     "sentiment": "after a verdict on a film: a word of the same sentiment",
     "pronoun": "after a sentence about Lily: she, not he"}
-_Row = tuple[str, str, list[str], list[str]]                # prompt, counterfactual, answers, counterfactual's answers
+# prompt, counterfactual, answers, counterfactual's answers
+_Row = tuple[str, str, list[str], list[str]]
 FEMALE = "Mary Anna Emma Alice Sarah Laura Julia Kate Lucy Jane Rose Amy Sue Mia Lily Lisa Helen Susan Maria Ruth".split()
 MALE = "John Tom James Mark Paul Peter David Simon Jack Henry Adam Robert George Martin Ben Max Sam Tim Bob Mike".split()
-CAPITALS = {"France": "Paris", "Germany": "Berlin", "Italy": "Rome", "Spain": "Madrid", "England": "London", "Russia": "Moscow", "China": "Beijing",
-            "Japan": "Tokyo",
-            "Egypt": "Cairo", "Greece": "Athens", "Austria": "Vienna", "Ireland": "Dublin", "Portugal": "Lisbon", "Sweden": "Stockholm", "Norway": "Oslo",
-            "Poland": "Warsaw", "Turkey": "Ankara", "Iraq": "Baghdad", "Iran": "Tehran", "Cuba": "Havana", "Canada": "Ottawa", "Hungary": "Budapest",
-            "Ukraine": "Kiev", "Syria": "Damascus", "Kenya": "Nairobi", "Belgium": "Brussels"}
+CAPITALS = {
+    "France": "Paris", "Germany": "Berlin", "Italy": "Rome", "Spain": "Madrid", "England": "London",
+    "Russia": "Moscow", "China": "Beijing", "Japan": "Tokyo", "Egypt": "Cairo", "Greece": "Athens",
+    "Austria": "Vienna", "Ireland": "Dublin", "Portugal": "Lisbon", "Sweden": "Stockholm",
+    "Norway": "Oslo", "Poland": "Warsaw", "Turkey": "Ankara", "Iraq": "Baghdad", "Iran": "Tehran",
+    "Cuba": "Havana", "Canada": "Ottawa", "Hungary": "Budapest", "Ukraine": "Kiev",
+    "Syria": "Damascus", "Kenya": "Nairobi", "Belgium": "Brussels"
+}
 
 
 def _ioi(rng: np.random.Generator) -> _Row:
     giver, taker = (str(name) for name in rng.choice([*FEMALE, *MALE], 2, replace=False))
-    place, thing = rng.choice(["office", "library", "harbor", "museum", "station"]), rng.choice(["letter", "ticket", "book", "sandwich", "key"])
+    place = rng.choice(["office", "library", "harbor", "museum", "station"])
+    thing = rng.choice(["letter", "ticket", "book", "sandwich", "key"])
     first, second = (giver, taker) if rng.random() < 0.5 else (taker, giver)
-    text = rng.choice(["After {} and {} had met at the {}, {} handed a {} to", "While {} and {} were waiting at the {}, {} passed a {} to",
+    text = rng.choice(["After {} and {} had met at the {}, {} handed a {} to",
+                       "While {} and {} were waiting at the {}, {} passed a {} to",
                        "Since {} and {} both worked at the {}, {} brought a {} to"])
-    return text.format(first, second, place, giver, thing), text.format(first, second, place, taker, thing), [f" {taker}"], [f" {giver}"]
+    return (text.format(first, second, place, giver, thing),
+            text.format(first, second, place, taker, thing), [f" {taker}"], [f" {giver}"])
 
 
 def _greater_than(rng: np.random.Generator) -> _Row:
     century, year = int(rng.integers(11, 20)), int(rng.integers(3, 98))
     what = rng.choice(["drought", "truce", "expedition", "dispute", "boom", "reign", "strike"])
     text = f"The {what} began in the year {century}{{}} and ended in the year {century}"
-    later, earlier = [[f"{number:02d}" for number in numbers] for numbers in (range(year + 1, 100), range(2, year + 1))]
+    later, earlier = [[f"{number:02d}" for number in numbers]
+                      for numbers in (range(year + 1, 100), range(2, year + 1))]
     return text.format(f"{year:02d}"), text.format("01"), later, earlier
 
 # %% ../../nbs/circuits/01_library.ipynb #d1d7c911
 def _agreement(rng: np.random.Generator) -> _Row:
-    nouns = [("key", "keys"), ("letter", "letters"), ("guest", "guests"), ("window", "windows"), ("driver", "drivers"), ("song", "songs"), ("horse", "horses"),
-             ("worker", "workers"), ("ship", "ships"), ("teacher", "teachers"), ("tower", "towers"), ("cloud", "clouds")]
-    (one, many), near = nouns[rng.integers(len(nouns))], rng.choice(["near", "behind", "beside", "above", "under"])
-    other = rng.choice([f"{word}{ending}" for word in ("cabinet", "garden", "bridge", "mirror", "tree") for ending in ("", "s")])
-    return f"The {one} {near} the {other}", f"The {many} {near} the {other}", [" is", " was", " has"], [" are", " were", " have"]
+    nouns = [("key", "keys"), ("letter", "letters"), ("guest", "guests"), ("window", "windows"),
+             ("driver", "drivers"), ("song", "songs"), ("horse", "horses"), ("worker", "workers"),
+             ("ship", "ships"), ("teacher", "teachers"), ("tower", "towers"), ("cloud", "clouds")]
+    (one, many), near = nouns[rng.integers(len(nouns))], rng.choice(
+        ["near", "behind", "beside", "above", "under"]
+    )
+    other = rng.choice(
+        [f"{word}{ending}" for word in ("cabinet", "garden", "bridge", "mirror", "tree")
+         for ending in ("", "s")]
+    )
+    return (f"The {one} {near} the {other}", f"The {many} {near} the {other}",
+            [" is", " was", " has"], [" are", " were", " have"])
 
 
 def _recall(rng: np.random.Generator) -> _Row:
     one, other = (str(country) for country in rng.choice(list(CAPITALS), 2, replace=False))
-    text = rng.choice(["The capital of {} is the city of", "Travellers to {} often begin in its capital,", "The government of {} sits in the city of"])
+    text = rng.choice(
+        ["The capital of {} is the city of", "Travellers to {} often begin in its capital,",
+         "The government of {} sits in the city of"]
+    )
     return text.format(one), text.format(other), [f" {CAPITALS[one]}"], [f" {CAPITALS[other]}"]
 
 
@@ -115,37 +143,51 @@ def _induction(rng: np.random.Generator) -> _Row:
     at = int(rng.integers(1, 6))
     changed = [*chosen[:at], other, *chosen[at + 1:]]
     start = "The list:"
-    return (f"{start} {' '.join(chosen)}. Again: {' '.join(chosen[:at])}", f"{start} {' '.join(changed)}. Again: {' '.join(changed[:at])}",
-            [f" {chosen[at]}"], [f" {other}"])
+    return (f"{start} {' '.join(chosen)}. Again: {' '.join(chosen[:at])}",
+            f"{start} {' '.join(changed)}. Again: {' '.join(changed[:at])}", [f" {chosen[at]}"],
+            [f" {other}"])
 
 
 def _sentiment(rng: np.random.Generator) -> _Row:
-    good, bad = "brilliant wonderful superb delightful fantastic".split(), "dreadful terrible awful boring horrible".split()
-    text = rng.choice(["My friends said the {0} was {1}. In a word, the {0} was", "Critics called this {0} {1}. In short, they found it",
+    good = "brilliant wonderful superb delightful fantastic".split()
+    bad = "dreadful terrible awful boring horrible".split()
+    text = rng.choice(["My friends said the {0} was {1}. In a word, the {0} was",
+                       "Critics called this {0} {1}. In short, they found it",
                        "What a {1} {0}! All in all, it was really"])
     what, at = rng.choice(["film", "play", "novel", "show", "album"]), rng.integers(5)
-    return (text.format(what, good[at]), text.format(what, bad[at]), [" good", " great", " excellent", " amazing", " wonderful"],
+    return (text.format(what, good[at]), text.format(what, bad[at]),
+            [" good", " great", " excellent", " amazing", " wonderful"],
             [" bad", " terrible", " awful", " boring", " poor"])
 
 
 def _pronoun(rng: np.random.Generator) -> _Row:
-    she, he, did = rng.choice(FEMALE), rng.choice(MALE), rng.choice(["went to the park", "saw a big dog", "liked to play", "had a red ball", "wanted to help"])
-    text = rng.choice([f"{{0}} {did}. {{0}} was happy because", f"One day, {{0}} {did}. {{0}} smiled because"])
+    she = rng.choice(FEMALE)
+    he = rng.choice(MALE)
+    did = rng.choice(
+        ["went to the park", "saw a big dog", "liked to play", "had a red ball", "wanted to help"]
+    )
+    text = rng.choice(
+        [f"{{0}} {did}. {{0}} was happy because", f"One day, {{0}} {did}. {{0}} smiled because"]
+    )
     return text.format(she), text.format(he), [" she"], [" he"]
 
 # %% ../../nbs/circuits/01_library.ipynb #58a5f8fb
 MAKERS: dict[str, Callable[[np.random.Generator], _Row]] = {
-    "ioi": _ioi, "greater-than": _greater_than, "subject-verb agreement": _agreement, "factual recall": _recall, "induction": _induction,
-    "sentiment": _sentiment, "pronoun": _pronoun}
-_ONE_WAY = ("greater-than",)                                # the counterfactual is no question of its own
+    "ioi": _ioi, "greater-than": _greater_than, "subject-verb agreement": _agreement,
+    "factual recall": _recall, "induction": _induction, "sentiment": _sentiment, "pronoun": _pronoun
+}
+# the counterfactual is no question of its own
+_ONE_WAY = ("greater-than",)
 
 
 def _fits(row: _Row, tokenizer: "PreTrainedTokenizerBase") -> bool:
     "Both prompts have the same number of tokens, and every answer is one token after the prompt."
-    def ids(text: str) -> list[int]: return list(tokenizer(text, add_special_tokens=False).input_ids)
+    def ids(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False).input_ids)
     prompt, other = ids(row[0]), ids(row[1])
     together = [ids(row[0] + answer) for answer in (*row[2], *row[3])]
-    known = all(len(each) == len(prompt) + 1 and each[:-1] == prompt and each[-1] != tokenizer.unk_token_id for each in together)
+    known = all(len(each) == len(prompt) + 1 and each[:-1] == prompt
+                and each[-1] != tokenizer.unk_token_id for each in together)
     return known and len(prompt) == len(other) and row[0] != row[1]
 
 
@@ -159,16 +201,22 @@ def _rows(name: str, tokenizer: "PreTrainedTokenizerBase", seed: int) -> Iterato
         yield row
 
 
-def english_behavior(name: str, tokenizer: "PreTrainedTokenizerBase", n: int = 64, seed: int = 0) -> Behavior:
-    """One of `ENGLISH_BEHAVIORS` as `n` different prompts, in both directions where that makes sense, each with a counterfactual of equal length.
+def english_behavior(
+    name: str, tokenizer: "PreTrainedTokenizerBase", n: int = 64, seed: int = 0
+) -> Behavior:
+    """One of `ENGLISH_BEHAVIORS` as `n` different prompts, in both directions where that makes
+    sense, each with a counterfactual of equal length.
 
-    Raises `InputError` where the tokenizer leaves fewer than `n` prompts whose answers are one token.
+    Raises `InputError` where the tokenizer leaves fewer than `n` prompts whose answers are one
+    token.
     """
-    if name not in MAKERS: raise InputError(f"behaviour {name!r} is unknown; choose one of {', '.join(MAKERS)}.")
+    if name not in MAKERS:
+        raise InputError(f"behaviour {name!r} is unknown; choose one of {', '.join(MAKERS)}.")
     if n < 1: raise InputError(f"n is {n}; ask for at least one prompt.")
     rows = [row for row, _ in zip(_rows(name, tokenizer, seed), range(n), strict=False)]
     if len(rows) < n:
-        raise InputError(f"only {len(rows)} of the {n} prompts of {name!r} that were asked for have answers of one token with this tokenizer; ask for fewer or "
+        raise InputError(f"only {len(rows)} of the {n} prompts of {name!r} that were asked for "
+                         "have answers of one token with this tokenizer; ask for fewer or "
                          "choose another behaviour.")
     prompts, others, answers, counter = (list(column) for column in zip(*rows, strict=True))
     metric = "probability difference" if name == "greater-than" else "logit difference"
@@ -176,42 +224,72 @@ def english_behavior(name: str, tokenizer: "PreTrainedTokenizerBase", n: int = 6
 
 # %% ../../nbs/circuits/01_library.ipynb #96715df7
 def predefined_behaviors(model: Any) -> dict[str, str]:
-    "Name and meaning of the ready-made behaviours for `model`; `InputError` for a model without a tokenizer."
+    """Name and meaning of the ready-made behaviours for `model`; `InputError` for a model without a
+    tokenizer."""
     tokenizer = getattr(model, "tokenizer", None)
-    if tokenizer is None: raise InputError("the model has no tokenizer, so no prompts can be made; load it with loading.load_model or set model.tokenizer.")
+    if tokenizer is None:
+        raise InputError("the model has no tokenizer, so no prompts can be made; load it with "
+                         "loading.load_model or set model.tokenizer.")
     words = set(tokenizer.get_vocab())
-    return DEMO_BEHAVIORS if words.issuperset(VOCABULARY[3:]) and len(words) <= len(VOCABULARY) + 8 else ENGLISH_BEHAVIORS
+    return (DEMO_BEHAVIORS if words.issuperset(VOCABULARY[3:]) and len(words) <= len(VOCABULARY) + 8
+            else ENGLISH_BEHAVIORS)
 
 
 def predefined_behavior(name: str, model: Any, n: int = 64, seed: int = 0) -> Behavior:
-    "The ready-made behaviour `name` for `model`, `n` prompts; `InputError` for an unknown name, with the known ones."
+    """The ready-made behaviour `name` for `model`, `n` prompts; `InputError` for an unknown name,
+    with the known ones."""
     known = predefined_behaviors(model)
-    if name not in known: raise InputError(f"behaviour {name!r} is unknown for this model; choose one of {', '.join(known)}.")
-    return demo_behavior(name, n, seed) if known is DEMO_BEHAVIORS else english_behavior(name, model.tokenizer, n, seed)
+    if name not in known:
+        raise InputError(
+            f"behaviour {name!r} is unknown for this model; choose one of {', '.join(known)}."
+        )
+    return demo_behavior(name, n, seed) if known is DEMO_BEHAVIORS else english_behavior(
+        name, model.tokenizer, n, seed
+    )
 
 # %% ../../nbs/circuits/01_library.ipynb #bd5d3e30
 def load_behavior(path: str | Path) -> Behavior:
-    """A behaviour from a JSON file with the fields of `Behavior`: name, prompts, answers, counterfactuals, counter_answers, metric, description.
+    """A behaviour from a JSON file with the fields of `Behavior`: name, prompts, answers,
+    counterfactuals, counter_answers, metric, description.
 
-    Raises `InputError` for a missing file, one that is not JSON, and fields that are missing, unknown or of the wrong kind.
+    Raises `InputError` for a missing file, one that is not JSON, and fields that are missing,
+    unknown or of the wrong kind.
     """
     path = Path(path)
     try: content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error: raise InputError(f"{path} could not be read ({error.strerror or error}); give a JSON file with prompts and answers.") from error
-    except (ValueError, RecursionError) as error: raise InputError(f"{path} is not JSON ({error}); give an object with name, prompts and answers.") from error
-    known = ("name", "prompts", "answers", "counterfactuals", "counter_answers", "metric", "description")
-    if not isinstance(content, dict) or not {"name", "prompts", "answers"} <= set(content) <= set(known):
-        raise InputError(f"{path} does not hold a behaviour; it must be an object with name, prompts and answers, and at most {', '.join(known[3:])} beside.")
+    except OSError as error:
+        raise InputError(f"{path} could not be read ({error.strerror or error}); give "
+                         "a JSON file with prompts and answers.") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path} is not JSON ({error}); give an object with name, prompts and answers."
+        ) from error
+    known = (
+        "name", "prompts", "answers", "counterfactuals", "counter_answers", "metric", "description"
+    )
+    if (not isinstance(content, dict)
+        or not {"name", "prompts", "answers"} <= set(content) <= set(known)):
+        raise InputError(f"{path} does not hold a behaviour; it must be an object with name, "
+                         f"prompts and answers, and at most {', '.join(known[3:])} beside.")
     lists = {name: content[name] for name in known[1:5] if content.get(name) is not None}
     text = all(isinstance(content.get(name, ""), str) for name in ("name", "metric", "description"))
-    if not text or not all(isinstance(value, list) and all(isinstance(each, str | list) for each in value) for value in lists.values()):
-        raise InputError(f"{path} has a field of the wrong kind; prompts and answers are lists of texts, the others are text.")
+    if not text or not all(
+        isinstance(value, list) and all(isinstance(each, str | list) for each in value)
+        for value in lists.values()
+    ):
+        raise InputError(f"{path} has a field of the wrong kind; prompts and answers are lists of "
+                         "texts, the others are text.")
     return Behavior(**content)
 
 
 def held_out(name: str, model: Any, used: Behavior, n: int = 64, seed: int = 0) -> Behavior:
-    "`n` prompts of the ready-made behaviour `name`, none of them in `used`; `InputError` where the templates do not give so many."
+    """`n` prompts of the ready-made behaviour `name`, none of them in `used`; `InputError` where
+    the templates do not give so many."""
     drawn = predefined_behavior(name, model, n + len(used), seed + 1)
-    fresh = [index for index, prompt in enumerate(drawn.prompts) if prompt not in set(used.prompts)][:n]
-    if len(fresh) < n: raise InputError(f"only {len(fresh)} prompts of {name!r} are not among the {len(used)} it was found on; ask for fewer.")
+    fresh = [
+        index for index, prompt in enumerate(drawn.prompts) if prompt not in set(used.prompts)
+    ][:n]
+    if len(fresh) < n:
+        raise InputError(f"only {len(fresh)} prompts of {name!r} are not among the {len(used)} it "
+                         "was found on; ask for fewer.")
     return drawn.take(fresh)

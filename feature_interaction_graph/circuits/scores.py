@@ -38,50 +38,75 @@ class BehaviorModel:
         "The metric of every prompt in the untouched model."
         return self.behavior.value(self.ablated.clean_logits, self.tokens).cpu()
 
-    def values(self, keep: Tensor, ablation: str = "mean", **how: Any) -> Float[Tensor, "n_sets n_prompts"]:
-        "The metric of every prompt with the features of each row of `keep` kept. `how`: as `AblatedModel.batches`."
+    def values(
+        self, keep: Tensor, ablation: str = "mean", **how: Any
+    ) -> Float[Tensor, "n_sets n_prompts"]:
+        """The metric of every prompt with the features of each row of `keep` kept.
+
+        `how`: as `AblatedModel.batches`."""
         with torch.no_grad():
-            found = [self.behavior.value(logits, self.tokens.of(prompts)) for _, prompts, logits, _ in self.ablated.batches(keep, ablation, **how)]
+            found = [self.behavior.value(logits, self.tokens.of(prompts))
+                     for _, prompts, logits, _ in self.ablated.batches(keep, ablation, **how)]
         return torch.cat(found).unflatten(0, (len(keep), -1)).cpu()
 
     def right(self, keep: Tensor, ablation: str = "mean") -> Float[Tensor, "n_sets"]:
-        "Share of prompts whose right answers are more probable than the counterfactual's (or than any other token)."
+        """Share of prompts whose right answers are more probable than the counterfactual's (or than
+        any other token)."""
         found = []
         for _, prompts, logits, _ in self.ablated.batches(keep, ablation):
             mine = self.tokens.of(prompts)
             answers = mine.answers.to(logits.device)
-            others = ~answers if mine.counter_answers is None else mine.counter_answers.to(logits.device)
-            found.append(logits.masked_fill(~answers, -torch.inf).amax(-1) > logits.masked_fill(~others, -torch.inf).amax(-1))
+            others = (
+                ~answers if mine.counter_answers is None else mine.counter_answers.to(logits.device)
+            )
+            found.append(logits.masked_fill(~answers, -torch.inf).amax(-1)
+                         > logits.masked_fill(~others, -torch.inf).amax(-1))
         return torch.cat(found).unflatten(0, (len(keep), -1)).float().mean(1).cpu()
 
-    def everything(self) -> Bool[Tensor, "1 n_features"]: return torch.ones(1, self.ablated.n_features, dtype=torch.bool)
+    def everything(self) -> Bool[Tensor, "1 n_features"]:
+        return torch.ones(1, self.ablated.n_features, dtype=torch.bool)
 
-    def nothing(self) -> Bool[Tensor, "1 n_features"]: return torch.zeros(1, self.ablated.n_features, dtype=torch.bool)
+    def nothing(self) -> Bool[Tensor, "1 n_features"]:
+        return torch.zeros(1, self.ablated.n_features, dtype=torch.bool)
 
 
-def behavior_model(model: nn.Module, saes: "Mapping[int, SAE]", behavior: Behavior, *, bos: bool = True) -> BehaviorModel:
-    """`model` on `behavior`'s prompts. Counterfactuals of the same lengths as their prompts serve resample ablation and the means; others only the means.
+def behavior_model(
+    model: nn.Module, saes: "Mapping[int, SAE]", behavior: Behavior, *, bos: bool = True
+) -> BehaviorModel:
+    """`model` on `behavior`'s prompts. Counterfactuals of the same lengths as their prompts serve
+    resample ablation and the means; others only the means.
 
     Means are over prompts and counterfactuals: over prompts alone they could still tell the answer.
     """
     tokens = tokens_for(model, behavior, bos)
     tokenizer = getattr(model, "tokenizer", None)
-    first = tokenizer.bos_token_id if tokenizer is not None else getattr(plain_twin(model).config, "bos_token_id", None)
+    first = tokenizer.bos_token_id if tokenizer is not None else getattr(
+        plain_twin(model).config, "bos_token_id", None
+    )
     starts = first is not None and bool((tokens.prompts[:, 0] == first).all())
     counter = None
-    if tokens.counterfactuals is not None and tokens.counter_lengths is not None and bool((tokens.counter_lengths == tokens.lengths).all()):
+    if tokens.counterfactuals is not None and tokens.counter_lengths is not None and bool(
+        (tokens.counter_lengths == tokens.lengths).all()
+    ):
         counter = (tokens.counterfactuals, tokens.counter_lengths)
-    return BehaviorModel(behavior, tokens, AblatedModel(model, saes, tokens.prompts, tokens.lengths, counterfactual=counter, bos=starts))
+    return BehaviorModel(behavior, tokens, AblatedModel(model, saes, tokens.prompts, tokens.lengths,
+                                                        counterfactual=counter, bos=starts))
 
 # %% ../../nbs/circuits/03_scores.ipynb #4e346171
-def attribution(on: BehaviorModel, within: Bool[Tensor, "n_features"] | None = None, *, ablation: str = "mean", steps: int = 5, method: str = "integrated",
-                match: bool = False) -> Float[Tensor, "n_features"]:
-    """What each feature of `within` (None: all) contributes to the mean metric: integrated gradients of m(within) - m(none), or one gradient at m(within).
+def attribution(
+    on: BehaviorModel, within: Bool[Tensor, "n_features"] | None = None, *, ablation: str = "mean",
+    steps: int = 5, method: str = "integrated", match: bool = False
+) -> Float[Tensor, "n_features"]:
+    """What each feature of `within` (None: all) contributes to the mean metric: integrated
+    gradients of m(within) - m(none), or one gradient at m(within).
 
-    `method`: "integrated" (midpoint rule with `steps` steps) or "gradient". Features outside `within` are ablated and have 0. `match`: contributions to
-    -mean |metric - metric of the clean model| instead, so that a prompt that has its clean value earns nothing more.
+    `method`: "integrated" (midpoint rule with `steps` steps) or "gradient". Features outside
+    `within` are ablated and have 0. `match`: contributions to
+    -mean |metric - metric of the clean model| instead, so that a prompt that has its clean value
+    earns nothing more.
     """
-    if method not in ("integrated", "gradient"): raise InputError(f"method {method!r} is unknown; use 'integrated' or 'gradient'.")
+    if method not in ("integrated", "gradient"):
+        raise InputError(f"method {method!r} is unknown; use 'integrated' or 'gradient'.")
     if steps < 1: raise InputError(f"steps is {steps}; at least one is needed.")
     kept = on.everything()[0].float() if within is None else within.float()
     levels = [1.0] if method == "gradient" else [(step + 0.5) / steps for step in range(steps)]
@@ -97,9 +122,12 @@ def attribution(on: BehaviorModel, within: Bool[Tensor, "n_features"] | None = N
     return total
 
 # %% ../../nbs/circuits/03_scores.ipynb #7e2296be
-def exact_effects(on: BehaviorModel, features: Int[np.ndarray, "n_chosen"], within: Bool[Tensor, "n_features"] | None = None, *, ablation: str = "mean"
-                  ) -> Float[Tensor, "n_chosen n_prompts"]:
-    "Change of the metric of every prompt that each of `features` (numbers) makes: m(within) - m(within without it). `within` None: everything."
+def exact_effects(
+    on: BehaviorModel, features: Int[np.ndarray, "n_chosen"],
+    within: Bool[Tensor, "n_features"] | None = None, *, ablation: str = "mean"
+) -> Float[Tensor, "n_chosen n_prompts"]:
+    """Change of the metric of every prompt that each of `features` (numbers) makes: m(within) -
+    m(within without it). `within` None: everything."""
     kept = on.everything()[0] if within is None else within
     whole = on.values(kept[None], ablation)
     if not len(features): return whole[:0]
@@ -113,12 +141,14 @@ def exact_effects(on: BehaviorModel, features: Int[np.ndarray, "n_chosen"], with
 # %% ../../nbs/circuits/03_scores.ipynb #55d53ca5
 @dataclass(frozen=True)
 class FeatureScores:
-    "One row per active feature: layer, feature, number, score (screen), effect, ci_low, ci_high, p_value, q_value (NaN where not ablated exactly)."
+    """One row per active feature: layer, feature, number, score (screen), effect, ci_low, ci_high,
+    p_value, q_value (NaN where not ablated exactly)."""
     table: pd.DataFrame
     whole: float                                            # m(everything) = m(model)
     empty: float                                            # m(nothing)
     ablation: str
-    missing: float                                          # share of m(everything) - m(nothing) that the screen's sum misses
+    # share of m(everything) - m(nothing) that the screen's sum misses
+    missing: float
 
     def seeds(self, n: int = 20, level: float = 0.01) -> list[tuple[int, int]]:
         "The `n` features with the largest |exact effect| of those with q < `level`."
@@ -127,21 +157,30 @@ class FeatureScores:
         return list(zip(best["layer"].tolist(), best["feature"].tolist(), strict=True))
 
 
-def score_features(on: BehaviorModel, *, ablation: str = "mean", method: str = "integrated", steps: int = 5, n_exact: int = 100) -> FeatureScores:
-    "The screen of all features that fire on the prompts or counterfactuals, and the exact effects of the `n_exact` largest."
+def score_features(on: BehaviorModel, *, ablation: str = "mean", method: str = "integrated",
+                   steps: int = 5, n_exact: int = 100) -> FeatureScores:
+    """The screen of all features that fire on the prompts or counterfactuals, and the exact effects
+    of the `n_exact` largest."""
     active = on.ablated.active()
-    if not bool(active.any()): raise InputError(f"no feature fires on the prompts of {on.behavior.name!r}; check that the SAEs belong to this model.")
+    if not bool(active.any()):
+        raise InputError(f"no feature fires on the prompts of {on.behavior.name!r}; check that "
+                         "the SAEs belong to this model.")
     scores = attribution(on, ablation=ablation, method=method, steps=steps)
     numbers = active.nonzero()[:, 0].numpy()
     order = numbers[np.argsort(-scores[numbers].abs().numpy(), kind="stable")][:n_exact]
     effects = exact_effects(on, order, ablation=ablation).double().numpy()
     test = effect_test(effects.T) if len(order) else None
     names = np.array(on.ablated.names(numbers), dtype=np.int64).reshape(-1, 2)
-    table = pd.DataFrame({"layer": names[:, 0], "feature": names[:, 1], "number": numbers, "score": scores[numbers].numpy()}).set_index("number", drop=False)
-    for name, column in (("effect", "mean"), ("ci_low", "ci_low"), ("ci_high", "ci_high"), ("p_value", "p_value")):
+    table = pd.DataFrame({"layer": names[:, 0], "feature": names[:, 1], "number": numbers,
+                          "score": scores[numbers].numpy()}).set_index("number", drop=False)
+    for name, column in (
+        ("effect", "mean"), ("ci_low", "ci_low"), ("ci_high", "ci_high"), ("p_value", "p_value")
+    ):
         table[name] = np.nan
         if test is not None: table.loc[order, name] = getattr(test, column)
     table["q_value"] = adjust(table["p_value"].to_numpy())
     whole, empty = float(on.clean.mean()), float(on.values(on.nothing(), ablation).mean())
-    missing = float((whole - empty - float(scores.sum())) / (whole - empty)) if whole != empty else 0.0
+    missing = (
+        float((whole - empty - float(scores.sum())) / (whole - empty)) if whole != empty else 0.0
+    )
     return FeatureScores(table.reset_index(drop=True), whole, empty, ablation, missing)

@@ -25,26 +25,38 @@ class Elimination:
     fits: list[float]
 
     def smallest(self, target: float) -> int:
-        "The smallest size on the way whose fit, and that of all larger sets, is at least `target`; the largest where there is none."
+        """The smallest size on the way whose fit, and that of all larger sets, is at least
+        `target`; the largest where there is none."""
         short = [size for size, fit in zip(self.sizes, self.fits, strict=True) if fit < target]
         enough = [size for size in self.sizes if not short or size > max(short)]
         return min(enough) if enough else max(self.sizes)
 
 
-def eliminate(on: BehaviorModel, within: Bool[Tensor, "n_features"], *, ablation: str = "mean", steps: int = 5, factor: float = 0.8, last: int = 4,
-              progress: bool = False) -> Elimination:
+def eliminate(
+    on: BehaviorModel, within: Bool[Tensor, "n_features"], *, ablation: str = "mean",
+    steps: int = 5, factor: float = 0.8, last: int = 4, progress: bool = False
+) -> Elimination:
     """Drops the features of `within` that contribute least to the fit until `last` are left.
 
-    `factor`: how much smaller each set is than the one before (its third power at first, where most features do nothing).
-    Raises `InputError` where ablating everything changes nothing.
+    `factor`: how much smaller each set is than the one before (its third power at first, where most
+    features do nothing). Raises `InputError` where ablating everything changes nothing.
     """
-    if not 0 < factor < 1: raise InputError(f"factor is {factor}; give the share of features that stays, between 0 and 1.")
-    kept, dropped, missed = within.clone(), list[int](), metric_distance(on, on.nothing()[0], ablation)
+    if not 0 < factor < 1:
+        raise InputError(
+            f"factor is {factor}; give the share of features that stays, between 0 and 1."
+        )
+    kept = within.clone()
+    dropped = list[int]()
+    missed = metric_distance(on, on.nothing()[0], ablation)
     n_first, sizes, fits = int(within.sum()), list[int](), list[float]()
-    bar = tqdm(total=n_first - last, desc="eliminating", unit="feature", disable=not progress, leave=False)
+    bar = tqdm(
+        total=n_first - last, desc="eliminating", unit="feature", disable=not progress, leave=False
+    )
     while True:
         numbers = kept.nonzero()[:, 0].numpy()
-        order = numbers[np.argsort(attribution(on, kept, ablation=ablation, steps=steps, match=True)[numbers].numpy(), kind="stable")]
+        order = numbers[np.argsort(attribution(
+                                       on, kept, ablation=ablation, steps=steps, match=True
+                                   )[numbers].numpy(), kind="stable")]
         sizes.append(len(numbers))
         fits.append(1 - metric_distance(on, kept, ablation) / missed)
         if len(numbers) <= last: break
@@ -59,29 +71,38 @@ def eliminate(on: BehaviorModel, within: Bool[Tensor, "n_features"], *, ablation
 
 
 def metric_distance(on: BehaviorModel, kept: Bool[Tensor, "n_features"], ablation: str) -> float:
-    "Mean over prompts of |m(kept) - m(model)|; `InputError` where that is 0 with nothing kept, because then there is nothing to explain."
+    """Mean over prompts of |m(kept) - m(model)|; `InputError` where that is 0 with nothing kept,
+    because then there is nothing to explain."""
     missed = float((on.values(kept[None], ablation)[0] - on.clean).abs().mean())
     if missed == 0 and not bool(kept.any()):
-        raise InputError(f"ablating all features leaves the metric of {on.behavior.name!r} as it is after every prompt, so there is nothing to explain.")
+        raise InputError(f"ablating all features leaves the metric of {on.behavior.name!r} as it "
+                         "is after every prompt, so there is nothing to explain.")
     return missed
 
 # %% ../../nbs/circuits/04_search.ipynb #e356863a
-def prune(on: BehaviorModel, kept: Bool[Tensor, "n_features"], *, whole: float, empty: float, ablation: str = "mean", tolerance: float = 1e-3
-          ) -> tuple[Bool[Tensor, "n_features"], Float[Tensor, "n_kept n_prompts"]]:
-    "`kept` without features that move no more than `tolerance`, and the contributions of those that stay, for every prompt (in order of their numbers)."
+def prune(
+    on: BehaviorModel, kept: Bool[Tensor, "n_features"], *, whole: float, empty: float,
+    ablation: str = "mean", tolerance: float = 1e-3
+) -> tuple[Bool[Tensor, "n_features"], Float[Tensor, "n_kept n_prompts"]]:
+    """`kept` without features that move no more than `tolerance`, and the contributions of those
+    that stay, for every prompt (in order of their numbers)."""
     kept, spared = kept.clone(), set[int]()
     values = on.values(kept[None], ablation)[0]
     while True:
         numbers = kept.nonzero()[:, 0].numpy()
         effects = exact_effects(on, numbers, kept, ablation=ablation)
         size = effects.abs().mean(1).numpy() / abs(whole - empty) if len(numbers) else np.zeros(0)
-        weak = [row for row in np.argsort(size, kind="stable").tolist() if size[row] <= tolerance and int(numbers[row]) not in spared]
+        weak = [row for row in np.argsort(size, kind="stable").tolist()
+                if size[row] <= tolerance and int(numbers[row]) not in spared]
         n_gone = max(int((size <= 1e-6).sum()), (len(weak) + 2) // 3)
         while weak:
             without = kept.clone()
             without[numbers[weak[:n_gone]]] = False
             after = on.values(without[None], ablation)[0]
-            if float((after - values).abs().mean()) <= max(tolerance, 1e-5) * n_gone * abs(whole - empty): break
+            if float((after - values).abs().mean()) <= max(tolerance, 1e-5) * n_gone * abs(
+                whole - empty
+            ):
+                break
             if n_gone == 1: spared.add(int(numbers[weak.pop(0)]))
             n_gone = max(1, n_gone // 2)
         if not weak: return kept, effects

@@ -36,23 +36,29 @@ class Share:
     def __str__(self) -> str: return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-def share_of(part: Float[Tensor, "n_prompts"], whole: Tensor, empty: Tensor, n_bootstrap: int = 1000, seed: int = 0) -> Share:
+def share_of(part: Float[Tensor, "n_prompts"], whole: Tensor, empty: Tensor,
+             n_bootstrap: int = 1000, seed: int = 0) -> Share:
     "(mean part - mean empty) / (mean whole - mean empty), with its bootstrap interval."
     rows = np.random.default_rng(seed).integers(len(part), size=(n_bootstrap, len(part)))
     values = [each.double().numpy() for each in (part, whole, empty)]
     drawn = [each[rows].mean(1) for each in values]
-    with np.errstate(divide="ignore", invalid="ignore"): ratio = (drawn[0] - drawn[2]) / (drawn[1] - drawn[2])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = (drawn[0] - drawn[2]) / (drawn[1] - drawn[2])
     mean = [each.mean() for each in values]
     low, high = np.nanpercentile(ratio, [2.5, 97.5])
     return Share(float((mean[0] - mean[2]) / (mean[1] - mean[2])), float(low), float(high))
 
 # %% ../../nbs/circuits/05_validation.ipynb #6caa7ee8
-def random_circuits(on: BehaviorModel, kept: Bool[Tensor, "n_features"], n: int, seed: int = 0) -> Bool[Tensor, "n n_features"]:
-    "`n` sets with as many features per layer as `kept`, at random from those active on the prompts (and those of `kept`)."
+def random_circuits(
+    on: BehaviorModel, kept: Bool[Tensor, "n_features"], n: int, seed: int = 0
+) -> Bool[Tensor, "n n_features"]:
+    """`n` sets with as many features per layer as `kept`, at random from those active on the
+    prompts (and those of `kept`)."""
     random, found = np.random.default_rng(seed), torch.zeros(n, len(kept), dtype=torch.bool)
     pool = on.ablated.active() | kept
     for start, stop in zip(on.ablated.starts, on.ablated.starts[1:], strict=False):
-        numbers, size = pool[start:stop].nonzero()[:, 0].numpy() + start, int(kept[start:stop].sum())
+        numbers = pool[start:stop].nonzero()[:, 0].numpy() + start
+        size = int(kept[start:stop].sum())
         for row in range(n): found[row, torch.as_tensor(random.permutation(numbers)[:size])] = True
     return found
 
@@ -70,16 +76,20 @@ class CircuitValidation:
     completeness: dict[str, Share]
     fit: dict[str, float]
     empty: dict[str, float]                             # m(none)
-    accuracy: dict[str, float]                          # share of prompts answered right: whole, circuit, complement, empty (mean ablation)
-    random: dict[str, Any]                              # of random circuits of the same layer profile: n, mean, largest, values
+    # share of prompts answered right: whole, circuit, complement, empty (mean ablation)
+    accuracy: dict[str, float]
+    # of random circuits of the same layer profile: n, mean, largest, values
+    random: dict[str, Any]
     incompleteness: float | None
     contributions: dict[str, Share]                     # minimality, by node
-    curve: list[dict[str, float]]                       # size, faithfulness (of the nodes of lowest rank), low, high, random
+    # size, faithfulness (of the nodes of lowest rank), low, high, random
+    curve: list[dict[str, float]]
 
     @property
     def necessity(self) -> dict[str, Share]:
         "1 - completeness, by ablation."
-        return {name: Share(1 - share.value, 1 - share.high, 1 - share.low) for name, share in self.completeness.items()}
+        return {name: Share(1 - share.value, 1 - share.high, 1 - share.low)
+                for name, share in self.completeness.items()}
 
     @property
     def share_of_active(self) -> float: return self.n_nodes / self.n_active
@@ -87,86 +97,134 @@ class CircuitValidation:
     @property
     def minimal(self) -> float:
         "Share of nodes whose contribution is positive with 95 % confidence."
-        return float(np.mean([share.low > 0 for share in self.contributions.values()])) if self.contributions else float("nan")
+        return (float(np.mean([share.low > 0 for share in self.contributions.values()]))
+                if self.contributions else float("nan"))
 
-    def to_dict(self) -> dict[str, Any]: return {**asdict(self), "necessity": {name: asdict(share) for name, share in self.necessity.items()}}
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self),
+                "necessity": {name: asdict(share) for name, share in self.necessity.items()}}
 
     def __str__(self) -> str:
-        lines = [f"{self.behavior}: {self.n_nodes} features ({self.share_of_active:.1%} of {self.n_active:,} active), {self.n_prompts} prompts, "
+        lines = [f"{self.behavior}: {self.n_nodes} features ({self.share_of_active:.1%} of "
+                 f"{self.n_active:,} active), {self.n_prompts} prompts, "
                  f"{self.metric} {self.whole:+.3f}"]
         for ablation, share in self.faithfulness.items():
-            lines.append(f"  {ablation:9s} faithfulness {share}   fit {self.fit[ablation]:.3f}   necessity {self.necessity[ablation]}   "
+            lines.append(f"  {ablation:9s} faithfulness {share}   fit {self.fit[ablation]:.3f}   "
+                         f"necessity {self.necessity[ablation]}   "
                          f"completeness {self.completeness[ablation].value:+.3f}")
         accuracy = ", ".join(f"{name} {value:.0%}" for name, value in self.accuracy.items())
         drawn = self.random
-        if drawn: lines.append(f"  random    faithfulness {drawn['mean']:.3f} on average, {drawn['largest']:.3f} at most ({drawn['n']} draws)")
-        if self.contributions: lines.append(f"  minimality: {self.minimal:.0%} of the nodes contribute for sure")
-        if self.incompleteness is not None: lines.append(f"  incompleteness {self.incompleteness:.3f}")
+        if drawn:
+            lines.append(f"  random    faithfulness {drawn['mean']:.3f} on average, "
+                         f"{drawn['largest']:.3f} at most ({drawn['n']} draws)")
+        if self.contributions:
+            lines.append(f"  minimality: {self.minimal:.0%} of the nodes contribute for sure")
+        if self.incompleteness is not None:
+            lines.append(f"  incompleteness {self.incompleteness:.3f}")
         if accuracy: lines.append(f"  right answers: {accuracy}")
         return "\n".join(lines)
 
 # %% ../../nbs/circuits/05_validation.ipynb #1f900694
 def circuit_features(subgraph: Any) -> list[tuple[int, int]]:
-    "(layer, feature) of a `BehaviorSubgraph`, or of a collection of feature ids or pairs, in order."
+    """(layer, feature) of a `BehaviorSubgraph`, or of a collection of feature ids or pairs, in
+    order."""
     nodes = list(getattr(subgraph, "nodes", subgraph))
-    found = [parse_feature_id(node) if isinstance(node, str) else (int(node[0]), int(node[1])) for node in nodes]
-    if not found: raise InputError("the circuit has no nodes, so there is nothing to validate; extract one first.")
+    found = [parse_feature_id(node) if isinstance(node, str) else (int(node[0]), int(node[1]))
+             for node in nodes]
+    if not found:
+        raise InputError(
+            "the circuit has no nodes, so there is nothing to validate; extract one first."
+        )
     return list(dict.fromkeys(found))
 
 
 def validate_subgraph(
-    model: nn.Module, saes: "Mapping[int, SAE]", subgraph: Any, behavior: Behavior, *, ablations: Sequence[str] | None = None, n_random: int = 20,
-    n_halves: int = 10, sizes: Sequence[int] | None = None, minimality: bool = True, n_bootstrap: int = 1000, seed: int = 0,
+    model: nn.Module, saes: "Mapping[int, SAE]", subgraph: Any, behavior: Behavior, *,
+    ablations: Sequence[str] | None = None, n_random: int = 20, n_halves: int = 10,
+    sizes: Sequence[int] | None = None, minimality: bool = True, n_bootstrap: int = 1000,
+    seed: int = 0
 ) -> CircuitValidation:
-    """Whether `subgraph` (a `BehaviorSubgraph` or features, best first) is the behaviour, on prompts that should not be those it was found on.
+    """Whether `subgraph` (a `BehaviorSubgraph` or features, best first) is the behaviour, on
+    prompts that should not be those it was found on.
 
-    `ablations`: default mean and zero, and resample where every prompt has a counterfactual of its length; `n_random` random circuits of the same layer
-    profile; `n_halves` random halves for incompleteness; `sizes`: of the curve (default: about 8 from 1 to all); `minimality`: each node's contribution.
-    Raises `InputError` for an empty circuit, features that do not exist, or a metric that ablating everything does not move.
+    `ablations`: default mean and zero, and resample where every prompt has a counterfactual of its
+    length; `n_random` random circuits of the same layer profile; `n_halves` random halves for
+    incompleteness; `sizes`: of the curve (default: about 8 from 1 to all); `minimality`: each
+    node's contribution. Raises `InputError` for an empty circuit, features that do not exist, or a
+    metric that ablating everything does not move.
     """
     on = behavior_model(model, saes, behavior)
     features = circuit_features(subgraph)
     kept = on.ablated.mask(features)
-    kinds = list(ablations) if ablations is not None else ["mean", "zero", *(["resample"] if on.ablated.counter is not None else [])]
-    if not kinds: raise InputError("no kind of ablation was named; name at least one of mean, zero and resample.")
+    kinds = list(ablations) if ablations is not None else [
+        "mean", "zero", *(["resample"] if on.ablated.counter is not None else [])
+    ]
+    if not kinds:
+        raise InputError(
+            "no kind of ablation was named; name at least one of mean, zero and resample."
+        )
     whole = on.values(on.everything())[0]
-    faithfulness, completeness, fit, empty = dict[str, Share](), dict[str, Share](), dict[str, float](), dict[str, float]()
+    faithfulness = dict[str, Share]()
+    completeness = dict[str, Share]()
+    fit = dict[str, float]()
+    empty = dict[str, float]()
     how: dict[str, Any] = {"n_bootstrap": n_bootstrap, "seed": seed}
     for kind in kinds:
         part, rest, none = on.values(torch.cat([kept[None], ~kept[None], on.nothing()]), kind)
         if abs(float(whole.mean() - none.mean())) < 1e-6 * max(1.0, float(whole.mean().abs())):
-            raise InputError(f"{kind} ablation of all features leaves the metric at {float(whole.mean()):.4g}, so nothing can be a share of it; use another.")
-        faithfulness[kind], completeness[kind] = share_of(part, whole, none, **how), share_of(rest, whole, none, **how)
+            raise InputError(
+                f"{kind} ablation of all features leaves the metric at {float(whole.mean()):.4g}, "
+                "so nothing can be a share of it; use another."
+            )
+        faithfulness[kind], completeness[kind] = share_of(part, whole, none, **how), share_of(
+            rest, whole, none, **how
+        )
         fit[kind] = 1 - float((part - whole).abs().mean() / (none - whole).abs().mean())
         empty[kind] = float(none.mean())
     first = kinds[0]
     none = on.values(on.nothing(), first)[0]
     scale = float(whole.mean()) - empty[first]
-    drawn = (on.values(random_circuits(on, kept, n_random, seed), first).mean(1).numpy() - empty[first]) / scale if n_random else np.zeros(0)
-    right = on.right(torch.cat([on.everything(), kept[None], ~kept[None], on.nothing()]), first).tolist() if behavior.answers else []
+    drawn = (
+        on.values(random_circuits(on, kept, n_random, seed), first).mean(1).numpy() - empty[first]
+    ) / scale if n_random else np.zeros(0)
+    right = on.right(
+        torch.cat([on.everything(), kept[None], ~kept[None], on.nothing()]), first
+    ).tolist() if behavior.answers else []
     return CircuitValidation(
-        behavior.name, behavior.metric_name, len(behavior), int(kept.sum()), int(on.ablated.active().sum()), float(whole.mean()),
-        faithfulness, completeness, fit, empty,
-        dict(zip(("whole model", "circuit alone", "without the circuit", "nothing"), right, strict=False)),
-        {"n": n_random, "mean": float(drawn.mean()), "largest": float(drawn.max()), "values": drawn.tolist()} if n_random else {},
+        behavior.name, behavior.metric_name, len(behavior), int(kept.sum()),
+        int(on.ablated.active().sum()), float(whole.mean()), faithfulness, completeness, fit, empty,
+        dict(zip(("whole model", "circuit alone", "without the circuit", "nothing"), right,
+                 strict=False)),
+        {"n": n_random, "mean": float(drawn.mean()), "largest": float(drawn.max()),
+         "values": drawn.tolist()} if n_random else {},
         _incompleteness(on, kept, first, scale, n_halves, seed) if n_halves else None,
         _contributions(on, features, kept, first, scale) if minimality else {},
-        _curve(on, features, first, whole, none, sizes, n_random, how))
+        _curve(on, features, first, whole, none, sizes, n_random, how)
+    )
 
 # %% ../../nbs/circuits/05_validation.ipynb #12b79686
-def _incompleteness(on: BehaviorModel, kept: Tensor, ablation: str, scale: float, n: int, seed: int) -> float:
+def _incompleteness(
+    on: BehaviorModel, kept: Tensor, ablation: str, scale: float, n: int, seed: int
+) -> float:
     "Mean |F(C without K) - F(M without K)| over `n` random halves K of the circuit."
     random, numbers = np.random.default_rng(seed), kept.nonzero()[:, 0].numpy()
     gone = torch.zeros(n, len(kept), dtype=torch.bool)
-    for row in range(n): gone[row, torch.as_tensor(random.permutation(numbers)[:max(1, len(numbers) // 2)])] = True
+    for row in range(n):
+        gone[row, torch.as_tensor(random.permutation(numbers)[:max(1, len(numbers) // 2)])] = True
     circuit, model = on.values(kept & ~gone, ablation).mean(1), on.values(~gone, ablation).mean(1)
     return float((circuit - model).abs().mean()) / abs(scale)
 
 
-def _contributions(on: BehaviorModel, features: list[tuple[int, int]], kept: Tensor, ablation: str, scale: float) -> dict[str, Share]:
-    effects = exact_effects(on, on.ablated.index(features), kept, ablation=ablation).double().numpy() / scale
+def _contributions(
+    on: BehaviorModel, features: list[tuple[int, int]], kept: Tensor, ablation: str, scale: float
+) -> dict[str, Share]:
+    effects = exact_effects(
+        on, on.ablated.index(features), kept, ablation=ablation
+    ).double().numpy() / scale
     test = effect_test(effects.T)
-    return {feature_id(*feature): Share(float(test.mean[row]), float(test.ci_low[row]), float(test.ci_high[row])) for row, feature in enumerate(features)}
+    return {feature_id(*feature): Share(
+                float(test.mean[row]), float(test.ci_low[row]), float(test.ci_high[row])
+            ) for row, feature in enumerate(features)}
 
 
 def curve_sizes(n: int) -> list[int]:
@@ -174,18 +232,24 @@ def curve_sizes(n: int) -> list[int]:
     return sorted({round(float(size)) for size in np.geomspace(1, n, 8)})
 
 
-def _curve(on: BehaviorModel, features: list[tuple[int, int]], ablation: str, whole: Tensor, none: Tensor, sizes: Iterable[int] | None, n_random: int,
-           how: dict[str, Any]) -> list[dict[str, float]]:
-    "Faithfulness of the first features, for growing numbers of them, beside the mean of a few random circuits of the same profile."
+def _curve(
+    on: BehaviorModel, features: list[tuple[int, int]], ablation: str, whole: Tensor, none: Tensor,
+    sizes: Iterable[int] | None, n_random: int, how: dict[str, Any]
+) -> list[dict[str, float]]:
+    """Faithfulness of the first features, for growing numbers of them, beside the mean of a few
+    random circuits of the same profile."""
     rows, scale = [], float(whole.mean() - none.mean())
     for size in curve_sizes(len(features)) if sizes is None else sizes:
         if not 1 <= size <= len(features):
-            raise InputError(f"a size of the curve is {size}, but the circuit has {len(features)} nodes; give 1 to {len(features)}.")
+            raise InputError(f"a size of the curve is {size}, but the circuit has {len(features)} "
+                             f"nodes; give 1 to {len(features)}.")
         kept = on.ablated.mask(features[:size])
         share = share_of(on.values(kept[None], ablation)[0], whole, none, **how)
         row = {"size": size, "faithfulness": share.value, "low": share.low, "high": share.high}
         if n_random:
-            drawn = on.values(random_circuits(on, kept, min(n_random, 5), how["seed"]), ablation).mean()
+            drawn = on.values(
+                random_circuits(on, kept, min(n_random, 5), how["seed"]), ablation
+            ).mean()
             row["random"] = float(drawn - none.mean()) / scale
         rows.append(row)
     return rows
@@ -197,22 +261,35 @@ class CircuitStability:
     jaccard: float                                      # mean over pairs of circuits
     low: float                                          # the smallest
     high: float
-    frequency: dict[str, float]                         # share of circuits that hold each node, most frequent first
+    # share of circuits that hold each node, most frequent first
+    frequency: dict[str, float]
     sizes: list[int]
 
     def __str__(self) -> str:
         always = sum(value == 1 for value in self.frequency.values())
-        return (f"circuits of {min(self.sizes)} to {max(self.sizes)} nodes from {len(self.sizes)} resamples of the prompts: Jaccard {self.jaccard:.2f} "
-                f"({self.low:.2f} to {self.high:.2f}), {always} nodes in all of them, {len(self.frequency)} in any")
+        return (f"circuits of {min(self.sizes)} to {max(self.sizes)} nodes from {len(self.sizes)} "
+                f"resamples of the prompts: Jaccard {self.jaccard:.2f} "
+                f"({self.low:.2f} to {self.high:.2f}), {always} nodes in all of them, "
+                f"{len(self.frequency)} in any")
 
 
-def circuit_stability(find: Callable[[Behavior], Any], behavior: Behavior, n_resamples: int = 5, seed: int = 0) -> CircuitStability:
-    "`find(behavior)` gives a circuit, for example by `extract_behavior_subgraph`; it is called on `n_resamples` bootstrap samples of the prompts."
-    if n_resamples < 2: raise InputError(f"n_resamples is {n_resamples}; at least 2 circuits are needed to compare them.")
+def circuit_stability(
+    find: Callable[[Behavior], Any], behavior: Behavior, n_resamples: int = 5, seed: int = 0
+) -> CircuitStability:
+    """`find(behavior)` gives a circuit, for example by `extract_behavior_subgraph`; it is called on
+    `n_resamples` bootstrap samples of the prompts."""
+    if n_resamples < 2:
+        raise InputError(
+            f"n_resamples is {n_resamples}; at least 2 circuits are needed to compare them."
+        )
     random = np.random.default_rng(seed)
-    circuits = [{feature_id(*feature) for feature in circuit_features(find(behavior.take(random.integers(len(behavior), size=len(behavior)))))}
-                for _ in range(n_resamples)]
-    alike = [len(one & other) / len(one | other) for number, one in enumerate(circuits) for other in circuits[:number]]
-    share = {node: float(np.mean([node in circuit for circuit in circuits])) for node in sorted(set().union(*circuits))}
-    return CircuitStability(float(np.mean(alike)), min(alike), max(alike), dict(sorted(share.items(), key=lambda item: (-item[1], item[0]))),
+    circuits = [{feature_id(*feature) for feature in circuit_features(
+                     find(behavior.take(random.integers(len(behavior), size=len(behavior))))
+                 )} for _ in range(n_resamples)]
+    alike = [len(one & other) / len(one | other) for number, one in enumerate(circuits)
+             for other in circuits[:number]]
+    share = {node: float(np.mean([node in circuit for circuit in circuits]))
+             for node in sorted(set().union(*circuits))}
+    return CircuitStability(float(np.mean(alike)), min(alike), max(alike),
+                            dict(sorted(share.items(), key=lambda item: (-item[1], item[0]))),
                             [len(circuit) for circuit in circuits])

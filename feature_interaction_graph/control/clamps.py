@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..engine.encoders import FeatureReader
 from ..engine.errors import InputError
-from ..engine.names import feature_id
+from ..engine.names import check_features, feature_id
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -28,9 +28,10 @@ MODES = ("set", "add")
 class Clamp:
     """One feature and what to do with it.
 
-    `value`: the dose (`mode="set"`) or the shift ("add"), in the feature's own activation; a tensor `[n_sequences, seq_len]` where it differs from place to
-    place (NaN: leave it). `low`, `high`: how far a shift may carry (what is beyond them already is not pulled
-    back). `share`: how much of the move is made, 1 for all of it.
+    `value`: the dose (`mode="set"`) or the shift ("add"), in the feature's own activation; a tensor
+    `[n_sequences, seq_len]` where it differs from place to place (NaN: leave it). `low`, `high`:
+    how far a shift may carry (what is beyond them already is not pulled back). `share`: how much of
+    the move is made, 1 for all of it.
     """
     layer: int
     feature: int
@@ -42,14 +43,24 @@ class Clamp:
 
     def __post_init__(self) -> None:
         name = feature_id(self.layer, self.feature)
-        if self.mode not in MODES: raise InputError(f"the mode of {name} is {self.mode!r}; use 'set' (to a dose) or 'add' (a shift).")
+        if self.mode not in MODES:
+            raise InputError(
+                f"the mode of {name} is {self.mode!r}; use 'set' (to a dose) or 'add' (a shift)."
+            )
         values = torch.as_tensor(self.value).float()
-        if values.ndim not in (0, 2): raise InputError(f"the value of {name} has shape {tuple(values.shape)}; give a number, or one for every token of "
-                                                       f"every sequence.")
-        if values.isinf().any() or (values.ndim == 0 and bool(values.isnan())): raise InputError(f"the value of {name} is {self.value}; give a finite one.")
+        if values.ndim not in (0, 2):
+            raise InputError(f"the value of {name} has shape {tuple(values.shape)}; give a number, "
+                             "or one for every token of "
+                             f"every sequence.")
+        if values.isinf().any() or (values.ndim == 0 and bool(values.isnan())):
+            raise InputError(f"the value of {name} is {self.value}; give a finite one.")
         if self.mode == "set" and bool((values < 0).any()):
-            raise InputError(f"{name} is to be set to {float(values.nan_to_num().min()):g}, but an activation is never negative; give 0 or more.")
-        if not 0 <= self.low <= self.high: raise InputError(f"{name} is to stay between {self.low:g} and {self.high:g}; give 0 <= low <= high.")
+            raise InputError(f"{name} is to be set to {float(values.nan_to_num().min()):g}, but "
+                             "an activation is never negative; give 0 or more.")
+        if not 0 <= self.low <= self.high:
+            raise InputError(
+                f"{name} is to stay between {self.low:g} and {self.high:g}; give 0 <= low <= high."
+            )
 
     @property
     def key(self) -> tuple[int, int]:
@@ -57,39 +68,56 @@ class Clamp:
         return self.layer, self.feature
 
 # %% ../../nbs/control/00_clamps.ipynb #25621751
-def as_clamps(interventions: "Iterable[Clamp | tuple[int, int, float]] | Mapping[tuple[int, int], float] | Clamp", saes: Mapping[int, "SAE"],
-              mode: str = "set") -> list[Clamp]:
-    "`interventions` as clamps: clamps, (layer, feature, value) or {(layer, feature): value}; refuses what does not exist or is named twice."
+def as_clamps(
+    interventions: "Iterable[Clamp | tuple[int, int, float]] | Mapping[tuple[int, int], float] | "
+                   "Clamp", saes: Mapping[int, "SAE"], mode: str = "set"
+) -> list[Clamp]:
+    """`interventions` as clamps: clamps, (layer, feature, value) or {(layer, feature): value};
+    refuses what does not exist or is named twice."""
     if isinstance(interventions, Clamp): interventions = [interventions]
-    listed = [(*key, value) for key, value in interventions.items()] if isinstance(interventions, Mapping) else list(interventions)
-    clamps = [entry if isinstance(entry, Clamp) else Clamp(int(entry[0]), int(entry[1]), entry[2], mode) for entry in listed]
-    if not clamps: raise InputError("no intervention was given, so there is nothing to steer; name at least one feature and its dose.")
+    listed = ([(*key, value) for key, value in interventions.items()]
+              if isinstance(interventions, Mapping) else list(interventions))
+    clamps = [entry if isinstance(entry, Clamp)
+              else Clamp(int(entry[0]), int(entry[1]), entry[2], mode) for entry in listed]
+    if not clamps:
+        raise InputError("no intervention was given, so there is nothing to steer; name at least "
+                         "one feature and its dose.")
     check_features([clamp.key for clamp in clamps], saes, "the feature to steer")
     seen = [clamp.key for clamp in clamps]
     twice = next((key for key in seen if seen.count(key) > 1), None)
-    if twice is not None: raise InputError(f"{feature_id(*twice)} is steered twice; give each feature one dose.")
+    if twice is not None:
+        raise InputError(f"{feature_id(*twice)} is steered twice; give each feature one dose.")
     return clamps
 
 # %% ../../nbs/control/00_clamps.ipynb #a72660f2
 @dataclass(frozen=True)
 class LayerClamps:
-    "The clamps of one layer: a reader of their features, and `[n_clamps]` arrays of how each is to be carried out."
+    """The clamps of one layer: a reader of their features, and `[n_clamps]` arrays of how each is
+    to be carried out."""
     reader: FeatureReader
     is_set: Bool[Tensor, "n_clamps"]
     low: Float[Tensor, "n_clamps"]
     high: Float[Tensor, "n_clamps"]
     share: Float[Tensor, "n_clamps"]
 
-    def move(self, stream: Float[Tensor, "*rows width"], values: Float[Tensor, "*rows n_clamps"]) -> tuple[Tensor, Tensor]:
-        "The stream after the clamps (NaN in `values`: no clamp in that row), and the activations they found."
+    def move(
+        self, stream: Float[Tensor, "*rows width"], values: Float[Tensor, "*rows n_clamps"]
+    ) -> tuple[Tensor, Tensor]:
+        """The stream after the clamps (NaN in `values`: no clamp in that row), and the activations
+        they found."""
         found = self.reader.read(stream)[1]
-        shifted = torch.maximum(torch.minimum(found + values, torch.maximum(self.high, found)), torch.minimum(self.low, found))
-        change = ((torch.where(self.is_set, values, shifted) - found) * self.share).nan_to_num(nan=0.0)
+        shifted = torch.maximum(torch.minimum(found + values, torch.maximum(self.high, found)),
+                                torch.minimum(self.low, found))
+        change = ((torch.where(self.is_set, values, shifted) - found) * self.share).nan_to_num(
+            nan=0.0
+        )
         unit = self.reader.scale(stream)
         return stream + (unit * (change @ self.reader.decoder)).to(stream.dtype), found
 
 # %% ../../nbs/control/00_clamps.ipynb #df12edd0
-def layer_clamps(saes: Mapping[int, "SAE"], clamps: Sequence[Clamp]) -> dict[int, tuple[LayerClamps, list[int]]]:
+def layer_clamps(
+    saes: Mapping[int, "SAE"], clamps: Sequence[Clamp]
+) -> dict[int, tuple[LayerClamps, list[int]]]:
     "Layer -> its clamps as arrays, and which of `clamps` they are."
     grouped: dict[int, tuple[LayerClamps, list[int]]] = {}
     for layer in sorted({clamp.layer for clamp in clamps}):
@@ -97,7 +125,13 @@ def layer_clamps(saes: Mapping[int, "SAE"], clamps: Sequence[Clamp]) -> dict[int
         mine = [clamps[index] for index in which]
         reader = FeatureReader(saes[layer], torch.tensor([clamp.feature for clamp in mine]))
         device = reader.decoder.device
-        def column(values: list[float], device: torch.device = device) -> Tensor: return torch.tensor(values, device=device)
-        grouped[layer] = (LayerClamps(reader, torch.tensor([clamp.mode == "set" for clamp in mine], device=device), column([clamp.low for clamp in mine]),
-                                      column([clamp.high for clamp in mine]), column([clamp.share for clamp in mine])), which)
+        def column(values: list[float], device: torch.device = device) -> Tensor:
+            return torch.tensor(values, device=device)
+        grouped[layer] = (
+            LayerClamps(
+                reader, torch.tensor([clamp.mode == "set" for clamp in mine], device=device),
+                column([clamp.low for clamp in mine]), column([clamp.high for clamp in mine]),
+                column([clamp.share for clamp in mine])
+            ), which
+        )
     return grouped

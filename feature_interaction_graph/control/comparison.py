@@ -35,15 +35,17 @@ Plan = list[Clamp] | CompensatedSteering | Callable[[Contexts], "list[Clamp] | C
 
 def clamps_at(plan: Plan, contexts: Contexts) -> list[Clamp]:
     "The clamps of a plan at `contexts` (compact: one sequence per context)."
-    given = plan.at(contexts) if isinstance(plan, CompensatedSteering) else plan(contexts) if callable(plan) else plan
+    given = (plan.at(contexts) if isinstance(plan, CompensatedSteering) else plan(contexts)
+             if callable(plan) else plan)
     return given.clamps if isinstance(given, CompensatedSteering) else list(given)
 
 # %% ../../nbs/control/08_comparison.ipynb #8bbbad1e
 @dataclass(frozen=True)
 class Outcome:
-    """What one plan did at contexts: `change` `[n_contexts, n_watched]` of activations in standard deviations, `later` the side effect at following positions,
-    `kl` `[n_contexts]` at the position, `kl_later` mean over it and all positions after it, `loss` `[n_contexts, 2]` clean and steered mean loss from there on,
-    `metrics` name -> change; `n_clamps`: per context.
+    """What one plan did at contexts: `change` `[n_contexts, n_watched]` of activations in standard
+    deviations, `later` the side effect at following positions, `kl` `[n_contexts]` at the position,
+    `kl_later` mean over it and all positions after it, `loss` `[n_contexts, 2]` clean and steered
+    mean loss from there on, `metrics` name -> change; `n_clamps`: per context.
     """
     change: Float[np.ndarray, "n_contexts n_watched"]
     later: Float[np.ndarray, "n_contexts"]
@@ -54,17 +56,23 @@ class Outcome:
     n_clamps: float
 
 # %% ../../nbs/control/08_comparison.ipynb #4c8f6061
-def outcome(model: nn.Module, saes: Mapping[int, "SAE"], contexts: Contexts, clamps: Sequence[Clamp], watched: Sequence[tuple[int, int]],
-            std: Float[np.ndarray, "n_watched"],
-            metrics: Mapping[str, Metric] | None = None, off: np.ndarray | None = None, window: int = 8, batch_size: int = 16) -> Outcome:
-    "Plain forward passes of the whole sequences, clean and steered; `off`: which of `watched` make the side effect at the `window` positions that follow."
+def outcome(model: nn.Module, saes: Mapping[int, "SAE"], contexts: Contexts,
+            clamps: Sequence[Clamp], watched: Sequence[tuple[int, int]],
+            std: Float[np.ndarray, "n_watched"], metrics: Mapping[str, Metric] | None = None,
+            off: np.ndarray | None = None, window: int = 8, batch_size: int = 16) -> Outcome:
+    """Plain forward passes of the whole sequences, clean and steered; `off`: which of `watched`
+    make the side effect at the `window` positions that follow."""
     parts: list[Outcome] = []
     contexts = contexts.compact()
     for begin in range(0, len(contexts), batch_size):
         rows = np.arange(begin, min(begin + batch_size, len(contexts)))
         some = contexts.take(rows)
-        mine = [replace(clamp, value=clamp.value[rows]) if isinstance(clamp.value, Tensor) and clamp.value.ndim == 2 else clamp for clamp in clamps]
-        place = Contexts(replace(some.corpus, tokens=some.corpus.tokens[rows], lengths=some.corpus.lengths[rows]), np.arange(len(rows)), some.position)
+        mine = [replace(clamp, value=clamp.value[rows])
+                if isinstance(clamp.value, Tensor) and clamp.value.ndim == 2 else clamp
+                for clamp in clamps]
+        place = Contexts(replace(some.corpus, tokens=some.corpus.tokens[rows],
+                                 lengths=some.corpus.lengths[rows]), np.arange(len(rows)),
+                         some.position)
         run = steer(model, saes, place, mine, read=list(watched))
         at, position = torch.arange(len(rows)), torch.as_tensor(place.position)
         place_of = {key: at for at, key in enumerate(run.features)}
@@ -76,14 +84,25 @@ def outcome(model: nn.Module, saes: Mapping[int, "SAE"], contexts: Contexts, cla
         after[at, position] = False
         size = np.sqrt((change[..., slice(None) if off is None else off] ** 2).sum(-1))
         losses = [torch.where(inside, loss, torch.nan).nanmean(1).numpy() for loss in run.losses]
-        values = {name: (metric(run.logits[at, position]) - metric(run.clean_logits[at, position])).numpy() for name, metric in (metrics or {}).items()}
-        used = [torch.stack([_used(clamp)[at, position] if _used(clamp).ndim else _used(clamp).expand(len(rows)) for clamp in mine]).sum(0).float().mean()]
-        parts.append(Outcome(change[at, position], (size * after.numpy()).sum(1) / np.maximum(after.sum(1).numpy(), 1), run.kl[at, position].numpy(),
-                             ((run.kl * inside).sum(1) / inside.sum(1)).numpy(), np.stack(losses, 1), values, float(used[0]) * len(rows)))
-    def join(name: str) -> np.ndarray: return np.concatenate([getattr(part, name) for part in parts])
-    return Outcome(join("change"), join("later"), join("kl"), join("kl_later"), join("loss"),
-                   {name: np.concatenate([part.metrics[name] for part in parts]) for name in metrics or {}},
-                   sum(part.n_clamps for part in parts) / len(contexts))
+        values = {name: (
+                      metric(run.logits[at, position]) - metric(run.clean_logits[at, position])
+                  ).numpy() for name, metric in (metrics or {}).items()}
+        used = [torch.stack(
+                    [_used(clamp)[at, position] if _used(clamp).ndim
+                     else _used(clamp).expand(len(rows)) for clamp in mine]
+                ).sum(0).float().mean()]
+        parts.append(Outcome(change[at, position],
+                             (size * after.numpy()).sum(1) / np.maximum(after.sum(1).numpy(), 1),
+                             run.kl[at, position].numpy(),
+                             ((run.kl * inside).sum(1) / inside.sum(1)).numpy(),
+                             np.stack(losses, 1), values, float(used[0]) * len(rows)))
+    def join(name: str) -> np.ndarray:
+        return np.concatenate([getattr(part, name) for part in parts])
+    return Outcome(
+        join("change"), join("later"), join("kl"), join("kl_later"), join("loss"),
+        {name: np.concatenate([part.metrics[name] for part in parts]) for name in metrics or {}},
+        sum(part.n_clamps for part in parts) / len(contexts)
+    )
 
 # %% ../../nbs/control/08_comparison.ipynb #1812df49
 def _used(clamp: Clamp) -> Tensor:
@@ -101,24 +120,38 @@ def interval(draws: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 # %% ../../nbs/control/08_comparison.ipynb #b745dad5
-def target_changes(model: nn.Module, saes: Mapping[int, "SAE"], contexts: Contexts, ways: Sequence[Sequence[Clamp]], target: tuple[int, int]
-                   ) -> Float[np.ndarray, "n_ways"]:
-    "Mean change of the target's pre-activation over `contexts` under each of several lists of clamps."
+def target_changes(
+    model: nn.Module, saes: Mapping[int, "SAE"], contexts: Contexts,
+    ways: Sequence[Sequence[Clamp]], target: tuple[int, int]
+) -> Float[np.ndarray, "n_ways"]:
+    """Mean change of the target's pre-activation over `contexts` under each of several lists of
+    clamps."""
     compact, rows = contexts.compact(), np.arange(len(contexts))
-    first = min((clamp for way in ways for clamp in way), key=lambda clamp: sae_hook_point(saes[clamp.layer]).depth).layer
+    first = min((clamp for way in ways for clamp in way),
+                key=lambda clamp: sae_hook_point(saes[clamp.layer]).depth).layer
     runs = ContextRuns(model, saes, compact, first, {target[0]: np.array([target[1]])})
-    return np.array([float((runs.run(rows, clamp_values(runs, way, rows)).pre - runs.clean).mean()) for way in ways])
+    return np.array([float((runs.run(rows, clamp_values(runs, way, rows)).pre - runs.clean).mean())
+                     for way in ways])
 
-def equal_share(model: nn.Module, saes: Mapping[int, "SAE"], contexts: Contexts, naive: Sequence[Clamp], target: tuple[int, int], wanted: float,
-                most: float = 1.5) -> float:
-    "The share of the naive move, nearest to 1, with which the mean change of the target's pre-activation is `wanted` (or as near as it comes)."
+def equal_share(
+    model: nn.Module, saes: Mapping[int, "SAE"], contexts: Contexts, naive: Sequence[Clamp],
+    target: tuple[int, int], wanted: float, most: float = 1.5
+) -> float:
+    """The share of the naive move, nearest to 1, with which the mean change of the target's
+    pre-activation is `wanted` (or as near as it comes)."""
     shares = np.linspace(0, most, 31)
-    gap = target_changes(model, saes, contexts, [[replace(clamp, share=float(share)) for clamp in naive] for share in shares], target) - wanted
+    gap = target_changes(
+        model, saes, contexts,
+        [[replace(clamp, share=float(share)) for clamp in naive] for share in shares], target
+    ) - wanted
     cross = np.flatnonzero(np.sign(gap[:-1]) * np.sign(gap[1:]) < 0)
     if not len(cross):
         nearest = shares[np.abs(gap) <= np.abs(gap).min() + 1e-9]
-        return float(nearest[np.argmin(np.abs(nearest - 1))])              # a target that does not move says nothing of the share: the whole move
-    found = shares[cross] + (shares[cross + 1] - shares[cross]) * gap[cross] / (gap[cross] - gap[cross + 1])
+        # a target that does not move says nothing of the share: the whole move
+        return float(nearest[np.argmin(np.abs(nearest - 1))])
+    found = shares[cross] + (shares[cross + 1] - shares[cross]) * gap[cross] / (
+        gap[cross] - gap[cross + 1]
+    )
     return float(found[np.argmin(np.abs(found - 1))])
 
 # %% ../../nbs/control/08_comparison.ipynb #e0375bd5
@@ -126,8 +159,10 @@ def equal_share(model: nn.Module, saes: Mapping[int, "SAE"], contexts: Contexts,
 class SteeringComparison:
     """Plans side by side at the same contexts.
 
-    `rows`: one per plan with means and intervals (`<name>_low`, `<name>_high`) over contexts; `hops`: per plan and layer distance, side effect and how well the
-    calibration's mean changes foretell the observed ones; `outcomes`, `neutral`: as measured; `share`: of the naive move; `reference`: the naive plan's name.
+    `rows`: one per plan with means and intervals (`<name>_low`, `<name>_high`) over contexts;
+    `hops`: per plan and layer distance, side effect and how well the calibration's mean changes
+    foretell the observed ones; `outcomes`, `neutral`: as measured; `share`: of the naive move;
+    `reference`: the naive plan's name.
     """
     rows: pd.DataFrame
     hops: pd.DataFrame
@@ -140,98 +175,148 @@ class SteeringComparison:
     share: float
     reference: str
 
-    def reduction(self, plan: str, *, protected: bool = False, of_mean: bool = False, seed: int = 0) -> tuple[float, float, float]:
-        "How much of the reference's side effect `plan` removes (1: all), with its interval over contexts; `of_mean`: of the mean change over contexts."
+    def reduction(
+        self, plan: str, *, protected: bool = False, of_mean: bool = False, seed: int = 0
+    ) -> tuple[float, float, float]:
+        """How much of the reference's side effect `plan` removes (1: all), with its interval over
+        contexts; `of_mean`: of the mean change over contexts."""
         mask = self.protected if protected else self.off
         changes = [self.outcomes[name].change[:, mask] for name in (self.reference, plan)]
         if of_mean:
             def removed(index: np.ndarray) -> float:
                 before, after = (float(np.linalg.norm(change[index].mean(0))) for change in changes)
-                return 1 - after / before if before > 0 else float("nan")                 # nothing moved in this draw: it says nothing
-            return removed(np.arange(len(changes[0]))), *interval(np.array([removed(index) for index in bootstrap(len(changes[0]), 300, seed)]))
+                # nothing moved in this draw: it says nothing
+                return 1 - after / before if before > 0 else float("nan")
+            return removed(np.arange(len(changes[0]))), *interval(
+                np.array([removed(index) for index in bootstrap(len(changes[0]), 300, seed)])
+            )
         before, after = (np.linalg.norm(change, axis=1) for change in changes)
         index = bootstrap(len(before), seed=seed)
-        return float(1 - after.mean() / max(before.mean(), 1e-30)), *interval(1 - after[index].mean(1) / np.maximum(before[index].mean(1), 1e-30))
+        return (float(1 - after.mean() / max(before.mean(), 1e-30)),
+                *interval(1 - after[index].mean(1) / np.maximum(before[index].mean(1), 1e-30)))
 
     def __str__(self) -> str:
-        lines = [f"{feature_id(*self.target)} at {len(next(iter(self.outcomes.values())).kl)} contexts; the naive move at {self.share:.2f} of its size"]
+        lines = [f"{feature_id(*self.target)} at {len(next(iter(self.outcomes.values())).kl)} "
+                 f"contexts; the naive move at {self.share:.2f} of its size"]
         for name, row in self.rows.iterrows():
-            lines.append(f"{name}: target {row['target_change']:+.2f} sd, side effect {row['side_effect']:.2f} [{row['side_effect_low']:.2f}, "
+            lines.append(f"{name}: target {row['target_change']:+.2f} sd, side effect "
+                         f"{row['side_effect']:.2f} [{row['side_effect_low']:.2f}, "
                          f"{row['side_effect_high']:.2f}], "
-                         f"precision {row['precision']:.3f}, KL {row['kl']:.4f}" + (f", neutral KL {row['neutral_kl']:.4f}" if "neutral_kl" in row else ""))
+                         f"precision {row['precision']:.3f}, KL {row['kl']:.4f}" + (
+                             f", neutral KL {row['neutral_kl']:.4f}" if "neutral_kl" in row else ""
+                         ))
         return "\n".join(lines)
 
 # %% ../../nbs/control/08_comparison.ipynb #f3a135ed
 def compare_steering(
-    model: nn.Module, saes: Mapping[int, "SAE"], contexts: Contexts, plans: Mapping[str, Plan], target: tuple[int, int], ranges: FeatureRanges, *,
-    calibration: Contexts, neutral: Contexts | None = None, protect: Sequence[tuple[int, int]] = (), metrics: Mapping[str, Metric] | None = None,
-    reference: str = "naive", equal_to: str | None = None, seed: int = 0,
+    model: nn.Module, saes: Mapping[int, "SAE"], contexts: Contexts, plans: Mapping[str, Plan],
+    target: tuple[int, int], ranges: FeatureRanges, *, calibration: Contexts,
+    neutral: Contexts | None = None, protect: Sequence[tuple[int, int]] = (),
+    metrics: Mapping[str, Metric] | None = None, reference: str = "naive",
+    equal_to: str | None = None, seed: int = 0
 ) -> SteeringComparison:
-    """Carries out each plan at held-out `contexts` by plain forward passes and reads every live feature of all later layers and the output.
+    """Carries out each plan at held-out `contexts` by plain forward passes and reads every live
+    feature of all later layers and the output.
 
-    `reference`: the plan (a list of clamps) that is scaled to the target change that `equal_to` (default: the last plan) has at the `calibration` contexts.
-    `neutral`: contexts for KL and perplexity where nothing should happen. Intervals: bootstrap over contexts.
-    Raises `InputError` for a missing reference, contexts that are shared with the calibration, or a protected set that includes the target.
+    `reference`: the plan (a list of clamps) that is scaled to the target change that `equal_to`
+    (default: the last plan) has at the `calibration` contexts. `neutral`: contexts for KL and
+    perplexity where nothing should happen. Intervals: bootstrap over contexts. Raises `InputError`
+    for a missing reference, contexts that are shared with the calibration, or a protected set that
+    includes the target.
     """
     contexts, calibration = contexts.compact(), _apart(contexts, calibration)
     if len(plans) < 2 or reference not in plans:
-        raise InputError(f"plans are {', '.join(plans) or 'none'}, but a comparison needs {reference!r} and at least one more; name them.")
-    if target in protect: raise InputError(f"the protected set includes the target {feature_id(*target)}, which is meant to change; leave it out.")
+        raise InputError(f"plans are {', '.join(plans) or 'none'}, but a comparison needs "
+                         f"{reference!r} and at least one more; name them.")
+    if target in protect:
+        raise InputError(f"the protected set includes the target {feature_id(*target)}, which is "
+                         "meant to change; leave it out.")
     check_features([target, *protect], saes, "the feature")
     naive = plans[reference]
-    if not isinstance(naive, list): raise InputError(f"the plan {reference!r} is not a list of clamps, so it cannot be scaled; give clamps.")
+    if not isinstance(naive, list):
+        raise InputError(
+            f"the plan {reference!r} is not a list of clamps, so it cannot be scaled; give clamps."
+        )
     first = min(naive, key=lambda clamp: sae_hook_point(saes[clamp.layer]).depth).layer
     steered = {clamp.key for clamp in naive}
-    def live(layer: int) -> np.ndarray: return np.union1d(ranges.live(layer), [index for at, index in [target, *protect] if at == layer])
-    watched = [(layer, int(feature)) for layer in sorted(saes) if layer > first for feature in live(layer)]
+    def live(layer: int) -> np.ndarray:
+        return np.union1d(
+            ranges.live(layer), [index for at, index in [target, *protect] if at == layer]
+        )
+    watched = [
+        (layer, int(feature)) for layer in sorted(saes) if layer > first for feature in live(layer)
+    ]
     std = np.array([ranges.std(layer)[feature] for layer, feature in watched])
     std = np.where(std > 0, std, 1.0)
     off = np.array([key != target and key not in steered for key in watched])
     protected = np.array([key in set(protect) for key in watched])
     def at(places: Contexts, plan: Plan, full: bool = True) -> Outcome:
-        return outcome(model, saes, places, clamps_at(plan, places), watched if full else [target], std if full else std[[watched.index(target)]],
-                       metrics if full else None, off if full else None)
+        return outcome(model, saes, places, clamps_at(plan, places), watched if full else [target],
+                       std if full else std[[watched.index(target)]], metrics if full else None,
+                       off if full else None)
     before = {name: at(calibration, plan) for name, plan in plans.items()}
     column = watched.index(target)
-    (wanted,) = target_changes(model, saes, calibration, [clamps_at(plans[equal_to or list(plans)[-1]], calibration)], target)
+    (wanted,) = target_changes(model, saes, calibration,
+                               [clamps_at(plans[equal_to or list(plans)[-1]], calibration)], target)
     share = equal_share(model, saes, calibration, naive, target, float(wanted))
     scaled = {**plans, reference: [replace(clamp, share=share * clamp.share) for clamp in naive]}
     before[reference] = at(calibration, scaled[reference])
     outcomes = {name: at(contexts, plan) for name, plan in scaled.items()}
-    aside = {} if neutral is None else {name: at(neutral.compact(), plan, full=False) for name, plan in scaled.items()}
-    rows = pd.DataFrame({name: _row(result, column, off, protected, aside.get(name), seed) for name, result in outcomes.items()}).T
-    hops = pd.DataFrame([row for name, result in outcomes.items() for row in _hops(name, result, before[name], watched, off, first)])
-    return SteeringComparison(rows, hops, outcomes, aside, watched, off, protected, target, share, reference)
+    aside = {} if neutral is None else {
+        name: at(neutral.compact(), plan, full=False) for name, plan in scaled.items()
+    }
+    rows = pd.DataFrame({name: _row(result, column, off, protected, aside.get(name), seed)
+                         for name, result in outcomes.items()}).T
+    hops = pd.DataFrame([row for name, result in outcomes.items()
+                         for row in _hops(name, result, before[name], watched, off, first)])
+    return SteeringComparison(
+        rows, hops, outcomes, aside, watched, off, protected, target, share, reference
+    )
 
 # %% ../../nbs/control/08_comparison.ipynb #76af5bed
 def _apart(contexts: Contexts, calibration: Contexts) -> Contexts:
-    if contexts.corpus is calibration.corpus and set(contexts.sequence.tolist()) & set(calibration.sequence.tolist()):
-        raise InputError("contexts to compare at and calibration contexts share sequences, so nothing is held out; split them first (Contexts.split).")
+    if contexts.corpus is calibration.corpus and set(contexts.sequence.tolist()) & set(
+        calibration.sequence.tolist()
+    ):
+        raise InputError("contexts to compare at and calibration contexts share sequences, so "
+                         "nothing is held out; split them first (Contexts.split).")
     return calibration.compact()
 
-def _row(result: Outcome, column: int, off: np.ndarray, protected: np.ndarray, aside: Outcome | None, seed: int) -> dict[str, float]:
+def _row(result: Outcome, column: int, off: np.ndarray, protected: np.ndarray,
+         aside: Outcome | None, seed: int) -> dict[str, float]:
     index = bootstrap(len(result.kl), seed=seed)
     target = result.change[:, column]
     side = np.linalg.norm(result.change[:, off], axis=1)
-    numbers: dict[str, np.ndarray] = {"target_change": target, "side_effect": side, "side_effect_l1": np.abs(result.change[:, off]).sum(1),
-                                      "later_side_effect": result.later, "kl": result.kl, "kl_later": result.kl_later}
-    if protected.any(): numbers["protected_side_effect"] = np.linalg.norm(result.change[:, protected], axis=1)
+    numbers: dict[str, np.ndarray] = {
+        "target_change": target, "side_effect": side,
+        "side_effect_l1": np.abs(result.change[:, off]).sum(1), "later_side_effect": result.later,
+        "kl": result.kl, "kl_later": result.kl_later
+    }
+    if protected.any():
+        numbers["protected_side_effect"] = np.linalg.norm(result.change[:, protected], axis=1)
     numbers |= {f"metric {name}": values for name, values in result.metrics.items()}
-    row: dict[str, float] = {"n_clamps": result.n_clamps, "mean_side_effect": float(np.linalg.norm(result.change[:, off].mean(0)))}
+    row: dict[str, float] = {
+        "n_clamps": result.n_clamps,
+        "mean_side_effect": float(np.linalg.norm(result.change[:, off].mean(0)))
+    }
     def add(name: str, value: float, draws: np.ndarray) -> None:
         row[name] = value
         row[f"{name}_low"], row[f"{name}_high"] = interval(draws)
     for name, values in numbers.items(): add(name, float(values.mean()), values[index].mean(1))
-    add("precision", float(abs(target.mean()) / max(side.mean(), 1e-30)), np.abs(target[index].mean(1)) / np.maximum(side[index].mean(1), 1e-30))
+    add("precision", float(abs(target.mean()) / max(side.mean(), 1e-30)),
+        np.abs(target[index].mean(1)) / np.maximum(side[index].mean(1), 1e-30))
     if aside is not None:
         again = bootstrap(len(aside.kl), seed=seed)
         add("neutral_kl", float(aside.kl.mean()), aside.kl[again].mean(1))
         add("neutral_kl_later", float(aside.kl_later.mean()), aside.kl_later[again].mean(1))
         losses = aside.loss[~np.isnan(aside.loss).any(1)]
-        row["neutral_perplexity_clean"], row["neutral_perplexity"] = (float(np.exp(losses[:, which].mean())) for which in (0, 1))
+        row["neutral_perplexity_clean"], row["neutral_perplexity"] = (
+            float(np.exp(losses[:, which].mean())) for which in (0, 1)
+        )
     return row
 
-def _hops(name: str, result: Outcome, before: Outcome, watched: Sequence[tuple[int, int]], off: np.ndarray, first: int) -> list[dict[str, Any]]:
+def _hops(name: str, result: Outcome, before: Outcome, watched: Sequence[tuple[int, int]],
+          off: np.ndarray, first: int) -> list[dict[str, Any]]:
     "Side effect, and observed against foretold mean changes, by layer distance."
     layers = np.array([layer for layer, _ in watched])
     rows = []
@@ -239,27 +324,36 @@ def _hops(name: str, result: Outcome, before: Outcome, watched: Sequence[tuple[i
         mine = layers == layer
         foretold, seen = before.change[:, mine].mean(0), result.change[:, mine].mean(0)
         spread = float(((seen - seen.mean()) ** 2).sum())
-        rows.append({"plan": name, "distance": int(layer) - first, "side_effect": float(np.linalg.norm(result.change[:, mine & off], axis=1).mean()),
-                     "r2": float(1 - ((seen - foretold) ** 2).sum() / spread) if spread > 0 else float("nan"),
-                     "correlation": float(np.corrcoef(foretold, seen)[0, 1]) if spread > 0 and foretold.std() > 0 else float("nan")})
+        rows.append({"plan": name, "distance": int(layer) - first, "side_effect": float(
+                         np.linalg.norm(result.change[:, mine & off], axis=1).mean()
+                     ), "r2": float(1 - ((seen - foretold) ** 2).sum() / spread) if spread > 0
+                     else float("nan"), "correlation": float(np.corrcoef(foretold, seen)[0, 1])
+                     if spread > 0 and foretold.std() > 0 else float("nan")})
     return rows
 
 # %% ../../nbs/control/08_comparison.ipynb #154e5430
 def plot_comparison(comparison: SteeringComparison) -> "Figure":
-    "Left: side effect by layer distance, one line per plan. Right: change of every feature, reference against the other plans, means over contexts."
+    """Left: side effect by layer distance, one line per plan.
+
+    Right: change of every feature, reference against the other plans, means over contexts."""
     from matplotlib import pyplot
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9.5, 3.8), layout="constrained", dpi=80)
     pyplot.close(figure)
-    colours = dict(zip(comparison.outcomes, ("#64748a", "#0072b2", "#009e73", "#cf4a0a", "#a05fb4"), strict=False))
+    colours = dict(zip(comparison.outcomes, ("#64748a", "#0072b2", "#009e73", "#cf4a0a", "#a05fb4"),
+                       strict=False))
     for name, part in comparison.hops.groupby("plan", sort=False):
-        left.plot(part["distance"], part["side_effect"], "o-", color=colours.get(str(name), "black"), label=str(name))
-    left.set(xlabel="layers after the steered feature", ylabel="side effect (sd, mean over contexts)", ylim=(0, None),
-             xticks=sorted(comparison.hops["distance"].unique()))
+        left.plot(part["distance"], part["side_effect"], "o-",
+                  color=colours.get(str(name), "black"), label=str(name))
+    left.set(
+        xlabel="layers after the steered feature", ylabel="side effect (sd, mean over contexts)",
+        ylim=(0, None), xticks=sorted(comparison.hops["distance"].unique())
+    )
     left.legend(frameon=False, fontsize=8)
     naive = comparison.outcomes[comparison.reference].change[:, comparison.off].mean(0)
     for name, result in comparison.outcomes.items():
-        if name != comparison.reference: right.scatter(naive, result.change[:, comparison.off].mean(0), s=8, color=colours.get(name, "black"), label=name,
-                                                       alpha=0.7)
+        if name != comparison.reference:
+            right.scatter(naive, result.change[:, comparison.off].mean(0), s=8,
+                          color=colours.get(name, "black"), label=name, alpha=0.7)
     ends = np.array([naive.min(), naive.max()])
     right.plot(ends, ends, color="#64748a", linewidth=0.7, linestyle="--")
     right.set(xlabel=f"mean change, {comparison.reference} (sd)", ylabel="mean change (sd)")

@@ -21,7 +21,9 @@ from torch import nn
 from ..engine.errors import InputError
 from ..engine.names import check_features, feature_id
 from .clamps import Clamp, as_clamps, layer_clamps
-from .contexts import ContextRuns, Contexts, FeatureRanges, Metric, activations
+from feature_interaction_graph.control.contexts import (
+    ContextRuns, Contexts, FeatureRanges, Metric, activations
+)
 from .effects import EffectMatrix, clamp_values, measure_effects
 from .fit import Readings, fit_shifts
 
@@ -33,8 +35,9 @@ if TYPE_CHECKING:
 class Compensation:
     """Shifts of compensators from an effect matrix, and what they are predicted to do.
 
-    `naive`, `compensated`: predicted change of every target of the matrix (`matrix.targets`), in pre-activation; `inseparable`: protected features
-    whose effects, on every compensator, are those on the target times a constant, so that nothing can cancel one and keep the other.
+    `naive`, `compensated`: predicted change of every target of the matrix (`matrix.targets`), in
+    pre-activation; `inseparable`: protected features whose effects, on every compensator, are those
+    on the target times a constant, so that nothing can cancel one and keep the other.
     """
     steered: dict[tuple[int, int], float]
     target: tuple[int, int]
@@ -45,33 +48,51 @@ class Compensation:
     inseparable: list[tuple[int, int]]
 
     def clamps(self, ranges: FeatureRanges | None = None, room: float = 1.2) -> list[Clamp]:
-        "As clamps for `steer`; with `ranges` no compensator goes above `room` times its usual maximum."
-        def high(key: tuple[int, int]) -> float: return float("inf") if ranges is None else room * float(ranges.usual(key[0], [key[1]])[0])
+        """As clamps for `steer`; with `ranges` no compensator goes above `room` times its usual
+        maximum."""
+        def high(key: tuple[int, int]) -> float:
+            return (
+                float("inf") if ranges is None else room * float(ranges.usual(key[0], [key[1]])[0])
+            )
         steered = [Clamp(*key, shift, "add") for key, shift in self.steered.items()]
-        return steered + [Clamp(*key, shift, "add", high=high(key)) for key, shift in self.shifts.items()]
+        return steered + [
+            Clamp(*key, shift, "add", high=high(key)) for key, shift in self.shifts.items()
+        ]
 
 # %% ../../nbs/control/07_compensation.ipynb #4df9ae98
 def fit_compensation(
-    matrix: EffectMatrix, steered: Mapping[tuple[int, int], float], target: tuple[int, int], *, protect: Sequence[tuple[int, int]] | None = None,
-    compensators: Sequence[tuple[int, int]] | None = None, bounds: Mapping[tuple[int, int], tuple[float, float]] | None = None, ridge: float = 1e-6,
+    matrix: EffectMatrix, steered: Mapping[tuple[int, int], float], target: tuple[int, int], *,
+    protect: Sequence[tuple[int, int]] | None = None,
+    compensators: Sequence[tuple[int, int]] | None = None,
+    bounds: Mapping[tuple[int, int], tuple[float, float]] | None = None, ridge: float = 1e-6
 ) -> Compensation:
-    """The smallest shifts of `compensators` (default: all sources of the matrix up to the target's layer) that cancel predicted effects of the `steered`
+    """The smallest shifts of `compensators` (default: all sources of the matrix up to the target's
+    layer) that cancel predicted effects of the `steered`
     shifts.
 
-    `protect`: targets to keep (default: all but `target`); `bounds`: (lowest, highest) shift of each compensator, default free; `ridge` is in units of the
-    mean squared effect. The net effect of the shifts on `target` is zero in every layer, and zero on steered features that are watched.
-    Raises `InputError` for a steered feature without measured effects, and for a protected set that includes the target.
+    `protect`: targets to keep (default: all but `target`); `bounds`: (lowest, highest) shift of
+    each compensator, default free; `ridge` is in units of the mean squared effect. The net effect
+    of the shifts on `target` is zero in every layer, and zero on steered features that are watched.
+    Raises `InputError` for a steered feature without measured effects, and for a protected set that
+    includes the target.
     """
-    known = [key for key in matrix.sources if key[0] <= target[0] and key not in steered and key != target] if compensators is None else list(compensators)
-    keep = [key for key in matrix.targets if key != target and key not in steered] if protect is None else list(protect)
+    known = [key for key in matrix.sources if key[0] <= target[0] and key not in steered
+             and key != target] if compensators is None else list(compensators)
+    keep = ([key for key in matrix.targets if key != target and key not in steered]
+            if protect is None else list(protect))
     _separate(target, keep, steered)
     column, rows = matrix.columns([target])[0], matrix.rows(known)
     naive = matrix.predict(steered)
-    if not known: raise InputError("no compensator is left, so nothing can be cancelled; allow more layers or more features.")
+    if not known:
+        raise InputError("no compensator is left, so nothing can be cancelled; allow more layers "
+                         "or more features.")
     guarded = matrix.columns(keep)
     effects = (matrix.pre[rows][:, guarded] / matrix.std[guarded]).T
     layers = np.array([layer for layer, _ in known])
-    def on(at: int) -> np.ndarray: return _sizeable(matrix.pre[rows, at], max(np.abs(matrix.pre[:, at]).max(), matrix.std[at] * 1e-6))
+    def on(at: int) -> np.ndarray:
+        return _sizeable(
+            matrix.pre[rows, at], max(np.abs(matrix.pre[:, at]).max(), matrix.std[at] * 1e-6)
+        )
     fixed = [on(int(column)) * (layers == layer) for layer in np.unique(layers)]
     fixed += [on(int(matrix.columns([key])[0])) for key in steered if key in matrix.targets]
     equal = np.array([row for row in fixed if row.any()]).reshape(-1, len(known))
@@ -79,47 +100,70 @@ def fit_compensation(
     heavy = 1e4 * size * equal / np.maximum(np.linalg.norm(equal, axis=1, keepdims=True), 1e-30)
     system = np.concatenate([effects, heavy, np.sqrt(ridge) * size * np.eye(len(known))])
     low, high = np.array([(bounds or {}).get(key, (-np.inf, np.inf)) for key in known], float).T
-    aim = np.concatenate([-naive[guarded] / matrix.std[guarded], np.zeros(len(system) - len(guarded))])
+    aim = np.concatenate(
+        [-naive[guarded] / matrix.std[guarded], np.zeros(len(system) - len(guarded))]
+    )
     shifts = lsq_linear(system, aim, bounds=(low, np.maximum(high, low + 1e-12)), tol=1e-12).x
     stuck = [keep[place] for place in _stuck(matrix.pre[rows][:, guarded].T, equal, naive[guarded])]
     if stuck: warnings.warn(_sentence(stuck, target), stacklevel=2)
-    return Compensation(dict(steered), target, dict(zip(known, shifts.tolist(), strict=True)), keep, naive, naive + shifts @ matrix.pre[rows], stuck)
+    return Compensation(dict(steered), target, dict(zip(known, shifts.tolist(), strict=True)), keep,
+                        naive, naive + shifts @ matrix.pre[rows], stuck)
 
 # %% ../../nbs/control/07_compensation.ipynb #6f03ec55
-def _separate(target: tuple[int, int], protect: Iterable[Any], steered: Iterable[tuple[int, int]]) -> None:
+def _separate(
+    target: tuple[int, int], protect: Iterable[Any], steered: Iterable[tuple[int, int]]
+) -> None:
     "Refuses questions that contradict themselves."
-    if target in steered: raise InputError(f"{feature_id(*target)} is both steered and the target; choose a later feature as target.")
+    if target in steered:
+        raise InputError(f"{feature_id(*target)} is both steered and the target; choose a later "
+                         "feature as target.")
     for key in protect:
-        if key == target: raise InputError(f"the protected set includes the target {feature_id(*target)}, which is meant to change; leave it out.")
-        if key in steered: raise InputError(f"the protected set includes {feature_id(*key)}, which is steered; leave it out.")
+        if key == target:
+            raise InputError(f"the protected set includes the target {feature_id(*target)}, which "
+                             "is meant to change; leave it out.")
+        if key in steered:
+            raise InputError(
+                f"the protected set includes {feature_id(*key)}, which is steered; leave it out."
+            )
 
 def _sizeable(effects: np.ndarray, scale: float | np.ndarray) -> np.ndarray:
-    "Effects without those that are a ten-thousandth of `scale` or less: nothing has to be kept in balance for the last bits of float32."
+    """Effects without those that are a ten-thousandth of `scale` or less: nothing has to be kept in
+    balance for the last bits of float32."""
     return np.where(np.abs(effects) > 1e-4 * scale, effects, 0.0)
 
-def _stuck(effects: Float[np.ndarray, "n_protected k"], equal: Float[np.ndarray, "m k"], naive: Float[np.ndarray, "n_protected"]) -> list[int]:
-    "Protected readings that move, and on which compensators act only in the combinations that must vanish (or not at all)."
+def _stuck(effects: Float[np.ndarray, "n_protected k"], equal: Float[np.ndarray, "m k"],
+           naive: Float[np.ndarray, "n_protected"]) -> list[int]:
+    """Protected readings that move, and on which compensators act only in the combinations that
+    must vanish (or not at all)."""
     size = np.linalg.norm(effects, axis=1)
     kept = [row for row in equal if np.abs(row).max() > 0]
     basis = np.linalg.qr(np.array(kept).T)[0] if kept else np.zeros((effects.shape[1], 0))
     rest = np.linalg.norm(effects - effects @ basis @ basis.T, axis=1)
     moves = np.abs(naive) > 1e-3 * max(float(np.abs(naive).max(initial=0.0)), 1e-30)
-    return [int(place) for place in np.flatnonzero(moves & (rest <= 1e-3 * np.maximum(size, 1e-30 + 1e-6 * size.max(initial=0.0))))]
+    return [int(place) for place in np.flatnonzero(
+                moves & (rest <= 1e-3 * np.maximum(size, 1e-30 + 1e-6 * size.max(initial=0.0)))
+            )]
 
 def _sentence(stuck: Sequence[Any], target: tuple[int, int]) -> str:
-    names = ", ".join(key if isinstance(key, str) else feature_id(*key) for key in stuck[:5]) + (f" and {len(stuck) - 5} more" if len(stuck) > 5 else "")
-    return (f"{names} cannot be separated from the target {feature_id(*target)}: no allowed compensator changes the one without the other, so it will move "
+    names = ", ".join(key if isinstance(key, str) else feature_id(*key) for key in stuck[:5]) + (
+        f" and {len(stuck) - 5} more" if len(stuck) > 5 else ""
+    )
+    return (f"{names} cannot be separated from the target {feature_id(*target)}: no allowed "
+            "compensator changes the one without the other, so it will move "
             "as before; leave it unprotected or allow more compensators.")
 
 # %% ../../nbs/control/07_compensation.ipynb #3e75a841
 @dataclass(frozen=True)
 class CompensatedSteering:
-    """Clamps that steer and clamps that compensate, and what they did at the contexts they were fitted to.
+    """Clamps that steer and clamps that compensate, and what they did at the contexts they were
+    fitted to.
 
-    `contexts`: one sequence per context; `steered`, `compensating`: clamps for it (`clamps`: both). `shifts` `[n_contexts, n_compensators]`, in activation.
-    `clean`, `naive`, `predicted`, `compensated`: pre-activations `[n_contexts, n_watched]` without clamps, with the steered ones, as foreseen before any
-    correction, and as measured at the end; `layer`, `feature`, `threshold`, `std`: of the watched, metrics last (feature -1). `rounds`: the same after
-    0, 1, ... corrections, before this one.
+    `contexts`: one sequence per context; `steered`, `compensating`: clamps for it (`clamps`: both).
+    `shifts` `[n_contexts, n_compensators]`, in activation. `clean`, `naive`, `predicted`,
+    `compensated`: pre-activations `[n_contexts, n_watched]` without clamps, with the steered ones,
+    as foreseen before any correction, and as measured at the end; `layer`, `feature`, `threshold`,
+    `std`: of the watched, metrics last (feature -1). `rounds`: the same after 0, 1, ...
+    corrections, before this one.
     """
     contexts: Contexts
     steered: list[Clamp]
@@ -152,13 +196,16 @@ class CompensatedSteering:
         return float(self.used.sum(1).mean())
 
     def at(self, contexts: Contexts) -> "CompensatedSteering":
-        "The same at other contexts: fitted there, or, if `shared`, the same shifts carried out there."
+        """The same at other contexts: fitted there, or, if `shared`, the same shifts carried out
+        there."""
         assert self.again is not None
         return self.again(contexts)
 
     def change(self, which: str = "compensated") -> Float[np.ndarray, "n_contexts n_watched"]:
-        """Change of activation from the clean run, in standard deviations; `which`: "naive", "predicted" or "compensated"."""
-        return (activations(getattr(self, which), self.threshold) - activations(self.clean, self.threshold)) / self.std
+        """Change of activation from the clean run, in standard deviations; `which`: "naive",
+        "predicted" or "compensated"."""
+        return (activations(getattr(self, which), self.threshold)
+                - activations(self.clean, self.threshold)) / self.std
 
     def column(self, layer: int, feature: int) -> int:
         "The column of a watched feature."
@@ -169,87 +216,121 @@ class CompensatedSteering:
         "Watched features of layers after the first steered one, the targets excepted."
         off = (self.layer > min(clamp.layer for clamp in self.steered)) & (self.feature >= 0)
         off[[self.column(*target) for target in self.targets]] = False
-        for clamp in self.steered: off &= ~((self.layer == clamp.layer) & (self.feature == clamp.feature))
+        for clamp in self.steered:
+            off &= ~((self.layer == clamp.layer) & (self.feature == clamp.feature))
         return off
 
-    def side_effect(self, which: str = "compensated", protected: bool = False) -> Float[np.ndarray, "n_contexts"]:
-        "Per context, the length of the off-target change, in standard deviations; `protected`: of the protected only."
+    def side_effect(
+        self, which: str = "compensated", protected: bool = False
+    ) -> Float[np.ndarray, "n_contexts"]:
+        """Per context, the length of the off-target change, in standard deviations; `protected`: of
+        the protected only."""
         mask = self.protected if protected else self.off_target
         return np.sqrt((self.change(which)[:, mask] ** 2).sum(1))
 
     def to_pandas(self) -> pd.DataFrame:
-        "One row per watched feature: mean change over contexts (standard deviations) naive, predicted and compensated."
-        means = {which: self.change(which).mean(0) for which in ("naive", "predicted", "compensated")}
-        named = self.protected & ~self.off_target if (self.protected & self.off_target).sum() == self.off_target.sum() else self.protected
+        """One row per watched feature: mean change over contexts (standard deviations) naive,
+        predicted and compensated."""
+        means = {
+            which: self.change(which).mean(0) for which in ("naive", "predicted", "compensated")
+        }
+        named = self.protected & ~self.off_target if (
+            self.protected & self.off_target
+        ).sum() == self.off_target.sum() else self.protected
         role = np.where(named, "protected", np.where(self.off_target, "off target", ""))
         role[[self.column(*target) for target in self.targets]] = "target"
-        return pd.DataFrame({"layer": self.layer, "feature": self.feature, "role": role, **means, "std": self.std})
+        return pd.DataFrame(
+            {"layer": self.layer, "feature": self.feature, "role": role, **means, "std": self.std}
+        )
 
     def __str__(self) -> str:
         naive, left = (np.mean(self.side_effect(which)) for which in ("naive", "compensated"))
         columns = [self.column(*target) for target in self.targets]
         before, after = self.change("naive"), self.change()
-        moved = [f"{feature_id(*target)} {before[:, at].mean():+.2f} -> {after[:, at].mean():+.2f} sd"
-                 for target, at in zip(self.targets, columns, strict=True)]
+        moved = [f"{feature_id(*target)} {before[:, at].mean():+.2f} -> {after[:, at].mean():+.2f} "
+                 "sd" for target, at in zip(self.targets, columns, strict=True)]
         names = ", ".join(feature_id(*clamp.key) for clamp in self.steered)
-        return (f"{names} with {self.n_clamps:.0f} of {len(self.compensating)} compensators in {len(self.contexts)} "
-                f"contexts: {'; '.join(moved)}; off target {naive:.2f} -> {left:.2f} sd ({left / max(naive, 1e-30) - 1:+.0%})")
+        return (f"{names} with {self.n_clamps:.0f} of {len(self.compensating)} compensators in "
+                f"{len(self.contexts)} "
+                f"contexts: {'; '.join(moved)}; off target {naive:.2f} -> {left:.2f} sd "
+                f"({left / max(naive, 1e-30) - 1:+.0%})")
 
 # %% ../../nbs/control/07_compensation.ipynb #e13ec279
 def steer_compensated(
-    model: nn.Module, saes: Mapping[int, "SAE"], contexts: Contexts, interventions: Any, target: "tuple[int, int] | Sequence[tuple[int, int]]",
-    ranges: FeatureRanges, *,
-    protect: "Sequence[tuple[int, int]] | None" = None, metrics: Mapping[str, Metric] | None = None, rest: float = 0.2, mode: str = "set",
-    compensators: "Sequence[tuple[int, int]] | None" = None, compensator_layers: Sequence[int] | None = None, n_compensators: int = 240,
-    max_clamps: int | None = None,
-    room: float = 1.2, ridge: float = 0.3, corrections: int = 1, shared: bool = False, effects: EffectMatrix | None = None, batch_rows: int = 4096,
+    model: nn.Module, saes: Mapping[int, "SAE"], contexts: Contexts, interventions: Any,
+    target: "tuple[int, int] | Sequence[tuple[int, int]]", ranges: FeatureRanges, *,
+    protect: "Sequence[tuple[int, int]] | None" = None, metrics: Mapping[str, Metric] | None = None,
+    rest: float = 0.2, mode: str = "set", compensators: "Sequence[tuple[int, int]] | None" = None,
+    compensator_layers: Sequence[int] | None = None, n_compensators: int = 240,
+    max_clamps: int | None = None, room: float = 1.2, ridge: float = 0.3, corrections: int = 1,
+    shared: bool = False, effects: EffectMatrix | None = None, batch_rows: int = 4096
 ) -> CompensatedSteering:
-    """Steers at `contexts` and fits the smallest extra clamps that cancel what else moves, the effect on `target` kept; effects are measured there.
+    """Steers at `contexts` and fits the smallest extra clamps that cancel what else moves, the
+    effect on `target` kept; effects are measured there.
 
-    `interventions`: as for `steer`. `protect`: (layer, feature) to keep above all; other live features of later layers then count with weight `rest` (without
-    `protect` all count alike). `metrics`: name -> callable of logits `[n, vocab]`, protected too. `compensators`, or the `n_compensators` most active features
-    of `compensator_layers` (default: from the first steered layer to the last target's). `max_clamps`: at most so many in any context. `room`: how far above
-    its usual maximum a compensator may go; never below 0. `ridge`: price of a shift by the usual maximum, squared, against one squared standard deviation.
-    `corrections`: joint re-measurements. `shared`: one set of shifts for all contexts. `effects`: a matrix to go by instead of measuring one in each context.
-    Raises `InputError` for unknown features, a protected set that includes the target, doses out of range, and when no compensator is left.
+    `interventions`: as for `steer`. `protect`: (layer, feature) to keep above all; other live
+    features of later layers then count with weight `rest` (without `protect` all count alike).
+    `metrics`: name -> callable of logits `[n, vocab]`, protected too. `compensators`, or the
+    `n_compensators` most active features of `compensator_layers` (default: from the first steered
+    layer to the last target's). `max_clamps`: at most so many in any context. `room`: how far above
+    its usual maximum a compensator may go; never below 0. `ridge`: price of a shift by the usual
+    maximum, squared, against one squared standard deviation. `corrections`: joint re-measurements.
+    `shared`: one set of shifts for all contexts. `effects`: a matrix to go by instead of measuring
+    one in each context. Raises `InputError` for unknown features, a protected set that includes the
+    target, doses out of range, and when no compensator is left.
     """
     clamps = as_clamps(interventions, saes, mode)
     single = isinstance(target, tuple) and len(target) == 2 and not isinstance(target[0], tuple)
     targets: list[tuple[int, int]] = [target] if single else list(target)  # type: ignore[list-item, arg-type]
     _check(clamps, targets, protect or (), saes, ranges, room)
-    question = _Question(model, saes, clamps, targets, ranges, list(protect or ()), dict(metrics or {}), rest, room, ridge, corrections, shared, max_clamps,
-                         effects, batch_rows)
+    question = _Question(
+        model, saes, clamps, targets, ranges, list(protect or ()), dict(metrics or {}), rest, room,
+        ridge, corrections, shared, max_clamps, effects, batch_rows
+    )
     def solve(places: Contexts) -> CompensatedSteering:
         runs = question.runs(places)
         pool = question.pool(runs, compensators, compensator_layers, n_compensators)
         result, solved = question.solve(runs, pool)
-        return replace(result, again=(lambda others: question.carry_out(question.runs(others), solved)) if shared else solve)
+        return replace(result,
+                       again=(lambda others: question.carry_out(question.runs(others), solved))
+                       if shared else solve)
     return solve(contexts.compact())
 
 # %% ../../nbs/control/07_compensation.ipynb #4dfd345d
-def _check(clamps: Sequence[Clamp], targets: Sequence[tuple[int, int]], protect: Sequence[tuple[int, int]], saes: Mapping[int, "SAE"], ranges: FeatureRanges,
-           room: float) -> None:
+def _check(
+    clamps: Sequence[Clamp], targets: Sequence[tuple[int, int]], protect: Sequence[tuple[int, int]],
+    saes: Mapping[int, "SAE"], ranges: FeatureRanges, room: float
+) -> None:
     check_features(targets, saes, "the target")
     check_features(protect, saes, "the protected feature")
-    if not targets: raise InputError("no target was given, so there is no effect to keep; name one (layer, feature).")
+    if not targets:
+        raise InputError(
+            "no target was given, so there is no effect to keep; name one (layer, feature)."
+        )
     steered, first = [clamp.key for clamp in clamps], min(clamp.layer for clamp in clamps)
     for target in targets:
         _separate(target, protect, steered)
-        if target[0] <= first: raise InputError(f"the target {feature_id(*target)} is not downstream of {feature_id(*steered[0])}; choose one in a later "
-                                                f"layer.")
+        if target[0] <= first:
+            raise InputError(f"the target {feature_id(*target)} is not downstream of "
+                             f"{feature_id(*steered[0])}; choose one in a later "
+                             f"layer.")
     for clamp in clamps:
         usual = float(ranges.usual(clamp.layer, [clamp.feature], 100)[0])
         value = float(torch.as_tensor(clamp.value).nan_to_num().max())
-        if usual == 0: raise InputError(f"{feature_id(*clamp.key)} never fires in this text, so nobody knows its range; give more text or choose another "
-                                        f"feature.")
+        if usual == 0:
+            raise InputError(f"{feature_id(*clamp.key)} never fires in this text, so nobody knows "
+                             "its range; give more text or choose another "
+                             f"feature.")
         if clamp.mode == "set" and value > room * usual:
-            raise InputError(f"{feature_id(*clamp.key)} is to be set to {value:g}, but the most it reaches in this text is {usual:g}; choose a dose up to "
+            raise InputError(f"{feature_id(*clamp.key)} is to be set to {value:g}, but the most it "
+                             f"reaches in this text is {usual:g}; choose a dose up to "
                              f"{room * usual:.3g}.")
 
 # %% ../../nbs/control/07_compensation.ipynb #0beee9e1
 @dataclass(frozen=True)
 class _Pool:
-    "The compensators: (layer, feature), their usual maxima (the unit of a shift), and how high each may go."
+    """The compensators: (layer, feature), their usual maxima (the unit of a shift), and how high
+    each may go."""
     keys: list[tuple[int, int]]
     unit: np.ndarray
     high: np.ndarray
@@ -283,34 +364,52 @@ class _Question:
     def first(self) -> int: return min(clamp.layer for clamp in self.clamps)
 
     def runs(self, contexts: Contexts) -> ContextRuns:
-        "Everything live in the layers from the first steered one on, the targets, the protected and the steered."
+        """Everything live in the layers from the first steered one on, the targets, the protected
+        and the steered."""
         extra = [*self.targets, *self.protect, *(clamp.key for clamp in self.clamps)]
-        watched = {layer: np.union1d(self.ranges.live(layer), [feature for at, feature in extra if at == layer]).astype(int) for layer in self.saes
-                   if layer >= self.first}
-        return ContextRuns(self.model, self.saes, contexts.compact(), self.first, watched, self.metrics, self.batch_rows)
+        watched = {layer: np.union1d(
+                       self.ranges.live(layer), [feature for at, feature in extra if at == layer]
+                   ).astype(int) for layer in self.saes if layer >= self.first}
+        return ContextRuns(self.model, self.saes, contexts.compact(), self.first, watched,
+                           self.metrics, self.batch_rows)
 
-    def pool(self, runs: ContextRuns, given: Sequence[tuple[int, int]] | None, layers: Sequence[int] | None, n: int) -> _Pool:
+    def pool(self, runs: ContextRuns, given: Sequence[tuple[int, int]] | None,
+             layers: Sequence[int] | None, n: int) -> _Pool:
         "The compensators that fire most often at the contexts, then anywhere."
-        steered, last = {clamp.key for clamp in self.clamps}, max(layer for layer, _ in self.targets)
+        steered = {clamp.key for clamp in self.clamps}
+        last = max(layer for layer, _ in self.targets)
         if given is None:
-            allowed = set(layers) if layers is not None else {layer for layer in self.saes if self.first <= layer <= last}
-            keys = [(int(layer), int(feature)) for layer, feature in zip(runs.layer, runs.feature, strict=True)]
+            allowed = set(layers) if layers is not None else {
+                layer for layer in self.saes if self.first <= layer <= last
+            }
+            keys = [(int(layer), int(feature))
+                    for layer, feature in zip(runs.layer, runs.feature, strict=True)]
             often = (runs.clean > runs.threshold).mean(0)
-            anywhere = np.array([self.ranges.firings(layer)[feature] if feature >= 0 else 0 for layer, feature in keys])
+            anywhere = np.array([self.ranges.firings(layer)[feature] if feature >= 0 else 0
+                                 for layer, feature in keys])
             order = np.lexsort([-anywhere, -often])
             known = set(keys) if self.effects is None else set(self.effects.sources)
-            chosen = [keys[at] for at in order if keys[at][0] in allowed and keys[at] in known and keys[at][1] >= 0 and keys[at] not in steered
+            chosen = [keys[at] for at in order if keys[at][0] in allowed and keys[at] in known
+                      and keys[at][1] >= 0 and keys[at] not in steered
                       and keys[at] not in self.targets and anywhere[at] > 0][:n]
         else:
             chosen = list(given)
             check_features(chosen, self.saes, "the compensator")
             clash = next((key for key in chosen if key in steered or key in self.targets), None)
-            if clash is not None: raise InputError(f"{feature_id(*clash)} is steered or the target and cannot compensate; leave it out.")
+            if clash is not None:
+                raise InputError(f"{feature_id(*clash)} is steered or the target and cannot "
+                                 "compensate; leave it out.")
             early = next((key for key in chosen if key[0] < self.first), None)
-            if early is not None: raise InputError(f"the compensator {feature_id(*early)} comes before the steered feature; choose one in layer "
-                                                   f"{self.first} or later.")
-        if not chosen: raise InputError("no compensator is left, so nothing can be cancelled; allow more layers or more features.")
-        unit = np.array([float(self.ranges.usual(layer, [feature])[0]) for layer, feature in chosen])
+            if early is not None:
+                raise InputError(f"the compensator {feature_id(*early)} comes before the steered "
+                                 "feature; choose one in layer "
+                                 f"{self.first} or later.")
+        if not chosen:
+            raise InputError("no compensator is left, so nothing can be cancelled; allow more "
+                             "layers or more features.")
+        unit = np.array(
+            [float(self.ranges.usual(layer, [feature])[0]) for layer, feature in chosen]
+        )
         unit = np.where(unit > 0, unit, 1.0)
         return _Pool(chosen, unit, self.room * unit)
 
@@ -318,40 +417,61 @@ class _Question:
         "Standard deviations over the corpus; of metrics, over the contexts."
         spread = np.std(runs.clean, 0)
         keys = zip(runs.layer, runs.feature, strict=True)
-        values = [self.ranges.std(layer)[feature] if feature >= 0 else max(spread[at], 1e-6) for at, (layer, feature) in enumerate(keys)]
+        values = [self.ranges.std(layer)[feature] if feature >= 0 else max(spread[at], 1e-6)
+                  for at, (layer, feature) in enumerate(keys)]
         return np.where(np.array(values) > 0, values, 1.0)
 
     def weights(self, runs: ContextRuns, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        "1 / std for the protected, `rest` of that for everything else off target, 0 for the steered, the targets, the first layer; and what is protected."
+        """1 / std for the protected, `rest` of that for everything else off target, 0 for the
+        steered, the targets, the first layer; and what is protected."""
         off = (runs.layer > self.first)
-        for layer, feature in [*self.targets, *(clamp.key for clamp in self.clamps)]: off[runs.column(layer, feature)] = False
+        for layer, feature in [*self.targets, *(clamp.key for clamp in self.clamps)]:
+            off[runs.column(layer, feature)] = False
         protected = off.copy() if not self.protect else runs.feature < 0
         for layer, feature in self.protect: protected[runs.column(layer, feature)] = True
         return np.where(protected, 1.0, np.where(off, self.rest, 0.0)) / std, protected
 
-    def together(self, pool: _Pool, shifts: Float[np.ndarray, "n k"], contexts: Contexts) -> list[Clamp]:
-        "The compensating clamps: `shifts` (in units) at the contexts, kept between 0 and the highest."
+    def together(
+        self, pool: _Pool, shifts: Float[np.ndarray, "n k"], contexts: Contexts
+    ) -> list[Clamp]:
+        """The compensating clamps: `shifts` (in units) at the contexts, kept between 0 and the
+        highest."""
         values = (shifts * pool.unit).astype(np.float32)
-        if self.shared: return [Clamp(*key, float(values[0, at]), "add", high=float(pool.high[at])) for at, key in enumerate(pool.keys)]
+        if self.shared:
+            return [Clamp(*key, float(values[0, at]), "add", high=float(pool.high[at]))
+                    for at, key in enumerate(pool.keys)]
         rows, columns = torch.as_tensor(contexts.sequence), torch.as_tensor(contexts.position)
         blank = torch.full(contexts.corpus.tokens.shape, torch.nan)
-        placed = [blank.index_put((rows, columns), torch.as_tensor(values[:, at])) for at in range(len(pool.keys))]
-        return [Clamp(*key, value, "add", high=float(high)) for key, value, high in zip(pool.keys, placed, pool.high, strict=True)]
+        placed = [blank.index_put((rows, columns), torch.as_tensor(values[:, at]))
+                  for at in range(len(pool.keys))]
+        return [Clamp(*key, value, "add", high=float(high))
+                for key, value, high in zip(pool.keys, placed, pool.high, strict=True)]
 
-    def carried(self, runs: ContextRuns, pool: _Pool, shifts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        "Reads the contexts with everything carried out: what is watched, and what the compensating clamps found."
+    def carried(
+        self, runs: ContextRuns, pool: _Pool, shifts: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Reads the contexts with everything carried out: what is watched, and what the
+        compensating clamps found."""
         rows = np.arange(len(runs.contexts))
-        groups = clamp_values(runs, [*self.clamps, *self.together(pool, shifts, runs.contexts)], rows)
+        groups = clamp_values(
+            runs, [*self.clamps, *self.together(pool, shifts, runs.contexts)], rows
+        )
         read = runs.run(rows, groups)
         found = np.zeros(shifts.shape)
-        order = layer_clamps(self.saes, [*self.clamps, *(Clamp(*key, 0.0, "add") for key in pool.keys)])
+        order = layer_clamps(
+            self.saes, [*self.clamps, *(Clamp(*key, 0.0, "add") for key in pool.keys)]
+        )
         for layer, (_, which) in order.items():
             for place, index in enumerate(which):
-                if index >= len(self.clamps): found[:, index - len(self.clamps)] = read.found[layer][:, place]
+                if index >= len(self.clamps):
+                    found[:, index - len(self.clamps)] = read.found[layer][:, place]
         return read.pre, found
 
-    def measured(self, runs: ContextRuns, pool: _Pool) -> Float[np.ndarray, "n_contexts k n_watched"]:
-        "The effects of the compensators, measured at the contexts, or those of the given matrix (0 on what it does not hold)."
+    def measured(
+        self, runs: ContextRuns, pool: _Pool
+    ) -> Float[np.ndarray, "n_contexts k n_watched"]:
+        """The effects of the compensators, measured at the contexts, or those of the given matrix
+        (0 on what it does not hold)."""
         if self.effects is None:
             samples = measure_effects(runs, pool.keys, 0.5 * pool.unit, steered=self.clamps).samples
             assert samples is not None
@@ -359,7 +479,9 @@ class _Question:
         known = {key: at for at, key in enumerate(self.effects.targets)}
         keys = list(zip(runs.layer.tolist(), runs.feature.tolist(), strict=True))
         columns = np.array([known.get(key, -1) for key in keys])
-        one = np.where(columns >= 0, self.effects.pre[self.effects.rows(pool.keys)][:, columns], 0.0).astype(np.float32)
+        one = np.where(
+            columns >= 0, self.effects.pre[self.effects.rows(pool.keys)][:, columns], 0.0
+        ).astype(np.float32)
         return np.broadcast_to(one, (len(runs.contexts), *one.shape))
 
     def solve(self, runs: ContextRuns, pool: _Pool) -> tuple[CompensatedSteering, _Solved]:
@@ -372,37 +494,58 @@ class _Question:
         equal, owners, sizes = self._equalities(runs, pool, effects, std)
         moving = np.abs(naive - runs.clean).mean(0)
         protected_at = np.flatnonzero(protected) if self.protect else np.zeros(0, int)
-        stuck = _stuck(effects.mean(0)[:, protected_at].T.astype(float), equal.mean(0), moving[protected_at])
+        stuck = _stuck(
+            effects.mean(0)[:, protected_at].T.astype(float), equal.mean(0), moving[protected_at]
+        )
         inseparable = [self._name(runs, int(protected_at[place])) for place in stuck]
         if inseparable: warnings.warn(_sentence(inseparable, self.targets[0]), stacklevel=4)
-        problem = Readings(runs.clean, naive, np.zeros((n, k)), effects, runs.threshold, weight, found / pool.unit, np.tile(pool.high / pool.unit, (n, 1)),
-                           equal,
+        problem = Readings(runs.clean, naive, np.zeros((n, k)), effects, runs.threshold, weight,
+                           found / pool.unit, np.tile(pool.high / pool.unit, (n, 1)), equal,
                            np.zeros((n, len(owners))), np.ones((n, k), bool))
         problem = self._fewer(problem, weight) if self.max_clamps is not None else problem
         predicted = naive
         results: list[CompensatedSteering] = []
         for step in range(self.corrections + 1):
-            shifts = fit_shifts(problem, self.ridge * (weight > 0).any(), shared=self.shared, rounds=10 if self.shared else 3 if step == 0 else 2)
-            if step == 0: predicted = naive + np.einsum("nk,nkj->nj", shifts.astype(np.float32), effects)
+            shifts = fit_shifts(problem, self.ridge * (weight > 0).any(), shared=self.shared,
+                                rounds=10 if self.shared else 3 if step == 0 else 2)
+            if step == 0:
+                predicted = naive + np.einsum("nk,nkj->nj", shifts.astype(np.float32), effects)
             now, found = self.carried(runs, pool, shifts)
-            better = self._better(runs, problem, std, naive, now, shifts) if step else np.ones(n, bool)
-            level = np.where(better[:, None], self._level(equal, owners, sizes, problem.level, naive, now), problem.level)
-            now, shifts = np.where(better[:, None], now, problem.now), np.where(better[:, None], shifts, problem.shifts)
-            problem = replace(problem, now=now, shifts=shifts, found=np.where(better[:, None], found / pool.unit, problem.found), level=level)
-            results.append(CompensatedSteering(
-                runs.contexts, self.clamps, self.together(pool, shifts, runs.contexts), self.targets, protected, shifts * pool.unit, np.abs(shifts) > 0.01,
-                runs.layer, runs.feature, runs.threshold, std, runs.clean, naive, predicted, now, inseparable, self.shared, results[:]))
+            better = (
+                self._better(runs, problem, std, naive, now, shifts) if step else np.ones(n, bool)
+            )
+            level = np.where(
+                better[:, None], self._level(equal, owners, sizes, problem.level, naive, now),
+                problem.level
+            )
+            now, shifts = np.where(better[:, None], now, problem.now), np.where(
+                better[:, None], shifts, problem.shifts
+            )
+            problem = replace(
+                problem, now=now, shifts=shifts,
+                found=np.where(better[:, None], found / pool.unit, problem.found), level=level
+            )
+            results.append(
+                CompensatedSteering(
+                    runs.contexts, self.clamps, self.together(pool, shifts, runs.contexts),
+                    self.targets, protected, shifts * pool.unit, np.abs(shifts) > 0.01, runs.layer,
+                    runs.feature, runs.threshold, std, runs.clean, naive, predicted, now,
+                    inseparable, self.shared, results[:]
+                )
+            )
         return results[-1], _Solved(pool, shifts, np.abs(shifts) > 0.01)
 
-    def _better(self, runs: ContextRuns, problem: Readings, std: np.ndarray, naive: np.ndarray, now: np.ndarray, shifts: np.ndarray
-                ) -> Bool[np.ndarray, "n_contexts"]:
-        "Where (if shared: everywhere or nowhere) a correction costs no more than what was there; a missed target counts like a protected change."
+    def _better(self, runs: ContextRuns, problem: Readings, std: np.ndarray, naive: np.ndarray,
+                now: np.ndarray, shifts: np.ndarray) -> Bool[np.ndarray, "n_contexts"]:
+        """Where (if shared: everywhere or nowhere) a correction costs no more than what was there;
+        a missed target counts like a protected change."""
         before, meant = activations(runs.clean, runs.threshold), activations(naive, runs.threshold)
         columns = [runs.column(*target) for target in self.targets]
         def cost(pre: np.ndarray, moves: np.ndarray) -> np.ndarray:
             after = activations(pre, runs.threshold)
             missed = ((after - meant) / std)[:, columns]
-            return (((after - before) * problem.weight) ** 2).sum(1) + (missed**2).sum(1) + self.ridge * (moves**2).sum(1)
+            return ((((after - before) * problem.weight) ** 2).sum(1) + (missed**2).sum(1)
+                    + self.ridge * (moves**2).sum(1))
         old, new = cost(problem.now, problem.shifts), cost(now, shifts)
         return np.full(len(old), new.mean() <= old.mean()) if self.shared else new <= old
 
@@ -411,26 +554,39 @@ class _Question:
         n = len(runs.contexts)
         shifts, std = np.repeat(solved.shifts[:1], n, 0), self.std(runs)
         naive, now = (self.carried(runs, solved.pool, factor * shifts)[0] for factor in (0.0, 1.0))
-        return CompensatedSteering(runs.contexts, self.clamps, self.together(solved.pool, shifts, runs.contexts), self.targets, self.weights(runs, std)[1],
-                                   shifts * solved.pool.unit, np.repeat(solved.used[:1], n, 0), runs.layer, runs.feature, runs.threshold, std, runs.clean,
-                                   naive,
-                                   now, now, [], True, [], lambda contexts: self.carry_out(self.runs(contexts), solved))
+        return CompensatedSteering(
+            runs.contexts, self.clamps, self.together(solved.pool, shifts, runs.contexts),
+            self.targets, self.weights(runs, std)[1], shifts * solved.pool.unit,
+            np.repeat(solved.used[:1], n, 0), runs.layer, runs.feature, runs.threshold, std,
+            runs.clean, naive, now, now, [], True, [],
+            lambda contexts: self.carry_out(self.runs(contexts), solved)
+        )
 
     def _name(self, runs: ContextRuns, column: int) -> Any:
         layer, feature = int(runs.layer[column]), int(runs.feature[column])
-        return (layer, feature) if feature >= 0 else list(self.metrics)[column - int((runs.feature >= 0).sum())]
+        return ((layer, feature) if feature >= 0
+                else list(self.metrics)[column - int((runs.feature >= 0).sum())])
 
-    def _equalities(self, runs: ContextRuns, pool: _Pool, effects: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        "Per context, what must vanish: effects on each target of the compensators of each layer, and on steered features; the column of each, and its unit."
+    def _equalities(
+        self, runs: ContextRuns, pool: _Pool, effects: np.ndarray, std: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Per context, what must vanish: effects on each target of the compensators of each layer,
+        and on steered features; the column of each, and its unit."""
         layers = np.array([layer for layer, _ in pool.keys])
-        wanted = [(runs.column(*target), layers == layer) for target in self.targets for layer in np.unique(layers)]
+        wanted = [(runs.column(*target), layers == layer) for target in self.targets
+                  for layer in np.unique(layers)]
         wanted += [(runs.column(*clamp.key), np.ones(len(layers), bool)) for clamp in self.clamps]
-        sizes = np.array([max(float(np.abs(effects[:, :, column]).max()), 1e-9) for column, _ in wanted])
-        rows = [_sizeable(effects[:, :, column], std[column]) * mine / size for (column, mine), size in zip(wanted, sizes, strict=True)]
+        sizes = np.array(
+            [max(float(np.abs(effects[:, :, column]).max()), 1e-9) for column, _ in wanted]
+        )
+        rows = [_sizeable(effects[:, :, column], std[column]) * mine / size
+                for (column, mine), size in zip(wanted, sizes, strict=True)]
         return np.stack(rows, 1).astype(float), np.array([column for column, _ in wanted]), sizes
 
-    def _level(self, equal: np.ndarray, owners: np.ndarray, sizes: np.ndarray, level: np.ndarray, naive: np.ndarray, now: np.ndarray) -> np.ndarray:
-        "What the equalities must give next so that targets and steered features come back to where the steered run alone has them."
+    def _level(self, equal: np.ndarray, owners: np.ndarray, sizes: np.ndarray, level: np.ndarray,
+               naive: np.ndarray, now: np.ndarray) -> np.ndarray:
+        """What the equalities must give next so that targets and steered features come back to
+        where the steered run alone has them."""
         level = level.copy()
         for column in np.unique(owners):
             mine = np.flatnonzero(owners == column)
@@ -439,13 +595,16 @@ class _Question:
         return level
 
     def _fewer(self, problem: Readings, weight: np.ndarray) -> Readings:
-        "Leaves at most `max_clamps` compensators a context (or in all, if shared), by fitting and dropping the least telling until they are few enough."
+        """Leaves at most `max_clamps` compensators a context (or in all, if shared), by fitting and
+        dropping the least telling until they are few enough."""
         k, most = problem.shifts.shape[1], int(self.max_clamps or 0)
         n = k
         while n > most:
             n = max(most, n // 3)
             shifts = fit_shifts(problem, self.ridge, shared=self.shared, rounds=2)
-            telling = np.abs(shifts) * np.sqrt((problem.effects**2 * (weight**2).astype(np.float32)).sum(2)) * problem.allowed
+            telling = np.abs(shifts) * np.sqrt(
+                (problem.effects**2 * (weight**2).astype(np.float32)).sum(2)
+            ) * problem.allowed
             if self.shared: telling = np.tile(telling.mean(0), (len(telling), 1))
             order = np.argsort(-telling, axis=1)
             allowed = np.zeros(problem.allowed.shape, bool)

@@ -34,10 +34,12 @@ if TYPE_CHECKING:
 # %% ../../nbs/control/06_context_effects.ipynb #0be7d993
 @dataclass(frozen=True)
 class ClampedContexts:
-    """Clamps of several sources of one layer, each in many contexts: what was added and what changed.
+    """Clamps of several sources of one layer, each in many contexts: what was added and what
+    changed.
 
-    `source`: `[n]`, index into `sources`; `sequence`, `position`, `value` (clean activation): where; `doses`: `[n, n_doses]` values it was set to;
-    `streams`: layer -> clean stream there `[n, d_model]`; `changes`: target layer -> `[n, n_doses, d_model]`, change of the stream from clean.
+    `source`: `[n]`, index into `sources`; `sequence`, `position`, `value` (clean activation):
+    where; `doses`: `[n, n_doses]` values it was set to; `streams`: layer -> clean stream there `[n,
+    d_model]`; `changes`: target layer -> `[n, n_doses, d_model]`, change of the stream from clean.
     """
     layer: int
     sources: Int[np.ndarray, "n_sources"]
@@ -59,46 +61,73 @@ class ClampedContexts:
     def take(self, rows: np.ndarray) -> "ClampedContexts":
         "Some of the clamps."
         at = torch.as_tensor(rows)
-        return replace(self, source=self.source[rows], sequence=self.sequence[rows], position=self.position[rows], value=self.value[at], doses=self.doses[at],
-                       streams={layer: part[at] for layer, part in self.streams.items()}, changes={layer: part[at] for layer, part in self.changes.items()})
+        return replace(self, source=self.source[rows], sequence=self.sequence[rows],
+                       position=self.position[rows], value=self.value[at], doses=self.doses[at],
+                       streams={layer: part[at] for layer, part in self.streams.items()},
+                       changes={layer: part[at] for layer, part in self.changes.items()})
 
 # %% ../../nbs/control/06_context_effects.ipynb #6d7f9a24
 @torch.no_grad()
-def clamped_contexts(model: nn.Module, saes: Mapping[int, "SAE"], sources: Iterable[tuple[int, int]], tokens: Any, *,
-                     target_layers: Iterable[int] | None = None, n_samples: int = 200, percentiles: Sequence[float] = (10, 50, 90), max_per_sequence: int = 1,
-                     min_samples: int = 20, seed: int = 0, batch_size: int = 32, progress: bool = True) -> ClampedContexts:
-    r"""Clamps each source at up to `n_samples` places where it fires to `percentiles` of its activations and keeps the change of the stream.
+def clamped_contexts(
+    model: nn.Module, saes: Mapping[int, "SAE"], sources: Iterable[tuple[int, int]], tokens: Any, *,
+    target_layers: Iterable[int] | None = None, n_samples: int = 200,
+    percentiles: Sequence[float] = (10, 50, 90), max_per_sequence: int = 1, min_samples: int = 20,
+    seed: int = 0, batch_size: int = 32, progress: bool = True
+) -> ClampedContexts:
+    r"""Clamps each source at up to `n_samples` places where it fires to `percentiles` of its
+    activations and keeps the change of the stream.
 
-    $h \leftarrow h + (\alpha - f_i(h))\,d_i$ at one position; streams are read there in every target layer. Costs one branched row per sample and dose,
-    and one for the clean stream. Sources that fire in fewer than `min_samples` sequences are left out. Raises `InputError` for sources in several layers
-    (call once per layer), for features that do not exist, when no source fires often enough, and for an SAE that is not on the residual stream.
+    $h \leftarrow h + (\alpha - f_i(h))\,d_i$ at one position; streams are read there in every
+    target layer. Costs one branched row per sample and dose, and one for the clean stream. Sources
+    that fire in fewer than `min_samples` sequences are left out. Raises `InputError` for sources in
+    several layers (call once per layer), for features that do not exist, when no source fires often
+    enough, and for an SAE that is not on the residual stream.
     """
     grouped, corpus = by_layer(sources, saes, "source"), as_corpus(tokens)
-    if len(grouped) > 1: raise InputError(f"sources of layers {', '.join(map(str, grouped))} were given; clamp those of one layer at a time.")
+    if len(grouped) > 1:
+        raise InputError(f"sources of layers {', '.join(map(str, grouped))} were given; clamp "
+                         "those of one layer at a time.")
     (layer, features), = grouped.items()
     later = later_layers(saes, [layer], target_layers)[layer]
-    reader, points = FeatureReader(saes[layer], torch.as_tensor(features)), {other: FeatureReader(saes[other], torch.tensor([0])).hook_point for other in later}
+    reader = FeatureReader(saes[layer], torch.as_tensor(features))
+    points = {other: FeatureReader(saes[other], torch.tensor([0])).hook_point for other in later}
     for point in (reader.hook_point, *points.values()):
         if point.kind not in ("resid_pre", "resid_post", "resid_mid"):
-            raise InputError(f"an SAE at {point.name} was given; predictions in context are made for SAEs on the residual stream.")
-    firings = scan_corpus(model, corpus, {"source": reader}, frozenset(["source"]), batch_size, progress)["source"].firings
+            raise InputError(f"an SAE at {point.name} was given; predictions in context are made "
+                             "for SAEs on the residual stream.")
+    firings = scan_corpus(
+        model, corpus, {"source": reader}, frozenset(["source"]), batch_size, progress
+    )["source"].firings
     assert firings is not None
-    picked = [choose_samples(firings, index, n_samples, max_per_sequence, (seed, layer, int(feature))) for index, feature in enumerate(features)]
+    picked = [
+        choose_samples(firings, index, n_samples, max_per_sequence, (seed, layer, int(feature)))
+        for index, feature in enumerate(features)
+    ]
     kept = [index for index, rows in enumerate(picked) if len(rows) >= min_samples]
-    if not kept: raise InputError(f"none of the {len(features)} sources fires in {min_samples} sequences or more; give more text or lower min_samples.")
-    rows, source = np.concatenate([picked[index] for index in kept]), np.repeat(np.arange(len(kept)), [len(picked[index]) for index in kept])
+    if not kept:
+        raise InputError(f"none of the {len(features)} sources fires in {min_samples} sequences "
+                         "or more; give more text or lower min_samples.")
+    rows = np.concatenate([picked[index] for index in kept])
+    source = np.repeat(np.arange(len(kept)), [len(picked[index]) for index in kept])
     order = np.argsort(firings.sequence[rows], kind="stable")
     rows, source = rows[order], source[order]
-    levels = np.stack([np.percentile(firings.value[firings.of(index)], percentiles) for index in kept])
-    value, scale = (torch.as_tensor(values[rows], dtype=torch.float32) for values in (firings.value, firings.scale))
-    clamps = ClampedContexts(layer, features[kept], source, firings.sequence[rows], firings.position[rows], value,
-                             torch.as_tensor(levels[source], dtype=torch.float32), {}, {})
+    levels = np.stack(
+        [np.percentile(firings.value[firings.of(index)], percentiles) for index in kept]
+    )
+    value, scale = (torch.as_tensor(values[rows], dtype=torch.float32)
+                    for values in (firings.value, firings.scale))
+    clamps = ClampedContexts(
+        layer, features[kept], source, firings.sequence[rows], firings.position[rows], value,
+        torch.as_tensor(levels[source], dtype=torch.float32), {}, {}
+    )
     unit = reader.decoder.cpu()[torch.as_tensor(kept)][torch.as_tensor(source)] * scale[:, None]
     return _run(model, corpus, clamps, unit, reader, points, batch_size, progress)
 
 # %% ../../nbs/control/06_context_effects.ipynb #02ae06ee
-def _run(model: nn.Module, corpus: Corpus, clamps: ClampedContexts, unit: Tensor, reader: FeatureReader, points: Mapping[int, Any], batch_size: int,
-         progress: bool) -> ClampedContexts:
+def _run(
+    model: nn.Module, corpus: Corpus, clamps: ClampedContexts, unit: Tensor, reader: FeatureReader,
+    points: Mapping[int, Any], batch_size: int, progress: bool
+) -> ClampedContexts:
     "Carries out the clamps, batch of sequences by batch of sequences."
     engine, doses = interaction_engine(model), clamps.doses.shape[1]
     arms = torch.cat([torch.zeros(len(clamps), 1), clamps.push], 1)[..., None] * unit[:, None]
@@ -110,12 +139,17 @@ def _run(model: nn.Module, corpus: Corpus, clamps: ClampedContexts, unit: Tensor
         batch = needed[begin:begin + batch_size]
         part = slice(*np.searchsorted(clamps.sequence, [batch[0], batch[-1] + 1]))
         longest = int(corpus.lengths[batch].max())
-        clean = engine.record(corpus.tokens[batch, :longest], corpus.lengths[batch], starts=[start_block(reader.hook_point)], last=last)
-        rows, positions = torch.as_tensor(np.searchsorted(batch, clamps.sequence[part])), torch.as_tensor(clamps.position[part])
-        here = clean_residuals(model, clean.tokens, [reader.hook_point.name])[reader.hook_point.name]
+        clean = engine.record(corpus.tokens[batch, :longest], corpus.lengths[batch],
+                              starts=[start_block(reader.hook_point)], last=last)
+        rows = torch.as_tensor(np.searchsorted(batch, clamps.sequence[part]))
+        positions = torch.as_tensor(clamps.position[part])
+        here = clean_residuals(
+            model, clean.tokens, [reader.hook_point.name]
+        )[reader.hook_point.name]
         streams[clamps.layer].append(here[rows.to(here.device), positions.to(here.device)].cpu())
-        (_, read), = engine.run(clean, reader.hook_point, rows.repeat_interleave(doses + 1), positions.repeat_interleave(doses + 1),
-                                arms[part].flatten(0, 1), list(points.values()), batch_rows=len(rows) * (doses + 1))
+        (_, read), = engine.run(clean, reader.hook_point, rows.repeat_interleave(doses + 1),
+                                positions.repeat_interleave(doses + 1), arms[part].flatten(0, 1),
+                                list(points.values()), batch_rows=len(rows) * (doses + 1))
         for layer, point in points.items():
             found = read[point.name][:, 0].unflatten(0, (-1, doses + 1)).cpu()
             streams[layer].append(found[:, 0])
@@ -130,55 +164,76 @@ STATES = ("stream", "features", "none")
 
 @dataclass(frozen=True)
 class StateReader:
-    "Turns clean streams at some layers into the state `z` of a context: standardised, and scaled so that its mean square length is 1."
+    """Turns clean streams at some layers into the state `z` of a context: standardised, and scaled
+    so that its mean square length is 1."""
     kind: str
     readers: dict[int, FeatureReader]
     mean: Float[Tensor, "n_states"]
     scale: Float[Tensor, "n_states"]
 
     @classmethod
-    def fit(cls, kind: str, saes: Mapping[int, "SAE"], layers: Sequence[int], streams: Mapping[int, Tensor]) -> "StateReader":
+    def fit(cls, kind: str, saes: Mapping[int, "SAE"], layers: Sequence[int],
+            streams: Mapping[int, Tensor]) -> "StateReader":
         "Learns mean and scale from `streams`. Raises `InputError` for another kind than `STATES`."
-        if kind not in STATES: raise InputError(f"state {kind!r} is unknown; use one of {', '.join(STATES)}.")
+        if kind not in STATES:
+            raise InputError(f"state {kind!r} is unknown; use one of {', '.join(STATES)}.")
         readers = {layer: FeatureReader(saes[layer]) for layer in sorted(set(layers))}
         raw = _raw(kind, readers, streams)
         spread = raw.std(0) if raw.shape[1] else torch.zeros(0)
         n = max(int((spread > 1e-6).sum()), 1)
-        return cls(kind, readers, raw.mean(0), torch.where(spread > 1e-6, 1 / (spread.clamp(min=1e-6) * n ** 0.5), torch.zeros_like(spread)))
+        return cls(kind, readers, raw.mean(0),
+                   torch.where(spread > 1e-6, 1 / (spread.clamp(min=1e-6) * n ** 0.5),
+                               torch.zeros_like(spread)))
 
-    def __call__(self, streams: Mapping[int, Float[Tensor, "n d_model"]]) -> Float[Tensor, "n n_states"]:
+    def __call__(
+        self, streams: Mapping[int, Float[Tensor, "n d_model"]]
+    ) -> Float[Tensor, "n n_states"]:
         return (_raw(self.kind, self.readers, streams) - self.mean) * self.scale
 
     @property
     def names(self) -> list[str]:
         "What each number of the state is."
-        if self.kind == "features": return [feature_id(layer, index) for layer, reader in self.readers.items() for index in range(reader.width)]
+        if self.kind == "features":
+            return [feature_id(layer, index) for layer, reader in self.readers.items()
+                    for index in range(reader.width)]
         if self.kind == "none": return []
-        return [f"stream {layer}: {index}" for layer, reader in self.readers.items() for index in range(reader.weight.shape[0])]
+        return [f"stream {layer}: {index}" for layer, reader in self.readers.items()
+                for index in range(reader.weight.shape[0])]
 
 
 def _raw(kind: str, readers: Mapping[int, FeatureReader], streams: Mapping[int, Tensor]) -> Tensor:
-    if kind == "features": return torch.cat([(reader.read(streams[layer])[1] > 0).float() for layer, reader in readers.items()], 1)
+    if kind == "features":
+        return torch.cat(
+            [(reader.read(streams[layer])[1] > 0).float() for layer, reader in readers.items()], 1
+        )
     n = len(next(iter(streams.values())))
-    return torch.cat([streams[layer].float() for layer in readers], 1) if kind == "stream" else torch.zeros(n, 0)
+    return (torch.cat([streams[layer].float() for layer in readers], 1) if kind == "stream"
+            else torch.zeros(n, 0))
 
 # %% ../../nbs/control/06_context_effects.ipynb #20b7cbd9
 RIDGES = tuple(10.0 ** power for power in np.arange(-3, 2.01, 0.5))
 
-def ridge_weights(kernel: Float[Tensor, "n n"], y: Float[Tensor, "n d"], groups: int, ridges: Sequence[float] = RIDGES) -> tuple[Float[Tensor, "n d"], float]:
-    """Dual weights of the ridge with the least error when groups are left out, and that ridge (in units of the mean of the kernel's diagonal).
+def ridge_weights(kernel: Float[Tensor, "n n"], y: Float[Tensor, "n d"], groups: int,
+                  ridges: Sequence[float] = RIDGES) -> tuple[Float[Tensor, "n d"], float]:
+    """Dual weights of the ridge with the least error when groups are left out, and that ridge (in
+    units of the mean of the kernel's diagonal).
 
     Rows come as `groups` equal blocks: row r belongs to group r % groups.
     """
     unit = float(kernel.diagonal().mean().clamp(min=1e-12))
     values, vectors = torch.linalg.eigh((kernel / unit).double())
     values, turned = values.clamp(min=0), vectors.T @ y.double()
-    member = torch.arange(len(kernel)).reshape(-1, groups).T                                   # [groups, rows of each]
+    # [groups, rows of each]
+    member = torch.arange(len(kernel)).reshape(-1, groups).T
     best: tuple[float, float] = (np.inf, ridges[0])
     for ridge in ridges:
         left = y.double() - vectors @ ((values / (values + ridge))[:, None] * turned)
-        smooth = torch.einsum("gik,k,gjk->gij", vectors[member], values / (values + ridge), vectors[member])
-        error = torch.linalg.solve(torch.eye(member.shape[1], dtype=torch.float64) - smooth, left[member]).square().sum()
+        smooth = torch.einsum(
+            "gik,k,gjk->gij", vectors[member], values / (values + ridge), vectors[member]
+        )
+        error = torch.linalg.solve(
+            torch.eye(member.shape[1], dtype=torch.float64) - smooth, left[member]
+        ).square().sum()
         best = min(best, (float(error), ridge))
     weights = vectors @ ((1 / (values + best[1]))[:, None] * turned)
     return (weights / unit).float(), best[1]
@@ -186,26 +241,33 @@ def ridge_weights(kernel: Float[Tensor, "n n"], y: Float[Tensor, "n d"], groups:
 # %% ../../nbs/control/06_context_effects.ipynb #f0067a04
 @dataclass(frozen=True)
 class SourceEffect:
-    "The fitted change of the stream of one (source, target layer): dual weights over the rows it was learned from."
+    """The fitted change of the stream of one (source, target layer): dual weights over the rows it
+    was learned from."""
     push: Float[Tensor, "n n_doses"]
     states: Float[Tensor, "n n_states"]
     weights: Float[Tensor, "n_rows d_model"]
     spread: float                                    # by which pushes are divided
     ridge: float
 
-    def __call__(self, push: Float[Tensor, "m n_doses"], states: Float[Tensor, "m n_states"]) -> Float[Tensor, "m n_doses d_model"]:
-        r"$\Delta h = \delta (v + Gz) + \delta^2 (v' + G'z)$ for pushes $\delta$ in contexts with states $z$."
+    def __call__(
+        self, push: Float[Tensor, "m n_doses"], states: Float[Tensor, "m n_states"]
+    ) -> Float[Tensor, "m n_doses d_model"]:
+        r"""$\Delta h = \delta (v + Gz) + \delta^2 (v' + G'z)$ for pushes $\delta$ in contexts with
+        states $z$."""
         kernel = _kernel(push / self.spread, states, self.push / self.spread, self.states)
         return (kernel @ self.weights).unflatten(0, (push.shape[1], len(push))).transpose(0, 1)
 
     def gates(self) -> Float[Tensor, "n_states d_model"]:
         "$G$: how each state changes the effect of one unit of push."
-        rows = (self.push / self.spread).T.reshape(-1, 1) * self.states.repeat(self.push.shape[1], 1)
+        rows = (self.push / self.spread).T.reshape(-1, 1) * self.states.repeat(
+            self.push.shape[1], 1
+        )
         return rows.T @ self.weights / self.spread
 
 
 def _kernel(push: Tensor, states: Tensor, push_2: Tensor, states_2: Tensor) -> Tensor:
-    "Products of the predictors (push, push^2) x (1, z); rows run over doses first, contexts within."
+    """Products of the predictors (push, push^2) x (1, z); rows run over doses first, contexts
+    within."""
     one, other = push.T.reshape(-1), push_2.T.reshape(-1)
     both = one[:, None] * other[None]
     context = (1 + states @ states_2.T).repeat(push.shape[1], push_2.shape[1])
@@ -214,17 +276,23 @@ def _kernel(push: Tensor, states: Tensor, push_2: Tensor, states_2: Tensor) -> T
 # %% ../../nbs/control/06_context_effects.ipynb #91314252
 @dataclass(frozen=True)
 class ContextEffects:
-    """What clamps of sources of one layer do in a given context, learned from `clamped_contexts` by `fit_context_effects`.
+    """What clamps of sources of one layer do in a given context, learned from `clamped_contexts`
+    by `fit_context_effects`.
 
-    `effects`: (index of the source, target layer) -> `SourceEffect`; `states`: target layer -> `StateReader`.
+    `effects`: (index of the source, target layer) -> `SourceEffect`; `states`: target layer ->
+    `StateReader`.
     """
     layer: int
     sources: Int[np.ndarray, "n_sources"]
     effects: dict[tuple[int, int], SourceEffect]
     states: dict[int, StateReader]
 
-    def change(self, clamps: ClampedContexts, target_layer: int) -> Float[Tensor, "n n_doses d_model"]:
-        "Predicted change of the stream at `target_layer`. Only clean streams, sources, values and doses of `clamps` are looked at."
+    def change(
+        self, clamps: ClampedContexts, target_layer: int
+    ) -> Float[Tensor, "n n_doses d_model"]:
+        """Predicted change of the stream at `target_layer`.
+
+        Only clean streams, sources, values and doses of `clamps` are looked at."""
         states, push = self.states[target_layer](clamps.streams), clamps.push
         found = torch.zeros(*push.shape, next(iter(self.effects.values())).weights.shape[1])
         for index, feature in enumerate(self.sources):
@@ -233,30 +301,42 @@ class ContextEffects:
         return found
 
 # %% ../../nbs/control/06_context_effects.ipynb #82034d79
-def fit_context_effects(clamps: ClampedContexts, saes: Mapping[int, "SAE"], *, state: str = "stream", n_samples: int | None = None, progress: bool = False
-                        ) -> ContextEffects:
-    """Learns, for every source and target layer of `clamps`, how the effect depends on dose and context.
+def fit_context_effects(
+    clamps: ClampedContexts, saes: Mapping[int, "SAE"], *, state: str = "stream",
+    n_samples: int | None = None, progress: bool = False
+) -> ContextEffects:
+    """Learns, for every source and target layer of `clamps`, how the effect depends on dose and
+    context.
 
-    `state`: what of a context may open and shut the way: its "stream" at source and target layer, the "features" that fire there, or "none" (a response
-    curve without gates). `n_samples`: use only so many contexts per source.
+    `state`: what of a context may open and shut the way: its "stream" at source and target layer,
+    the "features" that fire there, or "none" (a response curve without gates). `n_samples`: use
+    only so many contexts per source.
     """
     effects, states = {}, {}
     for target_layer, changes in clamps.changes.items():
-        states[target_layer] = StateReader.fit(state, saes, [clamps.layer, target_layer], clamps.streams)
+        states[target_layer] = StateReader.fit(
+            state, saes, [clamps.layer, target_layer], clamps.streams
+        )
         everywhere = states[target_layer](clamps.streams)
-        for index in tqdm(range(len(clamps.sources)), desc=f"layer {target_layer}", disable=not progress, leave=False):
+        for index in tqdm(range(len(clamps.sources)), desc=f"layer {target_layer}",
+                          disable=not progress, leave=False):
             rows = torch.as_tensor(np.flatnonzero(clamps.source == index)[:n_samples])
             push, here = clamps.push[rows], everywhere[rows]
             spread = float(push.abs().mean().clamp(min=1e-12))
             kernel = _kernel(push / spread, here, push / spread, here)
-            weights, ridge = ridge_weights(kernel, changes[rows].transpose(0, 1).flatten(0, 1), len(rows))
+            weights, ridge = ridge_weights(
+                kernel, changes[rows].transpose(0, 1).flatten(0, 1), len(rows)
+            )
             effects[index, target_layer] = SourceEffect(push, here, weights, spread, ridge)
     return ContextEffects(clamps.layer, clamps.sources, effects, states)
 
 # %% ../../nbs/control/06_context_effects.ipynb #c63da450
-def activation_change(reader: FeatureReader, stream: Float[Tensor, "n d_model"], change: Float[Tensor, "n *doses d_model"]
-                      ) -> Float[Tensor, "n *doses n_features"]:
-    r"$\sigma_j(p_j + e_j\cdot\Delta h) - \sigma_j(p_j)$ for all features of `reader`, from the clean `stream` of each context and a change of it."
+def activation_change(
+    reader: FeatureReader, stream: Float[Tensor, "n d_model"],
+    change: Float[Tensor, "n *doses d_model"]
+) -> Float[Tensor, "n *doses n_features"]:
+    r"""$\sigma_j(p_j + e_j\cdot\Delta h) - \sigma_j(p_j)$ for all features of `reader`, from the
+    clean `stream` of each context and a change of it."""
     clean = stream if change.ndim == 2 else stream[:, None]
     return reader.read(clean + change)[1] - reader.read(clean)[1]
 
@@ -265,47 +345,65 @@ MAX_PREDICTORS = 4160
 
 @dataclass(frozen=True)
 class LayerTransport:
-    "Carries a change of the stream from one layer to later ones in a given context; learned by `fit_transport`."
+    """Carries a change of the stream from one layer to later ones in a given context; learned by
+    `fit_transport`."""
     layer: int
     mean: Float[Tensor, "d_model"]
-    components: Float[Tensor, "d_model n_states"]            # scaled so that the states' mean square length is 1
+    # scaled so that the states' mean square length is 1
+    components: Float[Tensor, "d_model n_states"]
     maps: dict[int, Float[Tensor, "n_predictors d_model"]]
 
-    def __call__(self, change: Float[Tensor, "n d_model"], stream: Float[Tensor, "n d_model"], target_layer: int) -> Float[Tensor, "n d_model"]:
+    def __call__(self, change: Float[Tensor, "n d_model"], stream: Float[Tensor, "n d_model"],
+                 target_layer: int) -> Float[Tensor, "n d_model"]:
         "`change` at the cut, `stream` there in the clean run -> change at `target_layer`."
         return _predictors(change, (stream - self.mean) @ self.components) @ self.maps[target_layer]
 
 
-def _predictors(change: Tensor, states: Tensor) -> Tensor: return torch.cat([change, (change[:, :, None] * states[:, None]).flatten(1)], 1)
+def _predictors(change: Tensor, states: Tensor) -> Tensor:
+    return torch.cat([change, (change[:, :, None] * states[:, None]).flatten(1)], 1)
 
 # %% ../../nbs/control/06_context_effects.ipynb #e2a5cfc8
-def fit_transport(clamps: ClampedContexts, saes: Mapping[int, "SAE"], *, n_states: int | None = None, ridge: float = 1e-3, batch_rows: int = 4096
-                  ) -> LayerTransport:
-    """The map from changes of the stream at the layer of `clamps` (clamps of as many of its features as possible) to those at its target layers.
+def fit_transport(
+    clamps: ClampedContexts, saes: Mapping[int, "SAE"], *, n_states: int | None = None,
+    ridge: float = 1e-3, batch_rows: int = 4096
+) -> LayerTransport:
+    """The map from changes of the stream at the layer of `clamps` (clamps of as many of its
+    features as possible) to those at its target layers.
 
-    `n_states`: principal components of the clean stream that may gate it; by default all, or as many as keep the regression within `MAX_PREDICTORS`.
-    `ridge`: in units of the mean square of a predictor. Raises `InputError` when fewer sources were clamped than the stream has dimensions and directions
-    of it were never pushed (a map of those would be made up).
+    `n_states`: principal components of the clean stream that may gate it; by default all, or as
+    many as keep the regression within `MAX_PREDICTORS`. `ridge`: in units of the mean square of a
+    predictor. Raises `InputError` when fewer sources were clamped than the stream has dimensions
+    and directions of it were never pushed (a map of those would be made up).
     """
     reader, stream = FeatureReader(saes[clamps.layer]), clamps.streams[clamps.layer]
     width = stream.shape[1]
     unit = reader.decoder.cpu()[torch.as_tensor(clamps.sources)]
     if int(torch.linalg.matrix_rank(unit)) < width:
-        raise InputError(f"the {len(unit)} clamped features of layer {clamps.layer} span fewer than the {width} dimensions of the stream; clamp more of them.")
+        raise InputError(f"the {len(unit)} clamped features of layer {clamps.layer} span fewer "
+                         f"than the {width} dimensions of the stream; clamp more of them.")
     most = max(1, MAX_PREDICTORS // width - 1)
     mean = stream.mean(0)
     _, spread, turned = torch.linalg.svd(stream - mean, full_matrices=False)
-    n_states = min(n_states if n_states is not None else width, most, int((spread > 1e-4 * spread[0]).sum()))
-    components = turned[:n_states].T / (spread[:n_states] / (len(stream) - 1) ** 0.5) / n_states ** 0.5
+    n_states = min(
+        n_states if n_states is not None else width, most, int((spread > 1e-4 * spread[0]).sum())
+    )
+    components = (
+        turned[:n_states].T / (spread[:n_states] / (len(stream) - 1) ** 0.5) / n_states ** 0.5
+    )
     size = width * (1 + n_states)
-    gram, sides = torch.zeros(size, size), {layer: torch.zeros(size, width) for layer in clamps.changes}
+    gram = torch.zeros(size, size)
+    sides = {layer: torch.zeros(size, width) for layer in clamps.changes}
     scale = reader.scale(stream)
     for rows in torch.arange(len(clamps)).split(batch_rows):
         for dose in range(clamps.doses.shape[1]):
-            added = unit[torch.as_tensor(clamps.source)[rows]] * (clamps.push[rows, dose:dose + 1] * scale[rows])
+            added = unit[torch.as_tensor(clamps.source)[rows]] * (
+                clamps.push[rows, dose:dose + 1] * scale[rows]
+            )
             predictors = _predictors(added, (stream[rows] - mean) @ components)
             gram += predictors.T @ predictors
-            for layer, side in sides.items(): side += predictors.T @ clamps.changes[layer][rows, dose]
+            for layer, side in sides.items():
+                side += predictors.T @ clamps.changes[layer][rows, dose]
     gram += ridge * gram.diagonal().mean() * torch.eye(size)
     factor = torch.linalg.cholesky(gram)
-    return LayerTransport(clamps.layer, mean, components, {layer: torch.cholesky_solve(side, factor) for layer, side in sides.items()})
+    return LayerTransport(clamps.layer, mean, components, {layer: torch.cholesky_solve(side, factor)
+                                                           for layer, side in sides.items()})

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 # %% ../../nbs/control/02_contexts.ipynb #74ba7727
 @dataclass(frozen=True)
 class FeatureRanges:
-    "All features of all SAEs over a corpus: firings, standard deviation, usual maximum (90th percentile where it fires). Made by `feature_ranges`."
+    """All features of all SAEs over a corpus: firings, standard deviation, usual maximum (90th
+    percentile where it fires). Made by `feature_ranges`."""
     corpus: Corpus
     scans: Mapping[int, Scan]
     min_firings: int = 20
@@ -54,15 +55,19 @@ class FeatureRanges:
         "Standard deviation of each feature over all tokens."
         return self.scans[layer].std
 
-    def usual(self, layer: int, features: Sequence[int], percentile: float = 90) -> Float[np.ndarray, "n_features"]:
-        "A percentile of the non-zero activations of each of `features`; 0 for one that never fires."
+    def usual(
+        self, layer: int, features: Sequence[int], percentile: float = 90
+    ) -> Float[np.ndarray, "n_features"]:
+        """A percentile of the non-zero activations of each of `features`; 0 for one that never
+        fires."""
         firings = self.scans[layer].firings
         assert firings is not None
         values = [firings.value[firings.of(int(feature))] for feature in features]
         return np.array([np.percentile(part, percentile) if len(part) else 0.0 for part in values])
 
 # %% ../../nbs/control/02_contexts.ipynb #071aa5c7
-def feature_ranges(model: nn.Module, saes: Mapping[int, "SAE"], corpus: Corpus, *, min_firings: int = 20, progress: bool = True) -> FeatureRanges:
+def feature_ranges(model: nn.Module, saes: Mapping[int, "SAE"], corpus: Corpus, *,
+                   min_firings: int = 20, progress: bool = True) -> FeatureRanges:
     "One pass over `corpus` that reads every feature of every SAE."
     readers = {str(layer): FeatureReader(sae) for layer, sae in saes.items()}
     scans = scan_corpus(model, corpus, readers, frozenset(readers), progress=progress)
@@ -77,12 +82,20 @@ class Contexts:
     position: Int[np.ndarray, "n_contexts"]
 
     def __post_init__(self) -> None:
-        if not len(self.sequence): raise InputError("there are no contexts, so there is nowhere to steer; give at least one (sequence, position).")
-        if (np.diff(self.sequence) < 0).any(): raise InputError("the contexts are not sorted by sequence; sort them first.")
+        if not len(self.sequence):
+            raise InputError("there are no contexts, so there is nowhere to steer; give at least "
+                             "one (sequence, position).")
+        if (np.diff(self.sequence) < 0).any():
+            raise InputError("the contexts are not sorted by sequence; sort them first.")
         if self.sequence.max() >= len(self.corpus) or self.sequence.min() < 0:
-            raise InputError(f"a context is in sequence {self.sequence.max()}, but the text has {len(self.corpus)}; choose among those.")
-        if (self.position < 0).any() or (self.position >= self.corpus.lengths.numpy()[self.sequence]).any():
-            raise InputError("a context lies beyond the end of its sequence; choose positions inside.")
+            raise InputError(f"a context is in sequence {self.sequence.max()}, but the text has "
+                             f"{len(self.corpus)}; choose among those.")
+        if (self.position < 0).any() or (
+            self.position >= self.corpus.lengths.numpy()[self.sequence]
+        ).any():
+            raise InputError(
+                "a context lies beyond the end of its sequence; choose positions inside."
+            )
 
     def __len__(self) -> int: return len(self.sequence)
 
@@ -99,7 +112,8 @@ class Contexts:
     def compact(self) -> "Contexts":
         "The same places in a text that has one sequence per context, in order."
         tokens, lengths = self.tokens
-        return Contexts(replace(self.corpus, tokens=tokens, lengths=lengths, labels=None), np.arange(len(self)), self.position)
+        return Contexts(replace(self.corpus, tokens=tokens, lengths=lengths, labels=None),
+                        np.arange(len(self)), self.position)
 
     @property
     def tokens(self) -> tuple[Int[Tensor, "n_contexts seq_len"], Int[Tensor, "n_contexts"]]:
@@ -108,15 +122,19 @@ class Contexts:
         return self.corpus.tokens[self.sequence, : int(lengths.max())], lengths
 
 # %% ../../nbs/control/02_contexts.ipynb #a6249c9f
-def choose_contexts(ranges: FeatureRanges, feature: tuple[int, int], n: int = 64, *, where: str = "firing", seed: int = 0) -> Contexts:
-    """`n` random contexts, no two in one sequence, where `feature` (layer, index) fires, or where it is "silent".
+def choose_contexts(ranges: FeatureRanges, feature: tuple[int, int], n: int = 64, *,
+                    where: str = "firing", seed: int = 0) -> Contexts:
+    """`n` random contexts, no two in one sequence, where `feature` (layer, index) fires, or where
+    it is "silent".
 
     Raises `InputError` when there are fewer than two.
     """
-    if where not in ("firing", "silent"): raise InputError(f"where is {where!r}; use 'firing' or 'silent'.")
+    if where not in ("firing", "silent"):
+        raise InputError(f"where is {where!r}; use 'firing' or 'silent'.")
     layer, index = feature
     if layer not in ranges.scans or not 0 <= index < len(ranges.std(layer)):
-        raise InputError(f"{feature_id(layer, index)} is not a feature that was read; layers {', '.join(map(str, sorted(ranges.scans)))} were: choose one "
+        raise InputError(f"{feature_id(layer, index)} is not a feature that was read; layers "
+                         f"{', '.join(map(str, sorted(ranges.scans)))} were: choose one "
                          f"there.")
     firings = ranges.scans[layer].firings
     assert firings is not None
@@ -129,7 +147,9 @@ def choose_contexts(ranges: FeatureRanges, feature: tuple[int, int], n: int = 64
     order = np.random.default_rng((seed, layer, index)).permutation(len(sequence))
     first = np.unique(sequence[order], return_index=True)[1]
     chosen = order[np.sort(first)[:n]]
-    if len(chosen) < 2: raise InputError(f"{feature_id(layer, index)} is {where} in {len(chosen)} sequences of this text, and effects need 2; give more text.")
+    if len(chosen) < 2:
+        raise InputError(f"{feature_id(layer, index)} is {where} in {len(chosen)} sequences of "
+                         "this text, and effects need 2; give more text.")
     chosen = chosen[np.argsort(sequence[chosen])]
     return Contexts(ranges.corpus, sequence[chosen], position[chosen])
 
@@ -140,7 +160,9 @@ def logit_difference(token: int, other: int) -> Metric:
     "The metric: logit of `token` minus logit of `other`."
     return lambda logits: logits[:, token] - logits[:, other]
 
-def logits_of(model: nn.Module, stream: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows vocab"]:
+def logits_of(
+    model: nn.Module, stream: Float[Tensor, "*rows d_model"]
+) -> Float[Tensor, "*rows vocab"]:
     "Logits from the stream after the last block."
     twin = plain_twin(model)
     logits = twin.get_output_embeddings()(final_norm(twin)(stream))
@@ -150,7 +172,8 @@ def logits_of(model: nn.Module, stream: Float[Tensor, "*rows d_model"]) -> Float
 # %% ../../nbs/control/02_contexts.ipynb #87f2beb2
 @dataclass(frozen=True)
 class Read:
-    "What rows read: pre-activations `[n_rows, n_watched]` (features, then metrics), and the activations that the clamps of each layer found."
+    """What rows read: pre-activations `[n_rows, n_watched]` (features, then metrics), and the
+    activations that the clamps of each layer found."""
     pre: Float[np.ndarray, "n_rows n_watched"]
     found: dict[int, Float[np.ndarray, "n_rows n_clamps"]]
 
@@ -158,60 +181,99 @@ class Read:
 class ContextRuns:
     """Runs clamps at contexts, exactly, and reads what is watched.
 
-    `watched`: layer -> features; layers before `first` (the layer of the earliest clamp) are not read. Columns: by layer, then `metrics`.
-    `layer`, `feature` (-1 for metrics), `threshold` (a reading counts as activation above it), `clean`: what is read without any clamp.
-    Raises `InputError` for competing (TopK) SAEs among the watched, and for older model classes that cannot be branched.
+    `watched`: layer -> features; layers before `first` (the layer of the earliest clamp) are not
+    read. Columns: by layer, then `metrics`. `layer`, `feature` (-1 for metrics), `threshold` (a
+    reading counts as activation above it), `clean`: what is read without any clamp. Raises
+    `InputError` for competing (TopK) SAEs among the watched, and for older model classes that
+    cannot be branched.
     """
-    def __init__(self, model: nn.Module, saes: Mapping[int, "SAE"], contexts: Contexts, first: int, watched: Mapping[int, np.ndarray],
-                 metrics: Mapping[str, Metric] | None = None, batch_rows: int = 4096) -> None:
-        self.model, self.saes, self.contexts, self.first, self.batch_rows = model, saes, contexts, first, batch_rows
+    def __init__(self, model: nn.Module, saes: Mapping[int, "SAE"], contexts: Contexts, first: int,
+                 watched: Mapping[int, np.ndarray], metrics: Mapping[str, Metric] | None = None,
+                 batch_rows: int = 4096) -> None:
+        self.model, self.saes, self.contexts, self.first, self.batch_rows = (
+            model, saes, contexts, first, batch_rows
+        )
         engine = interaction_engine(model)
-        if not isinstance(engine, BranchedForward): raise InputError("a HookedTransformer cannot be steered in rows; load the model with loading.load_model.")
+        if not isinstance(engine, BranchedForward):
+            raise InputError("a HookedTransformer cannot be steered in rows; load the model with "
+                             "loading.load_model.")
         self.engine = engine
         self.metrics: dict[str, Metric] = dict(metrics or {})
         self.entry_point = sae_hook_point(saes[first])
-        later = [layer for layer in sorted(saes) if sae_hook_point(saes[layer]).depth >= self.entry_point.depth]
-        self.readers = {layer: FeatureReader(saes[layer], torch.as_tensor(np.asarray(watched[layer]))) for layer in later if len(watched.get(layer, ()))}
+        later = [layer for layer in sorted(saes)
+                 if sae_hook_point(saes[layer]).depth >= self.entry_point.depth]
+        self.readers = {
+            layer: FeatureReader(saes[layer], torch.as_tensor(np.asarray(watched[layer])))
+            for layer in later if len(watched.get(layer, ()))
+        }
         for reader in self.readers.values():
-            if reader.competes: raise InputError(f"the SAE at {reader.hook_point.name} is a TopK SAE, whose features have no threshold of their own; "
-                                                 f"convert it to JumpReLU.")
+            if reader.competes:
+                raise InputError(f"the SAE at {reader.hook_point.name} is a TopK SAE, whose "
+                                 "features have no threshold of their own; "
+                                 f"convert it to JumpReLU.")
             if reader.hook_point.kind == "resid_mid" and reader.hook_point != self.entry_point:
-                raise InputError(f"{reader.hook_point.name} cannot be watched in clamped rows; choose SAEs before or after the block, or on its parts.")
+                raise InputError(f"{reader.hook_point.name} cannot be watched in clamped rows; "
+                                 "choose SAEs before or after the block, or on its parts.")
         n_metrics = len(self.metrics)
-        self.layer = np.concatenate([np.full(len(reader.features), layer) for layer, reader in self.readers.items()] + [np.full(n_metrics, max(saes) + 1)])
-        self.feature = np.concatenate([reader.features.cpu().numpy() for reader in self.readers.values()] + [np.full(n_metrics, -1)])
-        self.threshold = np.concatenate([threshold_of(reader) for reader in self.readers.values()] + [np.full(n_metrics, -np.inf)])
+        self.layer = np.concatenate(
+            [np.full(len(reader.features), layer) for layer, reader in self.readers.items()]
+            + [np.full(n_metrics, max(saes) + 1)]
+        )
+        self.feature = np.concatenate(
+            [reader.features.cpu().numpy() for reader in self.readers.values()]
+            + [np.full(n_metrics, -1)]
+        )
+        self.threshold = np.concatenate([threshold_of(reader) for reader in self.readers.values()]
+                                        + [np.full(n_metrics, -np.inf)])
         self._record()
         self.clean = self.run(np.arange(len(contexts)), {}).pre
 
     def _record(self) -> None:
         sequences, self.row_sequence = np.unique(self.contexts.sequence, return_inverse=True)
         lengths = self.contexts.corpus.lengths[sequences]
-        self.tokens = self.contexts.corpus.tokens[sequences, : int(lengths.max())].to(self.engine.device)
+        self.tokens = self.contexts.corpus.tokens[sequences, : int(lengths.max())].to(
+            self.engine.device
+        )
         self.start = start_block(self.entry_point)
-        self.recorded = self.engine.record(self.tokens, lengths, starts=[min(self.start, self.engine.n_layers - 1)], last=self.engine.n_layers - 1)
+        self.recorded = self.engine.record(
+            self.tokens, lengths, starts=[min(self.start, self.engine.n_layers - 1)],
+            last=self.engine.n_layers - 1
+        )
         entry = clean_residuals(self.model, self.tokens, [self.entry_point])[self.entry_point.name]
-        self.entry = entry[torch.as_tensor(self.row_sequence), torch.as_tensor(self.contexts.position)]
+        self.entry = (
+            entry[torch.as_tensor(self.row_sequence), torch.as_tensor(self.contexts.position)]
+        )
 
     def column(self, layer: int, feature: int) -> int:
         "Which column reads (layer, feature)."
         found = np.flatnonzero((self.layer == layer) & (self.feature == feature))
-        if not len(found): raise InputError(f"{feature_id(layer, feature)} is not among the features that are watched; add it to them.")
+        if not len(found):
+            raise InputError(f"{feature_id(layer, feature)} is not among the features that are "
+                             "watched; add it to them.")
         return int(found[0])
 
     @torch.no_grad()
-    def run(self, rows: Int[np.ndarray, "n_rows"], clamps: Mapping[int, tuple[LayerClamps, Float[Tensor, "n_rows n_clamps"]]]) -> Read:
-        """Runs context `rows[r]` with the clamps `layer -> (clamps, values)`, row by row; NaN values: no clamp in that row."""
-        early = [layer for layer in clamps if sae_hook_point(self.saes[layer]).depth < self.entry_point.depth]
-        if early: raise InputError(f"a clamp is in layer {early[0]}, before layer {self.first} at which these rows begin; begin there.")
+    def run(self, rows: Int[np.ndarray, "n_rows"],
+            clamps: Mapping[int, tuple[LayerClamps, Float[Tensor, "n_rows n_clamps"]]]) -> Read:
+        """Runs context `rows[r]` with the clamps `layer -> (clamps, values)`, row by row; NaN
+        values: no clamp in that row."""
+        early = [layer for layer in clamps
+                 if sae_hook_point(self.saes[layer]).depth < self.entry_point.depth]
+        if early:
+            raise InputError(f"a clamp is in layer {early[0]}, before layer {self.first} at which "
+                             "these rows begin; begin there.")
         parts, order = [], np.argsort(self.row_sequence[rows], kind="stable")
         for begin in range(0, len(rows), self.batch_rows):
             some = order[begin:begin + self.batch_rows]
             index = torch.as_tensor(some)
-            parts.append(self._pass(rows[some], {layer: (group, values[index].to(self.engine.device)) for layer, (group, values) in clamps.items()}))
+            parts.append(
+                self._pass(rows[some], {layer: (group, values[index].to(self.engine.device))
+                                        for layer, (group, values) in clamps.items()})
+            )
         back = np.argsort(order)
         pre = np.concatenate([part.pre for part in parts])[back]
-        return Read(pre, {layer: np.concatenate([part.found[layer] for part in parts])[back] for layer in clamps})
+        return Read(pre, {layer: np.concatenate([part.found[layer] for part in parts])[back]
+                          for layer in clamps})
 
     def _pass(self, rows: np.ndarray, clamps: Mapping[int, tuple[LayerClamps, Tensor]]) -> Read:
         found: dict[int, np.ndarray] = {}
@@ -222,54 +284,76 @@ class ContextRuns:
                 group, values = clamps[layer]
                 stream, activations = group.move(stream, values)
                 found[layer] = activations.cpu().numpy()
-            if layer in self.readers: read[layer] = self.readers[layer].read(stream)[0].cpu().numpy()
+            if layer in self.readers:
+                read[layer] = self.readers[layer].read(stream)[0].cpu().numpy()
             return stream
         entry = self.entry[torch.as_tensor(rows)]
         added = arrive(self.first, entry) - entry
-        last = self._finish(rows, added, arrive, [layer for layer in sorted({*clamps, *self.readers}) if layer != self.first])
+        last = self._finish(
+            rows, added, arrive,
+            [layer for layer in sorted({*clamps, *self.readers}) if layer != self.first]
+        )
         logits = logits_of(self.model, last) if self.metrics else None
         values = [read[layer] for layer in self.readers]
-        if logits is not None: values += [metric(logits).float().cpu().numpy()[:, None] for metric in self.metrics.values()]
+        if logits is not None:
+            values += [
+                metric(logits).float().cpu().numpy()[:, None] for metric in self.metrics.values()
+            ]
         return Read(np.concatenate(values, 1), found)
 
-    def _finish(self, rows: np.ndarray, added: Tensor, arrive: Callable[[int, Tensor], Tensor], later: Sequence[int]) -> Tensor:
+    def _finish(self, rows: np.ndarray, added: Tensor, arrive: Callable[[int, Tensor], Tensor],
+                later: Sequence[int]) -> Tensor:
         "The rest of the pass; the stream after the last block."
-        sequence, position = torch.as_tensor(self.row_sequence[rows]), torch.as_tensor(self.contexts.position[rows])
+        sequence = torch.as_tensor(self.row_sequence[rows])
+        position = torch.as_tensor(self.contexts.position[rows])
         final = HookPoint("resid_post", self.engine.n_layers - 1)
-        if self.start >= self.engine.n_layers: return self.entry[torch.as_tensor(rows)] + added        # the clamps come after the last block
+        # the clamps come after the last block
+        if self.start >= self.engine.n_layers: return self.entry[torch.as_tensor(rows)] + added
         if not self.engine.branched: return self._hooked(sequence, position, added, arrive, later)
         with self._arriving(later, lambda layer, packed: arrive(layer, packed[0])[None]):
             device = self.engine.device
-            read = self.engine.branch(self.recorded, self.entry_point, sequence.to(device), position.to(device), added, [final], 0)
+            read = self.engine.branch(self.recorded, self.entry_point, sequence.to(device),
+                                      position.to(device), added, [final], 0)
         return read[final.name][:, 0]
 
     @contextlib.contextmanager
-    def _arriving(self, later: Sequence[int], change: Callable[[int, Tensor], Tensor]) -> Iterator[None]:
+    def _arriving(
+        self, later: Sequence[int], change: Callable[[int, Tensor], Tensor]
+    ) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
             for layer in later:
                 def here(stream: Tensor, layer: int = layer) -> Tensor: return change(layer, stream)
-                stack.enter_context(edit(self.engine.layers, sae_hook_point(self.saes[layer]), here))
+                stack.enter_context(
+                    edit(self.engine.layers, sae_hook_point(self.saes[layer]), here)
+                )
             yield
 
-    def _hooked(self, sequence: Tensor, position: Tensor, added: Tensor, arrive: Callable[[int, Tensor], Tensor], later: Sequence[int]) -> Tensor:
+    def _hooked(self, sequence: Tensor, position: Tensor, added: Tensor,
+                arrive: Callable[[int, Tensor], Tensor], later: Sequence[int]) -> Tensor:
         "The same by full passes, a copy of the sequence per row, where a model cannot be branched."
         here, final = torch.arange(len(position)), HookPoint("resid_post", self.engine.n_layers - 1)
         def put(stream: Tensor, rows: Tensor) -> Tensor:
             stream = stream.clone()
             stream[here, position] = rows
             return stream
-        with edit(self.engine.layers, self.entry_point, lambda stream: put(stream, stream[here, position] + added)), \
-                self._arriving(later, lambda layer, stream: put(stream, arrive(layer, stream[here, position]))):
-            return clean_residuals(self.model, self.tokens[sequence], [final])[final.name][here, position]
+        with (edit(self.engine.layers, self.entry_point,
+                   lambda stream: put(stream, stream[here, position] + added)), self._arriving(
+                  later, lambda layer, stream: put(stream, arrive(layer, stream[here, position]))
+              )):
+            return clean_residuals(
+                self.model, self.tokens[sequence], [final]
+            )[final.name][here, position]
 
 # %% ../../nbs/control/02_contexts.ipynb #781c2254
 def threshold_of(reader: FeatureReader) -> Float[np.ndarray, "n_features"]:
     "The pre-activation above which each feature fires."
     if reader.threshold is not None: limit = reader.threshold.clamp(min=0)
-    elif reader.architecture == "gated": limit = (reader.bias - reader.gain * reader.gate_bias).clamp(min=0)
+    elif reader.architecture == "gated":
+        limit = (reader.bias - reader.gain * reader.gate_bias).clamp(min=0)
     else: limit = torch.zeros(len(reader.features))
     return limit.double().cpu().numpy()
 
 def activations(pre: np.ndarray, threshold: np.ndarray) -> np.ndarray:
-    "Pre-activations where they exceed the threshold, else 0 (a metric has threshold -inf and is itself)."
+    """Pre-activations where they exceed the threshold, else 0 (a metric has threshold -inf and is
+    itself)."""
     return np.where(pre > threshold, pre, 0.0)

@@ -26,9 +26,11 @@ if TYPE_CHECKING:
 # %% ../../nbs/control/04_effects.ipynb #d4e0dcc3
 @dataclass(frozen=True)
 class EffectMatrix:
-    """Effects of `sources` on `targets` ((layer, feature) each; a metric is (number of layers + 1, -1)), in target units per source unit.
+    """Effects of `sources` on `targets` ((layer, feature) each; a metric is (number of layers + 1,
+    -1)), in target units per source unit.
 
-    `pre`, `activation`: means over contexts; `std`: standard deviations of the targets; `samples`: pre-activation effects in every context, where measured.
+    `pre`, `activation`: means over contexts; `std`: standard deviations of the targets; `samples`:
+    pre-activation effects in every context, where measured.
     """
     sources: list[tuple[int, int]]
     targets: list[tuple[int, int]]
@@ -38,55 +40,88 @@ class EffectMatrix:
     samples: Float[np.ndarray, "n_contexts n_sources n_targets"] | None = None
 
     def __post_init__(self) -> None:
-        if not self.sources or not self.targets: raise InputError("the effect matrix is empty, so nothing can be predicted or compensated; measure some "
-                                                                  "effects first.")
+        if not self.sources or not self.targets:
+            raise InputError("the effect matrix is empty, so nothing can be predicted or "
+                             "compensated; measure some "
+                             "effects first.")
 
     @classmethod
-    def from_table(cls, table: "InteractionTable", ranges: FeatureRanges | None = None, offset: int = 0) -> "EffectMatrix":
-        "The mean effects of a measured table (`clamp_measure`, `measure_interactions`) at `offset`; pairs that are not in it count as 0."
-        columns = {name: values[table.columns["offset"] == offset] for name, values in table.columns.items()}
-        sources = sorted(set(zip(columns["src_layer"].tolist(), columns["src_feature"].tolist(), strict=True)))
-        targets = sorted(set(zip(columns["tgt_layer"].tolist(), columns["tgt_feature"].tolist(), strict=True)))
-        row, column = ({key: index for index, key in enumerate(keys)} for keys in (sources, targets))
-        pre, activation, std = np.zeros((len(sources), len(targets))), np.zeros((len(sources), len(targets))), np.ones(len(targets))
-        at = ([row[key] for key in zip(columns["src_layer"].tolist(), columns["src_feature"].tolist(), strict=True)],
-              [column[key] for key in zip(columns["tgt_layer"].tolist(), columns["tgt_feature"].tolist(), strict=True)])
-        pre[at], activation[at] = np.nan_to_num(columns["pre_strength"]), np.nan_to_num(columns["strength"])
-        if ranges is not None: std = np.array([ranges.std(layer)[feature] for layer, feature in targets])
+    def from_table(
+        cls, table: "InteractionTable", ranges: FeatureRanges | None = None, offset: int = 0
+    ) -> "EffectMatrix":
+        """The mean effects of a measured table (`clamp_measure`, `measure_interactions`) at
+        `offset`; pairs that are not in it count as 0."""
+        columns = {name: values[table.columns["offset"] == offset]
+                   for name, values in table.columns.items()}
+        sources = sorted(
+            set(zip(columns["src_layer"].tolist(), columns["src_feature"].tolist(), strict=True))
+        )
+        targets = sorted(
+            set(zip(columns["tgt_layer"].tolist(), columns["tgt_feature"].tolist(), strict=True))
+        )
+        row, column = (
+            {key: index for index, key in enumerate(keys)} for keys in (sources, targets)
+        )
+        pre = np.zeros((len(sources), len(targets)))
+        activation = np.zeros((len(sources), len(targets)))
+        std = np.ones(len(targets))
+        at = ([row[key] for key
+               in zip(columns["src_layer"].tolist(), columns["src_feature"].tolist(), strict=True)],
+              [column[key] for key
+               in zip(columns["tgt_layer"].tolist(), columns["tgt_feature"].tolist(), strict=True)])
+        pre[at], activation[at] = np.nan_to_num(columns["pre_strength"]), np.nan_to_num(
+            columns["strength"]
+        )
+        if ranges is not None:
+            std = np.array([ranges.std(layer)[feature] for layer, feature in targets])
         return cls(sources, targets, pre, activation, np.where(std > 0, std, 1.0))
 
     def rows(self, sources: Sequence[tuple[int, int]]) -> Int[np.ndarray, "n"]:
         "The rows of `sources`; `InputError` for one whose effects were not measured."
         known = {key: index for index, key in enumerate(self.sources)}
         missing = next((key for key in sources if key not in known), None)
-        if missing is not None: raise InputError(f"the effects of {feature_id(*missing)} were not measured ({len(known)} sources were); measure them first.")
+        if missing is not None:
+            raise InputError(f"the effects of {feature_id(*missing)} were not measured "
+                             f"({len(known)} sources were); measure them first.")
         return np.array([known[key] for key in sources], int)
 
     def columns(self, targets: Sequence[tuple[int, int]]) -> Int[np.ndarray, "n"]:
         "The columns of `targets`; `InputError` for one that was not watched."
         known = {key: index for index, key in enumerate(self.targets)}
         missing = next((key for key in targets if key not in known), None)
-        if missing is not None: raise InputError(f"{feature_id(*missing)} was not among the {len(known)} watched targets; watch it, or choose among those.")
+        if missing is not None:
+            raise InputError(f"{feature_id(*missing)} was not among the {len(known)} watched "
+                             "targets; watch it, or choose among those.")
         return np.array([known[key] for key in targets], int)
 
-    def predict(self, shifts: Mapping[tuple[int, int], float], pre: bool = True) -> Float[np.ndarray, "n_targets"]:
-        "The change of every target when each source is shifted by `shifts`: a plain sum, as clamped effects are total effects of independent pushes."
-        return np.array(list(shifts.values())) @ (self.pre if pre else self.activation)[self.rows(list(shifts))]
+    def predict(
+        self, shifts: Mapping[tuple[int, int], float], pre: bool = True
+    ) -> Float[np.ndarray, "n_targets"]:
+        """The change of every target when each source is shifted by `shifts`: a plain sum, as
+        clamped effects are total effects of independent pushes."""
+        return np.array(list(shifts.values())) @ (
+            self.pre if pre else self.activation
+        )[self.rows(list(shifts))]
 
 # %% ../../nbs/control/04_effects.ipynb #deeacaaf
 def measure_effects(
-    runs: ContextRuns, sources: Sequence[tuple[int, int]], steps: Float[np.ndarray, "n_sources"], *, steered: Sequence[Clamp] = (),
-    std: np.ndarray | None = None,
-    contexts_at_once: int | None = None,
+    runs: ContextRuns, sources: Sequence[tuple[int, int]], steps: Float[np.ndarray, "n_sources"], *,
+    steered: Sequence[Clamp] = (), std: np.ndarray | None = None,
+    contexts_at_once: int | None = None
 ) -> EffectMatrix:
-    """Raises every source by its step at every context, with `steered` carried out, and reads what is watched: (change) / step, context by context.
+    """Raises every source by its step at every context, with `steered` carried out, and reads what
+    is watched: (change) / step, context by context.
 
-    Steps should be doses the feature really takes; what thresholds and saturations do between 0 and the step is part of the answer.
+    Steps should be doses the feature really takes; what thresholds and saturations do between 0 and
+    the step is part of the answer.
     """
-    if not sources: raise InputError("no source was given, so there is nothing to measure; give at least one (layer, feature).")
+    if not sources:
+        raise InputError("no source was given, so there is nothing to measure; give at least one "
+                         "(layer, feature).")
     check_features(sources, runs.saes, "the source")
     if (np.asarray(steps) <= 0).any():
-        raise InputError(f"{feature_id(*sources[int(np.argmin(steps))])} has no step to be raised by (it may never fire in this text); leave it out.")
+        raise InputError(f"{feature_id(*sources[int(np.argmin(steps))])} has no step to be raised "
+                         "by (it may never fire in this text); leave it out.")
     n, k = len(runs.contexts), len(sources)
     at_start = runs.run(np.arange(n), clamp_values(runs, steered, np.arange(n)))
     pushes = [Clamp(layer, feature, 0.0, "add", low=0.0) for layer, feature in sources]
@@ -99,34 +134,43 @@ def measure_effects(
         raised = _merge(runs, list(steered), fixed, pushes, which, np.asarray(steps, np.float32))
         read = runs.run(rows, raised).pre
         base = at_start.pre[rows]
-        samples.append(((read - base) / np.asarray(steps)[which][:, None]).astype(np.float32).reshape(len(contexts), k, -1))
+        samples.append(((read - base) / np.asarray(steps)[which][:, None]).astype(
+                           np.float32
+                       ).reshape(len(contexts), k, -1))
         active = activations(read, runs.threshold) - activations(base, runs.threshold)
         change += (active / np.asarray(steps)[which][:, None]).reshape(len(contexts), k, -1).sum(0)
     together = np.concatenate(samples)
     targets = list(zip(runs.layer.tolist(), runs.feature.tolist(), strict=True))
-    return EffectMatrix([(int(layer), int(feature)) for layer, feature in sources], targets, together.mean(0, dtype=np.float64), change / n,
+    return EffectMatrix([(int(layer), int(feature)) for layer, feature in sources], targets,
+                        together.mean(0, dtype=np.float64), change / n,
                         np.ones(len(targets)) if std is None else std, together)
 
 # %% ../../nbs/control/04_effects.ipynb #9ebe494c
 def clamp_values(runs: ContextRuns, clamps: Sequence[Clamp], rows: Int[np.ndarray, "n_rows"]
                  ) -> dict[int, tuple[LayerClamps, Float[Tensor, "n_rows n_clamps"]]]:
-    "`clamps` as `ContextRuns.run` wants them; values that differ by place are looked up at the contexts."
+    """`clamps` as `ContextRuns.run` wants them; values that differ by place are looked up at the
+    contexts."""
     if not clamps: return {}
     at = torch.as_tensor(rows), torch.as_tensor(runs.contexts.position[rows])
     def value(clamp: Clamp) -> Tensor:
         given = torch.as_tensor(clamp.value).float()
         return given.expand(len(rows)) if given.ndim == 0 else given[at]
-    return {layer: (group, torch.stack([value(clamps[index]) for index in which], 1)) for layer, (group, which) in layer_clamps(runs.saes, clamps).items()}
+    return {layer: (group, torch.stack([value(clamps[index]) for index in which], 1))
+            for layer, (group, which) in layer_clamps(runs.saes, clamps).items()}
 
 # %% ../../nbs/control/04_effects.ipynb #56b1541a
-def _merge(runs: ContextRuns, steered: list[Clamp], fixed: Mapping[int, Any], pushes: list[Clamp], which: np.ndarray, steps: np.ndarray) -> dict[int, Any]:
-    "The steered clamps in every row, and in row r the push `which[r]` on top (one and the same feature: the push is added to its dose)."
+def _merge(runs: ContextRuns, steered: list[Clamp], fixed: Mapping[int, Any], pushes: list[Clamp],
+           which: np.ndarray, steps: np.ndarray) -> dict[int, Any]:
+    """The steered clamps in every row, and in row r the push `which[r]` on top (one and the same
+    feature: the push is added to its dose)."""
     merged: dict[int, Any] = {}
     for layer in sorted({clamp.layer for clamp in [*steered, *pushes]}):
         mine = [index for index, clamp in enumerate(pushes) if clamp.layer == layer]
         already = [clamp for clamp in steered if clamp.layer == layer]
         both = {clamp.key for clamp in already} & {pushes[index].key for index in mine}
-        if both: raise InputError(f"{feature_id(*next(iter(both)))} is steered and measured at once; leave it out of the sources.")
+        if both:
+            raise InputError(f"{feature_id(*next(iter(both)))} is steered and measured at once; "
+                             "leave it out of the sources.")
         if not mine:
             merged[layer] = fixed[layer]
             continue
@@ -134,5 +178,8 @@ def _merge(runs: ContextRuns, steered: list[Clamp], fixed: Mapping[int, Any], pu
         here = np.flatnonzero(np.isin(which, mine))
         values[here, np.searchsorted(mine, which[here])] = torch.as_tensor(steps[which[here]])
         if already: values = torch.cat([fixed[layer][1].cpu(), values], 1)
-        merged[layer] = (layer_clamps(runs.saes, [*already, *(pushes[index] for index in mine)])[layer][0], values)
+        merged[layer] = (
+            layer_clamps(runs.saes, [*already, *(pushes[index] for index in mine)])[layer][0],
+            values
+        )
     return merged

@@ -12,18 +12,24 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 # %% ../../nbs/control/01_fit.ipynb #b30839db
-def bounded_quadratic(
-    gram: Float[np.ndarray, "n k k"], side: Float[np.ndarray, "n k"], equal: Float[np.ndarray, "n m k"], low: Float[np.ndarray, "n k"],
-    high: Float[np.ndarray, "n k"], level: Float[np.ndarray, "n m"] | None = None, steps: int = 120, polish: int = 4,
-) -> Float[np.ndarray, "n k"]:
-    """The minimum of x'Gx/2 - b'x with Cx = `level` (default 0) and low <= x <= high, for each of n problems; G positive definite.
+def bounded_quadratic(gram: Float[np.ndarray, "n k k"], side: Float[np.ndarray, "n k"],
+                      equal: Float[np.ndarray, "n m k"], low: Float[np.ndarray, "n k"],
+                      high: Float[np.ndarray, "n k"], level: Float[np.ndarray, "n m"] | None = None,
+                      steps: int = 120, polish: int = 4) -> Float[np.ndarray, "n k"]:
+    """The minimum of x'Gx/2 - b'x with Cx = `level` (default 0) and low <= x <= high, for each of
+    n problems; G positive definite.
 
-    Where the bounds leave no such x, or the active-set steps do not settle, Cx is near the level rather than equal to it.
+    Where the bounds leave no such x, or the active-set steps do not settle, Cx is near the level
+    rather than equal to it.
     """
     n, k = side.shape
-    equal, level = equal.astype(gram.dtype), (np.zeros(equal.shape[:2]) if level is None else level).astype(gram.dtype)
+    equal, level = equal.astype(gram.dtype), (
+        np.zeros(equal.shape[:2]) if level is None else level
+    ).astype(gram.dtype)
     penalty = 0.3 * np.trace(gram, axis1=1, axis2=2) / k
-    inverse = np.linalg.inv(_saddle(gram + penalty[:, None, None] * np.eye(k, dtype=gram.dtype), equal))
+    inverse = np.linalg.inv(
+        _saddle(gram + penalty[:, None, None] * np.eye(k, dtype=gram.dtype), equal)
+    )
     z, u = np.zeros_like(side), np.zeros_like(side)
     right = np.concatenate([z, level], 1)[:, :, None]
     for _ in range(steps):
@@ -35,7 +41,9 @@ def bounded_quadratic(
     pull = u
     for _ in range(polish):
         at_low, at_high = (z <= low + 1e-9) & (pull < 0), (z >= high - 1e-9) & (pull > 0)
-        x, pull = _with_fixed(gram, side, equal, level, at_low | at_high, np.where(at_low, low, high))
+        x, pull = _with_fixed(
+            gram, side, equal, level, at_low | at_high, np.where(at_low, low, high)
+        )
         outside = np.maximum(np.maximum(low - x, x - high), 0).max(1)
         z = np.clip(x, low, high)
         value = _merit(gram, side, equal, level, z)
@@ -49,28 +57,41 @@ def bounded_quadratic(
 def _saddle(gram: np.ndarray, equal: np.ndarray) -> np.ndarray:
     n, m, k = equal.shape
     size = np.abs(equal).max((1, 2), initial=0.0)
-    least = np.maximum(np.finfo(gram.dtype).eps * 1e5 * size**2, 1e-30)                          # equalities that say the same thing twice do no harm
+    # equalities that say the same thing twice do no harm
+    least = np.maximum(np.finfo(gram.dtype).eps * 1e5 * size**2, 1e-30)
     corner = least / np.trace(gram, axis1=1, axis2=2) * k
-    return np.concatenate([np.concatenate([gram, equal.transpose(0, 2, 1)], 2),
-                           np.concatenate([equal, -corner[:, None, None] * np.eye(m, dtype=gram.dtype)[None]], 2)], 1)
+    return np.concatenate(
+        [np.concatenate([gram, equal.transpose(0, 2, 1)], 2),
+         np.concatenate([equal, -corner[:, None, None] * np.eye(m, dtype=gram.dtype)[None]], 2)], 1
+    )
 
-def _merit(gram: np.ndarray, side: np.ndarray, equal: np.ndarray, level: np.ndarray, x: np.ndarray) -> np.ndarray:
+def _merit(
+    gram: np.ndarray, side: np.ndarray, equal: np.ndarray, level: np.ndarray, x: np.ndarray
+) -> np.ndarray:
     "The objective, with broken equalities made expensive."
-    broken = np.matmul(equal, x[:, :, None])[:, :, 0] - level if equal.shape[1] else np.zeros((len(x), 1))
+    broken = np.matmul(equal, x[:, :, None])[:, :, 0] - level if equal.shape[1] else np.zeros(
+        (len(x), 1)
+    )
     heavy = 1e5 * np.trace(gram, axis1=1, axis2=2) / np.maximum((equal**2).sum((1, 2)), 1e-30)
-    return 0.5 * np.einsum("ni,ni->n", x, np.matmul(gram, x[:, :, None])[:, :, 0]) - (side * x).sum(1) + heavy * (broken**2).sum(1)
+    return (0.5 * np.einsum("ni,ni->n", x, np.matmul(gram, x[:, :, None])[:, :, 0])
+            - (side * x).sum(1) + heavy * (broken**2).sum(1))
 
-def _with_fixed(gram: np.ndarray, side: np.ndarray, equal: np.ndarray, level: np.ndarray, fixed: Bool[np.ndarray, "n k"], at: np.ndarray
-                ) -> tuple[np.ndarray, np.ndarray]:
-    "The minimum with the `fixed` unknowns at their values, and minus the gradient there (which way the bounds are being pushed)."
+def _with_fixed(gram: np.ndarray, side: np.ndarray, equal: np.ndarray, level: np.ndarray,
+                fixed: Bool[np.ndarray, "n k"], at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The minimum with the `fixed` unknowns at their values, and minus the gradient there (which
+    way the bounds are being pushed)."""
     k = side.shape[1]
     given = np.where(fixed, at, 0.0)
     free = ~fixed
-    inner = gram * (free[:, :, None] & free[:, None]) + np.eye(k) * fixed[:, :, None] * np.trace(gram, axis1=1, axis2=2)[:, None, None] / k
-    rest = np.concatenate([np.where(fixed, 0.0, side - np.matmul(gram, given[:, :, None])[:, :, 0]), level - np.matmul(equal, given[:, :, None])[:, :, 0]], 1)
+    inner = (gram * (free[:, :, None] & free[:, None])
+             + np.eye(k) * fixed[:, :, None] * np.trace(gram, axis1=1, axis2=2)[:, None, None] / k)
+    rest = np.concatenate([np.where(fixed, 0.0, side - np.matmul(gram, given[:, :, None])[:, :, 0]),
+                           level - np.matmul(equal, given[:, :, None])[:, :, 0]], 1)
     found = np.linalg.solve(_saddle(inner, equal * free[:, None]), rest[:, :, None])[:, :, 0]
     x = np.where(fixed, given, found[:, :k])
-    gradient = np.matmul(gram, x[:, :, None])[:, :, 0] - side + np.matmul(equal.transpose(0, 2, 1), found[:, k:, None])[:, :, 0]
+    gradient = np.matmul(gram, x[:, :, None])[:, :, 0] - side + np.matmul(
+        equal.transpose(0, 2, 1), found[:, k:, None]
+    )[:, :, 0]
     return x, np.where(fixed, -gradient, 0.0)
 
 # %% ../../nbs/control/01_fit.ipynb #22d412e5
@@ -78,9 +99,11 @@ def _with_fixed(gram: np.ndarray, side: np.ndarray, equal: np.ndarray, level: np
 class Readings:
     """What a fit needs to know, for n contexts, k clamps (in units of their scales) and j readings.
 
-    `aim`: clean pre-activations; `now`: with the steered features clamped and `shifts` carried out; `effects`: change of the pre-activation per unit of shift;
-    `threshold`, `weight`: of each reading (activation counts in units of 1 / weight); `found`: activations of the compensators as their clamps find them;
-    `high`: their upper limits; `equal` @ shifts = `level`: what must hold exactly; `allowed`: which clamps may be used where.
+    `aim`: clean pre-activations; `now`: with the steered features clamped and `shifts` carried out;
+    `effects`: change of the pre-activation per unit of shift; `threshold`, `weight`: of each
+    reading (activation counts in units of 1 / weight); `found`: activations of the compensators as
+    their clamps find them; `high`: their upper limits; `equal` @ shifts = `level`: what must hold
+    exactly; `allowed`: which clamps may be used where.
     """
     aim: Float[np.ndarray, "n j"]
     now: Float[np.ndarray, "n j"]
@@ -95,27 +118,38 @@ class Readings:
     allowed: Bool[np.ndarray, "n k"]
 
 # %% ../../nbs/control/01_fit.ipynb #aab46a80
-STAY, WAKE = 0.9, 0.97         # a silent feature should stay below 0.9 of its threshold, and takes part from 0.97 on
+# a silent feature should stay below 0.9 of its threshold, and takes part from 0.97 on
+STAY, WAKE = 0.9, 0.97
 
-def fit_shifts(readings: Readings, ridge: float, *, shared: bool = False, rounds: int = 4) -> Float[np.ndarray, "n k"]:
-    "Shifts that bring the readings nearest to their aims, sum of squares plus `ridge` times the squared shifts; `shared`: the same for all contexts."
+def fit_shifts(
+    readings: Readings, ridge: float, *, shared: bool = False, rounds: int = 4
+) -> Float[np.ndarray, "n k"]:
+    """Shifts that bring the readings nearest to their aims, sum of squares plus `ridge` times the
+    squared shifts; `shared`: the same for all contexts."""
     n, k, _ = readings.effects.shape
     shifts, fires = readings.shifts.copy(), readings.aim > readings.threshold
     rows, waking = readings.weight > 0, np.zeros(readings.aim.shape, bool)
-    calm = np.maximum(np.where(fires, 0.0, readings.aim), np.where(np.isfinite(readings.threshold), STAY * readings.threshold, 0.0))
+    calm = np.maximum(np.where(fires, 0.0, readings.aim),
+                      np.where(np.isfinite(readings.threshold), STAY * readings.threshold, 0.0))
     loud = np.maximum(calm, WAKE * readings.threshold) + 1e-4 * np.abs(calm)
     for step in range(rounds):
         gram, side, free = np.zeros((n, k, k)), np.zeros((n, k)), np.ones((n, k), bool)
-        carried = np.clip(readings.found + shifts, 0, np.maximum(readings.high, readings.found)) - readings.found if shared else shifts
+        carried = (np.clip(readings.found + shifts, 0, np.maximum(readings.high, readings.found))
+                   - readings.found if shared else shifts)
         if shared: free = np.isclose(carried, shifts, atol=1e-9)
         for index in range(n):
             moved = (carried[index] - readings.shifts[index]).astype(np.float32)
-            reached = readings.now[index] + (moved @ readings.effects[index] if step or shared else 0)
+            reached = readings.now[index] + (
+                moved @ readings.effects[index] if step or shared else 0
+            )
             waking[index] |= ~fires[index] & (reached > loud[index])
             mine = np.flatnonzero((fires[index] | waking[index]) & rows)
             slope = (readings.effects[index][:, mine] * readings.weight[mine]).astype(float)
-            aim = np.where(fires[index][mine], readings.aim[index][mine], np.minimum(calm[index][mine], reached[mine]))
-            missing = (readings.now[index][mine] - aim) * readings.weight[mine] - readings.shifts[index] @ slope
+            aim = np.where(fires[index][mine], readings.aim[index][mine],
+                           np.minimum(calm[index][mine], reached[mine]))
+            missing = (
+                readings.now[index][mine] - aim
+            ) * readings.weight[mine] - readings.shifts[index] @ slope
             missing += np.where(free[index], 0.0, carried[index]) @ slope
             slope = slope * free[index][:, None]
             gram[index], side[index] = slope @ slope.T, -slope @ missing
@@ -123,11 +157,16 @@ def fit_shifts(readings: Readings, ridge: float, *, shared: bool = False, rounds
         shifts = _best_on_the_way(readings, shifts, solved, ridge) if shared else solved
     return shifts
 
-def _best_on_the_way(readings: Readings, old: np.ndarray, new: np.ndarray, ridge: float) -> np.ndarray:
-    "Of some points between two sets of shared shifts, the one with the least predicted change of activations (thresholds and limits carried out) and price."
+def _best_on_the_way(
+    readings: Readings, old: np.ndarray, new: np.ndarray, ridge: float
+) -> np.ndarray:
+    """Of some points between two sets of shared shifts, the one with the least predicted change of
+    activations (thresholds and limits carried out) and price."""
     clean = np.where(readings.aim > readings.threshold, readings.aim, 0.0)
     def price(shifts: np.ndarray) -> float:
-        moved = np.clip(readings.found + shifts, 0, np.maximum(readings.high, readings.found)) - readings.found - readings.shifts
+        moved = np.clip(
+            readings.found + shifts, 0, np.maximum(readings.high, readings.found)
+        ) - readings.found - readings.shifts
         pre = readings.now + np.matmul(moved[:, None].astype(np.float32), readings.effects)[:, 0]
         change = (np.where(pre > readings.threshold, pre, 0.0) - clean) * readings.weight
         return float((change**2).sum(1).mean() + ridge * (shifts**2).sum(1).mean())
@@ -135,7 +174,8 @@ def _best_on_the_way(readings: Readings, old: np.ndarray, new: np.ndarray, ridge
     return min(ways, key=price)
 
 # %% ../../nbs/control/01_fit.ipynb #9ec7d936
-def _solve(gram: np.ndarray, side: np.ndarray, readings: Readings, free: np.ndarray, ridge: float, shared: bool, rough: bool) -> np.ndarray:
+def _solve(gram: np.ndarray, side: np.ndarray, readings: Readings, free: np.ndarray, ridge: float,
+           shared: bool, rough: bool) -> np.ndarray:
     "One least-squares problem; `rough`: near enough to see which rows wake up."
     n, k = side.shape
     kind = np.float32 if rough else np.float64
@@ -143,9 +183,13 @@ def _solve(gram: np.ndarray, side: np.ndarray, readings: Readings, free: np.ndar
     room, ok, price = np.maximum(readings.high, readings.found), readings.allowed, ridge * np.eye(k)
     if not shared:
         low, high = -readings.found * ok, (room - readings.found) * ok
-        return bounded_quadratic((gram + price).astype(kind), side.astype(kind), readings.equal, low, high, readings.level, steps, polish)
-    low, high = -readings.found.max(0) * ok.all(0), (room.max(0) - readings.found.min(0)) * ok.all(0)
+        return bounded_quadratic((gram + price).astype(kind), side.astype(kind), readings.equal,
+                                 low, high, readings.level, steps, polish)
+    low = -readings.found.max(0) * ok.all(0)
+    high = (room.max(0) - readings.found.min(0)) * ok.all(0)
     equal, level = (readings.equal * free[:, None]).mean(0), readings.level.mean(0)
-    one = bounded_quadratic((gram.mean(0) + price)[None].astype(kind), side.mean(0)[None].astype(kind), equal[None], low[None], high[None], level[None],
-                            steps, polish)
+    one = bounded_quadratic(
+        (gram.mean(0) + price)[None].astype(kind), side.mean(0)[None].astype(kind), equal[None],
+        low[None], high[None], level[None], steps, polish
+    )
     return np.repeat(one, n, 0)

@@ -29,7 +29,8 @@ Change = float | tuple[float, float]        # added to the activation, or (from,
 
 @dataclass(frozen=True)
 class _Edge:
-    "One measured total effect: per unit of the source, its standard error, and the mean response at several doses where it was measured."
+    """One measured total effect: per unit of the source, its standard error, and the mean response
+    at several doses where it was measured."""
     offset: int
     strength: float
     error: float
@@ -37,23 +38,30 @@ class _Edge:
     response: tuple[float, ...] = ()
 
     def change(self, by: float, move: tuple[float, float] | None) -> float:
-        "Change of the target: along the response curve from and to a dose where both are known, else `by` times the strength."
+        """Change of the target: along the response curve from and to a dose where both are known,
+        else `by` times the strength."""
         if move is None or len(self.doses) < 3: return by * self.strength
         low, high = self.doses[0], self.doses[-1]
         inside = np.clip(move, low, high)
         bent = np.interp(inside, self.doses, self.response)
-        beyond = (move[1] - inside[1]) - (move[0] - inside[0])                     # outside the measured doses: as a straight line
+        # outside the measured doses: as a straight line
+        beyond = (move[1] - inside[1]) - (move[0] - inside[0])
         return float(bent[1] - bent[0] + beyond * self.strength)
 
 # %% ../../nbs/control/05_prediction.ipynb #9e9360bd
 @dataclass
 class _Wiring:
     "Edges by source and the gates on them."
-    edges: dict[Name, dict[Name, list[_Edge]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
-    gates: dict[tuple[Name, Name, int], list[tuple[Name, float, float]]] = field(default_factory=dict)
+    edges: dict[Name, dict[Name, list[_Edge]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(list))
+    )
+    gates: dict[tuple[Name, Name, int], list[tuple[Name, float, float]]] = field(
+        default_factory=dict
+    )
     labels: dict[Name, str] = field(default_factory=dict)
     features: set[Name] = field(default_factory=set)
-    reach: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))      # source layer -> target layers that were measured
+    # source layer -> target layers that were measured
+    reach: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
 
     def add(self, source: Name, target: Name, edge: _Edge) -> None:
         self.edges[source][target].append(edge)
@@ -62,17 +70,24 @@ class _Wiring:
 
 # %% ../../nbs/control/05_prediction.ipynb #2dcc4a8f
 def _of_table(table: InteractionTable) -> _Wiring:
-    "All measured rows, significant or not: an unbiased estimate is the best prediction even where it is uncertain."
+    """All measured rows, significant or not: an unbiased estimate is the best prediction even where
+    it is uncertain."""
     wiring, columns = _Wiring(), table.columns
-    ends = [list(zip(columns[f"{end}_layer"].tolist(), columns[f"{end}_feature"].tolist(), strict=True)) for end in ("src", "tgt")]
+    ends = [
+        list(zip(columns[f"{end}_layer"].tolist(), columns[f"{end}_feature"].tolist(), strict=True))
+        for end in ("src", "tgt")
+    ]
     error = (columns["ci_high"] - columns["ci_low"]) / 3.92
     doses, response = table.curves.get("doses"), table.curves.get("change")
     for row, (source, target) in enumerate(zip(*ends, strict=True)):
-        bent = (tuple(doses[row].tolist()), tuple(response[row].tolist())) if doses is not None and response is not None else ((), ())
-        wiring.add(source, target, _Edge(int(columns["offset"][row]), float(columns["strength"][row]), float(error[row]), *bent))
+        bent = ((tuple(doses[row].tolist()), tuple(response[row].tolist()))
+                if doses is not None and response is not None else ((), ()))
+        wiring.add(source, target, _Edge(int(columns["offset"][row]),
+                                         float(columns["strength"][row]), float(error[row]), *bent))
     if table.features is not None:
         named = table.features.to_pandas()
-        wiring.labels = {(int(layer), int(index)): str(label) for layer, index, label in zip(named["layer"], named["feature"], named["label"], strict=True)}
+        wiring.labels = {(int(layer), int(index)): str(label) for layer, index, label
+                         in zip(named["layer"], named["feature"], named["label"], strict=True)}
     return wiring
 
 
@@ -81,26 +96,37 @@ def _of_graph(G: nx.DiGraph) -> _Wiring:
     wiring = _Wiring()
     for source, target, edge in G.edges(data=True):
         error = (edge.get("ci_upper", np.nan) - edge.get("ci_lower", np.nan)) / 3.92
-        wiring.add(parse_feature_id(source), parse_feature_id(target), _Edge(int(edge.get("offset", 0)), float(edge["strength"]), float(error)))
-    wiring.labels = {parse_feature_id(node): str(label or "") for node, label in G.nodes(data="label", default="")}
+        wiring.add(parse_feature_id(source), parse_feature_id(target),
+                   _Edge(int(edge.get("offset", 0)), float(edge["strength"]), float(error)))
+    wiring.labels = {parse_feature_id(node): str(label or "")
+                     for node, label in G.nodes(data="label", default="")}
     wiring.features |= set(wiring.labels)
     for gate in G.graph.get("hyperedges", []):
-        source, gated_by, target = (parse_feature_id(gate[end]) for end in ("source", "gate", "target"))
-        wiring.gates.setdefault((source, target, int(gate.get("offset", 0))), []).append((gated_by, float(gate["effect_off"]), float(gate["effect_on"])))
+        source, gated_by, target = (
+            parse_feature_id(gate[end]) for end in ("source", "gate", "target")
+        )
+        wiring.gates.setdefault((source, target, int(gate.get("offset", 0))), []).append(
+            (gated_by, float(gate["effect_off"]), float(gate["effect_on"]))
+        )
     return wiring
 
 # %% ../../nbs/control/05_prediction.ipynb #6007b838
-def _gated(edge: _Edge, gates: Iterable[tuple[Name, float, float]], active: frozenset[Name] | None) -> tuple[_Edge, bool]:
+def _gated(
+    edge: _Edge, gates: Iterable[tuple[Name, float, float]], active: frozenset[Name] | None
+) -> tuple[_Edge, bool]:
     "The edge in a context where exactly `active` fire, and whether a gate decided."
     known = [] if active is None else [on if gate in active else off for gate, off, on in gates]
     if not known: return edge, False
-    return _Edge(edge.offset, edge.strength + sum(value - edge.strength for value in known), edge.error), True
+    return _Edge(
+        edge.offset, edge.strength + sum(value - edge.strength for value in known), edge.error
+    ), True
 
 # %% ../../nbs/control/05_prediction.ipynb #c8ad83ed
 @dataclass(frozen=True)
 class CascadePrediction:
-    """What `predict_cascade` expects. `table`: one row per (feature, offset), with `change` (activation), `se` and 95 % interval, `hops` (1: measured
-    directly, 2 and more: composed through that many minus one cuts), `gated` (a gate's state was used) and `label`; strongest first.
+    """What `predict_cascade` expects. `table`: one row per (feature, offset), with `change`
+    (activation), `se` and 95 % interval, `hops` (1: measured directly, 2 and more: composed through
+    that many minus one cuts), `gated` (a gate's state was used) and `label`; strongest first.
     """
     interventions: dict[str, Change]
     table: pd.DataFrame
@@ -116,7 +142,8 @@ class CascadePrediction:
                                           for name, move in self.interventions.items()) + f" changes {len(self.table):,} features"]
         for row in self.table.head(10).itertuples():
             hops = "" if row.hops == 1 else f", {row.hops} hops"
-            lines.append(f"  {row.feature:>10s} {row.change:+9.4g} ± {1.96 * row.se:.2g}  {row.label or '?'}{' (gated)' if row.gated else ''}{hops}")
+            lines.append(f"  {row.feature:>10s} {row.change:+9.4g} ± {1.96 * row.se:.2g}  "
+                         f"{row.label or '?'}{' (gated)' if row.gated else ''}{hops}")
         return "\n".join(lines)
 
 # %% ../../nbs/control/05_prediction.ipynb #7f48bccf
@@ -128,68 +155,94 @@ class _Moved:
     hops: int = 1
     gated: bool = False
 
-    def receive(self, by: "_Moved", edge: _Edge, move: tuple[float, float] | None, gated: bool, hops: int) -> None:
+    def receive(
+        self, by: "_Moved", edge: _Edge, move: tuple[float, float] | None, gated: bool, hops: int
+    ) -> None:
         error = 0.0 if np.isnan(edge.error) else edge.error ** 2
         self.change += edge.change(by.change, move)
-        self.variance += by.change ** 2 * error + edge.strength ** 2 * by.variance + error * by.variance
+        self.variance += (
+            by.change ** 2 * error + edge.strength ** 2 * by.variance + error * by.variance
+        )
         self.hops, self.gated = max(self.hops, hops), self.gated or gated or by.gated
 
 # %% ../../nbs/control/05_prediction.ipynb #008327da
-def predict_cascade(effects: nx.DiGraph | InteractionTable, interventions: Mapping[str | Name, Change], *, active: Iterable[str | Name] | None = None,
-                    window: int | None = None, min_change: float = 1e-6) -> CascadePrediction:
+def predict_cascade(
+    effects: nx.DiGraph | InteractionTable, interventions: Mapping[str | Name, Change], *,
+    active: Iterable[str | Name] | None = None, window: int | None = None, min_change: float = 1e-6
+) -> CascadePrediction:
     r"""Change of every downstream feature when features are steered, from measured total effects.
 
-    Inside the measured window $\Delta_j = \sum_i \delta_i E_{ij}$ (along the measured response curve where an intervention is `(from, to)` and the table has
-    more than two doses); beyond it composed over all features of the furthest measured layer, once. A steered feature changes by its own intervention,
-    whatever reaches it from another one. `active`: the features that fire in the context, which opens and shuts gates (None: averages over contexts).
-    `window`: use edges over at most so many layers. Errors of edges are taken as independent; edges of a graph are those that survived its threshold, those
-    of a table all that were measured. Raises `InputError` for a feature that is not among the measured ones, for one with nothing downstream, and for an
+    Inside the measured window $\Delta_j = \sum_i \delta_i E_{ij}$ (along the measured response
+    curve where an intervention is `(from, to)` and the table has more than two doses); beyond it
+    composed over all features of the furthest measured layer, once. A steered feature changes by
+    its own intervention, whatever reaches it from another one. `active`: the features that fire in
+    the context, which opens and shuts gates (None: averages over contexts). `window`: use edges
+    over at most so many layers. Errors of edges are taken as independent; edges of a graph are
+    those that survived its threshold, those of a table all that were measured. Raises `InputError`
+    for a feature that is not among the measured ones, for one with nothing downstream, and for an
     empty graph or table.
     """
     wiring = _of_table(effects) if isinstance(effects, InteractionTable) else _of_graph(effects)
-    if not wiring.edges: raise InputError("the graph has no edges, so there is nothing to predict from; measure interactions first or lower its threshold.")
-    if not interventions: raise InputError("no intervention was given; name at least one feature and how far to move it, like {'L1_F5': 2.0}.")
+    if not wiring.edges:
+        raise InputError("the graph has no edges, so there is nothing to predict from; measure "
+                         "interactions first or lower its threshold.")
+    if not interventions:
+        raise InputError("no intervention was given; name at least one feature and how far to "
+                         "move it, like {'L1_F5': 2.0}.")
     moves = {_known(name, wiring): move for name, move in interventions.items()}
     firing = None if active is None else _active(active, moves)
-    reach = {layer: {other for other in later if window is None or other - layer <= window} for layer, later in wiring.reach.items()}
+    reach = {layer: {other for other in later if window is None or other - layer <= window}
+             for layer, later in wiring.reach.items()}
     silent = [source for source in moves if source not in wiring.edges or not reach[source[0]]]
-    if silent: raise InputError(f"{feature_id(*silent[0])} has no measured effect on anything, so its cascade is unknown; measure it as a source.")
+    if silent:
+        raise InputError(f"{feature_id(*silent[0])} has no measured effect on anything, so its "
+                         "cascade is unknown; measure it as a source.")
     found = _spread(wiring, moves, reach, firing)
-    rows = [(feature_id(*feature), feature[0], feature[1], offset, moved.change, moved.variance ** 0.5, moved.hops, moved.gated, wiring.labels.get(feature, ""))
+    rows = [(feature_id(*feature), feature[0], feature[1], offset, moved.change,
+             moved.variance ** 0.5, moved.hops, moved.gated, wiring.labels.get(feature, ""))
             for (feature, offset), moved in found.items() if abs(moved.change) >= min_change]
-    table = pd.DataFrame(rows, columns=["feature", "layer", "index", "offset", "change", "se", "hops", "gated", "label"])
+    table = pd.DataFrame(
+        rows,
+        columns=["feature", "layer", "index", "offset", "change", "se", "hops", "gated", "label"]
+    )
     table.insert(6, "ci_high", table["change"] + 1.96 * table["se"])
     table.insert(6, "ci_low", table["change"] - 1.96 * table["se"])
-    table = table.sort_values("change", key=lambda change: -change.abs(), kind="stable", ignore_index=True)
+    table = table.sort_values(
+        "change", key=lambda change: -change.abs(), kind="stable", ignore_index=True
+    )
     return CascadePrediction({feature_id(*source): move for source, move in moves.items()}, table)
 
 # %% ../../nbs/control/05_prediction.ipynb #f918dc5a
 def _known(name: str | Name, wiring: _Wiring) -> Name:
     feature = parse_feature_id(name) if isinstance(name, str) else (int(name[0]), int(name[1]))
     if feature not in wiring.features:
-        raise InputError(f"{feature_id(*feature)} is not among the {len(wiring.features):,} measured features; measure it or choose another.")
+        raise InputError(f"{feature_id(*feature)} is not among the {len(wiring.features):,} "
+                         "measured features; measure it or choose another.")
     return feature
 
 
 def _active(active: Iterable[str | Name], moves: Mapping[Name, Change]) -> frozenset[Name]:
     "Which features fire in the steered context."
-    firing = {parse_feature_id(name) if isinstance(name, str) else (int(name[0]), int(name[1])) for name in active}
+    firing = {parse_feature_id(name) if isinstance(name, str) else (int(name[0]), int(name[1]))
+              for name in active}
     for source, move in moves.items():
         if isinstance(move, tuple): firing = firing | {source} if move[1] > 0 else firing - {source}
     return frozenset(firing)
 
 
-def _size(move: Change) -> float: return move[1] - move[0] if isinstance(move, tuple) else float(move)
+def _size(move: Change) -> float:
+    return move[1] - move[0] if isinstance(move, tuple) else float(move)
 
 # %% ../../nbs/control/05_prediction.ipynb #f8c0e52f
-def _spread(wiring: _Wiring, moves: Mapping[Name, Change], reach: Mapping[int, set[int]], active: frozenset[Name] | None) -> dict[tuple[Name, int], _Moved]:
+def _spread(wiring: _Wiring, moves: Mapping[Name, Change], reach: Mapping[int, set[int]],
+            active: frozenset[Name] | None) -> dict[tuple[Name, int], _Moved]:
     "Change of every (feature, offset) that is reached from the steered ones."
     found: dict[tuple[Name, int], _Moved] = defaultdict(_Moved)
     for source in sorted(moves):
         already = found[source, 0].change if (source, 0) in found else 0.0
         move = moves[source] if isinstance(moves[source], tuple) and not already else None
         push = {(source, 0): _Moved(_size(moves[source]) - already, 0.0, 0)}
-        for key, moved in _from_one(wiring, push, source[0], reach, active, move).items():      # type: ignore[arg-type]
+        for key, moved in _from_one(wiring, push, source[0], reach, active, move).items():  # type: ignore[arg-type]
             if key[0] in moves and key[1] == 0 and key[0] <= source: continue
             mine = found[key]
             mine.change, mine.variance = mine.change + moved.change, mine.variance + moved.variance
@@ -197,9 +250,12 @@ def _spread(wiring: _Wiring, moves: Mapping[Name, Change], reach: Mapping[int, s
     return {key: moved for key, moved in found.items() if not (key[0] in moves and key[1] == 0)}
 
 
-def _from_one(wiring: _Wiring, front: Mapping[tuple[Name, int], _Moved], layer: int, reach: Mapping[int, set[int]], active: frozenset[Name] | None,
-              move: tuple[float, float] | None) -> dict[tuple[Name, int], _Moved]:
-    "Everything downstream of one pushed feature: what was measured from it, then what is measured from the last layer so reached, and so on."
+def _from_one(
+    wiring: _Wiring, front: Mapping[tuple[Name, int], _Moved], layer: int,
+    reach: Mapping[int, set[int]], active: frozenset[Name] | None, move: tuple[float, float] | None
+) -> dict[tuple[Name, int], _Moved]:
+    """Everything downstream of one pushed feature: what was measured from it, then what is measured
+    from the last layer so reached, and so on."""
     found: dict[tuple[Name, int], _Moved] = {}
     done, hops = layer, 0
     while reach.get(layer) and max(reach[layer]) > done:
@@ -207,10 +263,16 @@ def _from_one(wiring: _Wiring, front: Mapping[tuple[Name, int], _Moved], layer: 
         hops += 1
         for (source, lag), moved in front.items():
             for target, edges in wiring.edges.get(source, {}).items():
-                if target[0] <= done and not (hops == 1 and target[0] == layer) or target[0] not in reach[layer]: continue
+                if (target[0] <= done and not (hops == 1 and target[0] == layer)
+                    or target[0] not in reach[layer]):
+                    continue
                 for edge in edges:
-                    seen, gated = _gated(edge, wiring.gates.get((source, target, edge.offset), ()), active)
-                    new[target, lag + edge.offset].receive(moved, seen, move if hops == 1 and not gated else None, gated, hops)
+                    seen, gated = _gated(
+                        edge, wiring.gates.get((source, target, edge.offset), ()), active
+                    )
+                    new[target, lag + edge.offset].receive(
+                        moved, seen, move if hops == 1 and not gated else None, gated, hops
+                    )
         found |= new
         layer = done = max(reach[layer])
         front = {key: moved for key, moved in new.items() if key[0][0] == layer}
@@ -218,16 +280,22 @@ def _from_one(wiring: _Wiring, front: Mapping[tuple[Name, int], _Moved], layer: 
 
 # %% ../../nbs/control/05_prediction.ipynb #d13bca7b
 def plot_cascade(prediction: CascadePrediction, top: int = 25) -> "Figure":
-    "The `top` strongest predicted changes with their intervals, by layer; open marks are composed beyond the window."
+    """The `top` strongest predicted changes with their intervals, by layer; open marks are composed
+    beyond the window."""
     from matplotlib import pyplot as plt
     rows = prediction.table.head(top).sort_values(["layer", "change"])
-    if not len(rows): raise InputError("the prediction holds no change, so there is nothing to draw; steer further or lower min_change.")
+    if not len(rows):
+        raise InputError("the prediction holds no change, so there is nothing to draw; steer "
+                         "further or lower min_change.")
     figure, axes = plt.subplots(figsize=(7, 0.6 + 0.24 * len(rows)), layout="constrained")
     for place, row in enumerate(rows.itertuples()):
         colour = "#0072b2" if row.change > 0 else "#d55e00"
-        axes.errorbar(row.change, place, xerr=1.96 * row.se, fmt="o", color=colour, markerfacecolor=colour if row.hops == 1 else "white", markersize=5)
-    axes.set_yticks(range(len(rows)), [f"{row.feature}  {row.label[:40]}" for row in rows.itertuples()], fontsize=8)
+        axes.errorbar(row.change, place, xerr=1.96 * row.se, fmt="o", color=colour,
+                      markerfacecolor=colour if row.hops == 1 else "white", markersize=5)
+    axes.set_yticks(range(len(rows)),
+                    [f"{row.feature}  {row.label[:40]}" for row in rows.itertuples()], fontsize=8)
     axes.axvline(0, color="black", linewidth=0.6)
-    axes.set(xlabel="predicted change of the activation", title="steering " + ", ".join(prediction.interventions))
+    axes.set(xlabel="predicted change of the activation",
+             title="steering " + ", ".join(prediction.interventions))
     plt.close(figure)
     return figure

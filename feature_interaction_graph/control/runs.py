@@ -31,43 +31,57 @@ if TYPE_CHECKING:
 
 # %% ../../nbs/control/03_runs.ipynb #236d6dfb
 Positions: TypeAlias = str | tuple[int, int] | Tensor
-Interventions: TypeAlias = Iterable[Clamp | tuple[int, int, float]] | Mapping[tuple[int, int], float] | Clamp
+Interventions: TypeAlias = (
+    Iterable[Clamp | tuple[int, int, float]] | Mapping[tuple[int, int], float] | Clamp
+)
 
 class Steering:
-    """Clamps on the hooks of the plain model: `with Steering(...).active():` every forward pass is steered.
+    """Clamps on the hooks of the plain model: `with Steering(...).active():` every forward pass is
+    steered.
 
-    `mask`: where (None: wherever the positions' rule says); set `rows` and `mask` before a pass; `read` holds what `readers` read after the clamps.
+    `mask`: where (None: wherever the positions' rule says); set `rows` and `mask` before a pass;
+    `read` holds what `readers` read after the clamps.
     """
-    def __init__(self, model: nn.Module, saes: Mapping[int, "SAE"], clamps: Sequence[Clamp], positions: Any, readers: Mapping[int, FeatureReader]) -> None:
+    def __init__(self, model: nn.Module, saes: Mapping[int, "SAE"], clamps: Sequence[Clamp],
+                 positions: Any, readers: Mapping[int, FeatureReader]) -> None:
         self.layers, self.saes, self.readers = decoder_layers(plain_twin(model)), saes, readers
         self.groups, self.clamps, self.rule = layer_clamps(saes, clamps), clamps, positions
         self.mask: Tensor | None = None
         self.rows = slice(None)
         self.read: dict[int, Tensor] = {}
-        self.trigger = FeatureReader(saes[positions[0]], torch.tensor([positions[1]])) if isinstance(positions, tuple) else None
+        self.trigger = (FeatureReader(saes[positions[0]], torch.tensor([positions[1]]))
+                        if isinstance(positions, tuple) else None)
         self.on = True
         if self.trigger is not None:
-            early = next((clamp for clamp in clamps if sae_hook_point(saes[clamp.layer]).depth < self.trigger.hook_point.depth), None)
+            early = next((clamp for clamp in clamps if sae_hook_point(saes[clamp.layer]).depth
+                          < self.trigger.hook_point.depth), None)
             if early is not None:
-                raise InputError(f"{feature_id(*early.key)} is to be clamped where {feature_id(*positions)} fires, but comes before it; choose an earlier "
-                                 f"feature as trigger.")
+                raise InputError(
+                    f"{feature_id(*early.key)} is to be clamped where {feature_id(*positions)} "
+                    "fires, but comes before it; choose an earlier "
+                    f"feature as trigger."
+                )
 
     def _values(self, layer: int, stream: Float[Tensor, "n_seq seq_len width"]) -> Tensor:
-        "The value of every clamp of `layer` at every place of this pass, NaN where it does nothing."
+        """The value of every clamp of `layer` at every place of this pass, NaN where it does
+        nothing."""
         group, which = self.groups[layer]
         places = []
         for index in which:
             given = torch.as_tensor(self.clamps[index].value).to(stream.device).float()
-            places.append(given.expand(stream.shape[:2]) if given.ndim == 0 else given[self.rows][:, : stream.shape[1]])
+            places.append(given.expand(stream.shape[:2]) if given.ndim == 0
+                          else given[self.rows][:, : stream.shape[1]])
         values = torch.stack(places, -1)
-        if self.rule == "firing": values = values.masked_fill(group.reader.read(stream)[1] <= 0, torch.nan)
+        if self.rule == "firing":
+            values = values.masked_fill(group.reader.read(stream)[1] <= 0, torch.nan)
         return values if self.mask is None else values.masked_fill(~self.mask[..., None], torch.nan)
 
     def _arrive(self, layer: int, stream: Tensor) -> Tensor:
         if self.trigger is not None and layer == self.rule[0] and self.on:
             fires = self.trigger.read(stream)[1][..., 0] > 0
             self.mask = fires if self.mask is None else self.mask & fires
-        if layer in self.groups and self.on: stream = self.groups[layer][0].move(stream, self._values(layer, stream))[0]
+        if layer in self.groups and self.on:
+            stream = self.groups[layer][0].move(stream, self._values(layer, stream))[0]
         if layer in self.readers: self.read[layer] = self.readers[layer].read(stream)[1]
         return stream
 
@@ -75,20 +89,27 @@ class Steering:
     def active(self) -> Iterator[None]:
         "Within the context every forward pass of the plain model is steered and read."
         with contextlib.ExitStack() as stack:
-            needed = {*self.groups, *self.readers} | (set() if self.trigger is None else {self.rule[0]})
+            needed = {*self.groups, *self.readers} | (
+                set() if self.trigger is None else {self.rule[0]}
+            )
             for layer in sorted(needed, key=lambda layer: sae_hook_point(self.saes[layer]).depth):
                 point = sae_hook_point(self.saes[layer])
-                if point.kind == "resid_mid": raise InputError(f"{point.name} cannot be steered at; choose an SAE before or after the block, or on its parts.")
-                def here(stream: Tensor, layer: int = layer) -> Tensor: return self._arrive(layer, stream)
+                if point.kind == "resid_mid":
+                    raise InputError(f"{point.name} cannot be steered at; choose an SAE before or "
+                                     "after the block, or on its parts.")
+                def here(stream: Tensor, layer: int = layer) -> Tensor:
+                    return self._arrive(layer, stream)
                 stack.enter_context(edit(self.layers, point, here))
             yield
 
 # %% ../../nbs/control/03_runs.ipynb #6bb5d61a
 @dataclass(frozen=True)
 class SteeredRun:
-    """What steering did to a text: logits `[n_seq, seq_len, vocab]` and activations of `features` `[n_seq, seq_len, n_features]`, clean and steered.
+    """What steering did to a text: logits `[n_seq, seq_len, vocab]` and activations of `features`
+    `[n_seq, seq_len, n_features]`, clean and steered.
 
-    `where`: the positions the clamps were offered; a clamp under "firing" acts at those of them where its feature fires.
+    `where`: the positions the clamps were offered; a clamp under "firing" acts at those of them
+    where its feature fires.
     """
     corpus: Corpus
     features: list[tuple[int, int]]
@@ -112,47 +133,62 @@ class SteeredRun:
 
     @property
     def losses(self) -> tuple[Float[Tensor, "n_seq seq_len"], Float[Tensor, "n_seq seq_len"]]:
-        "Next-token cross-entropy at every position, clean and steered; NaN where there is no next token."
+        """Next-token cross-entropy at every position, clean and steered; NaN where there is no next
+        token."""
         following = self.corpus.tokens[:, 1:, None]
         beyond = torch.arange(1, self.corpus.tokens.shape[1]) >= self.corpus.lengths[:, None]
-        parts = [-logits[:, :-1].log_softmax(-1).gather(-1, following)[..., 0].masked_fill(beyond, torch.nan) for logits in (self.clean_logits, self.logits)]
+        parts = [-logits[:, :-1].log_softmax(-1).gather(-1, following)[..., 0].masked_fill(
+                     beyond, torch.nan
+                 ) for logits in (self.clean_logits, self.logits)]
         last = torch.full((len(beyond), 1), torch.nan)
         return torch.cat([parts[0], last], 1), torch.cat([parts[1], last], 1)
 
 # %% ../../nbs/control/03_runs.ipynb #79ff958c
 @torch.no_grad()
 def steer(
-    model: nn.Module, saes: Mapping[int, "SAE"], tokens_or_prompts: "Corpus | Contexts | Tensor | Sequence[Sequence[int]] | str | Sequence[str]",
-    interventions: Interventions, *, positions: Positions = "all", mode: str = "set", read: Sequence[tuple[int, int]] = (), batch_size: int = 16,
-    progress: bool = False,
+    model: nn.Module, saes: Mapping[int, "SAE"],
+    tokens_or_prompts: "Corpus | Contexts | Tensor | Sequence[Sequence[int]] | str | Sequence[str]",
+    interventions: Interventions, *, positions: Positions = "all", mode: str = "set",
+    read: Sequence[tuple[int, int]] = (), batch_size: int = 16, progress: bool = False
 ) -> SteeredRun:
-    """Runs a text clean and with features clamped: h <- h + (alpha - f(h)) d, the SAE error kept, every f read in the run as already steered.
+    """Runs a text clean and with features clamped: h <- h + (alpha - f(h)) d, the SAE error kept,
+    every f read in the run as already steered.
 
-    `interventions`: {(layer, feature): value}, (layer, feature, value) or `Clamp`s, of any layers; `mode` "set" (value = dose) or "add" (value = shift, the
-    activation kept at 0 or more) for those that are not `Clamp`s. `positions`: "all", "last", "firing", (layer, feature), a mask, or implied by `Contexts`.
-    `read`: features whose activations are wanted (the clamped ones are always read). A text is prompts, tokens, or a corpus.
-    Raises `InputError` for features that do not exist, doses below 0, and positions that cannot be.
+    `interventions`: {(layer, feature): value}, (layer, feature, value) or `Clamp`s, of any layers;
+    `mode` "set" (value = dose) or "add" (value = shift, the activation kept at 0 or more) for those
+    that are not `Clamp`s. `positions`: "all", "last", "firing", (layer, feature), a mask, or
+    implied by `Contexts`. `read`: features whose activations are wanted (the clamped ones are
+    always read). A text is prompts, tokens, or a corpus. Raises `InputError` for features that do
+    not exist, doses below 0, and positions that cannot be.
     """
     clamps = as_clamps(interventions, saes, mode)
     check_features(read, saes, "the feature to read")
     corpus, where = _text(model, saes, tokens_or_prompts, positions)
     _fits(clamps, corpus)
     features = list(dict.fromkeys([*(clamp.key for clamp in clamps), *read]))
-    readers = {layer: FeatureReader(saes[layer], torch.tensor([index for at, index in features if at == layer]))
-               for layer in sorted({at for at, _ in features})}
-    engine = Steering(model, saes, clamps, positions if isinstance(positions, (str, tuple)) else "all", readers)
+    readers = {layer: FeatureReader(
+                   saes[layer], torch.tensor([index for at, index in features if at == layer])
+               ) for layer in sorted({at for at, _ in features})}
+    engine = Steering(
+        model, saes, clamps, positions if isinstance(positions, (str, tuple)) else "all", readers
+    )
     twin = plain_twin(model)
     device = next(twin.parameters()).device
     logits: list[list[Tensor]] = [[], []]
     values: list[list[Tensor]] = [[], []]
     with engine.active():
-        for begin in tqdm(range(0, len(corpus), batch_size), desc="steering", disable=not progress, leave=False):
+        for begin in tqdm(
+            range(0, len(corpus), batch_size), desc="steering", disable=not progress, leave=False
+        ):
             engine.rows = slice(begin, begin + batch_size)
             for which, on in enumerate((False, True)):
                 engine.on, engine.mask, engine.read = on, where[engine.rows].to(device), {}
-                logits[which].append(twin(corpus.tokens[engine.rows].to(device), use_cache=False).logits.float().cpu())
+                logits[which].append(twin(
+                                         corpus.tokens[engine.rows].to(device), use_cache=False
+                                     ).logits.float().cpu())
                 values[which].append(_ordered(engine.read, features))
-    return SteeredRun(corpus, features, where, torch.cat(logits[0]), torch.cat(logits[1]), torch.cat(values[0]), torch.cat(values[1]))
+    return SteeredRun(corpus, features, where, torch.cat(logits[0]), torch.cat(logits[1]),
+                      torch.cat(values[0]), torch.cat(values[1]))
 
 # %% ../../nbs/control/03_runs.ipynb #2bd682c6
 def _ordered(read: Mapping[int, Tensor], features: Sequence[tuple[int, int]]) -> Tensor:
@@ -165,62 +201,91 @@ def _fits(clamps: Sequence[Clamp], corpus: Corpus) -> None:
     for clamp in clamps:
         shape = tuple(torch.as_tensor(clamp.value).shape)
         if shape and (shape[0] != len(corpus) or shape[1] < corpus.tokens.shape[1]):
-            raise InputError(f"the values of {feature_id(*clamp.key)} are for a text of shape {shape}, but this one has {tuple(corpus.tokens.shape)}; give "
+            raise InputError(f"the values of {feature_id(*clamp.key)} are for a text of shape "
+                             f"{shape}, but this one has {tuple(corpus.tokens.shape)}; give "
                              f"one per token.")
 
 # %% ../../nbs/control/03_runs.ipynb #2163d9e8
-def _text(model: nn.Module, saes: Mapping[int, "SAE"], given: Any, positions: Any) -> tuple[Corpus, Bool[Tensor, "n_seq seq_len"]]:
+def _text(
+    model: nn.Module, saes: Mapping[int, "SAE"], given: Any, positions: Any
+) -> tuple[Corpus, Bool[Tensor, "n_seq seq_len"]]:
     "The text as a corpus, and where it is steered."
     contexts = given.compact() if isinstance(given, Contexts) else None
     words = [given] if isinstance(given, str) else given
     if contexts is not None: corpus = contexts.corpus
-    elif isinstance(words, Sequence) and len(words) and isinstance(words[0], str): corpus = prompts_corpus(model, saes, words)
+    elif isinstance(words, Sequence) and len(words) and isinstance(words[0], str):
+        corpus = prompts_corpus(model, saes, words)
     else: corpus = as_corpus(given)
     inside = corpus.sample_mask()
     if isinstance(positions, Tensor):
         if positions.shape != corpus.tokens.shape:
-            raise InputError(f"the mask of positions has shape {tuple(positions.shape)}, but the text {tuple(corpus.tokens.shape)}; give one value per token.")
+            raise InputError(f"the mask of positions has shape {tuple(positions.shape)}, but the "
+                             f"text {tuple(corpus.tokens.shape)}; give one value per token.")
         inside = positions.bool() & (torch.arange(corpus.tokens.shape[1]) < corpus.lengths[:, None])
-    elif isinstance(positions, tuple): check_features([positions], saes, "the feature that says where")
-    elif positions == "last": inside = torch.arange(corpus.tokens.shape[1]) == corpus.lengths[:, None] - 1
+    elif isinstance(positions, tuple):
+        check_features([positions], saes, "the feature that says where")
+    elif positions == "last":
+        inside = torch.arange(corpus.tokens.shape[1]) == corpus.lengths[:, None] - 1
     elif positions not in ("all", "firing"):
-        raise InputError(f"positions is {positions!r}; use 'all', 'firing', 'last', a (layer, feature) or a mask with one value per token.")
+        raise InputError(f"positions is {positions!r}; use 'all', 'firing', 'last', a (layer, "
+                         "feature) or a mask with one value per token.")
     if contexts is not None and positions == "all":
-        inside = torch.zeros_like(inside).index_put((torch.as_tensor(contexts.sequence), torch.as_tensor(contexts.position)), torch.tensor(True))
+        inside = torch.zeros_like(inside).index_put(
+            (torch.as_tensor(contexts.sequence), torch.as_tensor(contexts.position)),
+            torch.tensor(True)
+        )
     return corpus, inside
 
 def prompts_corpus(model: nn.Module, saes: Mapping[int, "SAE"], prompts: Sequence[str]) -> Corpus:
     "Prompts as tokens, with BOS in front where the SAEs were trained so and the tokenizer has one."
     tokenizer: Any = getattr(model, "tokenizer", None)
-    if tokenizer is None: raise InputError("prompts were given as text, but the model has no tokenizer; give tokens, or set model.tokenizer.")
+    if tokenizer is None:
+        raise InputError("prompts were given as text, but the model has no tokenizer; give "
+                         "tokens, or set model.tokenizer.")
     metadata = next(iter(saes.values())).cfg.metadata
-    bos = tokenizer.bos_token_id if not ("prepend_bos" in metadata and metadata.prepend_bos is False) else None
-    rows = [([] if bos is None else [bos]) + list(tokenizer(prompt, add_special_tokens=False).input_ids) for prompt in prompts]
-    empty = next((prompt for prompt, row in zip(prompts, rows, strict=True) if len(row) <= (bos is not None)), None)
-    if empty is not None: raise InputError(f"the prompt {empty!r} has no tokens; give at least one word.")
+    bos = tokenizer.bos_token_id if not (
+        "prepend_bos" in metadata and metadata.prepend_bos is False
+    ) else None
+    rows = [([] if bos is None else [bos])
+            + list(tokenizer(prompt, add_special_tokens=False).input_ids) for prompt in prompts]
+    empty = next((prompt for prompt, row in zip(prompts, rows, strict=True)
+                  if len(row) <= (bos is not None)), None)
+    if empty is not None:
+        raise InputError(f"the prompt {empty!r} has no tokens; give at least one word.")
     return as_corpus(rows, bos_id=bos)
 
 # %% ../../nbs/control/03_runs.ipynb #99fc5c7d
 @contextlib.contextmanager
-def steering(model: nn.Module, saes: Mapping[int, "SAE"], interventions: Interventions, *, positions: "str | tuple[int, int]" = "all", mode: str = "set"
-             ) -> "Iterator[PreTrainedModel]":
-    """Within the context the yielded plain model is steered in every forward pass: at all tokens but BOS, where features fire, or at the "last" of each pass.
+def steering(
+    model: nn.Module, saes: Mapping[int, "SAE"], interventions: Interventions, *,
+    positions: "str | tuple[int, int]" = "all", mode: str = "set"
+) -> "Iterator[PreTrainedModel]":
+    """Within the context the yielded plain model is steered in every forward pass: at all tokens
+    but BOS, where features fire, or at the "last" of each pass.
 
-    Raises `InputError` for features that do not exist and for values that differ by position (a text that is being written has none yet).
+    Raises `InputError` for features that do not exist and for values that differ by position (a
+    text that is being written has none yet).
     """
     clamps = as_clamps(interventions, saes, mode)
-    if any(torch.as_tensor(clamp.value).ndim for clamp in clamps): raise InputError("a clamp has a value for every token, but text that is being written "
-                                                                                    "has none yet; give one number.")
+    if any(torch.as_tensor(clamp.value).ndim for clamp in clamps):
+        raise InputError("a clamp has a value for every token, but text that is being written "
+                         "has none yet; give one number.")
     if not isinstance(positions, tuple) and positions not in ("all", "last", "firing"):
-        raise InputError(f"positions is {positions!r}; while generating use 'all', 'firing', 'last' or a (layer, feature).")
-    if isinstance(positions, tuple): check_features([positions], saes, "the feature that says where")
+        raise InputError(f"positions is {positions!r}; while generating use 'all', 'firing', "
+                         "'last' or a (layer, feature).")
+    if isinstance(positions, tuple):
+        check_features([positions], saes, "the feature that says where")
     engine, twin = Steering(model, saes, clamps, positions, {}), plain_twin(model)
     bos = getattr(twin.config, "bos_token_id", None)
     def note(module: nn.Module, args: tuple, kwargs: dict) -> None:
         ids = args[0] if args else kwargs.get("input_ids")
         if ids is None: engine.mask = None
-        elif positions == "last": engine.mask = (torch.arange(ids.shape[1], device=ids.device) == ids.shape[1] - 1).expand(ids.shape)
-        else: engine.mask = ids != bos if bos is not None else torch.ones_like(ids, dtype=torch.bool)
+        elif positions == "last":
+            engine.mask = (
+                torch.arange(ids.shape[1], device=ids.device) == ids.shape[1] - 1
+            ).expand(ids.shape)
+        else:
+            engine.mask = ids != bos if bos is not None else torch.ones_like(ids, dtype=torch.bool)
     handle = twin.register_forward_pre_hook(note, with_kwargs=True)
     try:
         with engine.active(): yield twin

@@ -22,8 +22,12 @@ from ..engine.residuals import clean_residuals
 from .store import ActivationStore, token_texts
 
 # %% ../../nbs/dictionary/02_examples.ipynb #9945f328
-def firings(store: ActivationStore, layer: int, feature: int) -> tuple[Int[np.ndarray, "n_firings"], Float[np.ndarray, "n_firings"]]:
-    "Rows of the store in which a feature fires, and how strongly. Raises `InputError` if the layer or the feature does not exist."
+def firings(
+    store: ActivationStore, layer: int, feature: int
+) -> tuple[Int[np.ndarray, "n_firings"], Float[np.ndarray, "n_firings"]]:
+    """Rows of the store in which a feature fires, and how strongly.
+
+    Raises `InputError` if the layer or the feature does not exist."""
     parse_feature_id(feature_id(layer, feature), store.widths)
     rows, strengths = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.float32)]
     for start, block in store.iter_blocks(layer):
@@ -43,7 +47,9 @@ class Example(NamedTuple):
     firing: int                   # which of them is the example
 
     def __str__(self) -> str:
-        before, here, after = "".join(self.tokens[:self.firing]), self.tokens[self.firing], "".join(self.tokens[self.firing + 1:])
+        before = "".join(self.tokens[:self.firing])
+        here = self.tokens[self.firing]
+        after = "".join(self.tokens[self.firing + 1:])
         space = here[:len(here) - len(here.lstrip())]
         return f"{self.activation:7.2f}  {f'{before}{space}«{here.lstrip()}»{after}'.lstrip(' ')}".replace("\n", "↵")
 
@@ -56,51 +62,68 @@ def top_examples(
     window: int = 12,  # tokens before and after
     tokenizer: Any = None,  # only for a store that was collected without one
 ) -> list[Example]:
-    "The `k` strongest firings, strongest first, at most one per sequence. Raises `InputError` for a feature that never fires or does not exist."
+    """The `k` strongest firings, strongest first, at most one per sequence.
+
+    Raises `InputError` for a feature that never fires or does not exist."""
     rows, strengths = _some_firings(store, layer, feature)
     order = np.argsort(-np.abs(strengths), kind="stable")
     _, strongest = np.unique(store.rows[rows[order], 0], return_index=True)
     fired = dict(zip(rows.tolist(), strengths.tolist(), strict=True))
-    return [_example(store, int(row), fired, window, tokenizer) for row in rows[order[np.sort(strongest)][:k]]]
+    return [_example(store, int(row), fired, window, tokenizer)
+            for row in rows[order[np.sort(strongest)][:k]]]
 
 # %% ../../nbs/dictionary/02_examples.ipynb #03150f88
-def _some_firings(store: ActivationStore, layer: int, feature: int) -> tuple[np.ndarray, np.ndarray]:
+def _some_firings(
+    store: ActivationStore, layer: int, feature: int
+) -> tuple[np.ndarray, np.ndarray]:
     rows, strengths = firings(store, layer, feature)
     if not len(rows):
-        raise InputError(f"{feature_id(layer, feature)} never fires on the {store.n_tokens} positions of this store, so nothing can be said about where it "
+        raise InputError(f"{feature_id(layer, feature)} never fires on the {store.n_tokens} "
+                         "positions of this store, so nothing can be said about where it "
                          "fires; collect more tokens or choose another feature.")
     return rows, strengths
 
 
-def _example(store: ActivationStore, row: int, fired: dict[int, float], window: int, tokenizer: Any) -> Example:
-    "The window around one row; the rows of a sequence are neighbours, so a row is found by its distance."
+def _example(
+    store: ActivationStore, row: int, fired: dict[int, float], window: int, tokenizer: Any
+) -> Example:
+    """The window around one row; the rows of a sequence are neighbours, so a row is found by its
+    distance."""
     sequence, position = store.rows[row].tolist()
-    around = range(max(0, position - window), min(int(store.corpus.lengths[sequence]), position + window + 1))
-    texts = [token_text_of(store, int(token), tokenizer) for token in store.corpus.tokens[sequence, around.start:around.stop]]
-    strengths = [fired.get(row + at - position, 0.0) if at >= int(store.corpus.starts_with_bos) else 0.0 for at in around]
+    around = range(
+        max(0, position - window), min(int(store.corpus.lengths[sequence]), position + window + 1)
+    )
+    texts = [token_text_of(store, int(token), tokenizer)
+             for token in store.corpus.tokens[sequence, around.start:around.stop]]
+    strengths = [fired.get(row + at - position, 0.0) if at >= int(store.corpus.starts_with_bos)
+                 else 0.0 for at in around]
     return Example(sequence, position, fired[row], texts, strengths, position - around.start)
 
 
 def token_text_of(store: ActivationStore, token: int, tokenizer: Any = None) -> str:
     "Text of a token: as the store remembers it, else by `tokenizer`, else its number."
     if token in store.token_texts: return store.token_texts[token]
-    return f"[{token}]" if tokenizer is None else token_texts(tokenizer, [token, *list(store.token_texts)[:100]])[0]
+    return (f"[{token}]" if tokenizer is None
+            else token_texts(tokenizer, [token, *list(store.token_texts)[:100]])[0])
 
 # %% ../../nbs/dictionary/02_examples.ipynb #5af1b251
 class LogitEffect(NamedTuple):
-    "Direct effect of one unit of a feature on every logit (mean removed), and the tokens it moves most."
+    """Direct effect of one unit of a feature on every logit (mean removed), and the tokens it moves
+    most."""
     effect: Float[np.ndarray, "vocabulary"]
     promoted: list[tuple[str, float]]
     suppressed: list[tuple[str, float]]
 
 # %% ../../nbs/dictionary/02_examples.ipynb #0c624d48
 def final_norm(hf_model: nn.Module) -> nn.Module:
-    "The normalisation between the last block and the unembedding of a plain Hugging Face causal LM; `InputError` when none of the known places holds one."
+    """The normalisation between the last block and the unembedding of a plain Hugging Face causal
+    LM; `InputError` when none of the known places holds one."""
     base = hf_model.base_model
     for holder in (base, getattr(base, "decoder", None), getattr(base, "language_model", None)):
         for name in ("ln_f", "final_layer_norm", "norm", "final_layernorm"):
             if isinstance(getattr(holder, name, None), nn.Module): return getattr(holder, name)
-    raise InputError(f"the final normalisation of a {type(hf_model).__name__} was not found, so a feature's direct effect on its logits cannot be told; use "
+    raise InputError(f"the final normalisation of a {type(hf_model).__name__} was not found, so a "
+                     "feature's direct effect on its logits cannot be told; use "
                      "the measured effects instead.")
 
 # %% ../../nbs/dictionary/02_examples.ipynb #b3f3dace
@@ -113,18 +136,25 @@ def feature_logit_effect(
     k: int = 10,  # tokens named at either end
     n_positions: int = 256,  # firings averaged over, evenly spread
 ) -> LogitEffect:
-    """Direct effect on the logits of one unit of a feature: its decoder direction through the final normalisation and the unembedding.
+    """Direct effect on the logits of one unit of a feature: its decoder direction through the
+    final normalisation and the unembedding.
 
-    The normalisation is linearised at positions where the feature fires. A soft cap on the logits, where there is one, is not applied.
+    The normalisation is linearised at positions where the feature fires. A soft cap on the logits,
+    where there is one, is not applied.
 
     Raises `InputError` for a feature that never fires or does not exist.
     """
     rows, _ = _some_firings(store, layer, feature)
-    sequence, position = torch.from_numpy(store.rows[rows[np.unique(np.linspace(0, len(rows) - 1, min(n_positions, len(rows))).astype(int))]]).long().T
+    sequence, position = torch.from_numpy(
+        store.rows[
+            rows[np.unique(np.linspace(0, len(rows) - 1, min(n_positions, len(rows))).astype(int))]
+        ]
+    ).long().T
     twin, reader = plain_twin(model), FeatureReader(saes[layer], torch.tensor([feature]))
     here, last = reader.hook_point.name, HookPoint("resid_post", len(decoder_layers(twin)) - 1).name
     if reader.hook_point.kind == "z":
-        raise InputError(f"{feature_id(layer, feature)} is written to {here}, before the output matrix of attention, so it has no direct effect on the "
+        raise InputError(f"{feature_id(layer, feature)} is written to {here}, before the output "
+                         "matrix of attention, so it has no direct effect on the "
                          "logits of its own; choose an SAE of the stream.")
     norm, unembedding = final_norm(twin), twin.get_output_embeddings().weight
     total, device = torch.zeros(unembedding.shape[1], device=unembedding.device), unembedding.device
@@ -133,12 +163,18 @@ def feature_logit_effect(
         inside = torch.isin(sequence, piece)
         at = (torch.searchsorted(piece, sequence[inside]), position[inside])
         pushed = reader.scale(caught[here][at]) * reader.decoder[0]
-        with torch.no_grad(): total += torch.func.jvp(norm, (caught[last][at],), (pushed.to(caught[last].dtype),))[1].sum(0).float()
+        with torch.no_grad():
+            total += torch.func.jvp(
+                norm, (caught[last][at],), (pushed.to(caught[last].dtype),)
+            )[1].sum(0).float()
     effect = (unembedding.detach().float() @ (total / len(sequence))).cpu().numpy()
     return _named_effect(effect - effect.mean(), model, store, k)
 
 # %% ../../nbs/dictionary/02_examples.ipynb #a9ee10c4
-def _named_effect(effect: np.ndarray, model: nn.Module, store: ActivationStore, k: int) -> LogitEffect:
+def _named_effect(
+    effect: np.ndarray, model: nn.Module, store: ActivationStore, k: int
+) -> LogitEffect:
     order, tokenizer = np.argsort(-effect, kind="stable"), getattr(model, "tokenizer", None)
-    promoted, suppressed = ([(token_text_of(store, int(token), tokenizer), float(effect[token])) for token in some] for some in (order[:k], order[::-1][:k]))
+    promoted, suppressed = ([(token_text_of(store, int(token), tokenizer), float(effect[token]))
+                             for token in some] for some in (order[:k], order[::-1][:k]))
     return LogitEffect(effect, promoted, suppressed)

@@ -26,38 +26,52 @@ from .labels import quote_token
 from .store import ActivationStore
 
 # %% ../../nbs/dictionary/03_hypotheses.ipynb #36db1bed
-CLASSES = {"a capitalised word": r"\s?[A-Z]\w*", "punctuation": r"\s?[^\w\s]+", "a number": r"\s?\d+", "a line break": r"\s*\n\s*",
-           "the start of a word": r"\s\w+", "the inside of a word": r"[a-z]+"}
+CLASSES = {
+    "a capitalised word": r"\s?[A-Z]\w*", "punctuation": r"\s?[^\w\s]+", "a number": r"\s?\d+",
+    "a line break": r"\s*\n\s*", "the start of a word": r"\s\w+", "the inside of a word": r"[a-z]+"
+}
 
 def token_rules(store: ActivationStore) -> tuple[list[str], scipy.sparse.csr_matrix]:
-    "Names and columns `[n_rows, n_rules]` of the rules that are no token sets: token classes and latent labels, here and at the token before."
+    """Names and columns `[n_rows, n_rules]` of the rules that are no token sets: token classes and
+    latent labels, here and at the token before."""
     corpus, (sequence, position) = store.corpus, store.rows.T
-    ids, names = corpus.tokens.numpy()[sequence, position], [f"the token is {name}" for name in CLASSES]
-    matching = [[token for token, text in store.token_texts.items() if re.fullmatch(pattern, text)] for pattern in CLASSES.values()]
+    ids = corpus.tokens.numpy()[sequence, position]
+    names = [f"the token is {name}" for name in CLASSES]
+    matching = [[token for token, text in store.token_texts.items() if re.fullmatch(pattern, text)]
+                for pattern in CLASSES.values()]
     columns = [scipy.sparse.csr_matrix(np.isin(ids, tokens)[:, None]) for tokens in matching]
     if corpus.labels is not None:
         place, first = sequence * corpus.tokens.shape[1] + position, position == 0
         before = corpus.labels.matrix[np.maximum(place - 1, 0)].multiply(~first[:, None])
-        names += list(corpus.labels.names) + [f"{name}, at the token before" for name in corpus.labels.names]
+        names += list(corpus.labels.names) + [
+            f"{name}, at the token before" for name in corpus.labels.names
+        ]
         columns += [corpus.labels.matrix[place], before]
     return names, scipy.sparse.hstack(columns, format="csr").astype(np.float32)
 
 # %% ../../nbs/dictionary/03_hypotheses.ipynb #12621f13
-def _best_sets(hits: scipy.sparse.csr_matrix, sizes: Int[np.ndarray, "n_tokens"], fired: Int[np.ndarray, "n_features"]) -> scipy.sparse.csr_matrix:
-    "For every feature the set of tokens of highest F1, `[n_features, n_tokens]`: the best prefix of the tokens in order of precision."
+def _best_sets(hits: scipy.sparse.csr_matrix, sizes: Int[np.ndarray, "n_tokens"],
+               fired: Int[np.ndarray, "n_features"]) -> scipy.sparse.csr_matrix:
+    """For every feature the set of tokens of highest F1, `[n_features, n_tokens]`: the best prefix
+    of the tokens in order of precision."""
     feature = np.repeat(np.arange(hits.shape[0]), np.diff(hits.indptr))
     order = np.lexsort((hits.indices, -hits.data / sizes[hits.indices], feature))
-    hit, size = np.cumsum(hits.data[order], dtype=np.float64), np.cumsum(sizes[hits.indices[order]], dtype=np.float64)
-    begin = hits.indptr[:-1][feature]                                    # where each feature's tokens start
+    hit = np.cumsum(hits.data[order], dtype=np.float64)
+    size = np.cumsum(sizes[hits.indices[order]], dtype=np.float64)
+    # where each feature's tokens start
+    begin = hits.indptr[:-1][feature]
     hit, size = (total - np.where(begin > 0, total[begin - 1], 0) for total in (hit, size))
     f1 = 2 * hit / (fired[feature] + size)
     best = np.zeros(hits.shape[0])
     np.maximum.at(best, feature, f1)
     rank_of_best = np.full(hits.shape[0], -1)
-    at_best = np.flatnonzero(f1 == best[feature])[::-1]                  # the shortest of equally good prefixes
+    # the shortest of equally good prefixes
+    at_best = np.flatnonzero(f1 == best[feature])[::-1]
     rank_of_best[feature[at_best]] = at_best
     inside = np.arange(len(order)) <= rank_of_best[feature]
-    return scipy.sparse.csr_matrix((np.ones(inside.sum()), (feature[inside], hits.indices[order][inside])), shape=hits.shape)
+    return scipy.sparse.csr_matrix(
+        (np.ones(inside.sum()), (feature[inside], hits.indices[order][inside])), shape=hits.shape
+    )
 
 # %% ../../nbs/dictionary/03_hypotheses.ipynb #7870c364
 class Hypothesis(NamedTuple):
@@ -76,56 +90,80 @@ def feature_hypotheses(
     layer: int,
     max_named: int = 6,  # tokens of a set that the rule's text names
 ) -> list[Hypothesis | None]:
-    """The best rule for every feature of a layer, chosen on the even sequences and scored on the odd ones; None for one that does not fire in both halves.
+    """The best rule for every feature of a layer, chosen on the even sequences and scored on the
+    odd ones; None for one that does not fire in both halves.
 
-    Rules: sets of tokens, of previous tokens and of positions, token classes, latent labels here and at the token before.
+    Rules: sets of tokens, of previous tokens and of positions, token classes, latent labels here
+    and at the token before.
     """
     (sequence, position), corpus, active = store.rows.T, store.corpus, store.csr(layer)
     tokens, odd = corpus.tokens.numpy(), sequence % 2 == 1
     before = np.where(position > 0, tokens[sequence, np.maximum(position - 1, 0)], tokens.max() + 1)
     names, plain = token_rules(store)
-    families = {"": plain, "the token is": _one_hot(tokens[sequence, position]), "the token before is": _one_hot(before), "the position is": _one_hot(position)}
-    halves = [(scipy.sparse.csr_matrix(active[half] != 0, dtype=np.float32), {name: rules[half] for name, rules in families.items()}) for half in (~odd, odd)]
+    families = {"": plain, "the token is": _one_hot(tokens[sequence, position]),
+                "the token before is": _one_hot(before), "the position is": _one_hot(position)}
+    halves = [(scipy.sparse.csr_matrix(active[half] != 0, dtype=np.float32),
+               {name: rules[half] for name, rules in families.items()}) for half in (~odd, odd)]
     fired = [np.asarray(fires.sum(0)).ravel() for fires, _ in halves]
     best: list[Hypothesis | None] = [None] * store.widths[layer]
     highest = np.full(store.widths[layer], -1.0)
     for family in families:
-        (hits, sizes), (test_hits, test_sizes) = (((fires.T @ rules[family]).tocsr(), np.asarray(rules[family].sum(0)).ravel()) for fires, rules in halves)
-        chosen = _best_sets(hits, sizes, fired[0]) if family else _best_single(hits, sizes, fired[0])
+        (hits, sizes), (test_hits, test_sizes) = (
+            ((fires.T @ rules[family]).tocsr(), np.asarray(rules[family].sum(0)).ravel())
+            for fires, rules in halves
+        )
+        chosen = (
+            _best_sets(hits, sizes, fired[0]) if family else _best_single(hits, sizes, fired[0])
+        )
         found = _f1(chosen.multiply(hits).sum(1).A1, chosen @ sizes, fired[0])
         hit, size = chosen.multiply(test_hits).sum(1).A1, chosen @ test_sizes
-        for i in np.flatnonzero((found > highest) & (fired[0] > 0) & (fired[1] > 0) & (chosen.getnnz(1) > 0)):
+        for i in np.flatnonzero(
+            (found > highest) & (fired[0] > 0) & (fired[1] > 0) & (chosen.getnnz(1) > 0)
+        ):
             members = chosen.indices[chosen.indptr[i]:chosen.indptr[i + 1]]
             members = members[np.argsort(-hits[i].toarray().ravel()[members], kind="stable")]
             text = _set_text(store, family, members, max_named) if family else names[members[0]]
-            precision, recall, f1 = float(hit[i] / max(size[i], 1)), float(hit[i] / fired[1][i]), float(_f1(hit[i], size[i], fired[1][i]))
+            precision = float(hit[i] / max(size[i], 1))
+            recall = float(hit[i] / fired[1][i])
+            f1 = float(_f1(hit[i], size[i], fired[1][i]))
             best[i] = Hypothesis(layer, int(i), text, precision, recall, f1, int(fired[1][i]))
         highest = np.maximum(highest, found)
     return best
 
 # %% ../../nbs/dictionary/03_hypotheses.ipynb #c5e56ee9
 def _one_hot(ids: Int[np.ndarray, "n_rows"]) -> scipy.sparse.csr_matrix:
-    return scipy.sparse.csr_matrix((np.ones(len(ids), dtype=np.float32), ids, np.arange(len(ids) + 1)), shape=(len(ids), int(ids.max()) + 1))
+    return scipy.sparse.csr_matrix((np.ones(len(ids), dtype=np.float32), ids,
+                                    np.arange(len(ids) + 1)), shape=(len(ids), int(ids.max()) + 1))
 
 
 def _f1(hits: Any, sizes: Any, fired: Any) -> Any: return 2 * hits / np.maximum(fired + sizes, 1)
 
 
-def _best_single(hits: scipy.sparse.csr_matrix, sizes: np.ndarray, fired: np.ndarray) -> scipy.sparse.csr_matrix:
+def _best_single(
+    hits: scipy.sparse.csr_matrix, sizes: np.ndarray, fired: np.ndarray
+) -> scipy.sparse.csr_matrix:
     "The one rule of highest F1 for every feature, `[n_features, n_rules]`."
     best = _f1(hits.toarray(), sizes, fired[:, None]).argmax(1)
-    return scipy.sparse.csr_matrix((np.ones(len(best)), (np.arange(len(best)), best)), shape=hits.shape)
+    return scipy.sparse.csr_matrix(
+        (np.ones(len(best)), (np.arange(len(best)), best)), shape=hits.shape
+    )
 
 
 def _set_text(store: ActivationStore, family: str, members: np.ndarray, max_named: int) -> str:
-    last = int(store.corpus.tokens.max())                                # the number beyond stands for the beginning of a text
-    def name(token: int) -> str: return quote_token(token_text_of(store, token)) if token <= last else "(nothing)"
-    named = [str(member) if family == "the position is" else name(member) for member in members[:max_named].tolist()]
-    return f"{family} {' or '.join(named)}" + (f" or one of {len(members) - max_named} more" if len(members) > max_named else "")
+    # the number beyond stands for the beginning of a text
+    last = int(store.corpus.tokens.max())
+    def name(token: int) -> str:
+        return quote_token(token_text_of(store, token)) if token <= last else "(nothing)"
+    named = [str(member) if family == "the position is" else name(member)
+             for member in members[:max_named].tolist()]
+    return f"{family} {' or '.join(named)}" + (
+        f" or one of {len(members) - max_named} more" if len(members) > max_named else ""
+    )
 
 # %% ../../nbs/dictionary/03_hypotheses.ipynb #f6351f57
 class InputPattern(NamedTuple):
-    "What tokens 0, 1, 2, ... positions back contribute to a feature's pre-activation where it fires, on average over `n_firings` firings."
+    """What tokens 0, 1, 2, ... positions back contribute to a feature's pre-activation where it
+    fires, on average over `n_firings` firings."""
     mean: Float[np.ndarray, "reach+1"]
     mean_absolute: Float[np.ndarray, "reach+1"]
     n_firings: int
@@ -140,27 +178,35 @@ def feature_input_pattern(
     reach: int = 12,  # positions looked back
     n_firings: int = 64,  # the strongest are used
 ) -> InputPattern:
-    """First-order contribution of the tokens up to `reach` positions back to the feature's pre-activation, at its strongest firings.
+    """First-order contribution of the tokens up to `reach` positions back to the feature's
+    pre-activation, at its strongest firings.
 
     Raises `InputError` for a feature that never fires or does not exist.
     """
     rows, strengths = firings(store, layer, feature)
     if not len(rows):
-        raise InputError(f"{feature_id(layer, feature)} never fires on the {store.n_tokens} positions of this store; collect more tokens or choose another "
+        raise InputError(f"{feature_id(layer, feature)} never fires on the {store.n_tokens} "
+                         "positions of this store; collect more tokens or choose another "
                          "feature.")
     strongest = rows[np.argsort(-np.abs(strengths), kind="stable")[:n_firings]]
     sequence, position = torch.from_numpy(store.rows[strongest]).long().T
-    pieces = [_embedding_attribution(model, FeatureReader(saes[layer], torch.tensor([feature])), store.corpus.tokens[sequence[part]], position[part])
+    pieces = [_embedding_attribution(model, FeatureReader(saes[layer], torch.tensor([feature])),
+                                     store.corpus.tokens[sequence[part]], position[part])
               for part in torch.arange(len(strongest)).split(16)]
     back = position[:, None] - torch.arange(reach + 1)
-    found, n_there = torch.cat(pieces).gather(1, back.clamp(min=0)) * (back >= 0), (back >= 0).sum(0)
-    mean, absolute = ((values.sum(0) / n_there).numpy() for values in (found, found.abs()))          # NaN where no firing is that far in
+    found = torch.cat(pieces).gather(1, back.clamp(min=0)) * (back >= 0)
+    n_there = (back >= 0).sum(0)
+    # NaN where no firing is that far in
+    mean, absolute = ((values.sum(0) / n_there).numpy() for values in (found, found.abs()))
     return InputPattern(mean, absolute, len(strongest))
 
 # %% ../../nbs/dictionary/03_hypotheses.ipynb #c75fafa0
-def _embedding_attribution(model: nn.Module, reader: FeatureReader, tokens: Int[Tensor, "n seq_len"],
-                           positions: Int[Tensor, "n"]) -> Float[Tensor, "n seq_len"]:
-    "d pre-activation(position) / d embedding . (embedding - mean embedding), for every token of every sequence."
+def _embedding_attribution(
+    model: nn.Module, reader: FeatureReader, tokens: Int[Tensor, "n seq_len"],
+    positions: Int[Tensor, "n"]
+) -> Float[Tensor, "n seq_len"]:
+    """d pre-activation(position) / d embedding . (embedding - mean embedding), for every token of
+    every sequence."""
     twin = plain_twin(model)
     leaves: list[Tensor] = []
     def leaf(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
@@ -168,37 +214,49 @@ def _embedding_attribution(model: nn.Module, reader: FeatureReader, tokens: Int[
         return leaves[-1]
     handle = twin.get_input_embeddings().register_forward_hook(leaf)
     try:
-        with torch.enable_grad(), catch(decoder_layers(twin), [reader.hook_point]) as caught: twin(tokens.to(next(twin.parameters()).device), use_cache=False)
+        with torch.enable_grad(), catch(decoder_layers(twin), [reader.hook_point]) as caught:
+            twin(tokens.to(next(twin.parameters()).device), use_cache=False)
     finally: handle.remove()
     with torch.enable_grad():
         pre = reader.read(caught[reader.hook_point.name][torch.arange(len(tokens)), positions])[0]
         gradient = torch.autograd.grad(pre.sum(), leaves[0])[0]
-    return (gradient * (leaves[0].detach() - twin.get_input_embeddings().weight.detach().mean(0))).sum(-1).float().cpu()
+    return (
+        gradient * (leaves[0].detach() - twin.get_input_embeddings().weight.detach().mean(0))
+    ).sum(-1).float().cpu()
 
 # %% ../../nbs/dictionary/03_hypotheses.ipynb #777ebe05
 class FeatureBank(NamedTuple):
-    "The strongest firings of every feature of a layer, strongest first; row -1 and strength 0 where a feature fires less often."
+    """The strongest firings of every feature of a layer, strongest first; row -1 and strength 0
+    where a feature fires less often."""
     rows: Int[np.ndarray, "n_features k"]               # rows of the store
     strengths: Float[np.ndarray, "n_features k"]
     frequency: Float[np.ndarray, "n_features"]
-    label_share: Float[np.ndarray, "n_features n_labels"] | None   # share of the firings at which each latent label holds
+    # share of the firings at which each latent label holds
+    label_share: Float[np.ndarray, "n_features n_labels"] | None
 
 
 def collect_feature_bank(store: ActivationStore, layer: int, k: int = 16) -> FeatureBank:
-    "The `k` strongest firings of every feature, and the labels of all its firings where the text has labels."
+    """The `k` strongest firings of every feature, and the labels of all its firings where the text
+    has labels."""
     frequency, width = store.frequency(layer), store.widths[layer]
     rows, strengths = np.full((width, k), -1), np.zeros((width, k), dtype=np.float32)
     labels, share = store.corpus.labels, None
     if labels is not None:
-        truth = labels.matrix[store.rows[:, 0] * store.corpus.tokens.shape[1] + store.rows[:, 1]].astype(np.float32)
+        truth = labels.matrix[
+            store.rows[:, 0] * store.corpus.tokens.shape[1] + store.rows[:, 1]
+        ].astype(np.float32)
         share = np.zeros((width, len(labels.names)))
     for first, block in store.iter_features(layer):
         feature = np.repeat(np.arange(block.shape[1]), np.diff(block.indptr))
         order = np.lexsort((block.indices, -np.abs(block.data), feature))
         rank = np.arange(len(order)) - block.indptr[feature]
         best = rank < k
-        rows[first + feature[best], rank[best]], strengths[first + feature[best], rank[best]] = block.indices[order[best]], block.data[order[best]]
+        rows[first + feature[best], rank[best]], strengths[first + feature[best], rank[best]] = (
+            block.indices[order[best]], block.data[order[best]]
+        )
         if share is not None:
             together = ((block != 0).T.astype(np.float32) @ truth).toarray()
-            share[first:first + block.shape[1]] = together / np.maximum(np.diff(block.indptr), 1)[:, None]
+            share[first:first + block.shape[1]] = (
+                together / np.maximum(np.diff(block.indptr), 1)[:, None]
+            )
     return FeatureBank(rows, strengths, frequency, share)

@@ -21,20 +21,29 @@ import scipy.sparse
 from jaxtyping import Float
 
 from ..engine.errors import InputError
+from ..engine.names import parse_feature_id
 from .store import ActivationStore
 
 # %% ../../nbs/dictionary/01_labels.ipynb #00480e08
 def label_scores(store: ActivationStore, layer: int) -> Float[np.ndarray, "n_features n_labels"]:
-    """F1 of every feature's firing as a detector of every latent label: 2 c / (n + m). 0 for a feature that never fires.
+    """F1 of every feature's firing as a detector of every latent label: 2 c / (n + m). 0 for a
+    feature that never fires.
 
     Raises `InputError` if the corpus has no latent labels.
     """
     labels = store.corpus.labels
-    if labels is None: raise InputError("this corpus has no latent labels, so features cannot be scored against them; use telling_tokens.")
+    if labels is None:
+        raise InputError("this corpus has no latent labels, so features cannot be scored against "
+                         "them; use telling_tokens.")
     sequence, position = store.rows.T
-    truth = labels.matrix[sequence * store.corpus.tokens.shape[1] + position].astype(np.float32).tocsr()
+    truth = labels.matrix[sequence * store.corpus.tokens.shape[1] + position].astype(
+        np.float32
+    ).tocsr()
     together = np.zeros((store.widths[layer], len(labels.names)))
-    for start, block in store.iter_blocks(layer): together += ((block != 0).astype(np.float32).T @ truth[start:start + block.shape[0]]).toarray()
+    for start, block in store.iter_blocks(layer):
+        together += (
+            (block != 0).astype(np.float32).T @ truth[start:start + block.shape[0]]
+        ).toarray()
     fired, held = store.statistics(layer)["count"][:, None], np.asarray(truth.sum(0))
     return 2 * together / np.maximum(fired + held, 1)
 
@@ -46,13 +55,19 @@ def token_mass(store: ActivationStore, layer: int) -> scipy.sparse.csr_matrix:
     total = scipy.sparse.csr_matrix((store.widths[layer], int(ids.max()) + 1), dtype=np.float32)
     for start, block in store.iter_blocks(layer):
         here = ids[start:start + block.shape[0]]
-        one_hot = scipy.sparse.csr_matrix((np.ones(len(here), dtype=np.float32), here, np.arange(len(here) + 1)), shape=(len(here), total.shape[1]))
+        one_hot = scipy.sparse.csr_matrix(
+            (np.ones(len(here), dtype=np.float32), here, np.arange(len(here) + 1)),
+            shape=(len(here), total.shape[1])
+        )
         total = total + abs(block).T @ one_hot
     return total.tocsr()
 
 # %% ../../nbs/dictionary/01_labels.ipynb #f0b48c22
-def telling_tokens(store: ActivationStore, layer: int, n_tokens: int = 3, min_share: float = 0.05) -> tuple[list[list[int]], Float[np.ndarray, "n_features"]]:
-    """Up to `n_tokens` tokens for every feature, ranked by p(v|i) ln(p(v|i)/p(v)), and the share of its activation they carry together.
+def telling_tokens(
+    store: ActivationStore, layer: int, n_tokens: int = 3, min_share: float = 0.05
+) -> tuple[list[list[int]], Float[np.ndarray, "n_features"]]:
+    """Up to `n_tokens` tokens for every feature, ranked by p(v|i) ln(p(v|i)/p(v)), and the share
+    of its activation they carry together.
 
     Each token after the first has at least `min_share` of it. A feature that never fires has none.
     """
@@ -65,7 +80,8 @@ def telling_tokens(store: ActivationStore, layer: int, n_tokens: int = 3, min_sh
     order = np.lexsort((mass.indices, -divergence, feature))
     chosen, carried = [], np.zeros(mass.shape[0])
     for i, (start, stop) in enumerate(itertools.pairwise(mass.indptr)):
-        best = [entry for rank, entry in enumerate(order[start:min(stop, start + n_tokens)]) if rank == 0 or share[entry] >= min_share]
+        best = [entry for rank, entry in enumerate(order[start:min(stop, start + n_tokens)])
+                if rank == 0 or share[entry] >= min_share]
         chosen.append(mass.indices[best].tolist() if best else [])
         carried[i] = share[best].sum() if best else 0.0
     return chosen, carried
@@ -76,8 +92,11 @@ def quote_token(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def first_labels(store: ActivationStore, layer: int) -> tuple[list[str], Float[np.ndarray, "n_features"]]:
-    """A label and its score for every feature of a layer: the latent label of highest F1 if the corpus has labels, else its telling tokens and their share.
+def first_labels(
+    store: ActivationStore, layer: int
+) -> tuple[list[str], Float[np.ndarray, "n_features"]]:
+    """A label and its score for every feature of a layer: the latent label of highest F1 if the
+    corpus has labels, else its telling tokens and their share.
 
     A feature that never fires has an empty label and score 0.
     """
@@ -85,26 +104,37 @@ def first_labels(store: ActivationStore, layer: int) -> tuple[list[str], Float[n
     if store.corpus.labels is not None:
         scores = label_scores(store, layer)
         best = scores.argmax(1)
-        return [store.corpus.labels.names[k] if lives else "" for k, lives in zip(best, alive, strict=True)], scores.max(1)
+        return [store.corpus.labels.names[k] if lives else ""
+                for k, lives in zip(best, alive, strict=True)], scores.max(1)
     chosen, carried = telling_tokens(store, layer)
-    def name(token: int) -> str: return quote_token(store.token_texts[token]) if token in store.token_texts else f"token {token}"
+    def name(token: int) -> str:
+        return (quote_token(store.token_texts[token]) if token in store.token_texts
+                else f"token {token}")
     return [" · ".join(map(name, tokens)) for tokens in chosen], carried
 
 # %% ../../nbs/dictionary/01_labels.ipynb #39bb0d63
-_FIELDS = {"layer": ("layer",), "feature": ("feature", "feature_idx", "index"), "label": ("label", "description", "explanation")}
+_FIELDS = {"layer": ("layer",), "feature": ("feature", "feature_idx", "index"),
+           "label": ("label", "description", "explanation")}
 
 def _one_label(record: Any, where: str) -> tuple[tuple[int, int], str]:
-    "((layer, feature), label) of one record; the layer may be a Neuronpedia source such as `6-res-jb`."
-    if not isinstance(record, Mapping): raise InputError(f"{where} is {type(record).__name__}, but every label needs an object with layer, feature and label.")
-    found = {name: next((record[key] for key in keys if record.get(key) not in (None, "")), None) for name, keys in _FIELDS.items()}
-    layer, feature = re.match(r"\d+", str(found["layer"])), re.fullmatch(r"\d+", str(found["feature"]))
+    """((layer, feature), label) of one record; the layer may be a Neuronpedia source such as
+    `6-res-jb`."""
+    if not isinstance(record, Mapping):
+        raise InputError(f"{where} is {type(record).__name__}, but every label needs an object "
+                         "with layer, feature and label.")
+    found = {name: next((record[key] for key in keys if record.get(key) not in (None, "")), None)
+             for name, keys in _FIELDS.items()}
+    layer = re.match(r"\d+", str(found["layer"]))
+    feature = re.fullmatch(r"\d+", str(found["feature"]))
     if layer is None or feature is None or not isinstance(found["label"], str):
-        raise InputError(f"{where} has no layer, feature (or index) and label (or description) that can be read; give all three.")
+        raise InputError(f"{where} has no layer, feature (or index) and label (or description) "
+                         "that can be read; give all three.")
     return (int(layer[0]), int(feature[0])), found["label"].strip()
 
 # %% ../../nbs/dictionary/01_labels.ipynb #77edded1
 def load_labels(path: str | Path) -> dict[tuple[int, int], str]:
-    """Labels from a .json, .jsonl or .csv file (or any of these with .gz): (layer, feature) -> label. Of several labels for one feature the first counts.
+    """Labels from a .json, .jsonl or .csv file (or any of these with .gz): (layer, feature) ->
+    label. Of several labels for one feature the first counts.
 
     Raises `InputError` for a missing or damaged file or a record without layer, feature and label.
     """
@@ -113,7 +143,8 @@ def load_labels(path: str | Path) -> dict[tuple[int, int], str]:
         raw = path.read_bytes()
         text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
     except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} could not be read as text ({error}); give a .json, .jsonl or .csv file in UTF-8.") from error
+        raise InputError(f"{path} could not be read as text ({error}); give a .json, "
+                         ".jsonl or .csv file in UTF-8.") from error
     kind = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
     labels: dict[tuple[int, int], str] = {}
     for where, record in _records(text, kind, path):
@@ -126,17 +157,24 @@ def load_labels(path: str | Path) -> dict[tuple[int, int], str]:
 def _records(text: str, kind: str, path: Path) -> Iterable[tuple[str, Any]]:
     "(where, record) for every label in a file."
     if kind == ".csv":
-        for number, row in enumerate(csv.DictReader(io.StringIO(text)), start=2): yield f"line {number} of {path}", row
+        for number, row in enumerate(csv.DictReader(io.StringIO(text)), start=2):
+            yield f"line {number} of {path}", row
         return
-    if kind not in (".json", ".jsonl"): raise InputError(f"{path} is neither .json, .jsonl nor .csv; rename or convert it.")
+    if kind not in (".json", ".jsonl"):
+        raise InputError(f"{path} is neither .json, .jsonl nor .csv; rename or convert it.")
     try:
-        if kind == ".jsonl": values: Any = [json.loads(line) for line in text.splitlines() if line.strip()]
+        if kind == ".jsonl":
+            values: Any = [json.loads(line) for line in text.splitlines() if line.strip()]
         else: values = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error: raise InputError(f"{path} is not {kind[1:].upper()} ({error}); save it again.") from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{path} is not {kind[1:].upper()} ({error}); save it again.") from error
     if isinstance(values, dict):
         for key, label in values.items():
             layer, feature = parse_feature_id(key)
             yield f"{key!r} in {path}", dict(layer=layer, feature=feature, label=label)
     elif isinstance(values, list):
         for number, value in enumerate(values): yield f"entry {number} of {path}", value
-    else: raise InputError(f"{path} holds a JSON {type(values).__name__}; an object or a list of labels is needed.")
+    else:
+        raise InputError(
+            f"{path} holds a JSON {type(values).__name__}; an object or a list of labels is needed."
+        )

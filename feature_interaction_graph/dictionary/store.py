@@ -43,7 +43,8 @@ def firings_of(active: Float[Tensor, "n_rows width"]) -> FiringBlock:
 
 # %% ../../nbs/dictionary/00_store.ipynb #637ab966
 class FeatureSums:
-    "Running sums over positions of one layer's features: firings, their sum, sum of squares, maximum, and what they are worth to the loss."
+    """Running sums over positions of one layer's features: firings, their sum, sum of squares,
+    maximum, and what they are worth to the loss."""
 
     def __init__(self, width: int) -> None:
         self.n_rows, self.n_attributed, self.width = 0, 0, width
@@ -54,7 +55,8 @@ class FeatureSums:
     def add(self, fired: FiringBlock, worth: Float[Tensor, "n_firings"] | None = None) -> None:
         "Adds a block of rows and, where it was computed, what each firing is worth to the loss."
         feature, value = fired.feature.cpu().numpy(), fired.value.double().cpu().numpy()
-        def summed(weights: np.ndarray | None) -> np.ndarray: return np.bincount(feature, weights, self.width)
+        def summed(weights: np.ndarray | None) -> np.ndarray:
+            return np.bincount(feature, weights, self.width)
         self.n_rows += fired.n_rows
         self.count += summed(None)
         self.total += summed(value)
@@ -66,12 +68,16 @@ class FeatureSums:
         self.signed += summed(worth.double().cpu().numpy())
 
     def summary(self) -> dict[str, np.ndarray]:
-        "count, frequency; mean, std, max of the non-zero activations (0 where it never fires); importance and signed_importance if there was any worth."
+        """count, frequency; mean, std, max of the non-zero activations (0 where it never fires);
+        importance and signed_importance if there was any worth."""
         some = np.maximum(self.count, 1)
         mean = self.total / some
         std = np.sqrt(np.maximum(self.squares / some - mean**2, 0))
-        table = dict(count=self.count, frequency=self.count / max(self.n_rows, 1), mean=mean, std=std, max=np.where(self.count > 0, self.largest, 0.0))
-        if self.n_attributed: table |= dict(importance=self.absolute / self.n_attributed, signed_importance=self.signed / self.n_attributed)
+        table = dict(count=self.count, frequency=self.count / max(self.n_rows, 1), mean=mean,
+                     std=std, max=np.where(self.count > 0, self.largest, 0.0))
+        if self.n_attributed:
+            table |= dict(importance=self.absolute / self.n_attributed,
+                          signed_importance=self.signed / self.n_attributed)
         return table
 
 # %% ../../nbs/dictionary/00_store.ipynb #d2f781a1
@@ -85,9 +91,13 @@ def pack_values(
     Raises `InputError` for values that are not finite or beyond the range of `dtype`.
     """
     largest = float(values.abs().max()) if len(values) else 0.0
-    if not np.isfinite(largest): raise InputError(f"{where} has activations that are NaN or infinite; check the SAE's weights and run the model in float32.")
+    if not np.isfinite(largest):
+        raise InputError(f"{where} has activations that are NaN or infinite; check the SAE's "
+                         "weights and run the model in float32.")
     top, bottom = float(np.finfo(dtype).max), float(np.finfo(dtype).smallest_subnormal)
-    if largest > top: raise InputError(f"{where} has an activation of {largest:.0f}, but {dtype} ends at {top:.0f}; collect with value_dtype='float32'.")
+    if largest > top:
+        raise InputError(f"{where} has an activation of {largest:.0f}, but {dtype} ends at "
+                         f"{top:.0f}; collect with value_dtype='float32'.")
     array = values.float().cpu().numpy()
     return np.where(np.abs(array) < bottom, np.copysign(bottom, array), array).astype(dtype)
 
@@ -97,22 +107,29 @@ _CHUNK = 16_384     # entries per HDF5 chunk
 
 # %% ../../nbs/dictionary/00_store.ipynb #b5b298e9
 def token_texts(tokenizer: Any, tokens: Sequence[int]) -> list[str]:
-    """The text of each token as it stands in running text, where some tokenizers write a space before it and leave it out when a token is decoded alone.
+    """The text of each token as it stands in running text, where some tokenizers write a space
+    before it and leave it out when a token is decoded alone.
 
     Read off from what decoding adds when the token follows an ordinary word.
     """
     alone = [tokenizer.decode([token]) for token in tokens]
-    word = next((token for token, text in zip(tokens, alone, strict=True) if text.strip().isalpha()), None)
+    word = next(
+        (token for token, text in zip(tokens, alone, strict=True) if text.strip().isalpha()), None
+    )
     if word is None: return alone
     before, pairs = tokenizer.decode([word]), [tokenizer.decode([word, token]) for token in tokens]
-    return [pair[len(before):] if pair.startswith(before) else text for pair, text in zip(pairs, alone, strict=True)]
+    return [pair[len(before):] if pair.startswith(before) else text
+            for pair, text in zip(pairs, alone, strict=True)]
 
 # %% ../../nbs/dictionary/00_store.ipynb #474a3256
 def _write_corpus(file: h5py.File, corpus: Corpus, tokenizer: Any = None) -> None:
     "The corpus, where each row is, the latent labels, and the text of every token that occurs."
     sequence, position = corpus.sample_mask().numpy().nonzero()
-    file.attrs.update(n_tokens=len(sequence), starts_with_bos=corpus.starts_with_bos, source=corpus.source)
-    for name, values in (("tokens", corpus.tokens.numpy()), ("lengths", corpus.lengths.numpy()), ("sequence", sequence), ("position", position)):
+    file.attrs.update(
+        n_tokens=len(sequence), starts_with_bos=corpus.starts_with_bos, source=corpus.source
+    )
+    for name, values in (("tokens", corpus.tokens.numpy()), ("lengths", corpus.lengths.numpy()),
+                         ("sequence", sequence), ("position", position)):
         file.create_dataset(name, data=values.astype(np.int32))
     if corpus.labels is not None:
         group, matrix = file.create_group("labels"), corpus.labels.matrix.tocsr()
@@ -122,7 +139,9 @@ def _write_corpus(file: h5py.File, corpus: Corpus, tokenizer: Any = None) -> Non
     if tokenizer is not None:
         group, used = file.create_group("vocabulary"), np.unique(corpus.tokens.numpy())
         group.create_dataset("ids", data=used.astype(np.int32))
-        group.create_dataset("text", data=token_texts(tokenizer, used.tolist()), dtype=h5py.string_dtype())
+        group.create_dataset(
+            "text", data=token_texts(tokenizer, used.tolist()), dtype=h5py.string_dtype()
+        )
 
 # %% ../../nbs/dictionary/00_store.ipynb #04c17f7b
 def _append(dataset: h5py.Dataset, values: np.ndarray) -> None:
@@ -137,15 +156,21 @@ class LayerWriter:
     def __init__(self, group: h5py.Group, hook_name: str, width: int, value_dtype: str) -> None:
         self.group, self.value_dtype, self.sums = group, value_dtype, FeatureSums(width)
         group.attrs.update(hook_name=hook_name, width=width)
-        for name, dtype in (("indptr", np.int64), ("indices", np.uint16 if width <= 2**16 else np.uint32), ("values", value_dtype)):
+        for name, dtype in (
+            ("indptr", np.int64), ("indices", np.uint16 if width <= 2**16 else np.uint32),
+            ("values", value_dtype)
+        ):
             group.create_dataset(name, shape=(0,), maxshape=(None,), chunks=(_CHUNK,), dtype=dtype)
         _append(group["indptr"], np.zeros(1, dtype=np.int64))
 
     def add(self, fired: FiringBlock, worth: Float[Tensor, "n_firings"] | None = None) -> None:
         "The next rows; `worth` is what each of their firings is worth to the loss."
         self.sums.add(fired, worth)
-        ends = len(self.group["indices"]) + torch.bincount(fired.row, minlength=fired.n_rows).cumsum(0)
-        _append(self.group["values"], pack_values(fired.value, self.value_dtype, self.group.name.strip("/")))
+        ends = (
+            len(self.group["indices"]) + torch.bincount(fired.row, minlength=fired.n_rows).cumsum(0)
+        )
+        _append(self.group["values"],
+                pack_values(fired.value, self.value_dtype, self.group.name.strip("/")))
         _append(self.group["indices"], fired.feature.cpu().numpy())
         _append(self.group["indptr"], ends.cpu().numpy())
 
@@ -160,19 +185,28 @@ def write_store(
     config: Mapping[str, Any] | None = None,  # the settings, kept in the file
     tokenizer: Any = None,  # None: the store will not know the text of its tokens
 ) -> Iterator[dict[int, LayerWriter]]:
-    """Yields a `LayerWriter` per layer; the file appears under its name when the block ends without an exception and every layer got every row.
+    """Yields a `LayerWriter` per layer; the file appears under its name when the block ends
+    without an exception and every layer got every row.
 
     Raises `InputError` for a folder that cannot be written or rows that are missing.
     """
     with atomic_write(path) as part, h5py.File(part, "w") as file:
         _write_corpus(file, corpus, tokenizer)
-        file.attrs.update(format=FORMAT, layers=sorted(layers), config=json.dumps(config or {}), provenance=json.dumps(provenance()))
-        writers = {layer: LayerWriter(file.create_group(f"layer_{layer}"), *layers[layer], value_dtype) for layer in sorted(layers)}
+        file.attrs.update(format=FORMAT, layers=sorted(layers), config=json.dumps(config or {}),
+                          provenance=json.dumps(provenance()))
+        writers = {
+            layer: LayerWriter(file.create_group(f"layer_{layer}"), *layers[layer], value_dtype)
+            for layer in sorted(layers)
+        }
         yield writers
         for layer, writer in writers.items():
             if writer.sums.n_rows != corpus.n_tokens:
-                raise InputError(f"layer {layer} got {writer.sums.n_rows} rows for {corpus.n_tokens} positions; give every position of the corpus once.")
-            for name, values in writer.sums.summary().items(): writer.group.create_dataset(name, data=values)
+                raise InputError(
+                    f"layer {layer} got {writer.sums.n_rows} rows for {corpus.n_tokens} positions; "
+                    "give every position of the corpus once."
+                )
+            for name, values in writer.sums.summary().items():
+                writer.group.create_dataset(name, data=values)
             writer.group.attrs["n_attributed"] = writer.sums.n_attributed
 
 # %% ../../nbs/dictionary/00_store.ipynb #dc7cfb83
@@ -192,35 +226,52 @@ class FeatureStatistics:
         return cls(Path(path), **_read_header(Path(path)))
 
     def statistics(self, layer: int) -> dict[str, np.ndarray]:
-        "Of every feature: count, frequency, mean, std, max of its non-zero activations; importance and signed_importance if collected."
+        """Of every feature: count, frequency, mean, std, max of its non-zero activations;
+        importance and signed_importance if collected."""
         with _opened(self.path) as file:
-            return {name: values[:] for name, values in _layer_group(file, self.layers, layer).items() if name not in ("indptr", "indices", "values")}
+            return {
+                name: values[:] for name, values in _layer_group(file, self.layers, layer).items()
+                if name not in ("indptr", "indices", "values")
+            }
 
     def frequency(self, layer: int) -> Float[np.ndarray, "n_features"]:
         "Share of the rows in which each feature fires."
         return self.statistics(layer)["frequency"]
 
     def importance(self, layer: int) -> Float[np.ndarray, "n_features"] | None:
-        "Mean over positions of what each feature is worth to the loss, in nats; None if it was not collected."
+        """Mean over positions of what each feature is worth to the loss, in nats; None if it was
+        not collected."""
         return self.statistics(layer).get("importance")
 
 # %% ../../nbs/dictionary/00_store.ipynb #b8c6f5fd
 class ActivationStore(FeatureStatistics):
-    "Sparse activations of every SAE over a corpus, on disk. A feature *fires* in a row when its activation is not zero."
+    """Sparse activations of every SAE over a corpus, on disk.
+
+    A feature *fires* in a row when its activation is not zero."""
 
     def csr(self, layer: int, start: int = 0, stop: int | None = None) -> scipy.sparse.csr_matrix:
-        "Activations of one layer as float32 `[n_rows, n_features]`: all rows, or `start` to `stop`."
-        return _read_csr(self, layer, min(start, self.n_tokens), self.n_tokens if stop is None else min(stop, self.n_tokens))
+        """Activations of one layer as float32 `[n_rows, n_features]`: all rows, or `start` to
+        `stop`."""
+        return _read_csr(self, layer, min(start, self.n_tokens),
+                         self.n_tokens if stop is None else min(stop, self.n_tokens))
 
-    def iter_blocks(self, layer: int, n_rows: int = 65_536) -> Iterator[tuple[int, scipy.sparse.csr_matrix]]:
+    def iter_blocks(
+        self, layer: int, n_rows: int = 65_536
+    ) -> Iterator[tuple[int, scipy.sparse.csr_matrix]]:
         "(first row, activations of the next `n_rows` rows), over all rows."
-        for start in range(0, self.n_tokens, n_rows): yield start, self.csr(layer, start, start + n_rows)
+        for start in range(0, self.n_tokens, n_rows):
+            yield start, self.csr(layer, start, start + n_rows)
 
-    def iter_features(self, layer: int, max_values: int = 2**25) -> Iterator[tuple[int, scipy.sparse.csc_matrix]]:
-        "(first feature, activations by column) for neighbouring features with at most `max_values` firings in all; a block is a pass over the file."
+    def iter_features(
+        self, layer: int, max_values: int = 2**25
+    ) -> Iterator[tuple[int, scipy.sparse.csc_matrix]]:
+        """(first feature, activations by column) for neighbouring features with at most
+        `max_values` firings in all; a block is a pass over the file."""
         edges = feature_blocks(self.statistics(layer)["count"], max_values)
         for first, last in itertools.pairwise(edges):
-            yield first, scipy.sparse.vstack([block[:, first:last] for _, block in self.iter_blocks(layer)], format="csc")
+            yield first, scipy.sparse.vstack(
+                [block[:, first:last] for _, block in self.iter_blocks(layer)], format="csc"
+            )
 
     @cached_property
     def corpus(self) -> Corpus:
@@ -230,18 +281,21 @@ class ActivationStore(FeatureStatistics):
     @cached_property
     def rows(self) -> Int[np.ndarray, "n_rows 2"]:
         "Sequence and position of every row."
-        with _opened(self.path) as file: return np.stack([file["sequence"][:], file["position"][:]], axis=1)
+        with _opened(self.path) as file:
+            return np.stack([file["sequence"][:], file["position"][:]], axis=1)
 
     @cached_property
     def token_texts(self) -> dict[int, str]:
         "Text of every token that occurs; empty if there was no tokenizer."
         with _opened(self.path) as file:
             if "vocabulary" not in file: return {}
-            return dict(zip(file["vocabulary/ids"][:].tolist(), file["vocabulary/text"].asstr()[:].tolist(), strict=True))
+            return dict(zip(file["vocabulary/ids"][:].tolist(),
+                            file["vocabulary/text"].asstr()[:].tolist(), strict=True))
 
 # %% ../../nbs/dictionary/00_store.ipynb #d4266e16
 def feature_blocks(counts: Int[np.ndarray, "n_features"], max_values: int) -> list[int]:
-    "Edges of blocks of neighbouring features, each with at most `max_values` firings in all (or of one feature)."
+    """Edges of blocks of neighbouring features, each with at most `max_values` firings in all (or
+    of one feature)."""
     edges, held = [0], 0
     for feature, count in enumerate(counts.tolist()):
         if held and held + count > max_values: edges, held = [*edges, feature], 0
@@ -252,33 +306,45 @@ def feature_blocks(counts: Int[np.ndarray, "n_features"], max_values: int) -> li
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[h5py.File]:
     "The file for reading; damage met inside the block becomes one sentence."
-    if not path.is_file(): raise InputError(f"{path} does not exist; make it with collect_activations.")
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; make it with collect_activations.")
     try:
         with h5py.File(path, "r") as file: yield file
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, InputError): raise
-        raise InputError(f"{path} is not a whole activation store ({error}); make it again with collect_activations.") from error
+        raise InputError(f"{path} is not a whole activation store ({error}); make it "
+                         "again with collect_activations.") from error
 
 
 def _layer_group(file: h5py.File, layers: tuple[int, ...], layer: int) -> h5py.Group:
-    if layer not in layers: raise InputError(f"layer {layer} is not in this activation store; it has layers {', '.join(map(str, layers))}.")
+    if layer not in layers:
+        raise InputError(f"layer {layer} is not in this activation store; it has layers "
+                         f"{', '.join(map(str, layers))}.")
     return file[f"layer_{layer}"]
 
 # %% ../../nbs/dictionary/00_store.ipynb #f66f60cb
 def _read_header(path: Path) -> dict[str, Any]:
-    "What an `ActivationStore` knows of its file; `InputError` unless every part has the length the others say."
+    """What an `ActivationStore` knows of its file; `InputError` unless every part has the length
+    the others say."""
     with _opened(path) as file:
-        if file.attrs.get("format") != FORMAT: raise InputError(f"{path} is not an activation store of format {FORMAT}; make it with collect_activations.")
-        layers, n_tokens = tuple(int(layer) for layer in file.attrs["layers"]), int(file.attrs["n_tokens"])
+        if file.attrs.get("format") != FORMAT:
+            raise InputError(f"{path} is not an activation store of format {FORMAT}; make it with "
+                             "collect_activations.")
+        layers = tuple(int(layer) for layer in file.attrs["layers"])
+        n_tokens = int(file.attrs["n_tokens"])
         groups = {layer: file[f"layer_{layer}"] for layer in layers}
         widths = {layer: int(group.attrs["width"]) for layer, group in groups.items()}
         for layer, group in groups.items():
-            lengths = (len(group["indptr"]) - 1, len(group["values"]), len(group["count"]), len(file["sequence"]))
-            if lengths != (n_tokens, len(group["indices"]), widths[layer], n_tokens) or int(group["indptr"][-1]) != len(group["indices"]):
-                raise InputError(f"{path} is damaged: the parts of layer {layer} do not have the lengths its header says; make it again with "
+            lengths = (len(group["indptr"]) - 1, len(group["values"]), len(group["count"]),
+                       len(file["sequence"]))
+            if (lengths != (n_tokens, len(group["indices"]), widths[layer], n_tokens)
+                or int(group["indptr"][-1]) != len(group["indices"])):
+                raise InputError(f"{path} is damaged: the parts of layer {layer} do not have the "
+                                 "lengths its header says; make it again with "
                                  "collect_activations.")
         hook_names = {layer: str(group.attrs["hook_name"]) for layer, group in groups.items()}
-        return dict(layers=layers, n_tokens=n_tokens, widths=widths, hook_names=hook_names, config=json.loads(file.attrs["config"]))
+        return dict(layers=layers, n_tokens=n_tokens, widths=widths, hook_names=hook_names,
+                    config=json.loads(file.attrs["config"]))
 
 # %% ../../nbs/dictionary/00_store.ipynb #64491c96
 def _read_csr(store: ActivationStore, layer: int, start: int, stop: int) -> scipy.sparse.csr_matrix:
@@ -286,11 +352,17 @@ def _read_csr(store: ActivationStore, layer: int, start: int, stop: int) -> scip
         group = _layer_group(file, store.layers, layer)
         indptr = group["indptr"][start:stop + 1]
         first, last = int(indptr[0]), int(indptr[-1])
-        indices, values = group["indices"][first:last].astype(np.int32), group["values"][first:last].astype(np.float32)
-        if (np.diff(indptr) < 0).any() or len(indices) != last - first or (len(indices) and indices.max() >= store.widths[layer]):
-            raise InputError(f"{store.path} is damaged: rows {start} to {stop} of layer {layer} name features or ranges that do not exist; make it again "
+        indices = group["indices"][first:last].astype(np.int32)
+        values = group["values"][first:last].astype(np.float32)
+        if (np.diff(indptr) < 0).any() or len(indices) != last - first or (
+            len(indices) and indices.max() >= store.widths[layer]
+        ):
+            raise InputError(f"{store.path} is damaged: rows {start} to {stop} of layer {layer} "
+                             "name features or ranges that do not exist; make it again "
                              "with collect_activations.")
-        return scipy.sparse.csr_matrix((values, indices, indptr - first), shape=(stop - start, store.widths[layer]))
+        return scipy.sparse.csr_matrix(
+            (values, indices, indptr - first), shape=(stop - start, store.widths[layer])
+        )
 
 
 def _read_corpus(file: h5py.File) -> Corpus:
@@ -298,5 +370,9 @@ def _read_corpus(file: h5py.File) -> Corpus:
     if "labels" in file:
         indices, indptr = file["labels/indices"][:], file["labels/indptr"][:]
         names = file["labels/names"].asstr()[:].tolist()
-        labels = TokenLabels(names, scipy.sparse.csr_matrix((np.ones(len(indices), dtype=bool), indices, indptr), shape=(tokens.numel(), len(names))))
-    return Corpus(tokens, torch.from_numpy(file["lengths"][:].astype(np.int64)), bool(file.attrs["starts_with_bos"]), str(file.attrs["source"]), labels)
+        labels = TokenLabels(
+            names, scipy.sparse.csr_matrix((np.ones(len(indices), dtype=bool), indices, indptr),
+                                           shape=(tokens.numel(), len(names)))
+        )
+    return Corpus(tokens, torch.from_numpy(file["lengths"][:].astype(np.int64)),
+                  bool(file.attrs["starts_with_bos"]), str(file.attrs["source"]), labels)

@@ -16,7 +16,9 @@ import numpy as np
 from ..engine.errors import InputError
 from ..graphs.hyperedges import edge_size
 from ..subgraphs import BehaviorSubgraph
-from ..visualization import EXCITATORY, INHIBITORY, INK, NEUTRAL, new_figure, printable, save_figure
+from feature_interaction_graph.visualization import (
+    EXCITATORY, INHIBITORY, INK, NEUTRAL, new_figure, printable, save_figure
+)
 from .html import layer_order
 
 if TYPE_CHECKING:
@@ -27,37 +29,50 @@ if TYPE_CHECKING:
 METRIC = "metric"
 
 
-def shown_part(circuit: BehaviorSubgraph, max_nodes: int = 24, edges_per_node: int = 3) -> nx.DiGraph:
-    """The nodes with the largest |contribution|; of the edges into each the largest, and every node's largest edge out of it.
+def shown_part(
+    circuit: BehaviorSubgraph, max_nodes: int = 24, edges_per_node: int = 3
+) -> nx.DiGraph:
+    """The nodes with the largest |contribution|; of the edges into each the largest, and every
+    node's largest edge out of it.
 
     Edges are sized by |strength_std| where it is known.
     """
-    if max_nodes < 1 or edges_per_node < 1: raise InputError(f"max_nodes is {max_nodes} and edges_per_node {edges_per_node}; both must be 1 or more.")
+    if max_nodes < 1 or edges_per_node < 1:
+        raise InputError(
+            f"max_nodes is {max_nodes} and edges_per_node {edges_per_node}; both must be 1 or more."
+        )
     G = circuit.graph
     best = sorted(G, key=lambda node: (-abs(G.nodes[node]["contribution"]), node))[:max_nodes]
     part = nx.DiGraph()
     part.add_nodes_from((node, G.nodes[node]) for node in best)
     for target in best:
-        entering = [(source, target, edge) for source, _, edge in G.in_edges(target, data=True) if source in part]
-        part.add_edges_from(sorted(entering, key=lambda edge: (-drawn_size(edge[2]), edge[0]))[:edges_per_node])
+        entering = [(source, target, edge) for source, _, edge in G.in_edges(target, data=True)
+                    if source in part]
+        part.add_edges_from(
+            sorted(entering, key=lambda edge: (-drawn_size(edge[2]), edge[0]))[:edges_per_node]
+        )
     for source in best:
-        leaving = [(source, target, edge) for _, target, edge in G.out_edges(source, data=True) if target in part]
+        leaving = [(source, target, edge) for _, target, edge in G.out_edges(source, data=True)
+                   if target in part]
         part.add_edges_from(sorted(leaving, key=lambda edge: (-drawn_size(edge[2]), edge[1]))[:1])
     return part
 
 
 def drawn_size(edge: Mapping[str, Any]) -> float:
-    "|strength| in standard deviations of source and target; in activations where these are unknown."
+    """|strength| in standard deviations of source and target; in activations where these are
+    unknown."""
     size = edge.get("strength_std")
     return abs(float(size)) if size is not None and np.isfinite(size) else edge_size(edge)
 
 # %% ../../nbs/drawing/01_circuit.ipynb #b5b442be
 def diagram_positions(part: nx.DiGraph) -> dict[str, tuple[float, float]]:
-    "One column per layer, rows spread evenly over a common height; order within a column brings connected features together."
+    """One column per layer, rows spread evenly over a common height; order within a column brings
+    connected features together."""
     columns: dict[int, list[str]] = {}
     for node in layer_order(part): columns.setdefault(part.nodes[node]["layer"], []).append(node)
     tallest = max(len(nodes) for nodes in columns.values())
-    return {node: (float(column), tallest * (0.5 - (row + 0.5) / len(nodes))) for column, (_, nodes) in enumerate(sorted(columns.items()))
+    return {node: (float(column), tallest * (0.5 - (row + 0.5) / len(nodes)))
+            for column, (_, nodes) in enumerate(sorted(columns.items()))
             for row, node in enumerate(nodes)}
 
 
@@ -66,29 +81,43 @@ def _bow(start: tuple[float, float], end: tuple[float, float]) -> float:
     return 0.0 if end[0] - start[0] < 1.5 else 0.12
 
 
-def _middle(start: tuple[float, float], end: tuple[float, float], shape: float) -> tuple[float, float]:
-    "Where the curve from `start` to `end` is half way; `shape`: length of one unit across by one unit up."
+def _middle(
+    start: tuple[float, float], end: tuple[float, float], shape: float
+) -> tuple[float, float]:
+    """Where the curve from `start` to `end` is half way; `shape`: length of one unit across by one
+    unit up."""
     across, up, bow = end[0] - start[0], end[1] - start[1], _bow(start, end)
-    return start[0] + across / 2 + bow / 2 * up / shape, start[1] + up / 2 - bow / 2 * across * shape
+    return (
+        start[0] + across / 2 + bow / 2 * up / shape, start[1] + up / 2 - bow / 2 * across * shape
+    )
 
 
-def _arrow(axes: "Axes", start: tuple[float, float], end: tuple[float, float], size: float, positive: bool, alpha: float = 0.7) -> None:
+def _arrow(axes: "Axes", start: tuple[float, float], end: tuple[float, float], size: float,
+           positive: bool, alpha: float = 0.7) -> None:
     from matplotlib.patches import FancyArrowPatch
-    look: dict[str, Any] = (dict(arrowstyle="-|>", linestyle="-", color=EXCITATORY) if positive
-                            else dict(arrowstyle="|-|,widthA=0,widthB=0.3", linestyle=(0, (4, 2.5)), color=INHIBITORY))
-    axes.add_patch(FancyArrowPatch(start, end, connectionstyle=f"arc3,rad={_bow(start, end)}", mutation_scale=8, shrinkA=6, shrinkB=7, alpha=alpha, zorder=1,
+    look: dict[str, Any] = (
+        dict(arrowstyle="-|>", linestyle="-", color=EXCITATORY) if positive
+        else dict(arrowstyle="|-|,widthA=0,widthB=0.3", linestyle=(0, (4, 2.5)), color=INHIBITORY)
+    )
+    axes.add_patch(FancyArrowPatch(start, end, connectionstyle=f"arc3,rad={_bow(start, end)}",
+                                   mutation_scale=8, shrinkA=6, shrinkB=7, alpha=alpha, zorder=1,
                                    linewidth=0.5 + 2.5 * size, **look))
 
 # %% ../../nbs/drawing/01_circuit.ipynb #ed15a541
-def plot_circuit(circuit: BehaviorSubgraph, output_path: str | Path | None = None, *, max_nodes: int = 24, edges_per_node: int = 3,
-                 labels: Mapping[str, str] | None = None) -> "Figure":
-    """The circuit as a diagram, features in columns by layer, signed edges, contributions to the metric; written to `output_path` if given.
+def plot_circuit(
+    circuit: BehaviorSubgraph, output_path: str | Path | None = None, *, max_nodes: int = 24,
+    edges_per_node: int = 3, labels: Mapping[str, str] | None = None
+) -> "Figure":
+    """The circuit as a diagram, features in columns by layer, signed edges, contributions to the
+    metric; written to `output_path` if given.
 
-    `labels`: names of nodes, instead of those in the graph. Dot size is |contribution|, filled where the feature was a seed (acts alone in the whole model).
+    `labels`: names of nodes, instead of those in the graph. Dot size is |contribution|, filled
+    where the feature was a seed (acts alone in the whole model).
     """
     from matplotlib.patheffects import withStroke
     part, G = shown_part(circuit, max_nodes, edges_per_node), circuit.graph
-    positions, layers = diagram_positions(part), sorted({layer for _, layer in part.nodes(data="layer")})
+    positions = diagram_positions(part)
+    layers = sorted({layer for _, layer in part.nodes(data="layer")})
     tallest = max(sum(part.nodes[node]["layer"] == layer for node in part) for layer in layers)
     figure, axes = new_figure(2.3 * (len(layers) + 1), max(3.0, 0.62 * tallest + 1.0))
     end = (float(len(layers)), 0.0)
@@ -98,27 +127,41 @@ def plot_circuit(circuit: BehaviorSubgraph, output_path: str | Path | None = Non
         start, stop = positions[source], positions[target]
         _arrow(axes, start, stop, (drawn_size(edge) / largest) ** 0.5, edge["strength"] > 0)
         if edge.get("offset"):
-            shape = (figure.get_figwidth() / (len(layers) + 1)) / (figure.get_figheight() / (tallest + 0.7))         # of one layer by one row
-            axes.annotate(f"+{edge['offset']}", _middle(start, stop, shape), fontsize=7, color=NEUTRAL, ha="center", va="center", path_effects=halo, zorder=2)
+            # of one layer by one row
+            shape = (figure.get_figwidth() / (len(layers) + 1)) / (
+                figure.get_figheight() / (tallest + 0.7)
+            )
+            axes.annotate(f"+{edge['offset']}", _middle(start, stop, shape), fontsize=7,
+                          color=NEUTRAL, ha="center", va="center", path_effects=halo, zorder=2)
     contribution = {node: part.nodes[node]["contribution"] for node in part}
     scale = max(abs(value) for value in contribution.values()) or 1.0
     for node in part:
-        if part.nodes[node]["layer"] == layers[-1]: _arrow(axes, positions[node], end, abs(contribution[node]) / scale, contribution[node] > 0, 0.9)
+        if part.nodes[node]["layer"] == layers[-1]:
+            _arrow(axes, positions[node], end, abs(contribution[node]) / scale,
+                   contribution[node] > 0, 0.9)
     for node, (x, y) in positions.items():
         colour = EXCITATORY if contribution[node] > 0 else INHIBITORY
-        axes.plot(x, y, "o", markersize=5 + 8 * (abs(contribution[node]) / scale) ** 0.5, markeredgecolor=colour, markeredgewidth=1.6, zorder=3,
+        axes.plot(x, y, "o", markersize=5 + 8 * (abs(contribution[node]) / scale) ** 0.5,
+                  markeredgecolor=colour, markeredgewidth=1.6, zorder=3,
                   markerfacecolor=colour if part.nodes[node]["seed"] else "white")
         name = (labels or {}).get(node) or part.nodes[node].get("label") or ""
-        text = f"{node}  {contribution[node]:+.2f}\n{printable(name, 26)}" if name else f"{node}  {contribution[node]:+.2f}"
-        axes.annotate(text, (x, y), (0, -8), textcoords="offset points", ha="center", va="top", fontsize=7.5, color=INK, linespacing=1.15, zorder=4,
-                      parse_math=False, path_effects=halo)
+        text = (f"{node}  {contribution[node]:+.2f}\n{printable(name, 26)}" if name
+                else f"{node}  {contribution[node]:+.2f}")
+        axes.annotate(
+            text, (x, y), (0, -8), textcoords="offset points", ha="center", va="top", fontsize=7.5,
+            color=INK, linespacing=1.15, zorder=4, parse_math=False, path_effects=halo
+        )
     facts = circuit.facts
     axes.plot(*end, "s", markersize=13, color=NEUTRAL, zorder=3)
-    says = f"{facts['metric']}\ncircuit {facts['kept']:+.2f}\nmodel {facts['whole']:+.2f}\nnothing {facts['empty']:+.2f}"
-    axes.annotate(says, end, (0, -11), textcoords="offset points", ha="center", va="top", fontsize=8, color=INK, path_effects=halo)
-    axes.set_title(f"{printable(circuit.behavior, 40)}: {len(part)} of {len(G)} features, {part.number_of_edges()} of {G.number_of_edges()} edges", loc="left",
+    says = (f"{facts['metric']}\ncircuit {facts['kept']:+.2f}\nmodel "
+            f"{facts['whole']:+.2f}\nnothing {facts['empty']:+.2f}")
+    axes.annotate(says, end, (0, -11), textcoords="offset points", ha="center", va="top",
+                  fontsize=8, color=INK, path_effects=halo)
+    axes.set_title(f"{printable(circuit.behavior, 40)}: {len(part)} of {len(G)} features, "
+                   f"{part.number_of_edges()} of {G.number_of_edges()} edges", loc="left",
                    fontsize=11, parse_math=False)
-    legend = "dot: contribution in the circuit, filled if the feature acts alone in the whole model; green raises, dashed orange lowers; +n: n positions later"
+    legend = ("dot: contribution in the circuit, filled if the feature acts alone in the whole "
+              "model; green raises, dashed orange lowers; +n: n positions later")
     axes.text(0, 0, legend, transform=axes.transAxes, fontsize=7.5, color=NEUTRAL, va="bottom")
     axes.set(xlim=(-0.55, len(layers) + 0.5), ylim=(-tallest / 2 - 0.6, tallest / 2 + 0.1))
     axes.set_xticks(range(len(layers) + 1), [*(f"layer {layer}" for layer in layers), "metric"])

@@ -24,18 +24,29 @@ import networkx as nx
 import numpy as np
 
 from ..engine.errors import InputError, atomic_write
-from ..graph import FeatureName, check_interaction_graph, find_nodes, part_of
-from ..graphs.hyperedges import DIRECTIONS, GATE_ENDS, GATE_NUMBERS, edge_size, hyperedges_inside
+from feature_interaction_graph.graph import (
+    FeatureName, check_interaction_graph, find_nodes, part_of
+)
+from feature_interaction_graph.graphs.hyperedges import (
+    DIRECTIONS, GATE_ENDS, GATE_NUMBERS, edge_size, hyperedges_inside
+)
 
 # %% ../../nbs/drawing/00_html.ipynb #59dd1137
-def select_for_display(G: nx.DiGraph, max_nodes: int = 2000, min_strength: float = 0.0, seeds: Iterable[str] = ()) -> nx.DiGraph:
-    """The part of `G` to draw: edges of `edge_size` >= `min_strength`, at most `max_nodes` nodes, `seeds` first, then by the summed size of their edges
+def select_for_display(
+    G: nx.DiGraph, max_nodes: int = 2000, min_strength: float = 0.0, seeds: Iterable[str] = ()
+) -> nx.DiGraph:
+    """The part of `G` to draw: edges of `edge_size` >= `min_strength`, at most `max_nodes` nodes,
+    `seeds` first, then by the summed size of their edges
     and of the interactions they gate; hyperedges whose three ends are drawn."""
-    if max_nodes < 1: raise InputError(f"max_nodes is {max_nodes}; at least one node must be drawn.")
+    if max_nodes < 1:
+        raise InputError(f"max_nodes is {max_nodes}; at least one node must be drawn.")
     if not len(G): raise InputError("the graph has no nodes, so there is nothing to draw.")
     weight = dict.fromkeys(G, 0.0)
-    strong = [edge for edge in (G.edges(keys=True) if G.is_multigraph() else G.edges) if edge_size(G.edges[edge]) >= min_strength]
-    hyperedges = [gate for gate in G.graph.get("hyperedges", []) if abs(gate["interaction"]) >= min_strength]
+    strong = [edge for edge in (G.edges(keys=True) if G.is_multigraph() else G.edges)
+              if edge_size(G.edges[edge]) >= min_strength]
+    hyperedges = [
+        gate for gate in G.graph.get("hyperedges", []) if abs(gate["interaction"]) >= min_strength
+    ]
     for edge in strong:
         for node in edge[:2]: weight[node] += edge_size(G.edges[edge])
     for gate in hyperedges: weight[gate["gate"]] += abs(gate["interaction"])
@@ -47,18 +58,24 @@ def select_for_display(G: nx.DiGraph, max_nodes: int = 2000, min_strength: float
 
 # %% ../../nbs/drawing/00_html.ipynb #3da83d87
 def edge_tilt(G: nx.DiGraph, height: Mapping[str, float]) -> float:
-    "Mean |height difference| along the edges, weighted by |strength|: 0 when all edges are horizontal."
-    weights = [(abs(strength), abs(height[source] - height[target])) for source, target, strength in G.edges(data="strength")]
+    """Mean |height difference| along the edges, weighted by |strength|: 0 when all edges are
+    horizontal."""
+    weights = [(abs(strength), abs(height[source] - height[target]))
+               for source, target, strength in G.edges(data="strength")]
     total = sum(weight for weight, _ in weights)
     return sum(weight * tilt for weight, tilt in weights) / total if total else 0.0
 
 # %% ../../nbs/drawing/00_html.ipynb #4f9cedf3
 def slow_mode(G: nx.DiGraph, steps: int = 200) -> dict[str, float]:
-    "A number per node, similar for well connected nodes: `steps` times x <- (x + D^-1 W x)/2, W = |strength| both ways, without the constant mode."
+    """A number per node, similar for well connected nodes: `steps` times x <- (x + D^-1 W x)/2, W =
+    |strength| both ways, without the constant mode."""
     nodes = sorted(G)
-    weights = abs(nx.to_scipy_sparse_array(G, nodelist=nodes, weight="strength", format="csr", dtype=float))
+    weights = abs(
+        nx.to_scipy_sparse_array(G, nodelist=nodes, weight="strength", format="csr", dtype=float)
+    )
     weights = weights + weights.T
-    degree, mode = np.asarray(weights.sum(axis=1)).ravel(), np.random.default_rng(0).normal(size=len(nodes))
+    degree = np.asarray(weights.sum(axis=1)).ravel()
+    mode = np.random.default_rng(0).normal(size=len(nodes))
     if not degree.sum() > 0: return dict.fromkeys(nodes, 0.0)
     for _ in range(steps):
         mode = mode - degree @ mode / degree.sum()
@@ -68,42 +85,55 @@ def slow_mode(G: nx.DiGraph, steps: int = 200) -> dict[str, float]:
 
 # %% ../../nbs/drawing/00_html.ipynb #40c83c6a
 def layer_order(G: nx.DiGraph, sweeps: int = 24) -> list[str]:
-    """All nodes, layer by layer, each layer ordered so that connected features lie at similar heights.
+    """All nodes, layer by layer, each layer ordered so that connected features lie at similar
+    heights.
 
-    Starts from `slow_mode`; then barycentre sweeps, downstream by causes, upstream by effects, twice by both. Features without edges sink to the end.
+    Starts from `slow_mode`; then barycentre sweeps, downstream by causes, upstream by effects,
+    twice by both. Features without edges sink to the end.
     """
     mode, layers = slow_mode(G), dict[int, list[str]]()
-    for node in sorted(G, key=lambda node: (mode[node], G.nodes[node]["feature_idx"], node)): layers.setdefault(G.nodes[node]["layer"], []).append(node)
+    for node in sorted(G, key=lambda node: (mode[node], G.nodes[node]["feature_idx"], node)):
+        layers.setdefault(G.nodes[node]["layer"], []).append(node)
     causes: dict[str, list[tuple[str, float]]] = {node: [] for node in G}
     effects: dict[str, list[tuple[str, float]]] = {node: [] for node in G}
     for source, target, strength in sorted(G.edges(data="strength")):
         effects[source].append((target, abs(strength)))
         causes[target].append((source, abs(strength)))
-    height = {node: (rank + 0.5) / len(nodes) for nodes in layers.values() for rank, node in enumerate(nodes)}
+    height = {node: (rank + 0.5) / len(nodes) for nodes in layers.values()
+              for rank, node in enumerate(nodes)}
     best = (math.inf, {layer: list(nodes) for layer, nodes in layers.items()})
     def barycentre(node: str) -> float:
         if not causes[node] and not effects[node]: return 2.0
-        pull = causes[node] if sweep % 4 == 0 else effects[node] if sweep % 4 == 1 else causes[node] + effects[node]
+        pull = (causes[node] if sweep % 4 == 0 else effects[node] if sweep % 4 == 1
+                else causes[node] + effects[node])
         weight = sum(weight for _, weight in pull)
-        return sum(height[other] * weight for other, weight in pull) / weight if weight else height[node]
+        return (sum(height[other] * weight for other, weight in pull) / weight if weight
+                else height[node])
     for sweep in range(sweeps):
         for layer in sorted(layers, reverse=bool(sweep % 2)):
             layers[layer] = sorted(layers[layer], key=barycentre)
-            height |= {node: (rank + 0.5) / len(layers[layer]) for rank, node in enumerate(layers[layer])}
+            height |= {
+                node: (rank + 0.5) / len(layers[layer]) for rank, node in enumerate(layers[layer])
+            }
         tilt = edge_tilt(G, height)
-        if tilt < best[0] - 1e-12: best = (tilt, {layer: list(nodes) for layer, nodes in layers.items()})
+        if tilt < best[0] - 1e-12:
+            best = (tilt, {layer: list(nodes) for layer, nodes in layers.items()})
     return [node for _, nodes in sorted(best[1].items()) for node in nodes]
 
 # %% ../../nbs/drawing/00_html.ipynb #6cd3f051
 def six_digits(value: Any) -> float | int | None:
     "A number with 6 significant digits; `None` for what is missing, undefined or no number."
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value): return None
+    if (isinstance(value, bool) or not isinstance(value, int | float | np.number)
+        or not math.isfinite(value)):
+        return None
     return int(value) if isinstance(value, int | np.integer) else float(f"{value:.6g}")
 
 # %% ../../nbs/drawing/00_html.ipynb #ffbd168d
 def node_sizes(G: nx.DiGraph, shown: nx.DiGraph) -> tuple[str, np.ndarray]:
-    "What node size stands for, and its value >= 0 for every shown node: importance, or where that is unknown the summed |strength| of its edges in `G`."
-    sizes = np.array([importance if isinstance(importance, int | float) else math.nan for _, importance in shown.nodes(data="importance")], dtype=float)
+    """What node size stands for, and its value >= 0 for every shown node: importance, or where that
+    is unknown the summed |strength| of its edges in `G`."""
+    sizes = np.array([importance if isinstance(importance, int | float) else math.nan
+                      for _, importance in shown.nodes(data="importance")], dtype=float)
     meaning = "importance"
     if not np.nanmax(np.append(sizes, 0.0)) > 0:
         meaning = "summed |strength| of its edges"
@@ -116,23 +146,36 @@ def node_sizes(G: nx.DiGraph, shown: nx.DiGraph) -> tuple[str, np.ndarray]:
 # %% ../../nbs/drawing/00_html.ipynb #b4c7447f
 def counts_sentence(G: nx.DiGraph, shown: nx.DiGraph, min_strength: float) -> str:
     "What was tested, what survived and what the page leaves out."
-    selection, counts = (G.graph.get(name) if isinstance(G.graph.get(name), dict) else {} for name in ("selection", "counts"))
+    selection, counts = (G.graph.get(name) if isinstance(G.graph.get(name), dict) else {}
+                         for name in ("selection", "counts"))
     parts = [f"{len(G):,} features, {G.number_of_edges():,} edges"]
-    if "tested" in selection: parts.append(f"{selection['tested']:,} interactions tested, kept if q < {selection.get('significance_level', 0.01):g}" +
-                                           (f" and |strength| > {selection['edge_strength_threshold']:g}" if selection.get("edge_strength_threshold") else ""))
+    if "tested" in selection:
+        parts.append(f"{selection['tested']:,} interactions tested, kept if q < "
+                     f"{selection.get('significance_level', 0.01):g}"
+                     + (f" and |strength| > {selection['edge_strength_threshold']:g}"
+                        if selection.get("edge_strength_threshold") else ""))
     skipped = counts.get("skipped")
-    if isinstance(skipped, dict) and sum(skipped.values()): parts.append("skipped: " + ", ".join(f"{number:,} {reason}" for reason, number in skipped.items()))
+    if isinstance(skipped, dict) and sum(skipped.values()):
+        parts.append(
+            "skipped: " + ", ".join(f"{number:,} {reason}" for reason, number in skipped.items())
+        )
     if len(shown) < len(G) or shown.number_of_edges() < G.number_of_edges():
-        parts.append(f"drawn: the {len(shown):,} best connected features and {shown.number_of_edges():,} edges" +
-                     (f" with |strength| ≥ {min_strength:g}" if min_strength else ""))
+        parts.append(
+            f"drawn: the {len(shown):,} best connected features and {shown.number_of_edges():,} "
+            "edges" + (f" with |strength| ≥ {min_strength:g}" if min_strength else "")
+        )
     return " · ".join(parts)
 
 # %% ../../nbs/drawing/00_html.ipynb #8b625440
 def edge_columns(shown: nx.DiGraph) -> dict[str, list[Any]]:
     "The edges of the page as columns; `source` and `target` are positions in the node columns."
-    position, edges = {node: index for index, node in enumerate(shown)}, list(shown.edges(data=True))
-    columns: dict[str, list[Any]] = {"source": [position[source] for source, *_ in edges], "target": [position[target] for _, target, _ in edges]}
-    for name in ("strength", "strength_std", "ci_lower", "ci_upper", "q_value", "n_samples", "offset"):
+    position = {node: index for index, node in enumerate(shown)}
+    edges = list(shown.edges(data=True))
+    columns: dict[str, list[Any]] = {"source": [position[source] for source, *_ in edges],
+                                     "target": [position[target] for _, target, _ in edges]}
+    for name in (
+        "strength", "strength_std", "ci_lower", "ci_upper", "q_value", "n_samples", "offset"
+    ):
         columns[name] = [six_digits(edge.get(name)) for *_, edge in edges]
     columns["gate"] = [six_digits(edge.get("gate_strength")) for *_, edge in edges]
     columns["gated_by"] = [str(edge.get("gated_by", "")) for *_, edge in edges]
@@ -142,64 +185,105 @@ def edge_columns(shown: nx.DiGraph) -> dict[str, list[Any]]:
 
 # %% ../../nbs/drawing/00_html.ipynb #603fc4d4
 def gate_columns(shown: nx.DiGraph) -> dict[str, list[Any]]:
-    "The hyperedges of the page as columns; `source`, `gate` and `target` are positions in the node columns."
-    position, gates = {node: index for index, node in enumerate(shown)}, shown.graph.get("hyperedges", [])
-    columns: dict[str, list[Any]] = {end: [position[gate[end]] for gate in gates] for end in GATE_ENDS}
-    return {**columns, "direction": [gate["direction"] for gate in gates], "reads": [DIRECTIONS[gate["direction"]] for gate in gates],
+    """The hyperedges of the page as columns; `source`, `gate` and `target` are positions in the
+    node columns."""
+    position = {node: index for index, node in enumerate(shown)}
+    gates = shown.graph.get("hyperedges", [])
+    columns: dict[str, list[Any]] = {
+        end: [position[gate[end]] for gate in gates] for end in GATE_ENDS
+    }
+    return {**columns, "direction": [gate["direction"] for gate in gates],
+            "reads": [DIRECTIONS[gate["direction"]] for gate in gates],
             **{name: [six_digits(gate.get(name)) for gate in gates] for name in GATE_NUMBERS}}
 
 # %% ../../nbs/drawing/00_html.ipynb #dfe5754a
 def with_gate_links(shown: nx.DiGraph) -> nx.DiGraph:
-    "A plain graph in which every gate is also linked to the target of what it gates: the layout keeps them together."
+    """A plain graph in which every gate is also linked to the target of what it gates: the layout
+    keeps them together."""
     linked = nx.MultiDiGraph()
     linked.add_nodes_from(shown.nodes(data=True))
-    linked.add_edges_from((source, target, {"strength": edge_size(edge)}) for source, target, edge in shown.edges(data=True))
-    linked.add_edges_from((gate["gate"], gate["target"], {"strength": abs(gate["interaction"])}) for gate in shown.graph.get("hyperedges", []))
+    linked.add_edges_from((source, target, {"strength": edge_size(edge)})
+                          for source, target, edge in shown.edges(data=True))
+    linked.add_edges_from((gate["gate"], gate["target"], {"strength": abs(gate["interaction"])})
+                          for gate in shown.graph.get("hyperedges", []))
     return linked
 
 # %% ../../nbs/drawing/00_html.ipynb #c6fc5123
-def node_columns(G: nx.DiGraph, shown: nx.DiGraph, *, seeds: Iterable[str] = (), hub_percentile: float | None = 95.0,
-                 top_contexts: Mapping[str, Sequence[str]] | None = None, node_values: Mapping[str, float] | None = None,
-                 node_groups: Mapping[str, str] | None = None) -> dict[str, list[Any]]:
-    "The nodes of the page as columns; degrees and hubs are those of the whole graph `G`, whatever is shown of it."
+def node_columns(
+    G: nx.DiGraph, shown: nx.DiGraph, *, seeds: Iterable[str] = (),
+    hub_percentile: float | None = 95.0, top_contexts: Mapping[str, Sequence[str]] | None = None,
+    node_values: Mapping[str, float] | None = None, node_groups: Mapping[str, str] | None = None
+) -> dict[str, list[Any]]:
+    """The nodes of the page as columns; degrees and hubs are those of the whole graph `G`, whatever
+    is shown of it."""
     degrees, seeds = np.array([degree for _, degree in G.degree()]), set(seeds)
-    thirtieth = np.sort(degrees)[-min(len(degrees), 30)]                # never more than about thirty rings
-    hub_degree = math.inf if hub_percentile is None else max(np.percentile(degrees, hub_percentile), thirtieth, 3)
+    # never more than about thirty rings
+    thirtieth = np.sort(degrees)[-min(len(degrees), 30)]
+    hub_degree = math.inf if hub_percentile is None else max(
+        np.percentile(degrees, hub_percentile), thirtieth, 3
+    )
     facts = dict(shown.nodes(data=True))
     columns: dict[str, list[Any]] = {
-        "id": list(facts), "label": [str(node.get("label") or "") for node in facts.values()], "layer": [node["layer"] for node in facts.values()],
-        "feature": [node["feature_idx"] for node in facts.values()], "importance": [six_digits(node.get("importance")) for node in facts.values()],
+        "id": list(facts), "label": [str(node.get("label") or "") for node in facts.values()],
+        "layer": [node["layer"] for node in facts.values()],
+        "feature": [node["feature_idx"] for node in facts.values()],
+        "importance": [six_digits(node.get("importance")) for node in facts.values()],
         "frequency": [six_digits(node.get("activation_freq")) for node in facts.values()],
-        "in_degree": [G.in_degree(node) for node in facts], "out_degree": [G.out_degree(node) for node in facts],
-        "hub": [int(G.degree(node) >= hub_degree) for node in facts], "seed": [int(node in seeds) for node in facts],
-        "contexts": [[str(text) for text in (top_contexts or {}).get(node, ())] for node in facts]}
-    if node_values is not None: columns["value"] = [six_digits(node_values.get(node)) for node in facts]
-    if node_groups is not None: columns["group"] = [None if node_groups.get(node) is None else str(node_groups[node]) for node in facts]
+        "in_degree": [G.in_degree(node) for node in facts],
+        "out_degree": [G.out_degree(node) for node in facts],
+        "hub": [int(G.degree(node) >= hub_degree) for node in facts],
+        "seed": [int(node in seeds) for node in facts],
+        "contexts": [[str(text) for text in (top_contexts or {}).get(node, ())] for node in facts]
+    }
+    if node_values is not None:
+        columns["value"] = [six_digits(node_values.get(node)) for node in facts]
+    if node_groups is not None:
+        columns["group"] = [
+            None if node_groups.get(node) is None else str(node_groups[node]) for node in facts
+        ]
     return columns
 
 # %% ../../nbs/drawing/00_html.ipynb #6f2cf3db
-def page_data(G: nx.DiGraph, *, max_nodes: int = 2000, min_strength: float = 0.0, seed_nodes: Iterable[FeatureName] = (),
-              value_name: str = "predicted change", select: str | None = None, hops: int = 0, **node_options: Any) -> dict[str, Any]:
-    """Everything the page knows: node and edge columns, the order inside layers, the counts and what sizes and colours mean.
+def page_data(G: nx.DiGraph, *, max_nodes: int = 2000, min_strength: float = 0.0,
+              seed_nodes: Iterable[FeatureName] = (), value_name: str = "predicted change",
+              select: str | None = None, hops: int = 0, **node_options: Any) -> dict[str, Any]:
+    """Everything the page knows: node and edge columns, the order inside layers, the counts and
+    what sizes and colours mean.
 
-    `select` is the feature whose panel is open at first, `hops` how much of its surroundings is shown (0: everything). `node_options` go to `node_columns`.
+    `select` is the feature whose panel is open at first, `hops` how much of its surroundings is
+    shown (0: everything). `node_options` go to `node_columns`.
     """
     check_interaction_graph(G)
     seeds = find_nodes(G, seed_nodes)
     shown = select_for_display(G, max_nodes, min_strength, seeds)
     size_name, sizes = node_sizes(G, shown)
     nodes, edges = node_columns(G, shown, seeds=seeds, **node_options), edge_columns(shown)
-    nodes["size"] = [six_digits(min(1.0, size / max(np.quantile(sizes, 0.98), 1e-300))) for size in sizes]       # one giant must not shrink all others
+    # one giant must not shrink all others
+    nodes["size"] = [
+        six_digits(min(1.0, size / max(np.quantile(sizes, 0.98), 1e-300))) for size in sizes
+    ]
     position = {node: index for index, node in enumerate(shown)}
-    counted = {"features": len(G), "edges": G.number_of_edges(), **dict(sorted(Counter(kind for *_, kind in G.edges(data="interaction_type")).items()))}
-    if G.graph.get("hyperedges"): counted |= {f"{kind} gates": many for kind, many in Counter(gate["direction"] for gate in G.graph["hyperedges"]).items()}
-    if isinstance(G.graph.get("counts"), dict): counted |= {name: value for name, value in G.graph["counts"].items() if isinstance(value, int)}
+    counted = {
+        "features": len(G), "edges": G.number_of_edges(),
+        **dict(sorted(Counter(kind for *_, kind in G.edges(data="interaction_type")).items()))
+    }
+    if G.graph.get("hyperedges"):
+        counted |= {f"{kind} gates": many for kind, many
+                    in Counter(gate["direction"] for gate in G.graph["hyperedges"]).items()}
+    if isinstance(G.graph.get("counts"), dict):
+        counted |= {
+            name: value for name, value in G.graph["counts"].items() if isinstance(value, int)
+        }
     values = [abs(value) for value in nodes.get("value", []) if value]
-    return {"nodes": nodes, "edges": edges, "gates": gate_columns(shown), "order": [position[node] for node in layer_order(with_gate_links(shown))],
+    return {"nodes": nodes, "edges": edges, "gates": gate_columns(shown),
+            "order": [position[node] for node in layer_order(with_gate_links(shown))],
             "by_size": np.argsort(sizes, kind="stable").tolist(), "size_name": size_name,
-            "counts": counts_sentence(G, shown, min_strength), "facts": [[name, f"{value:,}"] for name, value in counted.items()],
-            "first_edges": 600, "has_std": any(value is not None for value in edges["strength_std"]), "multigraph": shown.is_multigraph(),
-            "value_name": value_name, "largest_value": max(values, default=1.0), "start": "" if select is None else f"#select={select}&hops={hops}"}
+            "counts": counts_sentence(G, shown, min_strength),
+            "facts": [[name, f"{value:,}"] for name, value in counted.items()], "first_edges": 600,
+            "has_std": any(value is not None for value in edges["strength_std"]),
+            "multigraph": shown.is_multigraph(), "value_name": value_name,
+            "largest_value": max(values, default=1.0),
+            "start": "" if select is None else f"#select={select}&hops={hops}"}
 
 # %% ../../nbs/drawing/00_html.ipynb #46aad20e
 def embedded_json(data: Any) -> str:
@@ -211,28 +295,40 @@ def embedded_json(data: Any) -> str:
 def page_html(data: Any, title: str) -> str:
     "The whole page: `data` and the explorer's style and script in one file."
     assets = resources.files("feature_interaction_graph")/"assets"
-    template, style, script = ((assets/f"explorer.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
-    def digest(text: str) -> str: return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+    template, style, script = (
+        (assets/f"explorer.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
+    )
+    def digest(text: str) -> str:
+        return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
     title = title.encode("utf-8", "replace").decode()
-    parts = {"title": html.escape(title), "style": style, "script": script, "data": embedded_json(data),
-             "style_hash": digest(style), "script_hash": digest(script)}
+    parts = {
+        "title": html.escape(title), "style": style, "script": script, "data": embedded_json(data),
+        "style_hash": digest(style), "script_hash": digest(script)
+    }
     return re.sub(r"\{\{(\w+)\}\}", lambda name: parts[name[1]], template)
 
 # %% ../../nbs/drawing/00_html.ipynb #1122fa54
 class GraphPage:
-    "A self-contained HTML page: `.html` is its text, `.save(path)` writes it, and a notebook shows it in a frame of `height`."
+    """A self-contained HTML page: `.html` is its text, `.save(path)` writes it, and a notebook
+    shows it in a frame of `height`."""
     def __init__(self, html: str, height: str = "640px") -> None:
-        if not re.fullmatch(r"\d+(\.\d+)?(px|vh|em|rem|%)", height): raise InputError(f"height is {height!r}; give a CSS length such as '640px' or '80vh'.")
+        if not re.fullmatch(r"\d+(\.\d+)?(px|vh|em|rem|%)", height):
+            raise InputError(f"height is {height!r}; give a CSS length such as '640px' or '80vh'.")
         self.html, self.height = html, height
 
     def save(self, path: str | Path) -> Path:
         "Writes the page whole or not at all."
-        with atomic_write(path) as part: part.write_bytes(self.html.encode())     # bytes: a translated line end would break the script's SHA-256
+        # bytes: a translated line end would break the script's SHA-256
+        with atomic_write(path) as part: part.write_bytes(self.html.encode())
         return Path(path)
 
-    def __repr__(self) -> str: return f"GraphPage({len(self.html) / 1000:.0f} kB; .save('graph.html') writes it)"
+    def __repr__(self) -> str:
+        return f"GraphPage({len(self.html) / 1000:.0f} kB; .save('graph.html') writes it)"
 
     def _repr_html_(self) -> str:
-        escaped = html.escape(self.html, quote=False).replace("'", "&#39;")             # double quotes stay: JSON is full of them
-        return (f"<div><iframe srcdoc='{escaped}' sandbox='allow-scripts allow-downloads' title='feature interaction graph' "
-                f"style='width:100%;height:{self.height};border:1px solid #dde3ea;border-radius:6px'></iframe></div>")
+        # double quotes stay: JSON is full of them
+        escaped = html.escape(self.html, quote=False).replace("'", "&#39;")
+        return (f"<div><iframe srcdoc='{escaped}' sandbox='allow-scripts allow-downloads' "
+                "title='feature interaction graph' "
+                f"style='width:100%;height:{self.height};border:1px solid "
+                "#dde3ea;border-radius:6px'></iframe></div>")

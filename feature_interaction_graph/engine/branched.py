@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from .errors import InputError
-from .hook_points import HookPoint, catch, decoder_layers, edit, first_tensor, map_block, plain_twin
+from feature_interaction_graph.engine.hook_points import (
+    HookPoint, catch, decoder_layers, edit, first_tensor, map_block, plain_twin
+)
 from .residuals import clean_residuals, hooked_forward
 
 # %% ../../nbs/engine/08_branched.ipynb #e17e4c50
@@ -26,32 +28,45 @@ _NAME = "feature_interaction_graph_branched"
 
 class _Attention(Protocol):
     "What decides how the registered function attends: recording, or branched rows."
-    def attend(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float, softcap: float | None, window: int | None) -> Tensor: ...
+    def attend(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float,
+               softcap: float | None, window: int | None) -> Tensor:
+        ...
 
-def _attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None = None, scaling: float | None = None,
-               dropout: float = 0.0, softcap: float | None = None, sliding_window: int | None = None, **kwargs: Any) -> tuple[Tensor, None]:
-    "The function Hugging Face calls in place of its own: `[batch, heads, rows, d_head]` in, `[batch, rows, heads, d_head]` out."
+def _attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor,
+    attention_mask: Tensor | None = None, scaling: float | None = None, dropout: float = 0.0,
+    softcap: float | None = None, sliding_window: int | None = None, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """The function Hugging Face calls in place of its own: `[batch, heads, rows, d_head]` in,
+    `[batch, rows, heads, d_head]` out."""
     if kwargs.get("s_aux") is not None or kwargs.get("position_bias") is not None:
         raise _Unsupported("its attention has sinks or position biases")
     mode: _Attention = module._branch_mode  # type: ignore[assignment]
-    return mode.attend(module, query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling, softcap, sliding_window), None
+    return mode.attend(
+        module, query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling, softcap,
+        sliding_window
+    ), None
 
 class _Unsupported(Exception):
-    "Why an architecture cannot be branched; turned into a warning and the hooked fallback, never seen outside."
+    """Why an architecture cannot be branched; turned into a warning and the hooked fallback, never
+    seen outside."""
 
 # %% ../../nbs/engine/08_branched.ipynb #8ae1baf4
 @contextlib.contextmanager
 def _attending(twin: Any, attentions: Sequence[nn.Module], mode: _Attention) -> Iterator[None]:
-    "Routes the attention of `twin` through `mode` within the context (and its eight-pass GELU through the fused one), and restores both."
+    """Routes the attention of `twin` through `mode` within the context (and its eight-pass GELU
+    through the fused one), and restores both."""
     from transformers import AttentionInterface
     AttentionInterface.register(_NAME, _attention)
     before = twin.config._attn_implementation
-    slow = [(parent, name) for parent in twin.modules() for name, child in parent.named_children() if type(child).__name__ == "NewGELUActivation"]
+    slow = [(parent, name) for parent in twin.modules() for name, child in parent.named_children()
+            if type(child).__name__ == "NewGELUActivation"]
     kept = [getattr(parent, name) for parent, name in slow]
     try:
         twin.set_attn_implementation(_NAME)
         for module in attentions: module._branch_mode = mode  # type: ignore[assignment]
-        for parent, name in slow: setattr(parent, name, nn.GELU("tanh"))      # the same function in one pass over memory instead of eight
+        # the same function in one pass over memory instead of eight
+        for parent, name in slow: setattr(parent, name, nn.GELU("tanh"))
         yield
     finally:
         twin.set_attn_implementation(before)
@@ -61,22 +76,28 @@ def _attending(twin: Any, attentions: Sequence[nn.Module], mode: _Attention) -> 
 # %% ../../nbs/engine/08_branched.ipynb #cd47f476
 @dataclass
 class _Recorder:
-    "Ordinary causal attention that keeps each module's keys and values, rotary embedding applied: `[n_seq, n_kv_heads, seq_len, d_head]`."
+    """Ordinary causal attention that keeps each module's keys and values, rotary embedding applied:
+    `[n_seq, n_kv_heads, seq_len, d_head]`."""
     cache: dict[nn.Module, tuple[Tensor, Tensor]] = field(default_factory=dict)
     keep: frozenset[nn.Module] = frozenset()
 
-    def attend(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float, softcap: float | None, window: int | None) -> Tensor:
+    def attend(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float,
+               softcap: float | None, window: int | None) -> Tensor:
         if not getattr(module, "is_causal", True): raise _Unsupported("its attention is not causal")
         if module in self.keep: self.cache[module] = (key, value)
         length, grouped = query.shape[2], query.shape[1] != key.shape[1]
         if window is not None and window >= length: window = None
         if softcap is None and window is None:
-            return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped).transpose(1, 2)
+            return scaled_dot_product_attention(
+                query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped
+            ).transpose(1, 2)
         column = torch.arange(length, device=query.device)
         allowed = column[None] <= column[:, None]
         if window is not None: allowed = allowed & (column[:, None] - column[None] < window)
         if softcap is None:
-            return scaled_dot_product_attention(query, key, value, attn_mask=allowed, scale=scaling, enable_gqa=grouped).transpose(1, 2)
+            return scaled_dot_product_attention(
+                query, key, value, attn_mask=allowed, scale=scaling, enable_gqa=grouped
+            ).transpose(1, 2)
         wide = query.shape[1] // key.shape[1]
         scores = query @ key.repeat_interleave(wide, 1).transpose(-1, -2) * scaling
         scores = (torch.tanh(scores / softcap) * softcap).masked_fill(~allowed, -torch.inf)
@@ -85,9 +106,11 @@ class _Recorder:
 # %% ../../nbs/engine/08_branched.ipynb #937884bd
 @dataclass
 class CleanRun:
-    """What one untouched pass over a batch of sequences leaves for the branches: streams, keys and values, and each block's call arguments.
+    """What one untouched pass over a batch of sequences leaves for the branches: streams, keys and
+    values, and each block's call arguments.
 
-    `streams[block]`: `[n_seq, seq_len, d_model]`, the stream entering that block. `lengths`: real tokens per sequence.
+    `streams[block]`: `[n_seq, seq_len, d_model]`, the stream entering that block. `lengths`: real
+    tokens per sequence.
     """
     tokens: Int[Tensor, "n_seq seq_len"]
     lengths: Int[Tensor, "n_seq"]
@@ -98,7 +121,8 @@ class CleanRun:
 # %% ../../nbs/engine/08_branched.ipynb #1ca54ce9
 @dataclass(frozen=True)
 class _Group:
-    "Consecutive sequences `first..last` whose rows `begin..end` are attended together; row -> (sequence, place) in a padded grid."
+    """Consecutive sequences `first..last` whose rows `begin..end` are attended together; row ->
+    (sequence, place) in a padded grid."""
     first: int
     last: int
     begin: int
@@ -108,7 +132,8 @@ class _Group:
     places: int
 
 def _groups(sequences: Int[Tensor, "n_rows"], waste: float = 1.5) -> list[_Group]:
-    "Cuts sorted `sequences` into groups whose padded grid is at most `waste` times as large as the rows in it."
+    """Cuts sorted `sequences` into groups whose padded grid is at most `waste` times as large as
+    the rows in it."""
     first_of, counts = sequences.unique_consecutive(return_counts=True)
     ends = counts.cumsum(0)
     found: list[_Group] = []
@@ -119,71 +144,109 @@ def _groups(sequences: Int[Tensor, "n_rows"], waste: float = 1.5) -> list[_Group
             middle = (low + high) // 2
             cut(low, middle)
             return cut(middle, high)
-        place = torch.arange(begin, end, device=sequences.device) - (ends - counts)[low:high].repeat_interleave(counts[low:high])
-        found.append(_Group(int(first_of[low]), int(first_of[high - 1]), begin, end, sequences[begin:end] - first_of[low], place, int(counts[low:high].max())))
+        place = torch.arange(begin, end, device=sequences.device) - (
+            ends - counts
+        )[low:high].repeat_interleave(counts[low:high])
+        found.append(
+            _Group(int(first_of[low]), int(first_of[high - 1]), begin, end,
+                   sequences[begin:end] - first_of[low], place, int(counts[low:high].max()))
+        )
     cut(0, len(counts))
     return found
 
 # %% ../../nbs/engine/08_branched.ipynb #8cd1b37c
 @dataclass
 class _BranchAttention:
-    "Attention of packed rows: `positions[r]` is where branch r begins, each branch has `offsets` rows."
+    """Attention of packed rows: `positions[r]` is where branch r begins, each branch has `offsets`
+    rows."""
     cache: dict[nn.Module, tuple[Tensor, Tensor]]
     positions: Int[Tensor, "n_rows"]
     groups: list[_Group]
     offsets: int
     held: "_Held | None" = None
 
-    def prefix_allowed(self, positions: Int[Tensor, "*grid"], n_keys: int, window: int | None) -> Bool[Tensor, "*grid offsets n_keys"]:
-        "Which clean keys a row may see: those before its branch begins, and within the window of the row's own position."
+    def prefix_allowed(
+        self, positions: Int[Tensor, "*grid"], n_keys: int, window: int | None
+    ) -> Bool[Tensor, "*grid offsets n_keys"]:
+        """Which clean keys a row may see: those before its branch begins, and within the window of
+        the row's own position."""
         column = torch.arange(n_keys, device=positions.device)
         row = positions[..., None] + torch.arange(self.offsets, device=positions.device)
         allowed = (column < positions[..., None, None]).expand(*row.shape, n_keys)
         return allowed if window is None else allowed & (row[..., None] - column < window)
 
-    def own_allowed(self, device: torch.device, window: int | None) -> Bool[Tensor, "offsets offsets"]:
+    def own_allowed(
+        self, device: torch.device, window: int | None
+    ) -> Bool[Tensor, "offsets offsets"]:
         "Which rows of its own branch a row may see."
         column = torch.arange(self.offsets, device=device)
         distance = column[:, None] - column[None]
         return distance >= 0 if window is None else (distance >= 0) & (distance < window)
 
-    def attend(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float, softcap: float | None, window: int | None) -> Tensor:
+    def attend(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float,
+               softcap: float | None, window: int | None) -> Tensor:
         n_rows, n_kv, d_head = len(self.positions), key.shape[1], key.shape[3]
         wide = query.shape[1] // n_kv
-        rows = query[0].transpose(0, 1).reshape(n_rows, self.offsets, n_kv, wide, d_head).permute(0, 2, 3, 1, 4) * scaling
-        own_key, own_value = (part[0].transpose(0, 1).reshape(n_rows, self.offsets, n_kv, d_head).transpose(1, 2) for part in (key, value))
+        rows = query[0].transpose(0, 1).reshape(n_rows, self.offsets, n_kv, wide, d_head).permute(
+            0, 2, 3, 1, 4
+        ) * scaling
+        own_key, own_value = (
+            part[0].transpose(0, 1).reshape(n_rows, self.offsets, n_kv, d_head).transpose(1, 2)
+            for part in (key, value)
+        )
         if self.held is not None:
-            rows, own_key, own_value = self.held.take("pattern", rows), self.held.take("pattern", own_key), self.held.take("values", own_value)
-        own = rows @ own_key[:, :, None].transpose(-1, -2)                       # [rows, kv, wide, offsets, offsets]
+            rows, own_key, own_value = self.held.take("pattern", rows), self.held.take(
+                "pattern", own_key
+            ), self.held.take("values", own_value)
+        # [rows, kv, wide, offsets, offsets]
+        own = rows @ own_key[:, :, None].transpose(-1, -2)
         if softcap is not None: own = torch.tanh(own / softcap) * softcap
         own = own.masked_fill(~self.own_allowed(own.device, window), -torch.inf)
-        mixed = torch.cat([self._attend_group(group, rows, own, own_value, *self.cache[module], softcap, window) for group in self.groups])
-        return mixed.permute(0, 3, 1, 2, 4).reshape(1, n_rows * self.offsets, n_kv * wide, value.shape[3])
+        mixed = torch.cat(
+            [self._attend_group(group, rows, own, own_value, *self.cache[module], softcap, window)
+             for group in self.groups]
+        )
+        return mixed.permute(0, 3, 1, 2, 4).reshape(
+            1, n_rows * self.offsets, n_kv * wide, value.shape[3]
+        )
 
-    def _attend_group(self, group: _Group, rows: Tensor, own: Tensor, own_value: Tensor, clean_key: Tensor, clean_value: Tensor,
-                      softcap: float | None, window: int | None) -> Tensor:
+    def _attend_group(
+        self, group: _Group, rows: Tensor, own: Tensor, own_value: Tensor, clean_key: Tensor,
+        clean_value: Tensor, softcap: float | None, window: int | None
+    ) -> Tensor:
         part = slice(group.begin, group.end)
         _, n_kv, wide, offsets, d_head = rows.shape
         n_seq, n_keys = group.last - group.first + 1, int(self.positions[part].max())
         if n_keys == 0: return own[part].softmax(-1) @ own_value[part][:, :, None]
-        keys, values = (stored[group.first:group.last + 1, :, :n_keys] for stored in (clean_key, clean_value))   # views: nothing is copied
+        # views: nothing is copied
+        keys, values = (
+            stored[group.first:group.last + 1, :, :n_keys] for stored in (clean_key, clean_value)
+        )
         grid = rows.new_zeros(n_seq, n_kv, wide, group.places, offsets, d_head)
         grid[group.sequence, :, :, group.place] = rows[part]
-        scores = (grid.flatten(2, 4) @ keys.transpose(-1, -2)).unflatten(2, (wide, group.places, offsets))[group.sequence, :, :, group.place]
+        scores = (grid.flatten(2, 4) @ keys.transpose(-1, -2)).unflatten(
+            2, (wide, group.places, offsets)
+        )[group.sequence, :, :, group.place]
         if softcap is not None: scores = torch.tanh(scores / softcap) * softcap
-        scores = scores.masked_fill(~self.prefix_allowed(self.positions[part], n_keys, window)[:, None, None], -torch.inf)
+        scores = scores.masked_fill(
+            ~self.prefix_allowed(self.positions[part], n_keys, window)[:, None, None], -torch.inf
+        )
         share = torch.cat([scores, own[part]], -1).softmax(-1)
         grid = share.new_zeros(n_seq, n_kv, wide, group.places, offsets, n_keys)
         grid[group.sequence, :, :, group.place] = share[..., :n_keys]
-        from_prefix = (grid.flatten(2, 4) @ values).unflatten(2, (wide, group.places, offsets))[group.sequence, :, :, group.place]
+        from_prefix = (grid.flatten(2, 4) @ values).unflatten(
+            2, (wide, group.places, offsets)
+        )[group.sequence, :, :, group.place]
         return from_prefix + share[..., n_keys:] @ own_value[part][:, :, None]
 
 # %% ../../nbs/engine/08_branched.ipynb #a65ea652
 @dataclass(frozen=True)
 class Hold:
-    """Which parts of which rows stay as they are without the push, in all blocks that are run; `[n_rows]` booleans, None for no row.
+    """Which parts of which rows stay as they are without the push, in all blocks that are run;
+    `[n_rows]` booleans, None for no row.
 
-    `pattern`: queries and keys; `values`; `mlp`: the MLP's output; `norm`: the scale of every layer or RMS norm outside attention.
+    `pattern`: queries and keys; `values`; `mlp`: the MLP's output; `norm`: the scale of every layer
+    or RMS norm outside attention.
     """
     pattern: Bool[Tensor, "n_rows"] | None = None
     values: Bool[Tensor, "n_rows"] | None = None
@@ -192,7 +255,8 @@ class Hold:
 
     def masks(self) -> dict[str, Bool[Tensor, "n_rows"]]:
         "Part -> mask, for the parts that are held somewhere."
-        return {part: mask for part in ("pattern", "values", "mlp", "norm") if (mask := getattr(self, part)) is not None}
+        return {part: mask for part in ("pattern", "values", "mlp", "norm")
+                if (mask := getattr(self, part)) is not None}
 
     def of_rows(self, rows: Int[Tensor, "rows"]) -> "Hold":
         "The same for some of the rows."
@@ -201,37 +265,46 @@ class Hold:
 # %% ../../nbs/engine/08_branched.ipynb #dae6fc53
 @dataclass(frozen=True)
 class _Held:
-    "`index[part][r]`: the packed row from which row r takes that part: its untouched twin where it is held, itself elsewhere."
+    """`index[part][r]`: the packed row from which row r takes that part: its untouched twin where
+    it is held, itself elsewhere."""
     index: dict[str, Int[Tensor, "n_rows"]]
     offsets: int
 
     def take(self, part: str, rows: Float[Tensor, "n_rows *rest"]) -> Float[Tensor, "n_rows *rest"]:
         return rows[self.index[part]] if part in self.index else rows
 
-    def take_packed(self, part: str, packed: Float[Tensor, "1 packed width"]) -> Float[Tensor, "1 packed width"]:
+    def take_packed(
+        self, part: str, packed: Float[Tensor, "1 packed width"]
+    ) -> Float[Tensor, "1 packed width"]:
         "The same for what blocks see: all offsets of all rows in one long sequence."
-        return self.take(part, packed[0].unflatten(0, (-1, self.offsets))).flatten(0, 1)[None] if part in self.index else packed
+        return (self.take(part, packed[0].unflatten(0, (-1, self.offsets))).flatten(0, 1)[None]
+                if part in self.index else packed)
 
 def _norm_scale(norm: nn.Module, x: Tensor) -> Tensor:
-    "What `norm` divides by: the standard deviation, or the root mean square of an RMS norm; epsilon included."
+    """What `norm` divides by: the standard deviation, or the root mean square of an RMS norm;
+    epsilon included."""
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     centred = x if type(norm).__name__.endswith("RMSNorm") else x - x.mean(-1, keepdim=True)
     epsilon = getattr(norm, "eps", getattr(norm, "variance_epsilon", 1e-5))
-    return (centred.square().mean(-1, keepdim=True) + (torch.finfo(x.dtype).eps if epsilon is None else epsilon)).sqrt()
+    return (centred.square().mean(-1, keepdim=True)
+            + (torch.finfo(x.dtype).eps if epsilon is None else epsilon)).sqrt()
 
 def _norms(block: nn.Module) -> list[nn.Module]:
     "The layer and RMS norms of a block, without those of queries and keys."
     within = set(map_block(block).attention.modules())
-    found = [child for child in block.modules() if isinstance(child, nn.LayerNorm) or type(child).__name__.endswith(("LayerNorm", "RMSNorm"))]
+    found = [child for child in block.modules() if isinstance(child, nn.LayerNorm)
+             or type(child).__name__.endswith(("LayerNorm", "RMSNorm"))]
     return [norm for norm in found if norm not in within]
 
 # %% ../../nbs/engine/08_branched.ipynb #4ba1632b
 @contextlib.contextmanager
 def _holding(blocks: Iterable[nn.Module], held: _Held) -> Iterator[None]:
-    "Within the context, norms and MLPs of `blocks` give every held row what its untouched twin has."
+    """Within the context, norms and MLPs of `blocks` give every held row what its untouched twin
+    has."""
     def hold_scale(norm: nn.Module, args: tuple, output: Tensor) -> Tensor:
         scale, bias = _norm_scale(norm, args[0]), getattr(norm, "bias", None)
-        excess = scale / held.take_packed("norm", scale) - 1                       # exactly 0 for rows that are not held
+        # exactly 0 for rows that are not held
+        excess = scale / held.take_packed("norm", scale) - 1
         return output + ((output if bias is None else output - bias) * excess).to(output.dtype)
     def hold_mlp(module: nn.Module, args: tuple, output: Any) -> Any:
         kept = held.take_packed("mlp", first_tensor(output))
@@ -240,20 +313,25 @@ def _holding(blocks: Iterable[nn.Module], held: _Held) -> Iterator[None]:
     try:
         for block in blocks:
             if "norm" in held.index:
-                if not (norms := _norms(block)): raise InputError(f"a {type(block).__name__} has no layer norm that could be held; hold other parts.")
+                if not (norms := _norms(block)):
+                    raise InputError(f"a {type(block).__name__} has no layer norm that could be "
+                                     "held; hold other parts.")
                 handles += [norm.register_forward_hook(hold_scale) for norm in norms]
-            if "mlp" in held.index: handles.append(map_block(block).mlp_out.register_forward_hook(hold_mlp))   # last: a post-norm is the MLP's last step
+            # last: a post-norm is the MLP's last step
+            if "mlp" in held.index:
+                handles.append(map_block(block).mlp_out.register_forward_hook(hold_mlp))
         yield
     finally:
         for handle in handles: handle.remove()
 
 # %% ../../nbs/engine/08_branched.ipynb #3ef8b289
 class BranchedForward:
-    """Runs interventions as rows of a branched forward pass; falls back to hooked suffix passes, with a warning, where a model cannot be branched.
+    """Runs interventions as rows of a branched forward pass; falls back to hooked suffix passes,
+    with a warning, where a model cannot be branched.
 
-    On construction a few rows of random tokens are compared with a plain hooked forward; they must agree to 1e-4 of the residual scale. `branched`
-    says which of the two will run.
-    Raises `InputError` for something that is not a causal language model.
+    On construction a few rows of random tokens are compared with a plain hooked forward; they must
+    agree to 1e-4 of the residual scale. `branched` says which of the two will run. Raises
+    `InputError` for something that is not a causal language model.
     """
     def __init__(self, model: nn.Module, verify: bool = True) -> None:
         self.twin = plain_twin(model)
@@ -267,13 +345,19 @@ class BranchedForward:
         "Number of decoder blocks."
         return len(self.layers)
 
-    def _attentions(self, first: int, last: int) -> list[nn.Module]: return [map_block(block).attention for block in self.layers[first:last + 1]]
+    def _attentions(self, first: int, last: int) -> list[nn.Module]:
+        return [map_block(block).attention for block in self.layers[first:last + 1]]
 
     @torch.no_grad()
-    def record(self, tokens: Int[Tensor, "n_seq seq_len"], lengths: Int[Tensor, "n_seq"] | None = None, *, starts: Sequence[int], last: int) -> CleanRun:
-        """The clean pass over right-padded `tokens`, keeping what branches that start at blocks `starts` and end with block `last` will need."""
+    def record(
+        self, tokens: Int[Tensor, "n_seq seq_len"], lengths: Int[Tensor, "n_seq"] | None = None, *,
+        starts: Sequence[int], last: int
+    ) -> CleanRun:
+        """The clean pass over right-padded `tokens`, keeping what branches that start at blocks
+        `starts` and end with block `last` will need."""
         tokens = tokens.to(self.device)
-        lengths = torch.full((len(tokens),), tokens.shape[1], device=self.device) if lengths is None else lengths.to(self.device)
+        lengths = (torch.full((len(tokens),), tokens.shape[1], device=self.device)
+                   if lengths is None else lengths.to(self.device))
         points = [HookPoint("resid_pre", start) for start in sorted(set(starts))]
         if not self.branched:
             kept = clean_residuals(self.twin, tokens, points)
@@ -281,16 +365,22 @@ class BranchedForward:
         kept_for = self._attentions(min(starts), last)
         recorder, calls = _Recorder(keep=frozenset(kept_for)), {}
         def note(index: int) -> Any:
-            def hook(module: nn.Module, args: tuple, kwargs: dict) -> None: calls[index] = {"args": args[1:], **kwargs}
+            def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
+                calls[index] = {"args": args[1:], **kwargs}
             return hook
-        handles = [self.layers[index].register_forward_pre_hook(note(index), with_kwargs=True) for index in range(min(starts), last + 1)]
+        handles = [self.layers[index].register_forward_pre_hook(note(index), with_kwargs=True)
+                   for index in range(min(starts), last + 1)]
         try:
             with _attending(self.twin, self._attentions(0, self.n_layers - 1), recorder):
                 kept = clean_residuals(self.twin, tokens, [*points, HookPoint("resid_post", last)])
         finally:
             for handle in handles: handle.remove()
-        if set(recorder.cache) != set(kept_for): raise _Unsupported("its attention does not go through Hugging Face's attention interface")
-        return CleanRun(tokens, lengths, {point.layer: kept[point.name] for point in points}, recorder.cache, calls)
+        if set(recorder.cache) != set(kept_for):
+            raise _Unsupported(
+                "its attention does not go through Hugging Face's attention interface"
+            )
+        return CleanRun(tokens, lengths, {point.layer: kept[point.name] for point in points},
+                        recorder.cache, calls)
 
     @torch.no_grad()
     def run(
@@ -305,30 +395,42 @@ class BranchedForward:
         batch_rows: int = 2048,
         hold: Hold | None = None,
     ) -> Iterator[tuple[Int[Tensor, "rows"], dict[str, Float[Tensor, "rows offsets width"]]]]:
-        """Adds `added[r]` at (`sequences[r]`, `positions[r]`) of `source` and yields, in blocks of at most `batch_rows` rows, (which rows, target
+        """Adds `added[r]` at (`sequences[r]`, `positions[r]`) of `source` and yields, in blocks of
+        at most `batch_rows` rows, (which rows, target
         name -> activations there).
 
-        The activations are `[rows, horizon + 1, width]`; offsets beyond the end of a sequence are NaN. Rows may come in any order; blocks come sorted
-        by sequence. `hold` keeps parts of chosen rows as they are without the push.
-        Raises `InputError` for a target that is not downstream of the source, for a position outside its sequence, and for a `hold` where the model
-        cannot be branched.
+        The activations are `[rows, horizon + 1, width]`; offsets beyond the end of a sequence are
+        NaN. Rows may come in any order; blocks come sorted by sequence. `hold` keeps parts of
+        chosen rows as they are without the push. Raises `InputError` for a target that is not
+        downstream of the source, for a position outside its sequence, and for a `hold` where the
+        model cannot be branched.
         """
         check_rows(clean, source, sequences, positions, targets, self.n_layers)
         if hold is not None: self._check_hold(hold, len(positions))
-        sequences, positions, added = sequences.to(self.device), positions.to(self.device), added.to(self.device)
+        sequences, positions, added = sequences.to(self.device), positions.to(
+            self.device
+        ), added.to(self.device)
         order = torch.argsort(sequences, stable=True)
         for rows in order.split(max(1, batch_rows // (horizon + 1))):
-            question = (clean, source, sequences[rows], positions[rows], added[rows], targets, horizon)
-            read = self.branch(*question, None if hold is None else hold.of_rows(rows)) if self.branched else self._run_hooked(*question)
-            beyond = (positions[rows, None] + torch.arange(horizon + 1, device=self.device)) >= clean.lengths[sequences[rows], None]
-            yield rows, {name: values.masked_fill(beyond[..., None], torch.nan) for name, values in read.items()}
+            question = (
+                clean, source, sequences[rows], positions[rows], added[rows], targets, horizon
+            )
+            read = (self.branch(*question, None if hold is None else hold.of_rows(rows))
+                    if self.branched else self._run_hooked(*question))
+            beyond = (
+                positions[rows, None] + torch.arange(horizon + 1, device=self.device)
+            ) >= clean.lengths[sequences[rows], None]
+            yield rows, {name: values.masked_fill(beyond[..., None], torch.nan)
+                         for name, values in read.items()}
 
     def _check_hold(self, hold: Hold, n_rows: int) -> None:
         if not self.branched:
-            raise InputError(f"parts of a {type(self.twin).__name__} cannot be held, because it cannot be branched; measure total effects instead.")
+            raise InputError(f"parts of a {type(self.twin).__name__} cannot be held, because it "
+                             "cannot be branched; measure total effects instead.")
         for part, mask in hold.masks().items():
             if mask.shape != (n_rows,):
-                raise InputError(f"the mask of {part} to hold has shape {tuple(mask.shape)}, but there are {n_rows} rows; give one for each.")
+                raise InputError(f"the mask of {part} to hold has shape {tuple(mask.shape)}, but "
+                                 f"there are {n_rows} rows; give one for each.")
 
     def branch(
         self,
@@ -341,87 +443,124 @@ class BranchedForward:
         horizon: int,
         hold: Hold | None = None,
     ) -> dict[str, Tensor]:
-        """One packed pass of rows that are sorted by sequence: target name -> `[n_rows, horizon + 1, width]`, differentiable with respect to `added`.
+        """One packed pass of rows that are sorted by sequence: target name -> `[n_rows, horizon +
+        1, width]`, differentiable with respect to `added`.
 
-        `run` without checks, without `no_grad`, and with whatever stands in a row beyond the end of its sequence. With `hold`, one untouched row per
-        distinct (sequence, position) is run along: what is held is taken from there.
+        `run` without checks, without `no_grad`, and with whatever stands in a row beyond the end of
+        its sequence. With `hold`, one untouched row per distinct (sequence, position) is run along:
+        what is held is taken from there.
         """
-        if hold is None: return self._packed(clean, source, sequences, positions, added, targets, horizon, None)
+        if hold is None:
+            return self._packed(clean, source, sequences, positions, added, targets, horizon, None)
         twins, twin = torch.stack([sequences, positions], 1).unique(dim=0, return_inverse=True)
         order = torch.argsort(torch.cat([sequences, twins[:, 0]]), stable=True)
-        place = torch.argsort(order)                                            # where each row, then each twin, stands in the packed pass
+        # where each row, then each twin, stands in the packed pass
+        place = torch.argsort(order)
         mine, reference = place[:len(positions)], place[len(positions):][twin]
-        index = {part: torch.arange(len(order), device=self.device).index_put((mine,), torch.where(mask.to(self.device), reference, mine))
-                 for part, mask in hold.masks().items() if bool(mask.any())}
-        sequences, positions = torch.cat([sequences, twins[:, 0]])[order], torch.cat([positions, twins[:, 1]])[order]
+        index = {part: torch.arange(len(order), device=self.device).index_put(
+                     (mine,), torch.where(mask.to(self.device), reference, mine)
+                 ) for part, mask in hold.masks().items() if bool(mask.any())}
+        sequences, positions = torch.cat([sequences, twins[:, 0]])[order], torch.cat(
+            [positions, twins[:, 1]]
+        )[order]
         added = torch.cat([added, added.new_zeros(len(twins), added.shape[1])])[order]
-        read = self._packed(clean, source, sequences, positions, added, targets, horizon, _Held(index, horizon + 1))
+        read = self._packed(
+            clean, source, sequences, positions, added, targets, horizon, _Held(index, horizon + 1)
+        )
         return {name: values[mine] for name, values in read.items()}
 
-    def _packed(self, clean: CleanRun, source: HookPoint, sequences: Tensor, positions: Tensor, added: Tensor, targets: Sequence[HookPoint],
-                horizon: int, held: _Held | None) -> dict[str, Tensor]:
+    def _packed(
+        self, clean: CleanRun, source: HookPoint, sequences: Tensor, positions: Tensor,
+        added: Tensor, targets: Sequence[HookPoint], horizon: int, held: _Held | None
+    ) -> dict[str, Tensor]:
         "The blocks from the source to the last target, for all rows at once."
-        start, last, offsets = start_block(source), max(last_block(target) for target in targets), horizon + 1
-        at = (positions[:, None] + torch.arange(offsets, device=self.device)).clamp(max=clean.tokens.shape[1] - 1)
+        start = start_block(source)
+        last = max(last_block(target) for target in targets)
+        offsets = horizon + 1
+        at = (positions[:, None] + torch.arange(offsets, device=self.device)).clamp(
+            max=clean.tokens.shape[1] - 1
+        )
         stream = clean.streams[start][sequences[:, None].expand_as(at), at]
         inside = source.kind in ("z", "attn_out", "resid_mid")
         if not inside: stream = torch.cat([stream[:, :1] + added[:, None], stream[:, 1:]], 1)
         def push(rows: Tensor) -> Tensor:
             spread = rows.unflatten(1, (len(positions), offsets))
-            return torch.cat([spread[:, :, :1] + added[None, :, None], spread[:, :, 1:]], 2).flatten(1, 2)
+            return torch.cat(
+                [spread[:, :, :1] + added[None, :, None], spread[:, :, 1:]], 2
+            ).flatten(1, 2)
         mode = _BranchAttention(clean.cache, positions, _groups(sequences), offsets, held)
-        outputs = {target: HookPoint("resid_post", target.layer - 1) if target.kind == "resid_pre" else target for target in targets}
+        outputs = {target: HookPoint("resid_post", target.layer - 1) if target.kind == "resid_pre"
+                   else target for target in targets}
         rows = stream.flatten(0, 1)[None]
         with contextlib.ExitStack() as stack:
             stack.enter_context(_attending(self.twin, self._attentions(start, last), mode))
-            if held is not None: stack.enter_context(_holding(self.layers[start:last + 1], held))      # before what edits and reads: hooks run in order
+            # before what edits and reads: hooks run in order
+            if held is not None: stack.enter_context(_holding(self.layers[start:last + 1], held))
             if inside: stack.enter_context(edit(self.layers, source, push))
             caught = stack.enter_context(catch(self.layers, list(outputs.values())))
-            for index in range(start, last + 1): rows = first_tensor(self.layers[index](rows, **_row_arguments(clean.calls[index], sequences, at)))
-        return {target.name: caught[point.name][0].unflatten(0, (len(positions), offsets)) for target, point in outputs.items()}
+            for index in range(start, last + 1):
+                rows = first_tensor(
+                    self.layers[index](rows, **_row_arguments(clean.calls[index], sequences, at))
+                )
+        return {target.name: caught[point.name][0].unflatten(0, (len(positions), offsets))
+                for target, point in outputs.items()}
 
-    def _run_hooked(
-        self, clean: CleanRun, source: HookPoint, sequences: Tensor, positions: Tensor, added: Tensor, targets: Sequence[HookPoint], horizon: int
-    ) -> dict[str, Tensor]:
+    def _run_hooked(self, clean: CleanRun, source: HookPoint, sequences: Tensor, positions: Tensor,
+                    added: Tensor, targets: Sequence[HookPoint], horizon: int) -> dict[str, Tensor]:
         "The exact fallback: full sequences, with the blocks below the source skipped."
         start = start_block(source)
-        entry = HookPoint("resid_pre", start) if start > source.layer else source      # after the block, both names mean the same push
-        with _skipping(self.layers, start, clean.streams[start], self._block_returns_tuple()) as before_pass:
-            return hooked_forward(self.twin, clean.tokens, entry, sequences, positions, added, targets, horizon, before_pass=before_pass)
+        # after the block, both names mean the same push
+        entry = HookPoint("resid_pre", start) if start > source.layer else source
+        with _skipping(
+            self.layers, start, clean.streams[start], self._block_returns_tuple()
+        ) as before_pass:
+            return hooked_forward(self.twin, clean.tokens, entry, sequences, positions, added,
+                                  targets, horizon, before_pass=before_pass)
 
     def _block_returns_tuple(self) -> bool:
-        "Whether the blocks of this model return a tuple (older architectures) or the stream itself."
+        """Whether the blocks of this model return a tuple (older architectures) or the stream
+        itself."""
         seen: list[bool] = []
-        handle = self.layers[0].register_forward_hook(lambda module, args, output: seen.append(isinstance(output, tuple)))
+        handle = self.layers[0].register_forward_hook(
+            lambda module, args, output: seen.append(isinstance(output, tuple))
+        )
         try: self.twin(torch.ones(1, 1, dtype=torch.long, device=self.device), use_cache=False)
         finally: handle.remove()
         return seen[0]
 
     def _verify(self) -> None:
-        "Compares rows with a plain hooked forward on random tokens; on disagreement or an unsupported architecture, warns and falls back."
+        """Compares rows with a plain hooked forward on random tokens; on disagreement or an
+        unsupported architecture, warns and falls back."""
         generator = torch.Generator().manual_seed(0)
-        tokens = torch.randint(1, self.twin.config.vocab_size, (2, 8), generator=generator).to(self.device)
-        sequences, positions = torch.tensor([0, 1, 1], device=self.device), torch.tensor([4, 2, 7], device=self.device)
-        source, targets = HookPoint("resid_pre", 0), [HookPoint("resid_post", layer) for layer in range(self.n_layers)]
+        tokens = torch.randint(1, self.twin.config.vocab_size, (2, 8), generator=generator).to(
+            self.device
+        )
+        sequences = torch.tensor([0, 1, 1], device=self.device)
+        positions = torch.tensor([4, 2, 7], device=self.device)
+        source = HookPoint("resid_pre", 0)
+        targets = [HookPoint("resid_post", layer) for layer in range(self.n_layers)]
         scale = clean_residuals(self.twin, tokens, [source])[source.name].std()
-        added = scale * torch.randn(3, self.twin.config.hidden_size, generator=generator).to(self.device)
+        added = scale * torch.randn(3, self.twin.config.hidden_size, generator=generator).to(
+            self.device
+        )
         try:
             clean = self.record(tokens, starts=[0], last=self.n_layers - 1)
             (rows, fast), = self.run(clean, source, sequences, positions, added, targets, horizon=1)
         except (_Unsupported, InputError) as reason: return self._fall_back(str(reason))
-        plain = hooked_forward(self.twin, tokens, source, sequences[rows], positions[rows], added[rows], targets, 1)
+        plain = hooked_forward(
+            self.twin, tokens, source, sequences[rows], positions[rows], added[rows], targets, 1
+        )
         for target in targets:
             size = plain[target.name].nan_to_num().abs().max()
             error = (fast[target.name] - plain[target.name]).nan_to_num().abs().max()
             if not float(error) <= 1e-4 * float(size):
-                return self._fall_back(f"its branched rows differ from a plain forward by {float(error / size):.1g} of the residual scale")
+                return self._fall_back("its branched rows differ from a plain forward by "
+                                       f"{float(error / size):.1g} of the residual scale")
 
     def _fall_back(self, reason: str) -> None:
         self.branched, self.why_not = False, reason
-        warnings.warn(
-            f"{type(self.twin).__name__} cannot be branched ({reason}); exact hooked forward passes are used instead, which are much slower.",
-            stacklevel=4,
-        )
+        warnings.warn(f"{type(self.twin).__name__} cannot be branched ({reason}); exact hooked "
+                      "forward passes are used instead, which are much slower.", stacklevel=4)
 
 # %% ../../nbs/engine/08_branched.ipynb #32e7862f
 def check_rows(
@@ -432,18 +571,22 @@ def check_rows(
     targets: Sequence[HookPoint],
     n_layers: int,
 ) -> None:
-    "Refuses targets that are not downstream of the source or not in the model, and positions outside their sequence."
+    """Refuses targets that are not downstream of the source or not in the model, and positions
+    outside their sequence."""
     for target in targets:
-        if target.depth <= source.depth: raise InputError(f"target {target.name} is not downstream of source {source.name}; choose targets in later layers.")
-        if target.layer >= n_layers: raise InputError(f"target {target.name} was asked for, but the model has blocks 0 to {n_layers - 1}; choose one of those.")
+        if target.depth <= source.depth:
+            raise InputError(f"target {target.name} is not downstream of source {source.name}; "
+                             "choose targets in later layers.")
+        if target.layer >= n_layers:
+            raise InputError(f"target {target.name} was asked for, but the model has blocks 0 to "
+                             f"{n_layers - 1}; choose one of those.")
     lengths = clean.lengths[sequences.to(clean.lengths.device)]
     outside = (positions < 0) | (positions >= lengths.to(positions.device))
     if bool(outside.any()):
         row = int(outside.nonzero()[0])
-        raise InputError(
-            f"position {int(positions[row])} of sequence {int(sequences[row])} was asked for, but that sequence has "
-            f"{int(lengths[row])} tokens; choose a position inside it."
-        )
+        raise InputError(f"position {int(positions[row])} of sequence {int(sequences[row])} was "
+                         "asked for, but that sequence has "
+                         f"{int(lengths[row])} tokens; choose a position inside it.")
 
 # %% ../../nbs/engine/08_branched.ipynb #39d81b87
 def start_block(source: HookPoint) -> int:
@@ -454,33 +597,47 @@ def last_block(target: HookPoint) -> int:
     "The last block a branch must run to be read at `target`."
     return target.layer - 1 if target.kind == "resid_pre" else target.layer
 
-def _row_arguments(call: dict[str, Any], sequences: Int[Tensor, "n_rows"], at: Int[Tensor, "n_rows offsets"]) -> dict[str, Any]:
-    "The block's own call arguments, with everything that belongs to a position taken at each row's position."
-    def pick(values: Tensor) -> Tensor:                    # [1 or n_seq, seq_len, ...] -> [1, n_rows * offsets, ...]
+def _row_arguments(
+    call: dict[str, Any], sequences: Int[Tensor, "n_rows"], at: Int[Tensor, "n_rows offsets"]
+) -> dict[str, Any]:
+    """The block's own call arguments, with everything that belongs to a position taken at each
+    row's position."""
+    # [1 or n_seq, seq_len, ...] -> [1, n_rows * offsets, ...]
+    def pick(values: Tensor) -> Tensor:
         sequence = sequences[:, None].expand_as(at) if values.shape[0] > 1 else torch.zeros_like(at)
         return values[sequence, at].flatten(0, 1)[None]
-    arguments = {name: value for name, value in call.items() if name not in ("args", "hidden_states")}
-    if any(value is not None for value in call["args"]): raise _Unsupported("its blocks are called with positional arguments")
+    arguments = {
+        name: value for name, value in call.items() if name not in ("args", "hidden_states")
+    }
+    if any(value is not None for value in call["args"]):
+        raise _Unsupported("its blocks are called with positional arguments")
     for name, value in arguments.items():
-        if name == "position_embeddings" and value is not None: arguments[name] = tuple(pick(part) for part in value)
+        if name == "position_embeddings" and value is not None:
+            arguments[name] = tuple(pick(part) for part in value)
         elif name == "position_ids" and value is not None: arguments[name] = pick(value)
         elif name == "cache_position": arguments[name] = None
-        elif isinstance(value, Tensor): raise _Unsupported(f"its blocks take a tensor called {name}")
+        elif isinstance(value, Tensor):
+            raise _Unsupported(f"its blocks take a tensor called {name}")
     return arguments
 
 # %% ../../nbs/engine/08_branched.ipynb #993a57c7
 @contextlib.contextmanager
-def _skipping(layers: nn.ModuleList, start: int, streams: Float[Tensor, "n_seq seq_len d_model"], as_tuple: bool) -> Iterator[Any]:
-    """Within the context, blocks before `start` pass their input on untouched and block `start` begins from recorded `streams`.
+def _skipping(layers: nn.ModuleList, start: int, streams: Float[Tensor, "n_seq seq_len d_model"],
+              as_tuple: bool) -> Iterator[Any]:
+    """Within the context, blocks before `start` pass their input on untouched and block `start`
+    begins from recorded `streams`.
 
-    Yields a function that is told, before each pass, which sequences it holds. List and indices of the blocks stay as they are: some models choose
-    masks by index.
+    Yields a function that is told, before each pass, which sequences it holds. List and indices of
+    the blocks stay as they are: some models choose masks by index.
     """
     current: dict[str, Tensor] = {}
     def entering(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         stream = streams[current["sequences"]]
-        return ((stream,) + args[1:], kwargs) if args else (args, {**kwargs, "hidden_states": stream})
-    def passing(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any: return (hidden_states,) if as_tuple else hidden_states
+        return (
+            ((stream,) + args[1:], kwargs) if args else (args, {**kwargs, "hidden_states": stream})
+        )
+    def passing(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return (hidden_states,) if as_tuple else hidden_states
     handle = layers[start].register_forward_pre_hook(entering, with_kwargs=True)
     try:
         for layer in layers[:start]: layer.forward = passing

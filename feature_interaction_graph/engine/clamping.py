@@ -17,7 +17,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .branched import BranchedForward, CleanRun, last_block, start_block
+from feature_interaction_graph.engine.branched import (
+    BranchedForward, CleanRun, last_block, start_block
+)
 from .corpus import Corpus
 from .encoders import FeatureReader
 from .errors import InputError
@@ -28,10 +30,12 @@ from .statistics import Moments
 # %% ../../nbs/engine/14_clamping.ipynb #d1eb5e2d
 @dataclass(frozen=True)
 class ClampPlan:
-    """What to clamp at one hook point and what to read: samples (sorted by sequence) of several sources, their doses, and the target readers.
+    """What to clamp at one hook point and what to read: samples (sorted by sequence) of several
+    sources, their doses, and the target readers.
 
-    `source`: `[n_samples]`, index into the features of `sources`; `value`, `scale`: the clean activation and decoder scale there; `doses`:
-    `[n_sources, n_doses]`, ascending; `dictionary`: all features of the sources' SAE, where it is needed what else fires at a sample.
+    `source`: `[n_samples]`, index into the features of `sources`; `value`, `scale`: the clean
+    activation and decoder scale there; `doses`: `[n_sources, n_doses]`, ascending; `dictionary`:
+    all features of the sources' SAE, where it is needed what else fires at a sample.
     """
     sources: FeatureReader
     source: np.ndarray
@@ -44,31 +48,40 @@ class ClampPlan:
     dictionary: FeatureReader | None = None
 
     def __post_init__(self) -> None:
-        if (np.diff(self.sequence) < 0).any(): raise InputError("the samples of a plan are not sorted by sequence; sort them first.")
-        if self.doses.shape[1] < 2: raise InputError(f"{self.doses.shape[1]} dose was given, but an effect is a difference between two; give at least two.")
+        if (np.diff(self.sequence) < 0).any():
+            raise InputError("the samples of a plan are not sorted by sequence; sort them first.")
+        if self.doses.shape[1] < 2:
+            raise InputError(f"{self.doses.shape[1]} dose was given, but an effect is a "
+                             "difference between two; give at least two.")
 
 # %% ../../nbs/engine/14_clamping.ipynb #ee4f8a90
 @dataclass
 class Kept:
-    """The samples themselves, in the order of the plan: `activation` `[n_samples, n_doses - 1, n_offsets, n_targets]`, change from the lowest dose to
-    each other; `pre` `[n_samples, n_offsets, n_targets]`, to the highest. NaN where a sequence had ended.
+    """The samples themselves, in the order of the plan: `activation` `[n_samples, n_doses - 1,
+    n_offsets, n_targets]`, change from the lowest dose to each other; `pre` `[n_samples, n_offsets,
+    n_targets]`, to the highest. NaN where a sequence had ended.
     """
     activation_parts: list[Tensor] = field(default_factory=list)
     pre_parts: list[Tensor] = field(default_factory=list)
 
     @property
-    def activation(self) -> Float[Tensor, "n_samples n_changes n_offsets n_targets"]: return torch.cat(self.activation_parts)
+    def activation(self) -> Float[Tensor, "n_samples n_changes n_offsets n_targets"]:
+        return torch.cat(self.activation_parts)
 
     @property
-    def pre(self) -> Float[Tensor, "n_samples n_offsets n_targets"]: return torch.cat(self.pre_parts)
+    def pre(self) -> Float[Tensor, "n_samples n_offsets n_targets"]:
+        return torch.cat(self.pre_parts)
 
 # %% ../../nbs/engine/14_clamping.ipynb #52c41d28
 @dataclass
 class ClampMoments:
-    """What is known of one (plan, target reader): the effect between the lowest and the highest dose in `activation` and in `pre`-activation.
+    """What is known of one (plan, target reader): the effect between the lowest and the highest
+    dose in `activation` and in `pre`-activation.
 
-    `curve[k]`: change of the activation from the lowest to dose k + 1 (empty for two doses); `placebo`: the effect of equally long pushes, one row per
-    (source, direction), None when not asked for; `kept`: the samples themselves, if they were to be kept; then `activation`, `pre` and `curve` stay empty.
+    `curve[k]`: change of the activation from the lowest to dose k + 1 (empty for two doses);
+    `placebo`: the effect of equally long pushes, one row per (source, direction), None when not
+    asked for; `kept`: the samples themselves, if they were to be kept; then `activation`, `pre` and
+    `curve` stay empty.
     """
     activation: Moments
     pre: Moments
@@ -77,10 +90,13 @@ class ClampMoments:
     kept: Kept | None = None
 
     @classmethod
-    def empty(cls, n_sources: int, n_offsets: int, n_targets: int, n_doses: int, placebo: int, device: torch.device, keep: bool = False) -> "ClampMoments":
+    def empty(cls, n_sources: int, n_offsets: int, n_targets: int, n_doses: int, placebo: int,
+              device: torch.device, keep: bool = False) -> "ClampMoments":
         "Moments of nothing yet."
-        def none(n: int = 0 if keep else n_sources) -> Moments: return Moments.empty(n, n_offsets, n_targets, device)
-        return cls(none(), none(), [none() for _ in range(n_doses - 2)], none(n_sources * placebo) if placebo else None, Kept() if keep else None)
+        def none(n: int = 0 if keep else n_sources) -> Moments:
+            return Moments.empty(n, n_offsets, n_targets, device)
+        return cls(none(), none(), [none() for _ in range(n_doses - 2)],
+                   none(n_sources * placebo) if placebo else None, Kept() if keep else None)
 
 # %% ../../nbs/engine/14_clamping.ipynb #d84692d7
 _RESERVE = 8      # silent rows to fall back on where the first ones fire
@@ -88,38 +104,56 @@ _RESERVE = 8      # silent rows to fall back on where the first ones fire
 def placebo_directions(
     plan: ClampPlan, placebo: int, seed: int
 ) -> tuple[Float[Tensor, "n_sources n_random d_model"], Int[Tensor, "n_sources n_silent reserve"]]:
-    "Random unit vectors, and lists of rows of the dictionary, for each source; they depend on `seed` and the feature, not on what else is measured."
+    """Random unit vectors, and lists of rows of the dictionary, for each source; they depend on
+    `seed` and the feature, not on what else is measured."""
     n_silent = 0 if plan.dictionary is None else placebo // 2
     random, rows = [], []
     for feature in plan.sources.features.tolist():
         generator = torch.Generator().manual_seed(hash((seed, feature)) % 2**63)
-        random.append(nn.functional.normalize(torch.randn(placebo - n_silent, plan.sources.decoder.shape[1], generator=generator), dim=-1))
+        random.append(
+            nn.functional.normalize(torch.randn(placebo - n_silent, plan.sources.decoder.shape[1],
+                                                generator=generator), dim=-1)
+        )
         if plan.dictionary is not None:
             others = torch.randperm(plan.dictionary.width, generator=generator)
-            rows.append(others[others != feature][torch.arange(n_silent * _RESERVE) % (plan.dictionary.width - 1)].reshape(n_silent, _RESERVE))
+            rows.append(others[others != feature][
+                            torch.arange(n_silent * _RESERVE) % (plan.dictionary.width - 1)
+                        ].reshape(n_silent, _RESERVE))
     device = plan.sources.decoder.device
-    return torch.stack(random).to(device), torch.stack(rows).to(device) if rows else torch.zeros(len(random), 0, _RESERVE, dtype=torch.long, device=device)
+    return (torch.stack(random).to(device), torch.stack(rows).to(device) if rows
+            else torch.zeros(len(random), 0, _RESERVE, dtype=torch.long, device=device))
 
 # %% ../../nbs/engine/14_clamping.ipynb #0c72c2b0
 def placebo_vectors(
-    plan: ClampPlan, samples: slice, directions: tuple[Tensor, Tensor], active: Bool[Tensor, "n_samples d_sae"] | None
+    plan: ClampPlan, samples: slice, directions: tuple[Tensor, Tensor],
+    active: Bool[Tensor, "n_samples d_sae"] | None
 ) -> Float[Tensor, "n_samples placebo d_model"]:
-    "Unit vectors of the placebo pushes of `samples`; `active`: which features of the dictionary fire at each."
+    """Unit vectors of the placebo pushes of `samples`; `active`: which features of the dictionary
+    fire at each."""
     random, rows = directions
     source = torch.as_tensor(plan.source[samples], device=random.device)
     if active is None or plan.dictionary is None or not rows.shape[1]: return random[source]
-    listed = rows[source]                                                        # [n_samples, n_silent, reserve]
+    # [n_samples, n_silent, reserve]
+    listed = rows[source]
     firing = active.gather(1, listed.flatten(1)).reshape(listed.shape)
-    first = listed.gather(2, firing.int().argmin(-1, keepdim=True))[..., 0]      # the first of each list that is silent here
-    return torch.cat([random[source], nn.functional.normalize(plan.dictionary.decoder[first], dim=-1)], 1)
+    # the first of each list that is silent here
+    first = listed.gather(2, firing.int().argmin(-1, keepdim=True))[..., 0]
+    return torch.cat(
+        [random[source], nn.functional.normalize(plan.dictionary.decoder[first], dim=-1)], 1
+    )
 
 # %% ../../nbs/engine/14_clamping.ipynb #5e38359d
 RESOLUTION = 2.0 ** -20
 
-def clamp_vectors(plan: ClampPlan, samples: slice, placebo: Float[Tensor, "n_samples placebo d_model"] | None = None) -> Float[Tensor, "n arms d_model"]:
-    "What to add to the stream: one vector per sample and arm; the arms are the doses, then pushes from the lowest dose along the unit vectors `placebo`."
+def clamp_vectors(
+    plan: ClampPlan, samples: slice,
+    placebo: Float[Tensor, "n_samples placebo d_model"] | None = None
+) -> Float[Tensor, "n arms d_model"]:
+    """What to add to the stream: one vector per sample and arm; the arms are the doses, then pushes
+    from the lowest dose along the unit vectors `placebo`."""
     device, source = plan.sources.decoder.device, torch.as_tensor(plan.source[samples])
-    def of(values: np.ndarray) -> Tensor: return torch.as_tensor(values[samples], dtype=torch.float32, device=device)
+    def of(values: np.ndarray) -> Tensor:
+        return torch.as_tensor(values[samples], dtype=torch.float32, device=device)
     unit = plan.sources.decoder[source.to(device)] * of(plan.scale)[:, None]
     doses = plan.doses.to(device)[source.to(device)]
     arms = (doses - of(plan.value)[:, None])[..., None] * unit[:, None]
@@ -128,7 +162,8 @@ def clamp_vectors(plan: ClampPlan, samples: slice, placebo: Float[Tensor, "n_sam
     return torch.cat([arms, arms[:, :1] + length[:, None] * placebo], 1)
 
 # %% ../../nbs/engine/14_clamping.ipynb #193ac38b
-def add_effects(moments: ClampMoments, reader: FeatureReader, source: Tensor, streams: Float[Tensor, "n_samples n_arms n_offsets width"], n_doses: int) -> None:
+def add_effects(moments: ClampMoments, reader: FeatureReader, source: Tensor,
+                streams: Float[Tensor, "n_samples n_arms n_offsets width"], n_doses: int) -> None:
     "Reads the targets in the arms of each sample and takes the differences into `moments`."
     pre, active = reader.read(streams)
     floor = RESOLUTION * reader.largest(streams)
@@ -136,7 +171,8 @@ def add_effects(moments: ClampMoments, reader: FeatureReader, source: Tensor, st
         moved = pre[:, arm] - pre[:, 0]
         still = moved.abs() <= floor
         in_activation = active[:, arm] - active[:, 0]
-        return in_activation if reader.competes else in_activation.masked_fill(still, 0.0), moved.masked_fill(still, 0.0)
+        return (in_activation if reader.competes else in_activation.masked_fill(still, 0.0),
+                moved.masked_fill(still, 0.0))
     changes = [change(arm) for arm in range(1, n_doses)]
     if moments.kept is not None:
         moments.kept.activation_parts.append(torch.stack([part for part, _ in changes], 1).cpu())
@@ -144,19 +180,23 @@ def add_effects(moments: ClampMoments, reader: FeatureReader, source: Tensor, st
     else:
         moments.activation.add(source, changes[-1][0])
         moments.pre.add(source, changes[-1][1])
-        for (in_activation, _), part in zip(changes, moments.curve, strict=False): part.add(source, in_activation)
+        for (in_activation, _), part in zip(changes, moments.curve, strict=False):
+            part.add(source, in_activation)
     pushes = streams.shape[1] - n_doses
     if moments.placebo is not None:
-        for push in range(pushes): moments.placebo.add(source * pushes + push, change(n_doses + push)[0])
+        for push in range(pushes):
+            moments.placebo.add(source * pushes + push, change(n_doses + push)[0])
 
 # %% ../../nbs/engine/14_clamping.ipynb #11fee8da
 def fingerprint(plans: Sequence[ClampPlan], *settings: object) -> str:
     "A hash of everything that decides the result of a run: samples, doses, features, settings."
     digest = hashlib.sha256(repr(settings).encode())
     for plan in plans:
-        for values in (plan.source, plan.sequence, plan.position, plan.value, plan.doses.cpu().numpy(), plan.sources.features.cpu().numpy()):
+        for values in (plan.source, plan.sequence, plan.position, plan.value,
+                       plan.doses.cpu().numpy(), plan.sources.features.cpu().numpy()):
             digest.update(np.ascontiguousarray(values).tobytes())
-        for name, reader in plan.targets.items(): digest.update(name.encode() + reader.features.cpu().numpy().tobytes())
+        for name, reader in plan.targets.items():
+            digest.update(name.encode() + reader.features.cpu().numpy().tobytes())
     return digest.hexdigest()
 
 # %% ../../nbs/engine/14_clamping.ipynb #d5e9c580
@@ -174,28 +214,32 @@ def run_clamps(
     seed: int = 0,
     progress: bool = True,
 ) -> list[dict[str, ClampMoments]]:
-    """Carries out `plans` in one sweep over the sequences that hold samples; returns, per plan, target name -> moments.
+    """Carries out `plans` in one sweep over the sequences that hold samples; returns, per plan,
+    target name -> moments.
 
-    The clean pass over a batch of sequences is shared by all plans, the rows of a plan by all its targets. `batch_rows` bounds the memory of a pass.
-    `keep`: keep every sample's effects (in the order of the plan) instead of their sums. `placebo`: directions per source, see `placebo_directions`.
+    The clean pass over a batch of sequences is shared by all plans, the rows of a plan by all its
+    targets. `batch_rows` bounds the memory of a pass. `keep`: keep every sample's effects (in the
+    order of the plan) instead of their sums. `placebo`: directions per source, see
+    `placebo_directions`.
     """
-    results = [
-        {
-            name: ClampMoments.empty(len(plan.doses), horizon + 1, len(reader.features), plan.doses.shape[1], placebo, engine.device, keep)
-            for name, reader in plan.targets.items()
-        }
-        for plan in plans
-    ]
+    results = [{name: ClampMoments.empty(len(plan.doses), horizon + 1, len(reader.features),
+                                         plan.doses.shape[1], placebo, engine.device, keep)
+                for name, reader in plan.targets.items()} for plan in plans]
     directions = [placebo_directions(plan, placebo, seed) if placebo else None for plan in plans]
     needed = np.unique(np.concatenate([plan.sequence for plan in plans]))
-    bar = tqdm(total=sum(len(plan.source) for plan in plans), desc="clamping", unit="sample", disable=not progress, leave=False)
+    bar = tqdm(total=sum(len(plan.source) for plan in plans), desc="clamping", unit="sample",
+               disable=not progress, leave=False)
     starts = [start_block(plan.sources.hook_point) for plan in plans]
     last = max(last_block(reader.hook_point) for plan in plans for reader in plan.targets.values())
     for begin in range(0, len(needed), batch_sequences):
         batch = needed[begin:begin + batch_sequences]
-        inside = [slice(*np.searchsorted(plan.sequence, [batch[0], batch[-1] + 1])) for plan in plans]
+        inside = [
+            slice(*np.searchsorted(plan.sequence, [batch[0], batch[-1] + 1])) for plan in plans
+        ]
         longest = int(corpus.lengths[batch].max())
-        clean = engine.record(corpus.tokens[batch, :longest], corpus.lengths[batch], starts=starts, last=last)
+        clean = engine.record(
+            corpus.tokens[batch, :longest], corpus.lengths[batch], starts=starts, last=last
+        )
         for plan, samples, result, chosen in zip(plans, inside, results, directions, strict=True):
             _run_plan(engine, clean, batch, plan, samples, result, horizon, chosen, batch_rows)
         bar.update(sum(part.stop - part.start for part in inside))
@@ -204,12 +248,15 @@ def run_clamps(
 
 # %% ../../nbs/engine/14_clamping.ipynb #32681db6
 def active_at(
-    engine: BranchedForward | HookedTransformerForward, clean: CleanRun, reader: FeatureReader, rows: Tensor, positions: Tensor
+    engine: BranchedForward | HookedTransformerForward, clean: CleanRun, reader: FeatureReader,
+    rows: Tensor, positions: Tensor
 ) -> Bool[Tensor, "n_samples d_sae"]:
     "Which features of `reader` fire at (row of the batch, position) in the clean run."
     point = reader.hook_point
     if point.kind in ("resid_pre", "resid_post"): stream = clean.streams[start_block(point)]
-    else: stream = clean_residuals(engine.twin if isinstance(engine, BranchedForward) else engine.model, clean.tokens, [point])[point.name]
+    else:
+        stream = clean_residuals(engine.twin if isinstance(engine, BranchedForward)
+                                 else engine.model, clean.tokens, [point])[point.name]
     return reader.read(stream[rows.to(stream.device), positions.to(stream.device)])[1] != 0
 
 # %% ../../nbs/engine/14_clamping.ipynb #4cce35d9
@@ -225,17 +272,25 @@ def _run_plan(
     batch_rows: int,
 ) -> None:
     "The rows of one plan in one batch of sequences."
-    n_doses, targets = plan.doses.shape[1], {name: reader.hook_point for name, reader in plan.targets.items()}
+    n_doses = plan.doses.shape[1]
+    targets = {name: reader.hook_point for name, reader in plan.targets.items()}
     arms = n_doses + (0 if directions is None else directions[0].shape[1] + directions[1].shape[1])
     per_step = max(1, batch_rows // (arms * (horizon + 1)))
     for start in range(samples.start, samples.stop, per_step):
         part = slice(start, min(start + per_step, samples.stop))
-        rows, positions = torch.as_tensor(np.searchsorted(batch, plan.sequence[part])), torch.as_tensor(plan.position[part])
-        active = None if directions is None or plan.dictionary is None else active_at(engine, clean, plan.dictionary, rows, positions)
-        added = clamp_vectors(plan, part, None if directions is None else placebo_vectors(plan, part, directions, active)).flatten(0, 1)
+        rows = torch.as_tensor(np.searchsorted(batch, plan.sequence[part]))
+        positions = torch.as_tensor(plan.position[part])
+        active = (None if directions is None or plan.dictionary is None
+                  else active_at(engine, clean, plan.dictionary, rows, positions))
+        added = clamp_vectors(plan, part, None if directions is None
+                              else placebo_vectors(plan, part, directions, active)).flatten(0, 1)
         sequence, position = rows.repeat_interleave(arms), positions.repeat_interleave(arms)
         ((_, read),) = engine.run(
-            clean, plan.sources.hook_point, sequence, position, added, list(targets.values()), horizon, batch_rows=len(added) * (horizon + 1)
+            clean, plan.sources.hook_point, sequence, position, added, list(targets.values()),
+            horizon, batch_rows=len(added) * (horizon + 1)
         )
-        source = torch.as_tensor(plan.source[part], device=engine.device)      # rows come back in order: samples are sorted by sequence
-        for name, point in targets.items(): add_effects(moments[name], plan.targets[name], source, read[point.name].unflatten(0, (-1, arms)), n_doses)
+        # rows come back in order: samples are sorted by sequence
+        source = torch.as_tensor(plan.source[part], device=engine.device)
+        for name, point in targets.items():
+            add_effects(moments[name], plan.targets[name], source,
+                        read[point.name].unflatten(0, (-1, arms)), n_doses)

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 # %% ../../nbs/engine/04_corpus.ipynb #cca97d4c
 @dataclass(frozen=True, eq=False)
 class TokenLabels:
-    """What is known about every token, where the text was generated: `matrix[n, k]` is true where label `names[k]` holds.
+    """What is known about every token, where the text was generated: `matrix[n, k]` is true where
+    label `names[k]` holds.
 
     Row `sequence * seq_len + position`; padding rows are empty."""
     names: list[str]                    # one name per column
@@ -37,17 +38,20 @@ class TokenLabels:
 
     def __post_init__(self) -> None:
         if self.matrix.shape[1] != len(self.names):
-            raise InputError(f"the label matrix has {self.matrix.shape[1]} columns for {len(self.names)} label names; give one name per column.")
+            raise InputError(f"the label matrix has {self.matrix.shape[1]} columns for "
+                             f"{len(self.names)} label names; give one name per column.")
 
 # %% ../../nbs/engine/04_corpus.ipynb #68a799a1
 @dataclass(frozen=True, eq=False)
 class Corpus:
     """Sequences of tokens, right-padded to one length."""
-    tokens: Int[Tensor, "n_seq seq_len"]    # int64; what stands after a sequence's end is never read
+    # int64; what stands after a sequence's end is never read
+    tokens: Int[Tensor, "n_seq seq_len"]
     lengths: Int[Tensor, "n_seq"]           # tokens of each sequence, a leading BOS included
     starts_with_bos: bool                   # position 0 of every sequence is the BOS token
     source: str = ""                        # where the text came from
-    labels: TokenLabels | None = None       # latent labels of every token, where the text was generated
+    # latent labels of every token, where the text was generated
+    labels: TokenLabels | None = None
 
     def __post_init__(self) -> None: _check_corpus(self)
 
@@ -68,54 +72,82 @@ class Corpus:
         indices = torch.as_tensor(indices, dtype=torch.int64)
         labels = self.labels
         if labels is not None:
-            rows = (indices[:, None] * self.tokens.shape[1] + torch.arange(self.tokens.shape[1])).reshape(-1)
+            rows = (
+                indices[:, None] * self.tokens.shape[1] + torch.arange(self.tokens.shape[1])
+            ).reshape(-1)
             labels = TokenLabels(labels.names, labels.matrix[rows.numpy()])
-        return replace(self, tokens=self.tokens[indices], lengths=self.lengths[indices], labels=labels)
+        return replace(
+            self, tokens=self.tokens[indices], lengths=self.lengths[indices], labels=labels
+        )
 
 # %% ../../nbs/engine/04_corpus.ipynb #babbe28f
 def _check_corpus(corpus: Corpus) -> None:
     tokens, lengths = corpus.tokens, corpus.lengths
     if tokens.ndim != 2 or tokens.dtype != torch.int64:
-        raise InputError(f"tokens came as {tokens.dtype} of shape {tuple(tokens.shape)}; an int64 tensor [n_seq, seq_len] is needed (see `as_corpus`).")
+        raise InputError(f"tokens came as {tokens.dtype} of shape {tuple(tokens.shape)}; an int64 "
+                         "tensor [n_seq, seq_len] is needed (see `as_corpus`).")
     if not len(tokens): raise InputError("the corpus holds no sequence; give at least one.")
     if lengths.shape != (len(tokens),) or lengths.min() < 1 or lengths.max() > tokens.shape[1]:
-        raise InputError(f"lengths must be one number per sequence from 1 to {tokens.shape[1]}, for {len(tokens)} sequences.")
-    if int(tokens.min()) < 0: raise InputError(f"a token id is {int(tokens.min())}; token ids start at 0, so give padding as `lengths`, not as negative ids.")
-    if corpus.n_tokens < 1: raise InputError("no position of this corpus may be a sample: every sequence consists of its BOS token; give longer sequences.")
+        raise InputError(f"lengths must be one number per sequence from 1 to {tokens.shape[1]}, "
+                         f"for {len(tokens)} sequences.")
+    if int(tokens.min()) < 0:
+        raise InputError(f"a token id is {int(tokens.min())}; token ids start at 0, so give "
+                         "padding as `lengths`, not as negative ids.")
+    if corpus.n_tokens < 1:
+        raise InputError("no position of this corpus may be a sample: every sequence consists of "
+                         "its BOS token; give longer sequences.")
     if corpus.labels is not None and corpus.labels.matrix.shape[0] != tokens.numel():
-        raise InputError(f"the label matrix has {corpus.labels.matrix.shape[0]} rows; one per token position is needed, {tokens.numel()}.")
+        raise InputError(f"the label matrix has {corpus.labels.matrix.shape[0]} rows; one per "
+                         f"token position is needed, {tokens.numel()}.")
 
 # %% ../../nbs/engine/04_corpus.ipynb #1d58eb38
 def as_corpus(
-    tokens: "Corpus | Int[Tensor, 'n_seq seq_len'] | np.ndarray | Sequence[Sequence[int]]",  # ids, rectangular or ragged
+    # ids, rectangular or ragged
+    tokens: "Corpus | Int[Tensor, 'n_seq seq_len'] | np.ndarray | Sequence[Sequence[int]]",
     *,
-    lengths: Sequence[int] | Int[Tensor, "n_seq"] | None = None,  # true lengths of padded rows; None: rows are full
+    # true lengths of padded rows; None: rows are full
+    lengths: Sequence[int] | Int[Tensor, "n_seq"] | None = None,
     bos_id: int | None = None,  # the BOS token's id; None: position 0 is an ordinary token
     source: str = "tokens",
 ) -> Corpus:
     """A `Corpus` from token ids. With `bos_id`, sequences must either all start with it or none.
 
     A BOS inside a sequence (documents packed one after another) stays an ordinary position.
-    Raises `InputError` for floats, negative ids, empty sequences, or a BOS on some sequences only."""
+    Raises `InputError` for floats, negative ids, empty sequences, or a BOS on some sequences only.
+    """
     if isinstance(tokens, Corpus): return tokens
-    if lengths is None and not isinstance(tokens, (Tensor, np.ndarray)): tokens, lengths = _pad(tokens)
+    if lengths is None and not isinstance(tokens, (Tensor, np.ndarray)):
+        tokens, lengths = _pad(tokens)
     tokens = _integers(tokens)
-    lengths = torch.full((len(tokens),), tokens.shape[-1]) if lengths is None else _integers(lengths)
-    starts = tokens[:, 0] == bos_id if bos_id is not None and tokens.ndim == 2 and tokens.numel() else torch.zeros(1, dtype=torch.bool)
+    lengths = (
+        torch.full((len(tokens),), tokens.shape[-1]) if lengths is None else _integers(lengths)
+    )
+    starts = (tokens[:, 0] == bos_id if bos_id is not None and tokens.ndim == 2 and tokens.numel()
+              else torch.zeros(1, dtype=torch.bool))
     if starts.any() and not starts.all():
-        raise InputError(f"{int(starts.sum())} of {len(tokens)} sequences start with the BOS token {bos_id}; let all or none of them start with it.")
+        raise InputError(f"{int(starts.sum())} of {len(tokens)} sequences start with the BOS "
+                         f"token {bos_id}; let all or none of them start with it.")
     return Corpus(tokens, lengths, starts_with_bos=bool(starts.all()), source=source)
 
 # %% ../../nbs/engine/04_corpus.ipynb #d0449d0b
-def _pad(rows: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "n_seq seq_len"], Int[Tensor, "n_seq"]]:
-    if not rows or not all(isinstance(row, (list, tuple, np.ndarray, Tensor)) and len(row) for row in rows):
-        raise InputError("tokens came as a list that is empty or holds something other than non-empty lists of token ids; give one list per sequence.")
-    return torch.nn.utils.rnn.pad_sequence([_integers(row) for row in rows], batch_first=True), torch.tensor([len(row) for row in rows])
+def _pad(
+    rows: Sequence[Sequence[int]]
+) -> tuple[Int[Tensor, "n_seq seq_len"], Int[Tensor, "n_seq"]]:
+    if not rows or not all(
+        isinstance(row, (list, tuple, np.ndarray, Tensor)) and len(row) for row in rows
+    ):
+        raise InputError("tokens came as a list that is empty or holds something other than "
+                         "non-empty lists of token ids; give one list per sequence.")
+    return (torch.nn.utils.rnn.pad_sequence([_integers(row) for row in rows], batch_first=True),
+            torch.tensor([len(row) for row in rows]))
 
 
 def _integers(values: "Tensor | np.ndarray | Sequence") -> Int[Tensor, "..."]:
     try: values = torch.as_tensor(values)
-    except (TypeError, ValueError, RuntimeError) as error: raise InputError(f"token ids must be whole numbers ({error}); tokenize text first.") from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"token ids must be whole numbers ({error}); tokenize text first."
+        ) from error
     if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
         raise InputError(f"token ids came as {values.dtype}; whole numbers are needed.")
     return values.to("cpu", torch.int64)
@@ -126,7 +158,8 @@ SHORTEST_CHUNK = 8      # text tokens; a shorter tail of a document is left out
 
 def _chunks(ids: list[int], size: int) -> Iterable[list[int]]:
     "`ids` in pieces of `size`, the last one as long as it is, if it is long enough."
-    return (ids[start:start + size] for start in range(0, len(ids), size) if len(ids) - start >= SHORTEST_CHUNK)
+    return (ids[start:start + size] for start in range(0, len(ids), size)
+            if len(ids) - start >= SHORTEST_CHUNK)
 
 # %% ../../nbs/engine/04_corpus.ipynb #816e65c0
 def corpus_from_text(
@@ -135,29 +168,39 @@ def corpus_from_text(
     context_length: int,  # tokens of a full sequence, BOS included
     *,
     bos: bool,  # put the tokenizer's BOS token in front of every chunk
-    max_tokens: int | None = None,  # stop after the chunk with which this many positions are reached
+    # stop after the chunk with which this many positions are reached
+    max_tokens: int | None = None,
     source: str = "text",
     progress: bool = False,
 ) -> Corpus:
     """Documents, tokenized and cut into chunks of `context_length`.
 
-    Raises `InputError` if BOS is wanted but the tokenizer has none, or if no document has `SHORTEST_CHUNK` tokens."""
+    Raises `InputError` if BOS is wanted but the tokenizer has none, or if no document has
+    `SHORTEST_CHUNK` tokens."""
     prefix = [tokenizer.bos_token_id] if bos else []
     if prefix == [None]:
-        raise InputError("a BOS token is wanted in front of every chunk, but this tokenizer has none; pass bos=False or set `tokenizer.bos_token`.")
+        raise InputError("a BOS token is wanted in front of every chunk, but this tokenizer has "
+                         "none; pass bos=False or set `tokenizer.bos_token`.")
     size = context_length - len(prefix)
-    if size < SHORTEST_CHUNK: raise InputError(f"context_length is {context_length}; at least {SHORTEST_CHUNK + len(prefix)} is needed.")
+    if size < SHORTEST_CHUNK:
+        raise InputError(f"context_length is {context_length}; at least "
+                         f"{SHORTEST_CHUNK + len(prefix)} is needed.")
     rows: list[list[int]] = []
     reached = 0
     with tqdm(total=max_tokens, desc="tokenizing", unit=" tokens", disable=not progress) as bar:
         for document in [text] if isinstance(text, str) else text:
-            for chunk in _chunks(tokenizer(document, add_special_tokens=False, verbose=False).input_ids, size):
+            for chunk in _chunks(
+                tokenizer(document, add_special_tokens=False, verbose=False).input_ids, size
+            ):
                 rows.append(prefix + chunk)
                 reached += len(chunk)
                 bar.update(len(chunk))
                 if max_tokens is not None and reached >= max_tokens: break
             if max_tokens is not None and reached >= max_tokens: break
-    if not rows: raise InputError(f"the text holds no document of {SHORTEST_CHUNK} tokens or more; give longer documents.")
+    if not rows:
+        raise InputError(
+            f"the text holds no document of {SHORTEST_CHUNK} tokens or more; give longer documents."
+        )
     return replace(as_corpus(rows), starts_with_bos=bos, source=source)
 
 # %% ../../nbs/engine/04_corpus.ipynb #9837b909
@@ -167,15 +210,22 @@ def read_text(
 ) -> list[str]:
     """The documents of a text file, in order, empty ones left out.
 
-    Raises `InputError` for a missing or empty file, bytes that are not UTF-8 (with their offset), or a JSON line without `text_column` (with its number)."""
+    Raises `InputError` for a missing or empty file, bytes that are not UTF-8 (with their offset),
+    or a JSON line without `text_column` (with its number)."""
     path = Path(path)
     try: text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}; save it as UTF-8.") from error
-    except OSError as error: raise InputError(f"{path} could not be read ({error.strerror}); give the path of a .txt or .jsonl file.") from error
-    documents = _json_documents(text, path, text_column) if path.suffix == ".jsonl" else _split_documents(text.replace("\r\n", "\n"))
+        raise InputError(f"{path} is not UTF-8 text: byte {error.start} is "
+                         f"{error.object[error.start]:#04x}; save it as UTF-8.") from error
+    except OSError as error:
+        raise InputError(
+            f"{path} could not be read ({error.strerror}); give the path of a .txt or .jsonl file."
+        ) from error
+    documents = (_json_documents(text, path, text_column) if path.suffix == ".jsonl"
+                 else _split_documents(text.replace("\r\n", "\n")))
     documents = [document.strip() for document in documents if document.strip()]
-    if not documents: raise InputError(f"{path} holds no text; give a file with at least one document.")
+    if not documents:
+        raise InputError(f"{path} holds no text; give a file with at least one document.")
     return documents
 
 # %% ../../nbs/engine/04_corpus.ipynb #f6cc1f56
@@ -191,20 +241,27 @@ def _json_documents(text: str, path: Path, text_column: str) -> list[str]:
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip(): continue
         try: record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error: raise InputError(f"line {number} of {path} is not JSON ({error}); each line must be one JSON "
-                                                                                 "object.") from error
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise InputError(
+                f"line {number} of {path} is not JSON ({error}); each line must be one JSON "
+                "object."
+            ) from error
         if not isinstance(record, dict) or not isinstance(record.get(text_column), str):
-            raise InputError(f"line {number} of {path} has no text in a field {text_column!r}; name the right field as text_column.")
+            raise InputError(f"line {number} of {path} has no text in a field {text_column!r}; "
+                             "name the right field as text_column.")
         documents.append(record[text_column])
     return documents
 
 # %% ../../nbs/engine/04_corpus.ipynb #fec68485
 def read_tokens(
-    path: str | Path,  # .npy: integers [n_seq, seq_len]; .safetensors: `tokens`, and `lengths` [n_seq] if rows are padded
+    # .npy: integers [n_seq, seq_len]; .safetensors: `tokens`, and `lengths` [n_seq] if rows are
+    # padded
+    path: str | Path,
     *,
     bos_id: int | None = None,  # the model's BOS token, to see whether the sequences start with it
 ) -> Corpus:
-    """Ready-made token ids from a file. Nothing in the file is executed: pickled arrays are refused.
+    """Ready-made token ids from a file. Nothing in the file is executed: pickled arrays are
+    refused.
 
     Raises `InputError` for a missing or damaged file, or content that `as_corpus` refuses."""
     path = Path(path)
@@ -212,14 +269,24 @@ def read_tokens(
         if path.suffix == ".safetensors":
             with safe_open(str(path), framework="pt") as stored:
                 names = set(stored.keys())
-                if "tokens" not in names: raise InputError(f"{path} holds {sorted(names)}; a tensor named 'tokens' is needed.")
-                tokens, lengths = stored.get_tensor("tokens"), stored.get_tensor("lengths") if "lengths" in names else None
+                if "tokens" not in names:
+                    raise InputError(
+                        f"{path} holds {sorted(names)}; a tensor named 'tokens' is needed."
+                    )
+                tokens = stored.get_tensor("tokens")
+                lengths = stored.get_tensor("lengths") if "lengths" in names else None
         else: tokens, lengths = np.load(path, allow_pickle=False), None
     except OSError as error:
-        raise InputError(f"{path} could not be read ({error.strerror or error}); give a .npy or .safetensors file of token ids.") from error
+        raise InputError(f"{path} could not be read ({error.strerror or error}); give "
+                         "a .npy or .safetensors file of token ids.") from error
     except InputError: raise
-    except (SafetensorError, ValueError, EOFError) as error: raise InputError(f"{path} is not a whole file of token ids ({error}); write it again with "
-                                                                              "`numpy.save` or `safetensors`.") from error
-    if not isinstance(tokens, Tensor) and (not isinstance(tokens, np.ndarray) or tokens.dtype.kind not in "iu"):
-        raise InputError(f"{path} holds {getattr(tokens, 'dtype', type(tokens).__name__)}; whole numbers [n_seq, seq_len] are needed.")
-    return as_corpus(tokens if isinstance(tokens, Tensor) else tokens.astype(np.int64), lengths=lengths, bos_id=bos_id, source=path.name)
+    except (SafetensorError, ValueError, EOFError) as error:
+        raise InputError(f"{path} is not a whole file of token ids ({error}); write it again with "
+                         "`numpy.save` or `safetensors`.") from error
+    if not isinstance(tokens, Tensor) and (
+        not isinstance(tokens, np.ndarray) or tokens.dtype.kind not in "iu"
+    ):
+        raise InputError(f"{path} holds {getattr(tokens, 'dtype', type(tokens).__name__)}; whole "
+                         "numbers [n_seq, seq_len] are needed.")
+    return as_corpus(tokens if isinstance(tokens, Tensor) else tokens.astype(np.int64),
+                     lengths=lengths, bos_id=bos_id, source=path.name)

@@ -18,22 +18,23 @@ from .hook_points import HookPoint, parse_hook_point
 
 # %% ../../nbs/engine/07_encoders.ipynb #72921b89
 def sae_hook_point(sae: Any) -> HookPoint:
-    "The point an SAE reads, from its own metadata and never from a template; `InputError` when it does not say."
+    """The point an SAE reads, from its own metadata and never from a template; `InputError` when it
+    does not say."""
     name = sae.cfg.metadata.hook_name if "hook_name" in sae.cfg.metadata else None
     if not name:
-        raise InputError(
-            "an SAE came without a hook_name in its metadata, so nobody can know which activations it reads; add the hook_name it "
-            "was trained on to its cfg.json."
-        )
+        raise InputError("an SAE came without a hook_name in its metadata, so nobody can know "
+                         "which activations it reads; add the hook_name it "
+                         "was trained on to its cfg.json.")
     return parse_hook_point(name)
 
 # %% ../../nbs/engine/07_encoders.ipynb #ebaf6241
 @dataclass(frozen=True)
 class Beside:
-    """Directions that an SAE carries beside its `n_latents` latents: numbers `n_latents`, `n_latents + 1`, ...
+    """Directions that an SAE carries beside its `n_latents` latents: numbers `n_latents`,
+    `n_latents + 1`, ...
 
-    `level`: `[n]`, what a reading must exceed, else the activation is 0; -inf: the activation is the reading itself, below zero too.
-    `normed`: `[n]`, which ones read `norm(x)` in place of `x`.
+    `level`: `[n]`, what a reading must exceed, else the activation is 0; -inf: the activation is
+    the reading itself, below zero too. `normed`: `[n]`, which ones read `norm(x)` in place of `x`.
     """
     n_latents: int
     level: Float[Tensor, "n_directions"]
@@ -45,31 +46,34 @@ _COMPETING = ("topk",)
 _SUPPORTED = ("standard", "jumprelu", "gated", *_COMPETING)
 
 class FeatureReader:
-    """Reads chosen features of one SAE from residual rows: `read(x) -> (pre, activation)`, both `[n, n_features]`, equal to `sae.encode(x)[..., features]`.
+    """Reads chosen features of one SAE from residual rows: `read(x) -> (pre, activation)`, both
+    `[n, n_features]`, equal to `sae.encode(x)[..., features]`.
 
-    `features`: indices to read, all when None. `decoder`: `[n_features, width]`, the direction one unit of each feature adds to the hook point
-    (before `scale`).
-    Raises `InputError` for an architecture or normalisation whose reading cannot be exact, for an index that does not exist, and for non-finite weights.
+    `features`: indices to read, all when None. `decoder`: `[n_features, width]`, the direction one
+    unit of each feature adds to the hook point (before `scale`). Raises `InputError` for an
+    architecture or normalisation whose reading cannot be exact, for an index that does not exist,
+    and for non-finite weights.
     """
     def __init__(self, sae: Any, features: Int[Tensor, "n_features"] | None = None) -> None:
-        self.architecture, self.normalisation, self.width = sae.cfg.architecture(), sae.cfg.normalize_activations, int(sae.cfg.d_sae)
+        self.architecture, self.normalisation, self.width = (
+            sae.cfg.architecture(), sae.cfg.normalize_activations, int(sae.cfg.d_sae)
+        )
         self.hook_point, self.competes = sae_hook_point(sae), self.architecture in _COMPETING
         if self.architecture not in _SUPPORTED:
-            raise InputError(
-                f"an SAE of architecture {self.architecture!r} was given, but only {', '.join(_SUPPORTED)} can be read exactly here; "
-                "convert it or choose another SAE."
-            )
+            raise InputError(f"an SAE of architecture {self.architecture!r} was given, but only "
+                             f"{', '.join(_SUPPORTED)} can be read exactly here; "
+                             "convert it or choose another SAE.")
         if self.normalisation not in ("none", None, "layer_norm", "constant_norm_rescale"):
-            raise InputError(
-                f"the SAE at {self.hook_point.name} normalises its input by {self.normalisation!r}, which is not folded into its "
-                "weights; fold it first (sae.fold_activation_norm_scaling_factor)."
-            )
-        index = torch.arange(self.width) if features is None else torch.as_tensor(features).long().cpu()
+            raise InputError(f"the SAE at {self.hook_point.name} normalises its input by "
+                             f"{self.normalisation!r}, which is not folded into its "
+                             "weights; fold it first (sae.fold_activation_norm_scaling_factor).")
+        index = (
+            torch.arange(self.width) if features is None else torch.as_tensor(features).long().cpu()
+        )
         outside = index[(index < 0) | (index >= self.width)]
         if len(outside):
-            raise InputError(
-                f"feature {int(outside[0])} was asked for at {self.hook_point.name}, but its SAE has features 0 to {self.width - 1}; choose among those."
-            )
+            raise InputError(f"feature {int(outside[0])} was asked for at {self.hook_point.name}, "
+                             f"but its SAE has features 0 to {self.width - 1}; choose among those.")
         self.features = index.to(sae.W_dec.device)
         self._take_columns(sae)
 
@@ -77,38 +81,54 @@ class FeatureReader:
         "Copies the needed columns out of the SAE, as float32."
         columns = slice(None) if self.competes else self.features
         beside: Beside | None = getattr(sae, "beside", None)
-        norms = sae.W_dec.detach().float().norm(dim=-1) if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False) else None
+        norms = sae.W_dec.detach().float().norm(dim=-1) if getattr(
+            sae.cfg, "rescale_acts_by_decoder_norm", False
+        ) else None
         if norms is not None and beside is not None: norms[beside.n_latents:] = 1.0
         weight = sae.W_enc.detach().float()[:, columns]
         self.input_bias = (sae.b_dec.detach().float() * float(sae.cfg.apply_b_dec_to_input))
         if self.architecture == "gated":
-            gain, self.gate_bias = sae.r_mag.detach().float()[columns].exp(), sae.b_gate.detach().float()[columns]
+            gain, self.gate_bias = (
+                sae.r_mag.detach().float()[columns].exp(), sae.b_gate.detach().float()[columns]
+            )
             self.gain, weight, bias = gain, weight * gain, sae.b_mag.detach().float()[columns]
         else: bias = sae.b_enc.detach().float()[columns]
         if norms is not None: weight, bias = weight * norms[columns], bias * norms[columns]
         self.weight, self.bias, self.k = weight.contiguous(), bias, int(getattr(sae.cfg, "k", 0))
-        self.threshold = sae.threshold.detach().float()[columns] if self.architecture == "jumprelu" else None
+        self.threshold = (
+            sae.threshold.detach().float()[columns] if self.architecture == "jumprelu" else None
+        )
         decoder = sae.W_dec.detach().float()[self.features]
-        self.decoder = decoder if norms is None else decoder / norms[self.features, None].clamp(min=1e-12)
+        self.decoder = (
+            decoder if norms is None else decoder / norms[self.features, None].clamp(min=1e-12)
+        )
         self.level: Tensor | None = None
         self.norm: nn.Module | None = None
-        if beside is not None: self._take_directions(beside, self.features if not self.competes else torch.arange(self.width, device=weight.device))
+        if beside is not None:
+            self._take_directions(beside, self.features if not self.competes
+                                  else torch.arange(self.width, device=weight.device))
         for name in ("weight", "bias", "decoder"):
             if not bool(torch.isfinite(getattr(self, name)).all()):
-                raise InputError(f"the SAE at {self.hook_point.name} has NaN or infinite values in its {name}; load a whole copy of it.")
+                raise InputError(f"the SAE at {self.hook_point.name} has NaN or infinite values "
+                                 f"in its {name}; load a whole copy of it.")
 
     def _take_directions(self, beside: Beside, columns: Int[Tensor, "n_columns"]) -> None:
-        "Which columns are directions, what they must exceed, and a second half of the input for those that read it after a norm."
+        """Which columns are directions, what they must exceed, and a second half of the input for
+        those that read it after a norm."""
         self.n_latents, place = beside.n_latents, (columns - beside.n_latents).clamp(min=0)
-        self.level = torch.where(columns >= beside.n_latents, beside.level.to(columns.device)[place], torch.nan)
+        self.level = torch.where(
+            columns >= beside.n_latents, beside.level.to(columns.device)[place], torch.nan
+        )
         normed = (columns >= beside.n_latents) & beside.normed.to(columns.device)[place]
         if not bool(normed.any()): return
         self.norm = beside.norm
         self.weight = torch.cat([self.weight * ~normed, self.weight * normed])
-        if self.normalisation in ("none", None): self.normalisation = "final norm"       # of a part of the input: `normalise` is not the identity
+        # of a part of the input: `normalise` is not the identity
+        if self.normalisation in ("none", None): self.normalisation = "final norm"
 
     def normalise(self, x: Float[Tensor, "n width"]) -> Float[Tensor, "n n_inputs"]:
-        "The input as the encoder's matrix sees it; where directions read a norm of it, that norm stands behind it."
+        """The input as the encoder's matrix sees it; where directions read a norm of it, that norm
+        stands behind it."""
         after = None if self.norm is None else self.norm(x).float()
         x = x.float()
         if self.normalisation == "layer_norm":
@@ -118,21 +138,33 @@ class FeatureReader:
         return x - self.input_bias if after is None else torch.cat([x - self.input_bias, after], -1)
 
     def scale(self, x: Float[Tensor, "n width"]) -> Float[Tensor, "n 1"]:
-        "How long one unit of decoder is in the units of the stream at `x`: 1 without normalisation."
+        """How long one unit of decoder is in the units of the stream at `x`: 1 without
+        normalisation."""
         if self.normalisation == "layer_norm": return x.float().std(-1, keepdim=True)
-        if self.normalisation == "constant_norm_rescale": return x.float().norm(dim=-1, keepdim=True) / x.shape[-1] ** 0.5
+        if self.normalisation == "constant_norm_rescale":
+            return x.float().norm(dim=-1, keepdim=True) / x.shape[-1] ** 0.5
         return torch.ones_like(x[..., :1])
 
     def activate(self, pre: Float[Tensor, "n n_features"]) -> Float[Tensor, "n n_features"]:
-        "The activation that belongs to a pre-activation. For a competing architecture `pre` must hold all latents."
+        """The activation that belongs to a pre-activation.
+
+        For a competing architecture `pre` must hold all latents."""
         if self.level is None: return self._activate_latents(pre)
-        if self.competes: latents = torch.cat([self._activate_latents(pre[..., :self.n_latents]), pre[..., self.n_latents:]], -1)
+        if self.competes:
+            latents = torch.cat(
+                [self._activate_latents(pre[..., :self.n_latents]), pre[..., self.n_latents:]], -1
+            )
         else: latents = self._activate_latents(pre)
         return torch.where(self.level.isnan(), latents, pre.masked_fill(pre <= self.level, 0.0))
 
-    def _activate_latents(self, pre: Float[Tensor, "n n_features"]) -> Float[Tensor, "n n_features"]:
-        if self.threshold is not None: return pre.masked_fill(pre <= self.threshold.clamp(min=0), 0.0)      # NaN stays NaN
-        if self.architecture == "gated": return pre.relu() * ((pre - self.bias) / self.gain + self.gate_bias > 0)
+    def _activate_latents(
+        self, pre: Float[Tensor, "n n_features"]
+    ) -> Float[Tensor, "n n_features"]:
+        # NaN stays NaN
+        if self.threshold is not None:
+            return pre.masked_fill(pre <= self.threshold.clamp(min=0), 0.0)
+        if self.architecture == "gated":
+            return pre.relu() * ((pre - self.bias) / self.gain + self.gate_bias > 0)
         if self.competes:
             top, which = pre.topk(self.k, dim=-1)
             active = torch.zeros_like(pre).scatter(-1, which, top.relu())
@@ -141,21 +173,28 @@ class FeatureReader:
 
     @property
     def linear(self) -> Bool[Tensor, "n_features"]:
-        "Which of the features have no threshold at all, so that they are on, at some value, in every position."
+        """Which of the features have no threshold at all, so that they are on, at some value, in
+        every position."""
         if self.level is None: return torch.zeros(len(self.features), dtype=torch.bool)
         return torch.isneginf(self.level[self.features] if self.competes else self.level).cpu()
 
     def largest(self, x: Float[Tensor, "*n width"]) -> Float[Tensor, "n_features"]:
-        "Bound on what each column's product with its input can come to at any of the rows `x`: float32 resolves a reading to about 1e-6 of it."
+        """Bound on what each column's product with its input can come to at any of the rows `x`:
+        float32 resolves a reading to about 1e-6 of it."""
         longest = x.nan_to_num().norm(dim=-1).amax()
         if self.norm is None: found = longest * self.weight.norm(dim=0)
         else:
             latents, after = self.weight.chunk(2)
-            found = longest * latents.norm(dim=0) + self.norm(x.nan_to_num()).norm(dim=-1).amax() * after.norm(dim=0)
+            found = (longest * latents.norm(dim=0)
+                     + self.norm(x.nan_to_num()).norm(dim=-1).amax() * after.norm(dim=0))
         return found[self.features] if self.competes else found
 
-    def read(self, x: Float[Tensor, "n width"]) -> tuple[Float[Tensor, "n n_features"], Float[Tensor, "n n_features"]]:
+    def read(
+        self, x: Float[Tensor, "n width"]
+    ) -> tuple[Float[Tensor, "n n_features"], Float[Tensor, "n n_features"]]:
         "Pre-activation and activation of the chosen features at the rows `x`."
         pre = nn.functional.linear(self.normalise(x), self.weight.T, self.bias)
         active = self.activate(pre)
-        return (pre[..., self.features], active[..., self.features]) if self.competes else (pre, active)
+        return (pre[..., self.features], active[..., self.features]) if self.competes else (
+            pre, active
+        )

@@ -20,10 +20,12 @@ class InputError(ValueError):
 # %% ../../nbs/engine/00_errors.ipynb #3923a225
 @contextlib.contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; renames it to `path` when the block ends without an exception, removes it otherwise.
+    """Yields a temporary path beside `path`; renames it to `path` when the block ends without an
+    exception, removes it otherwise.
 
-    The temporary path may be made a file or a folder by the block. Missing parent folders are created.
-    Raises `InputError` when the operating system refuses the write (full disk, no permission, a file where a folder should be).
+    The temporary path may be made a file or a folder by the block. Missing parent folders are
+    created. Raises `InputError` when the operating system refuses the write (full disk, no
+    permission, a file where a folder should be).
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
@@ -34,7 +36,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise InputError(f"{path} could not be written ({reason}); choose an output folder that is writable and has space left.") from error
+        raise InputError(f"{path} could not be written ({reason}); choose an output "
+                         "folder that is writable and has space left.") from error
     finally:
         if temporary.is_dir(): shutil.rmtree(temporary)
         elif temporary.exists(): temporary.unlink()

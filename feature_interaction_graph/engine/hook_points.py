@@ -22,15 +22,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # %% ../../nbs/engine/05_hook_points.ipynb #cabbbc44
-KINDS = {"resid_pre": 0, "z": 1, "attn_out": 2, "resid_mid": 3, "mlp_out": 4, "resid_post": 5}   # order within a block
-_ALIASES = {"hook_in": "hook_resid_pre", "hook_out": "hook_resid_post", "attn.hook_out": "hook_attn_out", "mlp.hook_out": "hook_mlp_out"}
+# order within a block
+KINDS = {"resid_pre": 0, "z": 1, "attn_out": 2, "resid_mid": 3, "mlp_out": 4, "resid_post": 5}
+_ALIASES = {"hook_in": "hook_resid_pre", "hook_out": "hook_resid_post",
+            "attn.hook_out": "hook_attn_out", "mlp.hook_out": "hook_mlp_out"}
 
 @dataclass(frozen=True)
 class HookPoint:
-    """A place in the residual stream or beside it: block `layer` (0-based) and `kind`, one of `KINDS`.
+    """A place in the residual stream or beside it: block `layer` (0-based) and `kind`, one of
+    `KINDS`.
 
-    `resid_pre`, `resid_mid`, `resid_post`: the stream before, within and after the block; `attn_out`, `mlp_out`: what attention and MLP add to it;
-    `z`: the heads' outputs before the output matrix, heads flattened.
+    `resid_pre`, `resid_mid`, `resid_post`: the stream before, within and after the block;
+    `attn_out`, `mlp_out`: what attention and MLP add to it; `z`: the heads' outputs before the
+    output matrix, heads flattened.
     """
     kind: str
     layer: int
@@ -38,16 +42,20 @@ class HookPoint:
     @property
     def name(self) -> str:
         "TransformerLens's name of this point."
-        return f"blocks.{self.layer}." + ("attn.hook_z" if self.kind == "z" else f"hook_{self.kind}")
+        return f"blocks.{self.layer}." + (
+            "attn.hook_z" if self.kind == "z" else f"hook_{self.kind}"
+        )
 
     @property
     def depth(self) -> tuple[int, int]:
-        "Orders points by when they are computed; `resid_post` of a block and `resid_pre` of the next are the same moment."
+        """Orders points by when they are computed; `resid_post` of a block and `resid_pre` of the
+        next are the same moment."""
         return (self.layer + 1, 0) if self.kind == "resid_post" else (self.layer, KINDS[self.kind])
 
 # %% ../../nbs/engine/05_hook_points.ipynb #19248255
 def parse_hook_point(name: str) -> HookPoint:
-    """The `HookPoint` of a TransformerLens hook name; the bridge's own aliases (`blocks.3.hook_in`) are understood.
+    """The `HookPoint` of a TransformerLens hook name; the bridge's own aliases
+    (`blocks.3.hook_in`) are understood.
 
     Raises `InputError` when the name is not a point this package can read and write.
     """
@@ -55,8 +63,12 @@ def parse_hook_point(name: str) -> HookPoint:
     tail = _ALIASES.get(found[2], found[2]) if found else ""
     kind = "z" if tail == "attn.hook_z" else tail.removeprefix("hook_")
     if found is None or kind not in KINDS:
-        known = ", ".join(HookPoint(known_kind, 0).name.replace("0", "L", 1) for known_kind in KINDS)
-        raise InputError(f"hook point {name!r} is not one that can be measured here; use one of {known}.")
+        known = ", ".join(
+            HookPoint(known_kind, 0).name.replace("0", "L", 1) for known_kind in KINDS
+        )
+        raise InputError(
+            f"hook point {name!r} is not one that can be measured here; use one of {known}."
+        )
     return HookPoint(kind, int(found[1]))
 
 # %% ../../nbs/engine/05_hook_points.ipynb #a80acf1e
@@ -65,30 +77,30 @@ _TWINS: "weakref.WeakKeyDictionary[nn.Module, PreTrainedModel]" = weakref.WeakKe
 def attach_twin(bridge: nn.Module, hf_model: "PreTrainedModel") -> None:
     """Remembers `hf_model` as the plain twin of `bridge`.
 
-    Raises `InputError` unless every parameter of the twin is, by identity, a parameter of the bridge: two copies could drift apart unseen.
+    Raises `InputError` unless every parameter of the twin is, by identity, a parameter of the
+    bridge: two copies could drift apart unseen.
     """
     shared = {id(parameter) for parameter in bridge.parameters()}
     apart = [name for name, parameter in hf_model.named_parameters() if id(parameter) not in shared]
     if apart:
-        raise InputError(
-            f"the twin has {len(apart)} tensors of its own (first: {apart[0]}), but it must share all of them with the bridge; wrap "
-            "the model with loading.wrap_model."
-        )
+        raise InputError(f"the twin has {len(apart)} tensors of its own (first: {apart[0]}), but "
+                         "it must share all of them with the bridge; wrap "
+                         "the model with loading.wrap_model.")
     _TWINS[bridge] = hf_model
 
 # %% ../../nbs/engine/05_hook_points.ipynb #2757bc13
 def plain_twin(model: nn.Module) -> "PreTrainedModel":
-    """The plain Hugging Face causal LM behind `model` (a bridge made by `loading.wrap_model`, or such a model itself).
+    """The plain Hugging Face causal LM behind `model` (a bridge made by `loading.wrap_model`, or
+    such a model itself).
 
     Raises `InputError` for anything else.
     """
     from transformers import PreTrainedModel
     if model in _TWINS: return _TWINS[model]
     if isinstance(model, PreTrainedModel): return model
-    raise InputError(
-        f"a {type(model).__name__} was given, but a model from loading.load_model_and_saes, from loading.wrap_model, or a plain "
-        "Hugging Face causal LM is needed; call wrap_model on it first."
-    )
+    raise InputError(f"a {type(model).__name__} was given, but a model from "
+                     "loading.load_model_and_saes, from loading.wrap_model, or a plain "
+                     "Hugging Face causal LM is needed; call wrap_model on it first.")
 
 # %% ../../nbs/engine/05_hook_points.ipynb #a9bd5e65
 @dataclass(frozen=True)
@@ -96,7 +108,8 @@ class BlockMap:
     "The modules of one decoder block that a hook point may name."
     block: nn.Module
     attention: nn.Module      # the module that calls the attention function
-    attn_out: nn.Module       # its output (first element, if a tuple) is what attention adds to the stream
+    # its output (first element, if a tuple) is what attention adds to the stream
+    attn_out: nn.Module
     mlp_out: nn.Module        # its output is what the MLP adds to the stream
     out_projection: nn.Module # its input is z
     parallel: bool            # attention and MLP read the same stream: there is no resid_mid
@@ -106,47 +119,63 @@ def _child(parent: nn.Module, *names: str) -> nn.Module | None:
 
 # %% ../../nbs/engine/05_hook_points.ipynb #6227bc08
 def decoder_layers(hf_model: nn.Module) -> nn.ModuleList:
-    "The list of decoder blocks of a plain Hugging Face causal LM; `InputError` when none of the known places holds one."
-    for path in ("transformer.h", "gpt_neox.layers", "model.layers", "model.decoder.layers", "model.language_model.layers"):
+    """The list of decoder blocks of a plain Hugging Face causal LM; `InputError` when none of the
+    known places holds one."""
+    for path in ("transformer.h", "gpt_neox.layers", "model.layers", "model.decoder.layers",
+                 "model.language_model.layers"):
         found: Any = hf_model
         for name in path.split("."): found = getattr(found, name, None)
         if isinstance(found, nn.ModuleList): return found
-    raise InputError(f"no decoder blocks were found in a {type(hf_model).__name__}; a causal language model with a list of blocks is needed.")
+    raise InputError(f"no decoder blocks were found in a {type(hf_model).__name__}; a causal "
+                     "language model with a list of blocks is needed.")
 
 # %% ../../nbs/engine/05_hook_points.ipynb #d92c4c58
 def map_block(block: nn.Module) -> BlockMap:
-    "The `BlockMap` of one decoder block of GPT-2, GPT-NeoX, Llama, Mistral, Qwen, Gemma and their kin; `InputError` when a part is not found."
-    attention, mlp = _child(block, "self_attn", "attn", "attention"), _child(block, "mlp", "feed_forward")
-    projection = None if attention is None else _child(attention, "o_proj", "c_proj", "dense", "out_proj")
+    """The `BlockMap` of one decoder block of GPT-2, GPT-NeoX, Llama, Mistral, Qwen, Gemma and their
+    kin; `InputError` when a part is not found."""
+    attention = _child(block, "self_attn", "attn", "attention")
+    mlp = _child(block, "mlp", "feed_forward")
+    projection = (
+        None if attention is None else _child(attention, "o_proj", "c_proj", "dense", "out_proj")
+    )
     if attention is None or mlp is None or projection is None:
-        raise InputError(f"a {type(block).__name__} has no attention, MLP or output projection under a known name; read and write its residual stream instead.")
+        raise InputError(f"a {type(block).__name__} has no attention, MLP or output projection "
+                         "under a known name; read and write its residual stream instead.")
     norms = [child for child in block.children() if "norm" in type(child).__name__.lower()]
-    parallel = bool(getattr(block, "use_parallel_residual", False)) or len(norms) == 1      # Phi, GPT-J, Cohere: one norm feeds both
-    after_mlp = _child(block, "post_feedforward_layernorm")         # Gemma 2 and 3, OLMo 2: the norm's output is what is added
+    # Phi, GPT-J, Cohere: one norm feeds both
+    parallel = bool(getattr(block, "use_parallel_residual", False)) or len(norms) == 1
+    # Gemma 2 and 3, OLMo 2: the norm's output is what is added
+    after_mlp = _child(block, "post_feedforward_layernorm")
     after_attention = _child(block, "post_attention_layernorm")
-    if after_mlp is None or after_attention is None: return BlockMap(block, attention, attention, mlp, projection, parallel)
+    if after_mlp is None or after_attention is None:
+        return BlockMap(block, attention, attention, mlp, projection, parallel)
     return BlockMap(block, attention, after_attention, after_mlp, projection, parallel)
 
 # %% ../../nbs/engine/05_hook_points.ipynb #f4f24e86
 def first_tensor(output: Any) -> Tensor:
-    "The hidden states in what a Hugging Face module returned: the tensor itself, or the first element of the tuple."
+    """The hidden states in what a Hugging Face module returned: the tensor itself, or the first
+    element of the tuple."""
     return output[0] if isinstance(output, tuple) else output
 
-def _block_input(args: tuple, kwargs: dict) -> Tensor: return args[0] if args else kwargs["hidden_states"]
+def _block_input(args: tuple, kwargs: dict) -> Tensor:
+    return args[0] if args else kwargs["hidden_states"]
 
 # %% ../../nbs/engine/05_hook_points.ipynb #bbd6e00a
 @contextlib.contextmanager
 def catch(layers: nn.ModuleList, points: list[HookPoint]) -> Iterator[dict[str, Tensor]]:
-    """Within the context, every forward pass writes the tensor at each of `points` into the yielded dictionary, under the point's name.
+    """Within the context, every forward pass writes the tensor at each of `points` into the
+    yielded dictionary, under the point's name.
 
-    `resid_mid` is block input + attention output. Raises `InputError` for a layer the model does not have, and for `resid_mid` in a parallel block.
+    `resid_mid` is block input + attention output. Raises `InputError` for a layer the model does
+    not have, and for `resid_mid` in a parallel block.
     """
     caught: dict[str, Tensor] = {}
     handles = []
     try:
         for point in points:
             if not 0 <= point.layer < len(layers):
-                raise InputError(f"{point.name} was asked for, but the model has blocks 0 to {len(layers) - 1}; choose one of those.")
+                raise InputError(f"{point.name} was asked for, but the model has blocks 0 to "
+                                 f"{len(layers) - 1}; choose one of those.")
             handles += _watch(layers[point.layer], point, caught)
         yield caught
     finally:
@@ -155,41 +184,60 @@ def catch(layers: nn.ModuleList, points: list[HookPoint]) -> Iterator[dict[str, 
 def _watch(block: nn.Module, point: HookPoint, caught: dict[str, Tensor]) -> list:
     "Hooks that put the tensor at `point` of `block` into `caught`."
     name = point.name
-    def keep_input(module: nn.Module, args: tuple, kwargs: dict) -> None: caught[name] = _block_input(args, kwargs)
-    def keep_output(module: nn.Module, args: tuple, output: Any) -> None: caught[name] = first_tensor(output)
-    def keep_sum(module: nn.Module, args: tuple, output: Any) -> None: caught[name] = caught[name] + first_tensor(output)
-    if point.kind == "resid_pre": return [block.register_forward_pre_hook(keep_input, with_kwargs=True)]
+    def keep_input(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        caught[name] = _block_input(args, kwargs)
+    def keep_output(module: nn.Module, args: tuple, output: Any) -> None:
+        caught[name] = first_tensor(output)
+    def keep_sum(module: nn.Module, args: tuple, output: Any) -> None:
+        caught[name] = caught[name] + first_tensor(output)
+    if point.kind == "resid_pre":
+        return [block.register_forward_pre_hook(keep_input, with_kwargs=True)]
     if point.kind == "resid_post": return [block.register_forward_hook(keep_output)]
     parts = map_block(block)
-    if point.kind == "z": return [parts.out_projection.register_forward_pre_hook(keep_input, with_kwargs=True)]
+    if point.kind == "z":
+        return [parts.out_projection.register_forward_pre_hook(keep_input, with_kwargs=True)]
     if point.kind == "attn_out": return [parts.attn_out.register_forward_hook(keep_output)]
     if point.kind == "mlp_out": return [parts.mlp_out.register_forward_hook(keep_output)]
     if parts.parallel:
         raise InputError(
-            f"{name} does not exist: attention and MLP of this model run side by side; use hook_resid_pre, hook_attn_out, hook_mlp_out or hook_resid_post."
+            f"{name} does not exist: attention and MLP of this model run side by side; use "
+            "hook_resid_pre, hook_attn_out, hook_mlp_out or hook_resid_post."
         )
-    return [block.register_forward_pre_hook(keep_input, with_kwargs=True), parts.attn_out.register_forward_hook(keep_sum)]
+    return [block.register_forward_pre_hook(keep_input, with_kwargs=True),
+            parts.attn_out.register_forward_hook(keep_sum)]
 
 # %% ../../nbs/engine/05_hook_points.ipynb #c04864c1
 @contextlib.contextmanager
-def edit(layers: nn.ModuleList, point: HookPoint, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Within the context, every forward pass replaces the tensor at `point` by `change(tensor)`; downstream modules see the changed one.
+def edit(
+    layers: nn.ModuleList, point: HookPoint, change: Callable[[Tensor], Tensor]
+) -> Iterator[None]:
+    """Within the context, every forward pass replaces the tensor at `point` by `change(tensor)`;
+    downstream modules see the changed one.
 
-    `resid_mid` is changed through the attention output (the stream is their sum). Raises `InputError` for a layer the model does not have.
+    `resid_mid` is changed through the attention output (the stream is their sum). Raises
+    `InputError` for a layer the model does not have.
     """
     if not 0 <= point.layer < len(layers):
-        raise InputError(f"{point.name} was asked for, but the model has blocks 0 to {len(layers) - 1}; choose one of those.")
+        raise InputError(f"{point.name} was asked for, but the model has blocks 0 to "
+                         f"{len(layers) - 1}; choose one of those.")
     def new_input(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         changed = change(_block_input(args, kwargs))
-        return ((changed,) + args[1:], kwargs) if args else (args, {**kwargs, "hidden_states": changed})
+        return ((changed,) + args[1:], kwargs) if args else (
+            args, {**kwargs, "hidden_states": changed}
+        )
     def new_output(module: nn.Module, args: tuple, output: Any) -> Any:
         changed = change(first_tensor(output))
         return (changed,) + output[1:] if isinstance(output, tuple) else changed
     block = layers[point.layer]
-    if point.kind == "resid_pre": handle = block.register_forward_pre_hook(new_input, with_kwargs=True)
+    if point.kind == "resid_pre":
+        handle = block.register_forward_pre_hook(new_input, with_kwargs=True)
     elif point.kind == "resid_post": handle = block.register_forward_hook(new_output)
-    elif point.kind == "z": handle = map_block(block).out_projection.register_forward_pre_hook(new_input, with_kwargs=True)
-    elif point.kind == "mlp_out": handle = map_block(block).mlp_out.register_forward_hook(new_output)
+    elif point.kind == "z":
+        handle = map_block(block).out_projection.register_forward_pre_hook(
+            new_input, with_kwargs=True
+        )
+    elif point.kind == "mlp_out":
+        handle = map_block(block).mlp_out.register_forward_hook(new_output)
     else: handle = map_block(block).attn_out.register_forward_hook(new_output)
     try: yield
     finally: handle.remove()

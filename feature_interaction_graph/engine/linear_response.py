@@ -17,7 +17,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .branched import BranchedForward, CleanRun, last_block, start_block
+from feature_interaction_graph.engine.branched import (
+    BranchedForward, CleanRun, last_block, start_block
+)
 from .clamping import RESOLUTION, ClampMoments, ClampPlan
 from .corpus import Corpus
 from .encoders import FeatureReader
@@ -26,7 +28,8 @@ from .relevance import relevance_rules
 
 # %% ../../nbs/engine/19_linear_response.ipynb #3a0c05d9
 def path_nodes(steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes in (0, 1) and weights (sum 1) of Gauss-Legendre quadrature with `steps` points, exact for polynomials of degree 2 `steps` - 1.
+    """Nodes in (0, 1) and weights (sum 1) of Gauss-Legendre quadrature with `steps` points, exact
+    for polynomials of degree 2 `steps` - 1.
 
     Raises `InputError` for fewer than one step.
     """
@@ -39,8 +42,9 @@ def path_nodes(steps: int) -> tuple[np.ndarray, np.ndarray]:
 class ResponseRows:
     """Rows of one branched pass and the points they are differentiated at.
 
-    `added`: `[n_rows, width]`, what stands added to the stream there; `unit`: `[n_samples, width]`, what one unit of each sample's source adds; `row`:
-    `[n_samples, n_nodes]`, where the rows of a sample are; `weight`: `[n_nodes]`.
+    `added`: `[n_rows, width]`, what stands added to the stream there; `unit`: `[n_samples, width]`,
+    what one unit of each sample's source adds; `row`: `[n_samples, n_nodes]`, where the rows of a
+    sample are; `weight`: `[n_nodes]`.
     """
     sequence: Int[Tensor, "n_rows"]
     position: Int[Tensor, "n_rows"]
@@ -50,13 +54,17 @@ class ResponseRows:
     weight: Float[Tensor, "n_nodes"]
 
 # %% ../../nbs/engine/19_linear_response.ipynb #a7044e72
-def response_rows(plan: ClampPlan, samples: slice, first: np.ndarray, steps: int = 0, shared: bool = False) -> ResponseRows:
-    """The rows for `samples` of `plan`; `first`: the sequences of the clean pass, ascending. `steps`: points per path, 0 for the clean point alone.
+def response_rows(
+    plan: ClampPlan, samples: slice, first: np.ndarray, steps: int = 0, shared: bool = False
+) -> ResponseRows:
+    """The rows for `samples` of `plan`; `first`: the sequences of the clean pass, ascending.
+    `steps`: points per path, 0 for the clean point alone.
 
     `shared`: one row per position instead of one per sample, which only the clean point allows.
     """
     device = plan.sources.decoder.device
-    def of(values: np.ndarray) -> Tensor: return torch.as_tensor(values[samples], dtype=torch.float32, device=device)
+    def of(values: np.ndarray) -> Tensor:
+        return torch.as_tensor(values[samples], dtype=torch.float32, device=device)
     source = torch.as_tensor(plan.source[samples], device=device)
     unit = plan.sources.decoder[source] * of(plan.scale)[:, None]
     sequence, position = np.searchsorted(first, plan.sequence[samples]), plan.position[samples]
@@ -64,28 +72,39 @@ def response_rows(plan: ClampPlan, samples: slice, first: np.ndarray, steps: int
     if steps:
         nodes, weights = path_nodes(steps)
         low, high = plan.doses.to(device)[source][:, [0, -1]].unbind(1)
-        along = low[:, None] + torch.as_tensor(nodes, dtype=torch.float32, device=device) * (high - low)[:, None]
+        along = low[:, None] + torch.as_tensor(nodes, dtype=torch.float32, device=device) * (
+            high - low
+        )[:, None]
         added = ((along - of(plan.value)[:, None])[..., None] * unit[:, None]).flatten(0, 1)
-        sequence, position, row = sequence.repeat(steps), position.repeat(steps), np.arange(len(source) * steps).reshape(-1, steps)
+        sequence, position, row = sequence.repeat(steps), position.repeat(steps), np.arange(
+            len(source) * steps
+        ).reshape(-1, steps)
     elif shared:
         places, which = np.unique(np.stack([sequence, position]), axis=1, return_inverse=True)
         (sequence, position), row = places, which.reshape(-1, 1)
     if not steps: added = unit.new_zeros(len(sequence), unit.shape[1])
     def index(values: np.ndarray) -> Tensor: return torch.as_tensor(values, device=device)
-    return ResponseRows(index(sequence), index(position), added, unit, index(row), torch.as_tensor(weights, dtype=torch.float32, device=device))
+    return ResponseRows(index(sequence), index(position), added, unit, index(row),
+                        torch.as_tensor(weights, dtype=torch.float32, device=device))
 
 # %% ../../nbs/engine/19_linear_response.ipynb #c36368ed
 Branch = Callable[[Tensor], dict[str, Tensor]]
-Slopes = dict[str, tuple[Float[Tensor, "n_samples n_offsets n_targets"], Float[Tensor, "n_samples n_offsets n_targets"]]]
+Slopes = dict[str, tuple[Float[Tensor, "n_samples n_offsets n_targets"],
+                         Float[Tensor, "n_samples n_offsets n_targets"]]]
 
-def forward_slopes(branch: Branch, rows: ResponseRows, targets: Mapping[str, FeatureReader]) -> Slopes:
-    """Target name -> derivative of its (pre-activation, activation) with respect to the source, by forward differentiation.
+def forward_slopes(
+    branch: Branch, rows: ResponseRows, targets: Mapping[str, FeatureReader]
+) -> Slopes:
+    """Target name -> derivative of its (pre-activation, activation) with respect to the source, by
+    forward differentiation.
 
-    `branch`: what is added -> hook point name -> `[n_rows, n_offsets, width]`. Slopes below the rounding of float32 are exactly 0.
+    `branch`: what is added -> hook point name -> `[n_rows, n_offsets, width]`. Slopes below the
+    rounding of float32 are exactly 0.
     """
     def inputs(added: Tensor) -> dict[str, Tensor]:
         streams = branch(added)
-        return {name: reader.normalise(streams[reader.hook_point.name]) for name, reader in targets.items()}
+        return {name: reader.normalise(streams[reader.hook_point.name])
+                for name, reader in targets.items()}
     tangent = rows.unit.repeat_interleave(rows.row.shape[1], 0)
     values, changes = torch.func.jvp(inputs, (rows.added,), (tangent,))[:2]
     found: Slopes = {}
@@ -93,7 +112,10 @@ def forward_slopes(branch: Branch, rows: ResponseRows, targets: Mapping[str, Fea
         slope = changes[name] @ reader.weight
         floor = RESOLUTION * changes[name].norm(dim=-1, keepdim=True) * reader.weight.norm(dim=0)
         slope = slope.masked_fill(slope.abs() <= floor, 0.0)
-        found[name] = _along(rows, reader, slope[..., reader.features] if reader.competes else slope, _fires(reader, values[name]), rows.row)
+        found[name] = _along(
+            rows, reader, slope[..., reader.features] if reader.competes else slope,
+            _fires(reader, values[name]), rows.row
+        )
     return found
 
 def _fires(reader: FeatureReader, inputs: Float[Tensor, "n_rows n_offsets width"]) -> Tensor:
@@ -101,21 +123,31 @@ def _fires(reader: FeatureReader, inputs: Float[Tensor, "n_rows n_offsets width"
     active = reader.activate(nn.functional.linear(inputs, reader.weight.T, reader.bias)) != 0
     return active[..., reader.features] if reader.competes else active
 
-def _along(rows: ResponseRows, reader: FeatureReader, slope: Tensor, fires: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-    "Weighted means over the nodes of each sample's path; `at`: `[n_samples, n_nodes]`, where in `slope` they are."
+def _along(
+    rows: ResponseRows, reader: FeatureReader, slope: Tensor, fires: Tensor, at: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Weighted means over the nodes of each sample's path; `at`: `[n_samples, n_nodes]`, where in
+    `slope` they are."""
     def mean(values: Tensor) -> Tensor:
-        return values[:, 0] if values.shape[1] == 1 else torch.einsum("sn...,n->s...", values, rows.weight)
+        return values[:, 0] if values.shape[1] == 1 else torch.einsum(
+            "sn...,n->s...", values, rows.weight
+        )
     slopes = slope[at]
     return mean(slopes), mean(slopes * fires[rows.row])
 
 # %% ../../nbs/engine/19_linear_response.ipynb #3234dd39
-def reverse_slopes(branch: Branch, rows: ResponseRows, targets: Mapping[str, FeatureReader], budget: int = 2**23) -> Slopes:
-    "The same as `forward_slopes`, by reverse differentiation; `budget` bounds the numbers held by one batch of gradients."
+def reverse_slopes(
+    branch: Branch, rows: ResponseRows, targets: Mapping[str, FeatureReader], budget: int = 2**23
+) -> Slopes:
+    """The same as `forward_slopes`, by reverse differentiation; `budget` bounds the numbers held by
+    one batch of gradients."""
     added = rows.added.clone().requires_grad_(True)
     with torch.enable_grad():
         streams = branch(added)
-        inputs = {name: reader.normalise(streams[reader.hook_point.name]) for name, reader in targets.items()}
-        together = {name: values.sum(0) for name, values in inputs.items()}               # [n_offsets, width]: every row gets its own gradient
+        inputs = {name: reader.normalise(streams[reader.hook_point.name])
+                  for name, reader in targets.items()}
+        # [n_offsets, width]: every row gets its own gradient
+        together = {name: values.sum(0) for name, values in inputs.items()}
     sample = torch.arange(len(rows.unit), device=added.device)
     found: Slopes = {}
     for name, reader in targets.items():
@@ -127,17 +159,25 @@ def reverse_slopes(branch: Branch, rows: ResponseRows, targets: Mapping[str, Fea
             for directions in weight.split(max(1, budget // (added.numel() * n_offsets))):
                 seeds = weight.new_zeros(len(directions), *together[name].shape)
                 seeds[:, offset] = directions
-                (gradient,) = torch.autograd.grad(together[name], added, seeds, retain_graph=True, is_grads_batched=True)
+                (gradient,) = torch.autograd.grad(
+                    together[name], added, seeds, retain_graph=True, is_grads_batched=True
+                )
                 pieces.append(_dotted(gradient, rows))
             parts.append(torch.cat(pieces, -1))
-        slope = torch.stack(parts, 2).flatten(0, 1)                                       # [n_samples * n_nodes, n_offsets, n_targets]
-        at = sample[:, None] * rows.row.shape[1] + torch.arange(rows.row.shape[1], device=added.device)
+        # [n_samples * n_nodes, n_offsets, n_targets]
+        slope = torch.stack(parts, 2).flatten(0, 1)
+        at = sample[:, None] * rows.row.shape[1] + torch.arange(
+            rows.row.shape[1], device=added.device
+        )
         found[name] = _along(rows, reader, slope, _fires(reader, inputs[name].detach()), at)
     return found
 
-def _dotted(gradient: Float[Tensor, "n_targets n_rows width"], rows: ResponseRows) -> Float[Tensor, "n_samples n_nodes n_targets"]:
+def _dotted(
+    gradient: Float[Tensor, "n_targets n_rows width"], rows: ResponseRows
+) -> Float[Tensor, "n_samples n_nodes n_targets"]:
     "Each sample's unit of source along the gradients of its rows, 0 where that is rounding."
-    of_sample = gradient[:, rows.row]                                                      # [n_targets, n_samples, n_nodes, width]
+    # [n_targets, n_samples, n_nodes, width]
+    of_sample = gradient[:, rows.row]
     slope = torch.einsum("tsnw,sw->snt", of_sample, rows.unit)
     floor = RESOLUTION * torch.einsum("tsn,s->snt", of_sample.norm(dim=-1), rows.unit.norm(dim=-1))
     return slope.masked_fill(slope.abs() <= floor, 0.0)
@@ -146,64 +186,88 @@ def _dotted(gradient: Float[Tensor, "n_targets n_rows width"], rows: ResponseRow
 def cheaper_mode(plan: ClampPlan, horizon: int, steps: int) -> str:
     "`forward` or `reverse`, whichever needs fewer passes for `plan`."
     n_samples, n_nodes = len(plan.source), max(steps, 1)
-    n_rows = n_samples * n_nodes if steps else np.unique(np.stack([plan.sequence, plan.position]), axis=1).shape[1]
+    n_rows = (n_samples * n_nodes if steps
+              else np.unique(np.stack([plan.sequence, plan.position]), axis=1).shape[1])
     n_outputs = sum(len(reader.features) for reader in plan.targets.values()) * (horizon + 1)
     return "reverse" if n_rows * (1 + 2 * n_outputs) < 3 * n_samples * n_nodes else "forward"
 
 # %% ../../nbs/engine/19_linear_response.ipynb #fd52854d
 def run_responses(
-    engine: BranchedForward, corpus: Corpus, plans: Sequence[ClampPlan], *, horizon: int = 0, mode: str = "auto", steps: int = 0, rules: str = "exact",
-    keep: bool = False, batch_rows: int = 1024, batch_sequences: int = 32, progress: bool = True,
+    engine: BranchedForward, corpus: Corpus, plans: Sequence[ClampPlan], *, horizon: int = 0,
+    mode: str = "auto", steps: int = 0, rules: str = "exact", keep: bool = False,
+    batch_rows: int = 1024, batch_sequences: int = 32, progress: bool = True
 ) -> list[dict[str, ClampMoments]]:
-    """Derivatives for all samples of `plans` in one sweep over the sequences that hold them; returns, per plan, target name -> moments, as a clamp's but
-    per unit of the source. `keep`: the samples themselves, in the order of the plan, in place of sums.
+    """Derivatives for all samples of `plans` in one sweep over the sequences that hold them;
+    returns, per plan, target name -> moments, as a clamp's but per unit of the source. `keep`: the
+    samples themselves, in the order of the plan, in place of sums.
 
-    `steps`: points between each plan's lowest and highest dose, 0 for the clean point. `mode`: `forward`, `reverse` or `auto` (plan by plan). `rules`:
-    `exact` derivatives, or `lrp` (see `relevance_rules`). Raises `InputError` for another mode or other rules, and for `reverse` on a model that cannot
-    be branched.
+    `steps`: points between each plan's lowest and highest dose, 0 for the clean point. `mode`:
+    `forward`, `reverse` or `auto` (plan by plan). `rules`: `exact` derivatives, or `lrp` (see
+    `relevance_rules`). Raises `InputError` for another mode or other rules, and for `reverse` on a
+    model that cannot be branched.
     """
-    if rules not in ("exact", "lrp"): raise InputError(f"rules {rules!r} are unknown; use 'exact' or 'lrp'.")
-    if mode not in ("auto", "forward", "reverse"): raise InputError(f"mode {mode!r} is unknown; use 'auto', 'forward' or 'reverse'.")
+    if rules not in ("exact", "lrp"):
+        raise InputError(f"rules {rules!r} are unknown; use 'exact' or 'lrp'.")
+    if mode not in ("auto", "forward", "reverse"):
+        raise InputError(f"mode {mode!r} is unknown; use 'auto', 'forward' or 'reverse'.")
     if mode == "reverse" and not engine.branched:
         why = engine.why_not.rstrip(".")
-        raise InputError(f"this model cannot be branched ({why}), and only branched rows can be differentiated backwards; use mode 'forward'.")
-    modes = [mode if mode != "auto" else cheaper_mode(plan, horizon, steps) if engine.branched else "forward" for plan in plans]
-    results = [{name: ClampMoments.empty(len(plan.doses), horizon + 1, len(reader.features), 2, 0, engine.device, keep)
-                for name, reader in plan.targets.items()} for plan in plans]
+        raise InputError(f"this model cannot be branched ({why}), and only branched rows can be "
+                         "differentiated backwards; use mode 'forward'.")
+    modes = [mode if mode != "auto" else cheaper_mode(plan, horizon, steps) if engine.branched
+             else "forward" for plan in plans]
+    results = [{name: ClampMoments.empty(
+                    len(plan.doses), horizon + 1, len(reader.features), 2, 0, engine.device, keep
+                ) for name, reader in plan.targets.items()} for plan in plans]
     needed = np.unique(np.concatenate([plan.sequence for plan in plans]))
     starts = [start_block(plan.sources.hook_point) for plan in plans]
     last = max(last_block(reader.hook_point) for plan in plans for reader in plan.targets.values())
-    bar = tqdm(total=sum(len(plan.source) for plan in plans), desc="differentiating", unit="sample", disable=not progress, leave=False)
+    bar = tqdm(total=sum(len(plan.source) for plan in plans), desc="differentiating", unit="sample",
+               disable=not progress, leave=False)
     for begin in range(0, len(needed), batch_sequences):
         batch = needed[begin:begin + batch_sequences]
         longest = int(corpus.lengths[batch].max())
-        clean = engine.record(corpus.tokens[batch, :longest], corpus.lengths[batch], starts=starts, last=last)
+        clean = engine.record(
+            corpus.tokens[batch, :longest], corpus.lengths[batch], starts=starts, last=last
+        )
         for plan, way, moments in zip(plans, modes, results, strict=True):
             inside = slice(*np.searchsorted(plan.sequence, [batch[0], batch[-1] + 1]))
             through = engine.layers[start_block(plan.sources.hook_point):last + 1]
             with relevance_rules(through) if rules == "lrp" else contextlib.nullcontext():
-                _respond(engine, clean, batch, plan, inside, moments, horizon, way, steps, batch_rows)
+                _respond(
+                    engine, clean, batch, plan, inside, moments, horizon, way, steps, batch_rows
+                )
             bar.update(inside.stop - inside.start)
     bar.close()
     return results
 
 # %% ../../nbs/engine/19_linear_response.ipynb #8f00d012
-def _respond(engine: BranchedForward, clean: CleanRun, batch: np.ndarray, plan: ClampPlan, samples: slice, moments: dict[str, ClampMoments],
-             horizon: int, mode: str, steps: int, batch_rows: int) -> None:
+def _respond(
+    engine: BranchedForward, clean: CleanRun, batch: np.ndarray, plan: ClampPlan, samples: slice,
+    moments: dict[str, ClampMoments], horizon: int, mode: str, steps: int, batch_rows: int
+) -> None:
     "The samples of one plan in one batch of sequences."
-    targets, per_pass = [reader.hook_point for reader in plan.targets.values()], max(1, batch_rows // (max(steps, 1) * (horizon + 1)))
+    targets = [reader.hook_point for reader in plan.targets.values()]
+    per_pass = max(1, batch_rows // (max(steps, 1) * (horizon + 1)))
     for start in range(samples.start, samples.stop, per_pass):
         part = slice(start, min(start + per_pass, samples.stop))
         rows = response_rows(plan, part, batch, steps, shared=mode == "reverse")
         def branch(added: Tensor, rows: ResponseRows = rows) -> dict[str, Tensor]:
             run = engine.branch if engine.branched else engine._run_hooked
-            return run(clean, plan.sources.hook_point, rows.sequence, rows.position, added, targets, horizon)
+            return run(clean, plan.sources.hook_point, rows.sequence, rows.position, added, targets,
+                       horizon)
         with _differentiable(engine.branched), torch.no_grad():
-            found = (reverse_slopes if mode == "reverse" else forward_slopes)(branch, rows, plan.targets)
+            found = (reverse_slopes if mode == "reverse" else forward_slopes)(
+                branch, rows, plan.targets
+            )
         first = rows.row[:, 0]
-        beyond = (rows.position[first, None] + torch.arange(horizon + 1, device=first.device)) >= clean.lengths[rows.sequence[first], None]
+        beyond = (
+            rows.position[first, None] + torch.arange(horizon + 1, device=first.device)
+        ) >= clean.lengths[rows.sequence[first], None]
         source = torch.as_tensor(plan.source[part], device=engine.device)
-        for name, slopes in found.items(): _take(moments[name], source, *(part.masked_fill(beyond[..., None], torch.nan) for part in slopes))
+        for name, slopes in found.items():
+            _take(moments[name], source,
+                  *(part.masked_fill(beyond[..., None], torch.nan) for part in slopes))
 
 def _take(moments: ClampMoments, source: Tensor, pre: Tensor, activation: Tensor) -> None:
     "Puts slopes where a clamp puts its effects."
@@ -215,6 +279,7 @@ def _take(moments: ClampMoments, source: Tensor, pre: Tensor, activation: Tensor
         moments.kept.activation_parts.append(activation[:, None].cpu())
 
 def _differentiable(branched: bool) -> contextlib.AbstractContextManager:
-    "Full passes attend by PyTorch's fused kernels, which have no forward derivative; its plain one has."
+    """Full passes attend by PyTorch's fused kernels, which have no forward derivative; its plain
+    one has."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
     return contextlib.nullcontext() if branched else sdpa_kernel(SDPBackend.MATH)

@@ -15,8 +15,12 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .branched import BranchedForward, CleanRun, Hold, last_block, start_block
-from .clamping import RESOLUTION, ClampMoments, ClampPlan, clamp_vectors
+from feature_interaction_graph.engine.branched import (
+    BranchedForward, CleanRun, Hold, last_block, start_block
+)
+from feature_interaction_graph.engine.clamping import (
+    RESOLUTION, ClampMoments, ClampPlan, clamp_vectors
+)
 from .corpus import Corpus
 from .encoders import FeatureReader
 from .errors import InputError
@@ -29,7 +33,8 @@ PARTS = ("values", "pattern", "mlp", "norm")
 QUANTITIES = ("total", "direct", *PARTS, "remainder")
 
 def split_settings() -> tuple[list[frozenset[str]], Float[Tensor, "n_quantities n_settings"]]:
-    """What to hold (nothing, everything, each part alone), and how `QUANTITIES` are made of the effects under these settings.
+    """What to hold (nothing, everything, each part alone), and how `QUANTITIES` are made of the
+    effects under these settings.
 
     `total = T`, `direct = H_all`, `part = T - H_part`, `remainder = T - H_all - sum_p (T - H_p)`.
     """
@@ -48,23 +53,31 @@ def add_contrasts(
     streams: Float[Tensor, "n_samples n_settings n_doses n_offsets width"],
     contrasts: Float[Tensor, "n_quantities n_settings"],
 ) -> None:
-    """Reads the targets in every setting and dose and takes each contrast of the effects into its `moments`.
+    """Reads the targets in every setting and dose and takes each contrast of the effects into its
+    `moments`.
 
-    A contrast smaller than the rounding of the effects it is made of is exactly 0, in pre-activation and in activation.
+    A contrast smaller than the rounding of the effects it is made of is exactly 0, in
+    pre-activation and in activation.
     """
     pre, active = reader.read(streams)
     floor = RESOLUTION * reader.largest(streams)
-    in_active, in_pre = (values[:, :, 1:] - values[:, :, :1] for values in (active, pre))         # [n_samples, n_settings, n_doses - 1, n_offsets, n_targets]
+    # [n_samples, n_settings, n_doses - 1, n_offsets, n_targets]
+    in_active, in_pre = (values[:, :, 1:] - values[:, :, :1] for values in (active, pre))
     for row, part in zip(contrasts.to(streams.device), moments, strict=True):
-        changed, moved = (torch.einsum("s,nsdot->ndot", row, values) for values in (in_active, in_pre))
+        changed, moved = (
+            torch.einsum("s,nsdot->ndot", row, values) for values in (in_active, in_pre)
+        )
         still = moved.abs() <= floor * row.abs().sum()
-        changed = changed.masked_fill(moved.isnan(), torch.nan) if reader.competes else changed.masked_fill(still, 0.0)    # the k largest of NaN are no NaN
+        # the k largest of NaN are no NaN
+        changed = (changed.masked_fill(moved.isnan(), torch.nan) if reader.competes
+                   else changed.masked_fill(still, 0.0))
         moved = moved.masked_fill(still, 0.0)[:, -1]
         if part.kept is not None:
             part.kept.activation_parts.append(changed.cpu())
             part.kept.pre_parts.append(moved.cpu())
             continue
-        for dose, into in enumerate([*part.curve, part.activation]): into.add(source, changed[:, dose])
+        for dose, into in enumerate([*part.curve, part.activation]):
+            into.add(source, changed[:, dose])
         part.pre.add(source, moved)
 
 # %% ../../nbs/engine/16_mechanisms.ipynb #a2755af5
@@ -83,29 +96,39 @@ def run_contrasts(
     batch_sequences: int = 32,
     progress: bool = True,
 ) -> list[dict[str, list[ClampMoments]]]:
-    """Carries out `plans` under several settings; per plan, target name -> moments of each contrast (`keep`: its samples, in the order of the plan).
+    """Carries out `plans` under several settings; per plan, target name -> moments of each
+    contrast (`keep`: its samples, in the order of the plan).
 
-    Plan k pushes at `points[k]` (its sources' own hook point, as a rule) and runs each sample under `settings[k]`, sets of parts of `Hold`.
-    Raises `InputError` for a model that cannot be branched: its parts cannot be held.
+    Plan k pushes at `points[k]` (its sources' own hook point, as a rule) and runs each sample under
+    `settings[k]`, sets of parts of `Hold`. Raises `InputError` for a model that cannot be branched:
+    its parts cannot be held.
     """
-    if not engine.branched: raise InputError("the parts of a model that cannot be branched cannot be held; measure total effects with clamp_measure instead.")
+    if not engine.branched:
+        raise InputError("the parts of a model that cannot be branched cannot be held; measure "
+                         "total effects with clamp_measure instead.")
     results = [
-        {
-            name: [ClampMoments.empty(len(plan.doses), horizon + 1, len(reader.features), plan.doses.shape[1], 0, engine.device, keep) for _ in contrasts]
-            for name, reader in plan.targets.items()
-        }
-        for plan in plans
+        {name: [ClampMoments.empty(len(plan.doses), horizon + 1, len(reader.features),
+                                   plan.doses.shape[1], 0, engine.device, keep) for _ in contrasts]
+         for name, reader in plan.targets.items()} for plan in plans
     ]
     needed = np.unique(np.concatenate([plan.sequence for plan in plans]))
-    starts, last = [start_block(point) for point in points], max(last_block(reader.hook_point) for plan in plans for reader in plan.targets.values())
-    bar = tqdm(total=sum(len(plan.source) for plan in plans), desc="holding parts", unit="sample", disable=not progress, leave=False)
-    for batch in (needed[start:start + batch_sequences] for start in range(0, len(needed), batch_sequences)):
-        clean = engine.record(corpus.tokens[batch, :int(corpus.lengths[batch].max())], corpus.lengths[batch], starts=starts, last=last)
+    starts = [start_block(point) for point in points]
+    last = max(last_block(reader.hook_point) for plan in plans for reader in plan.targets.values())
+    bar = tqdm(total=sum(len(plan.source) for plan in plans), desc="holding parts", unit="sample",
+               disable=not progress, leave=False)
+    for batch in (
+        needed[start:start + batch_sequences] for start in range(0, len(needed), batch_sequences)
+    ):
+        clean = engine.record(corpus.tokens[batch, :int(corpus.lengths[batch].max())],
+                              corpus.lengths[batch], starts=starts, last=last)
         for plan, point, held, moments in zip(plans, points, settings, results, strict=True):
             inside = slice(*np.searchsorted(plan.sequence, [batch[0], batch[-1] + 1]))
             per_step = max(1, batch_rows // ((len(held) * plan.doses.shape[1] + 1) * (horizon + 1)))
             for start in range(inside.start, inside.stop, per_step):
-                _run_step(engine, clean, batch, plan, point, held, slice(start, min(start + per_step, inside.stop)), moments, contrasts, horizon)
+                _run_step(
+                    engine, clean, batch, plan, point, held,
+                    slice(start, min(start + per_step, inside.stop)), moments, contrasts, horizon
+                )
             bar.update(inside.stop - inside.start)
     bar.close()
     return results
@@ -129,47 +152,68 @@ def _run_step(
     arms = len(settings) * n_doses
     def spread(values: np.ndarray) -> Tensor: return torch.as_tensor(values).repeat_interleave(arms)
     added = clamp_vectors(plan, part)[:, None].expand(-1, len(settings), -1, -1).flatten(0, 2)
-    def held(name: str) -> Tensor: return torch.tensor([name in setting for setting in settings]).repeat_interleave(n_doses).repeat(n_samples)
-    hold = Hold(**{name: held(name) for name in PARTS if any(name in setting for setting in settings)})
-    sequence, position = spread(np.searchsorted(batch, plan.sequence[part])), spread(plan.position[part])
+    def held(name: str) -> Tensor:
+        return torch.tensor(
+            [name in setting for setting in settings]
+        ).repeat_interleave(n_doses).repeat(n_samples)
+    hold = Hold(
+        **{name: held(name) for name in PARTS if any(name in setting for setting in settings)}
+    )
+    sequence = spread(np.searchsorted(batch, plan.sequence[part]))
+    position = spread(plan.position[part])
     targets = list({reader.hook_point for reader in plan.targets.values()})
-    ((_, read),) = engine.run(clean, point, sequence, position, added, targets, horizon, batch_rows=len(added) * (horizon + 1), hold=hold)
-    source = torch.as_tensor(plan.source[part], device=engine.device)      # rows come back in order: samples are sorted by sequence
+    ((_, read),) = engine.run(clean, point, sequence, position, added, targets, horizon,
+                              batch_rows=len(added) * (horizon + 1), hold=hold)
+    # rows come back in order: samples are sorted by sequence
+    source = torch.as_tensor(plan.source[part], device=engine.device)
     for name, reader in plan.targets.items():
-        add_contrasts(moments[name], reader, source, read[reader.hook_point.name].unflatten(0, (n_samples, len(settings), n_doses)), contrasts)
+        add_contrasts(moments[name], reader, source, read[reader.hook_point.name].unflatten(
+                          0, (n_samples, len(settings), n_doses)
+                      ), contrasts)
 
 # %% ../../nbs/engine/16_mechanisms.ipynb #be539d36
 def mlp_before(point: HookPoint) -> int | None:
-    "The block whose MLP is the last thing to write to the residual stream before `point`; None for the embedding and for points that no MLP output ends at."
+    """The block whose MLP is the last thing to write to the residual stream before `point`; None
+    for the embedding and for points that no MLP output ends at."""
     if point.kind == "resid_post": return point.layer
     return point.layer - 1 if point.kind == "resid_pre" and point.layer > 0 else None
 
 # %% ../../nbs/engine/16_mechanisms.ipynb #ef07d94f
 @torch.no_grad()
 def _runs_after_attention(engine: BranchedForward, block: int) -> bool:
-    "Whether the MLP of `block` sees what attention has just written: asked by trying, because no name tells it for every architecture."
-    tokens = torch.randint(1, engine.twin.config.vocab_size, (1, 4), generator=torch.Generator().manual_seed(0)).to(engine.device)
+    """Whether the MLP of `block` sees what attention has just written: asked by trying, because no
+    name tells it for every architecture."""
+    tokens = torch.randint(
+        1, engine.twin.config.vocab_size, (1, 4), generator=torch.Generator().manual_seed(0)
+    ).to(engine.device)
     point, start = HookPoint("mlp_out", block), HookPoint("resid_pre", block)
     clean = clean_residuals(engine.twin, tokens, [start, point])
-    noise = clean[start.name].std() * torch.randn(clean[start.name].shape, generator=torch.Generator().manual_seed(0)).to(engine.device)
-    with edit(engine.layers, HookPoint("attn_out", block), lambda output: output + noise): pushed = clean_residuals(engine.twin, tokens, [point])
+    noise = clean[start.name].std() * torch.randn(
+        clean[start.name].shape, generator=torch.Generator().manual_seed(0)
+    ).to(engine.device)
+    with edit(engine.layers, HookPoint("attn_out", block), lambda output: output + noise):
+        pushed = clean_residuals(engine.twin, tokens, [point])
     return not torch.equal(pushed[point.name], clean[point.name])
 
 # %% ../../nbs/engine/16_mechanisms.ipynb #ffc86bd9
-def within_layer_push(engine: BranchedForward | HookedTransformerForward, point: HookPoint) -> tuple[HookPoint, list[frozenset[str]]]:
-    """Where features read at `point` are pushed so that the MLP before it can react, and what is held then (MLP free, MLP held).
+def within_layer_push(
+    engine: BranchedForward | HookedTransformerForward, point: HookPoint
+) -> tuple[HookPoint, list[frozenset[str]]]:
+    """Where features read at `point` are pushed so that the MLP before it can react, and what is
+    held then (MLP free, MLP held).
 
     Raises `InputError` for a point that has no MLP before it.
     """
     block = mlp_before(point)
     if block is None:
-        raise InputError(
-            f"an SAE at {point.name} was given, but effects within a layer go through the MLP that writes to the stream just before the SAE reads it, and "
-            "there is none; choose SAEs on the residual stream after the first block."
-        )
+        raise InputError(f"an SAE at {point.name} was given, but effects within a layer go through "
+                         "the MLP that writes to the stream just before the SAE reads it, and "
+                         "there is none; choose SAEs on the residual stream after the first block.")
     if not isinstance(engine, BranchedForward):
-        raise InputError("the MLP of a HookedTransformer cannot be held; load the model with loading.load_model or loading.wrap_model.")
-    if _runs_after_attention(engine, block): return HookPoint("resid_mid", block), [frozenset(), frozenset(["mlp"])]
+        raise InputError("the MLP of a HookedTransformer cannot be held; load the model with "
+                         "loading.load_model or loading.wrap_model.")
+    if _runs_after_attention(engine, block):
+        return HookPoint("resid_mid", block), [frozenset(), frozenset(["mlp"])]
     attention = frozenset(["values", "pattern"])
     return HookPoint("resid_pre", block), [attention, attention | {"mlp"}]
 
@@ -184,14 +228,14 @@ def run_within_layer(
     batch_sequences: int = 32,
     progress: bool = True,
 ) -> list[dict[str, ClampMoments]]:
-    """As `run_clamps`, for plans whose targets are read where their sources are: the effect that the MLP before that place makes.
+    """As `run_clamps`, for plans whose targets are read where their sources are: the effect that
+    the MLP before that place makes.
 
     Raises `InputError` for sources that have no MLP before them.
     """
     pushes = [within_layer_push(engine, plan.sources.hook_point) for plan in plans]
     points, settings = [point for point, _ in pushes], [held for _, held in pushes]
     difference = torch.tensor([[1.0, -1.0]])
-    found = run_contrasts(
-        engine, corpus, plans, points, settings, difference, keep=keep, batch_rows=batch_rows, batch_sequences=batch_sequences, progress=progress
-    )
+    found = run_contrasts(engine, corpus, plans, points, settings, difference, keep=keep,
+                          batch_rows=batch_rows, batch_sequences=batch_sequences, progress=progress)
     return [{name: moments[0] for name, moments in targets.items()} for targets in found]

@@ -34,45 +34,50 @@ def listed(numbers: Iterable[int], most: int = 20) -> str:
 # %% ../../nbs/engine/01_names.ipynb #55bc57d4
 def parse_feature_id(
     text: str,
-    widths: Mapping[int, int] | None = None,  # layer -> number of features; None: any id of the right form
+    # layer -> number of features; None: any id of the right form
+    widths: Mapping[int, int] | None = None,
 ) -> FeatureKey:
     """Layer and feature of an id.
 
     Raises `InputError` for another form, or a layer or feature that does not exist.
     """
-    found = re.fullmatch(r"L(0|[1-9]\d{0,8})_F(0|[1-9]\d{0,8})", text, re.ASCII) if isinstance(text, str) else None
-    if found is None: raise InputError(f"{str(text)[:80]!r} is not a feature id; write it like L3_F17, layer 3 and feature 17.")
+    found = re.fullmatch(r"L(0|[1-9]\d{0,8})_F(0|[1-9]\d{0,8})", text, re.ASCII) if isinstance(
+        text, str
+    ) else None
+    if found is None:
+        raise InputError(
+            f"{str(text)[:80]!r} is not a feature id; write it like L3_F17, layer 3 and feature 17."
+        )
     layer, feature = int(found[1]), int(found[2])
     if widths is not None and layer not in widths:
-        raise InputError(f"{text} names layer {layer}, but there are features of layers {listed(widths)}; choose one of those.")
+        raise InputError(f"{text} names layer {layer}, but there are features of layers "
+                         f"{listed(widths)}; choose one of those.")
     if widths is not None and feature >= widths[layer]:
-        raise InputError(
-            f"{text} names feature {feature}, but layer {layer} has features 0 to {widths[layer] - 1}; "
-            "choose one of those."
-        )
+        raise InputError(f"{text} names feature {feature}, but layer {layer} has features 0 to "
+                         f"{widths[layer] - 1}; "
+                         "choose one of those.")
     return layer, feature
 
 # %% ../../nbs/engine/01_names.ipynb #a5fb4993
 def check_layers(layers: Iterable[int], known: Iterable[int], what: str) -> None:
-    "Raises `InputError` for a layer of `layers` that is not among `known`, the layers with an SAE; `what` begins its sentence."
+    """Raises `InputError` for a layer of `layers` that is not among `known`, the layers with an
+    SAE; `what` begins its sentence."""
     known = set(known)
     for layer in layers:
         if layer not in known:
-            raise InputError(
-                f"{what} {layer} was asked for, but SAEs are loaded for layers {listed(known)}; choose one of those."
-            )
+            raise InputError(f"{what} {layer} was asked for, but SAEs are loaded for layers "
+                             f"{listed(known)}; choose one of those.")
 
 # %% ../../nbs/engine/01_names.ipynb #f2655b88
 def check_features(features: Iterable[FeatureKey], saes: Saes, what: str) -> None:
-    "Raises `InputError` for a (layer, index) that no SAE of `saes` has; `what` begins its sentence."
+    """Raises `InputError` for a (layer, index) that no SAE of `saes` has; `what` begins its
+    sentence."""
     for layer, index in features:
         name = feature_id(layer, index)
         if layer not in saes:
-            raise InputError(
-                f"{what} {name} is in layer {layer}, but SAEs are loaded for layers {listed(saes)}; choose one of those."
-            )
+            raise InputError(f"{what} {name} is in layer {layer}, but SAEs are loaded for layers "
+                             f"{listed(saes)}; choose one of those.")
         if not 0 <= index < saes[layer].cfg.d_sae:
-            raise InputError(
-                f"{what} {name} does not exist: the SAE of layer {layer} has features 0 to {saes[layer].cfg.d_sae - 1}; "
-                "choose among those."
-            )
+            raise InputError(f"{what} {name} does not exist: the SAE of layer {layer} has features "
+                             f"0 to {saes[layer].cfg.d_sae - 1}; "
+                             "choose among those.")

@@ -15,11 +15,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .errors import InputError
-from .hook_points import HookPoint, catch, decoder_layers, edit, parse_hook_point, plain_twin
+from feature_interaction_graph.engine.hook_points import (
+    HookPoint, catch, decoder_layers, edit, parse_hook_point, plain_twin
+)
 from .residuals import clean_residuals, is_hooked_transformer
 
 # %% ../../nbs/engine/10_noncausal.ipynb #8e9b6b20
-def same_length_rows(lengths: Int[Tensor, "n_rows"], rows_per_pass: int) -> Iterator[Int[Tensor, "rows"]]:
+def same_length_rows(
+    lengths: Int[Tensor, "n_rows"], rows_per_pass: int
+) -> Iterator[Int[Tensor, "rows"]]:
     "Row numbers in groups of at most `rows_per_pass`, all rows of a group of one length."
     for length in lengths.unique().tolist():
         yield from torch.nonzero(lengths == length)[:, 0].split(rows_per_pass)
@@ -29,87 +33,138 @@ class _Enough(Exception):
     "Raised inside a forward pass when every target has been read; never leaves this module."
 
 # %% ../../nbs/engine/10_noncausal.ipynb #36064659
-def _hugging_face_pass(model: nn.Module, layers: nn.ModuleList, point: HookPoint, push: Callable[[Tensor], Tensor], tokens: Tensor,
-                       targets: Sequence[HookPoint]) -> dict[str, Tensor]:
+def _hugging_face_pass(
+    model: nn.Module, layers: nn.ModuleList, point: HookPoint, push: Callable[[Tensor], Tensor],
+    tokens: Tensor, targets: Sequence[HookPoint]
+) -> dict[str, Tensor]:
     "The streams at `targets` of a pass in which `push` changes the stream at `point`."
     def stop(*_: object) -> None: raise _Enough
     last = max(targets, key=lambda target: (target.depth, target.layer))
-    options = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
+    options = (
+        {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
+    )
     with edit(layers, point, push), catch(layers, list(targets)) as caught:
-        handle = layers[last.layer].register_forward_pre_hook(stop) if last.kind == "resid_pre" else layers[last.layer].register_forward_hook(stop)
+        handle = (layers[last.layer].register_forward_pre_hook(stop) if last.kind == "resid_pre"
+                  else layers[last.layer].register_forward_hook(stop))
         try: model(tokens, **options)
         except _Enough: pass
         finally: handle.remove()
     return caught
 
 # %% ../../nbs/engine/10_noncausal.ipynb #d3fe81db
-def _hooked_transformer_pass(model: Any, point: HookPoint, push: Callable[[Tensor], Tensor], entering: Tensor,
-                             targets: Sequence[HookPoint]) -> dict[str, Tensor]:
-    "The same for a `HookedTransformer`, by its own hooks, from the clean stream that enters the source's block."
+def _hooked_transformer_pass(model: Any, point: HookPoint, push: Callable[[Tensor], Tensor],
+                             entering: Tensor, targets: Sequence[HookPoint]) -> dict[str, Tensor]:
+    """The same for a `HookedTransformer`, by its own hooks, from the clean stream that enters the
+    source's block."""
     kept: dict[str, Tensor] = {}
-    def change(stream: Tensor, hook: Any) -> Tensor: return push(stream.flatten(2)).reshape(stream.shape)
+    def change(stream: Tensor, hook: Any) -> Tensor:
+        return push(stream.flatten(2)).reshape(stream.shape)
     def keep(stream: Tensor, hook: Any) -> None: kept[hook.name] = stream.flatten(2)
-    entry = HookPoint("attn_out", point.layer) if point.kind == "resid_mid" else point         # resid_mid is the sum: changed through what attention adds
-    model.run_with_hooks(entering, start_at_layer=point.layer, stop_at_layer=1 + max(target.layer for target in targets), return_type=None,
-                         fwd_hooks=[(entry.name, change), *((target.name, keep) for target in targets)])
+    # resid_mid is the sum: changed through what attention adds
+    entry = HookPoint("attn_out", point.layer) if point.kind == "resid_mid" else point
+    model.run_with_hooks(
+        entering, start_at_layer=point.layer,
+        stop_at_layer=1 + max(target.layer for target in targets), return_type=None,
+        fwd_hooks=[(entry.name, change), *((target.name, keep) for target in targets)]
+    )
     return kept
 
 # %% ../../nbs/engine/10_noncausal.ipynb #f99ca674
-def _entering_streams(model: Any, point: HookPoint, targets: Sequence[HookPoint], inputs: Tensor) -> Tensor:
-    "The clean stream entering the block of `point`; refuses hook points that the `HookedTransformer` lacks."
+def _entering_streams(
+    model: Any, point: HookPoint, targets: Sequence[HookPoint], inputs: Tensor
+) -> Tensor:
+    """The clean stream entering the block of `point`; refuses hook points that the
+    `HookedTransformer` lacks."""
     missing = [place.name for place in (point, *targets) if place.name not in model.hook_dict]
-    if missing: raise InputError(f"{missing[0]} was asked for, but the model has no such hook point (it has {model.cfg.n_layers} blocks); choose one it has.")
-    return clean_residuals(model, inputs, [HookPoint("resid_pre", point.layer)])[HookPoint("resid_pre", point.layer).name]
+    if missing:
+        raise InputError(f"{missing[0]} was asked for, but the model has no such hook point (it "
+                         f"has {model.cfg.n_layers} blocks); choose one it has.")
+    return clean_residuals(
+        model, inputs, [HookPoint("resid_pre", point.layer)]
+    )[HookPoint("resid_pre", point.layer).name]
 
 # %% ../../nbs/engine/10_noncausal.ipynb #a250a71d
 @torch.no_grad()
 def whole_sequence_effects(
-    model: nn.Module, tokens: Int[Tensor, "n_seq seq_len"], source: str | HookPoint, sequences: Int[Tensor, "n_rows"], positions: Int[Tensor, "n_rows"],
-    added: Float[Tensor, "n_rows width"], targets: Sequence[str | HookPoint], *, lengths: Int[Tensor, "n_seq"] | None = None,
-    layers: nn.ModuleList | None = None, rows_per_pass: int = 64,
+    model: nn.Module, tokens: Int[Tensor, "n_seq seq_len"], source: str | HookPoint,
+    sequences: Int[Tensor, "n_rows"], positions: Int[Tensor, "n_rows"],
+    added: Float[Tensor, "n_rows width"], targets: Sequence[str | HookPoint], *,
+    lengths: Int[Tensor, "n_seq"] | None = None, layers: nn.ModuleList | None = None,
+    rows_per_pass: int = 64
 ) -> dict[str, Float[Tensor, "n_rows seq_len width"]]:
-    r"""The streams at `targets`, at **all** positions, when `added[r]` is added to `source` at (`sequences[r]`, `positions[r]`).
+    r"""The streams at `targets`, at **all** positions, when `added[r]` is added to `source` at
+    (`sequences[r]`, `positions[r]`).
 
     $$ y_r[p] = f(x + a_r\, e_{t_r})[p] \quad \text{for every } p \text{, before and after } t_r $$
 
-    Nothing is assumed about causality: every row is a pass of its own over its whole sequence, `rows_per_pass` at a time. An effect is the
-    difference from the row with `added = 0`. `lengths` are those of right-padded sequences; entries beyond the end are NaN. `model` is a
-    `HookedTransformer`, a model of `wrap_model`, or a plain Hugging Face model; `layers` names the blocks of one whose blocks are not found.
-    Raises `InputError` for a row outside its sequence and for a target upstream of the source.
+    Nothing is assumed about causality: every row is a pass of its own over its whole sequence,
+    `rows_per_pass` at a time. An effect is the difference from the row with `added = 0`. `lengths`
+    are those of right-padded sequences; entries beyond the end are NaN. `model` is a
+    `HookedTransformer`, a model of `wrap_model`, or a plain Hugging Face model; `layers` names the
+    blocks of one whose blocks are not found. Raises `InputError` for a row outside its sequence and
+    for a target upstream of the source.
     """
-    point, *wanted = (parse_hook_point(name) if isinstance(name, str) else name for name in (source, *targets))
-    lengths = torch.full((len(tokens),), tokens.shape[1], device=tokens.device) if lengths is None else lengths
+    point, *wanted = (
+        parse_hook_point(name) if isinstance(name, str) else name for name in (source, *targets)
+    )
+    lengths = (torch.full((len(tokens),), tokens.shape[1], device=tokens.device) if lengths is None
+               else lengths)
     check_whole_rows(point, wanted, lengths, sequences, positions, added)
     hooked = is_hooked_transformer(model)
     twin: nn.Module = model if hooked or layers is not None else plain_twin(model)
     blocks = None if hooked else layers if layers is not None else decoder_layers(twin)
     found: dict[str, Tensor] = {}
     for rows in same_length_rows(lengths[sequences], rows_per_pass):
-        length, here, at, vectors = int(lengths[sequences[rows[0]]]), torch.arange(len(rows)), positions[rows], added[rows]
-        def push(stream: Tensor, here: Tensor = here, at: Tensor = at, vectors: Tensor = vectors) -> Tensor:
+        length = int(lengths[sequences[rows[0]]])
+        here = torch.arange(len(rows))
+        at = positions[rows]
+        vectors = added[rows]
+        def push(
+            stream: Tensor, here: Tensor = here, at: Tensor = at, vectors: Tensor = vectors
+        ) -> Tensor:
             pushed = stream.clone()
             pushed[here, at] += vectors
             return pushed
-        if blocks is None:                                                   # every sequence once, then its copies
+        # every sequence once, then its copies
+        if blocks is None:
             distinct, copy = sequences[rows].unique(return_inverse=True)
-            after = _hooked_transformer_pass(twin, point, push, _entering_streams(twin, point, wanted, tokens[distinct, :length])[copy], wanted)
-        else: after = _hugging_face_pass(twin, blocks, point, push, tokens[sequences[rows], :length], wanted)
+            after = _hooked_transformer_pass(
+                twin, point, push,
+                _entering_streams(twin, point, wanted, tokens[distinct, :length])[copy], wanted
+            )
+        else:
+            after = _hugging_face_pass(
+                twin, blocks, point, push, tokens[sequences[rows], :length], wanted
+            )
         for name, stream in after.items():
-            if name not in found: found[name] = stream.new_full((len(positions), tokens.shape[1], stream.shape[-1]), torch.nan)
+            if name not in found:
+                found[name] = stream.new_full(
+                    (len(positions), tokens.shape[1], stream.shape[-1]), torch.nan
+                )
             found[name][rows, :length] = stream
     return found
 
 # %% ../../nbs/engine/10_noncausal.ipynb #095533a7
-def check_whole_rows(source: HookPoint, targets: Sequence[HookPoint], lengths: Int[Tensor, "n_seq"], sequences: Int[Tensor, "n_rows"],
-                     positions: Int[Tensor, "n_rows"], added: Float[Tensor, "n_rows width"]) -> None:
-    "Raises `InputError` unless there are targets, all downstream of `source`, and every row lies inside its sequence."
-    if not targets: raise InputError("no target was named, so there is nothing to read; name at least one hook point.")
+def check_whole_rows(source: HookPoint, targets: Sequence[HookPoint], lengths: Int[Tensor, "n_seq"],
+                     sequences: Int[Tensor, "n_rows"], positions: Int[Tensor, "n_rows"],
+                     added: Float[Tensor, "n_rows width"]) -> None:
+    """Raises `InputError` unless there are targets, all downstream of `source`, and every row lies
+    inside its sequence."""
+    if not targets:
+        raise InputError(
+            "no target was named, so there is nothing to read; name at least one hook point."
+        )
     for target in targets:
-        if target.depth <= source.depth: raise InputError(f"{target.name} is not downstream of {source.name}; a change there cannot reach it.")
+        if target.depth <= source.depth:
+            raise InputError(
+                f"{target.name} is not downstream of {source.name}; a change there cannot reach it."
+            )
     if not len(positions) == len(sequences) == len(added) > 0:
-        raise InputError(f"{len(sequences)} sequences, {len(positions)} positions and {len(added)} vectors were given; one of each is needed per row.")
+        raise InputError(f"{len(sequences)} sequences, {len(positions)} positions and "
+                         f"{len(added)} vectors were given; one of each is needed per row.")
     outside = (sequences < 0) | (sequences >= len(lengths)) | (positions < 0)
     outside |= positions >= lengths[sequences.clamp(0, len(lengths) - 1)]
     if outside.any():
         row = int(outside.nonzero()[0])
-        raise InputError(f"row {row} is at position {int(positions[row])} of sequence {int(sequences[row])}, which is outside the sequences given.")
+        raise InputError(f"row {row} is at position {int(positions[row])} of sequence "
+                         f"{int(sequences[row])}, which is outside the sequences given.")

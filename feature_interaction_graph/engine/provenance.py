@@ -12,16 +12,21 @@ from importlib import metadata
 from pathlib import Path
 
 # %% ../../nbs/engine/03_provenance.ipynb #32e77763
-_LIBRARIES = ("feature_interaction_graph", "torch", "transformers", "transformer-lens", "sae-lens", "numpy", "scipy", "networkx", "h5py")
+_LIBRARIES = ("feature_interaction_graph", "torch", "transformers", "transformer-lens", "sae-lens",
+              "numpy", "scipy", "networkx", "h5py")
 
 def _version(library: str) -> str:
     try: return metadata.version(library)
     except metadata.PackageNotFoundError: return "not installed"
 
 def provenance() -> dict[str, str]:
-    "Versions of Python, of this package and its libraries, and the git revision of the checkout (`none` outside one)."
+    """Versions of Python, of this package and its libraries, and the git revision of the checkout
+    (`none` outside one)."""
     folder = Path(__file__).resolve().parent if "__file__" in globals() else Path.cwd()
-    try: git = subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    try:
+        git = subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True,
+                             text=True, check=False)
     except FileNotFoundError: revision = "none"
     else: revision = git.stdout.strip() if git.returncode == 0 else "none"
-    return {"python": platform.python_version(), "git_revision": revision, **{library: _version(library) for library in _LIBRARIES}}
+    return {"python": platform.python_version(), "git_revision": revision,
+            **{library: _version(library) for library in _LIBRARIES}}

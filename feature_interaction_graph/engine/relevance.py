@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from .hook_points import map_block
-from .weight_paths import is_norm, norm_epsilon, norm_gain, value_projection
+from feature_interaction_graph.engine.weight_paths import (
+    is_norm, norm_epsilon, norm_gain, value_projection
+)
 
 # %% ../../nbs/engine/18_relevance.ipynb #06ccd249
 class _Secant(nn.Module):
@@ -36,7 +38,8 @@ def _frozen_scale(norm: Any) -> Any:
     "The forward of `norm` with its scale constant."
     gain, epsilon = norm_gain(norm), norm_epsilon(norm)
     def forward(x: Tensor) -> Tensor:
-        centred = x.float() - x.float().mean(-1, keepdim=True) if isinstance(norm, nn.LayerNorm) else x.float()
+        centred = (x.float() - x.float().mean(-1, keepdim=True) if isinstance(norm, nn.LayerNorm)
+                   else x.float())
         scale = (centred.detach().square().mean(-1, keepdim=True) + epsilon).rsqrt()
         scaled = centred * scale * gain.to(x.device)
         bias = getattr(norm, "bias", None)
@@ -46,7 +49,8 @@ def _frozen_scale(norm: Any) -> Any:
 # %% ../../nbs/engine/18_relevance.ipynb #09a71b40
 @contextlib.contextmanager
 def relevance_rules(layers: Iterable[nn.Module]) -> Iterator[None]:
-    """Within the context, decoder blocks `layers` compute what they always do, and are differentiated by the rules.
+    """Within the context, decoder blocks `layers` compute what they always do, and are
+    differentiated by the rules.
 
     Raises `InputError` for an attention whose values cannot be told from its queries and keys.
     """
@@ -56,12 +60,17 @@ def relevance_rules(layers: Iterable[nn.Module]) -> Iterator[None]:
             for _, module in parts:
                 if is_norm(module): _swap_forward(stack, module, _frozen_scale(module))
                 for child_name, child in list(module.named_children()):
-                    if child_name in ("act", "act_fn", "activation", "activation_fn"): _swap_child(stack, module, child_name, _Secant(child))
-                if hasattr(module, "down_proj") and (hasattr(module, "gate_proj") or hasattr(module, "gate_up_proj")):
+                    if child_name in ("act", "act_fn", "activation", "activation_fn"):
+                        _swap_child(stack, module, child_name, _Secant(child))
+                if hasattr(module, "down_proj") and (
+                    hasattr(module, "gate_proj") or hasattr(module, "gate_up_proj")
+                ):
                     stack.callback(module.down_proj.register_forward_pre_hook(_halved).remove)
             values, columns = value_projection(block)
             for projection in _query_and_key(block):
-                stack.callback(projection.register_forward_hook(_only(columns if projection is values else columns.new_zeros(0))).remove)
+                stack.callback(projection.register_forward_hook(
+                                   _only(columns if projection is values else columns.new_zeros(0))
+                               ).remove)
         yield
 
 # %% ../../nbs/engine/18_relevance.ipynb #fb57d011
@@ -69,17 +78,22 @@ def _swap_forward(stack: contextlib.ExitStack, module: Any, forward: Any) -> Non
     module.forward = forward
     stack.callback(lambda: delattr(module, "forward"))
 
-def _swap_child(stack: contextlib.ExitStack, parent: nn.Module, name: str, child: nn.Module) -> None:
+def _swap_child(
+    stack: contextlib.ExitStack, parent: nn.Module, name: str, child: nn.Module
+) -> None:
     before = getattr(parent, name)
     setattr(parent, name, child)
     stack.callback(lambda: setattr(parent, name, before))
 
-def _halved(module: nn.Module, args: tuple) -> tuple: return (0.5 * (args[0] + args[0].detach()), *args[1:])
+def _halved(module: nn.Module, args: tuple) -> tuple:
+    return (0.5 * (args[0] + args[0].detach()), *args[1:])
 
 def _query_and_key(block: nn.Module) -> list[nn.Module]:
     "The modules that compute queries and keys (perhaps with the values)."
     attention: Any = map_block(block).attention
-    return [getattr(attention, name) for name in ("q_proj", "k_proj", "c_attn", "query_key_value", "qkv_proj") if hasattr(attention, name)]
+    return [getattr(attention, name)
+            for name in ("q_proj", "k_proj", "c_attn", "query_key_value", "qkv_proj")
+            if hasattr(attention, name)]
 
 def _only(columns: Tensor) -> Any:
     "A hook that lets slopes through at `columns` alone."

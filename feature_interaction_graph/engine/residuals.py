@@ -14,7 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .errors import InputError
-from .hook_points import HookPoint, catch, decoder_layers, edit, parse_hook_point, plain_twin
+from feature_interaction_graph.engine.hook_points import (
+    HookPoint, catch, decoder_layers, edit, parse_hook_point, plain_twin
+)
 
 # %% ../../nbs/engine/06_residuals.ipynb #ae2c2377
 class _Deep(Exception):
@@ -22,46 +24,64 @@ class _Deep(Exception):
 
 # %% ../../nbs/engine/06_residuals.ipynb #c03e628a
 def is_hooked_transformer(model: nn.Module) -> bool:
-    "Whether `model` is TransformerLens's older model class (told by name: the class is gone in TransformerLens 4)."
+    """Whether `model` is TransformerLens's older model class (told by name: the class is gone in
+    TransformerLens 4)."""
     return any(kind.__name__ == "HookedTransformer" for kind in type(model).__mro__)
 
-def _from_hooked_transformer(model: Any, tokens: Tensor, points: list[HookPoint]) -> dict[str, Tensor]:
+def _from_hooked_transformer(
+    model: Any, tokens: Tensor, points: list[HookPoint]
+) -> dict[str, Tensor]:
     names = [point.name for point in points]
     missing = [name for name in names if name not in model.hook_dict]
-    if missing: raise InputError(f"{missing[0]} was asked for, but the model has no such hook point (it has {model.cfg.n_layers} blocks); choose one it has.")
-    with torch.no_grad(): _, cache = model.run_with_cache(tokens, return_type=None, names_filter=names, return_cache_object=False)
+    if missing:
+        raise InputError(f"{missing[0]} was asked for, but the model has no such hook point (it "
+                         f"has {model.cfg.n_layers} blocks); choose one it has.")
+    with torch.no_grad():
+        _, cache = model.run_with_cache(
+            tokens, return_type=None, names_filter=names, return_cache_object=False
+        )
     return {name: cache[name].flatten(2) for name in names}
 
 # %% ../../nbs/engine/06_residuals.ipynb #447bf827
 def clean_residuals(
     model: nn.Module, tokens: Int[Tensor, "n_seq seq_len"], hook_points: Sequence[str | HookPoint]
 ) -> dict[str, Float[Tensor, "n_seq seq_len width"]]:
-    """The activations at `hook_points` in an untouched forward pass; no gradient; runs no block deeper than needed.
+    """The activations at `hook_points` in an untouched forward pass; no gradient; runs no block
+    deeper than needed.
 
-    Returns name -> `[n_seq, seq_len, d_model]` (`[.., n_heads * d_head]` for `z`). Raises `InputError` for an unknown point or a block the model does not have.
+    Returns name -> `[n_seq, seq_len, d_model]` (`[.., n_heads * d_head]` for `z`). Raises
+    `InputError` for an unknown point or a block the model does not have.
     """
     points = [parse_hook_point(point) if isinstance(point, str) else point for point in hook_points]
-    if not points: raise InputError("no hook point was named, so there is nothing to keep; name at least one.")
+    if not points:
+        raise InputError("no hook point was named, so there is nothing to keep; name at least one.")
     if is_hooked_transformer(model): return _from_hooked_transformer(model, tokens, points)
     twin = plain_twin(model)
     layers = decoder_layers(twin)
-    last = max(points, key=lambda point: (point.depth, point.layer))      # of two names for one moment, the later hook
+    # of two names for one moment, the later hook
+    last = max(points, key=lambda point: (point.depth, point.layer))
     def stop(*_: object) -> None: raise _Deep
-    with torch.no_grad(), catch(layers, points) as caught:      # hooks run in the order they were added: caught first, then stopped
-        handle = layers[last.layer].register_forward_pre_hook(stop) if last.kind == "resid_pre" else layers[last.layer].register_forward_hook(stop)
+    # hooks run in the order they were added: caught first, then stopped
+    with torch.no_grad(), catch(layers, points) as caught:
+        handle = (layers[last.layer].register_forward_pre_hook(stop) if last.kind == "resid_pre"
+                  else layers[last.layer].register_forward_hook(stop))
         try: twin(tokens, use_cache=False)
         except _Deep: pass
         finally: handle.remove()
     return caught
 
 # %% ../../nbs/engine/06_residuals.ipynb #b57c47f2
-def hooked_forward(model: nn.Module, tokens: Int[Tensor, "n_seq seq_len"], source: str | HookPoint, sequences: Int[Tensor, "n_rows"],
-                   positions: Int[Tensor, "n_rows"], added: Float[Tensor, "n_rows width"], targets: Sequence[str | HookPoint], horizon: int = 0,
-                   rows_per_pass: int = 16, before_pass: Callable[[Tensor], None] | None = None) -> dict[str, Float[Tensor, "n_rows n_offsets width"]]:
-    """Exact effect of adding `added[r]` at (`sequences[r]`, `positions[r]`) of `source`, by full forward passes with a hook.
+def hooked_forward(
+    model: nn.Module, tokens: Int[Tensor, "n_seq seq_len"], source: str | HookPoint,
+    sequences: Int[Tensor, "n_rows"], positions: Int[Tensor, "n_rows"],
+    added: Float[Tensor, "n_rows width"], targets: Sequence[str | HookPoint], horizon: int = 0,
+    rows_per_pass: int = 16, before_pass: Callable[[Tensor], None] | None = None
+) -> dict[str, Float[Tensor, "n_rows n_offsets width"]]:
+    """Exact effect of adding `added[r]` at (`sequences[r]`, `positions[r]`) of `source`, by full
+    forward passes with a hook.
 
-    Returns target name -> `[n_rows, horizon + 1, width]`; entries beyond the end of a sequence are NaN. Rows are run `rows_per_pass` at a time, each
-    on its own copy of its sequence;
+    Returns target name -> `[n_rows, horizon + 1, width]`; entries beyond the end of a sequence are
+    NaN. Rows are run `rows_per_pass` at a time, each on its own copy of its sequence;
     `before_pass`, if given, is told which sequences the next pass holds.
     """
     twin = plain_twin(model)
@@ -84,9 +104,11 @@ def hooked_forward(model: nn.Module, tokens: Int[Tensor, "n_seq seq_len"], sourc
 
 # %% ../../nbs/engine/06_residuals.ipynb #63db9f0e
 def window_of(
-    stream: Float[Tensor, "n_seq seq_len width"], sequences: Int[Tensor, "n_rows"], positions: Int[Tensor, "n_rows"], horizon: int
+    stream: Float[Tensor, "n_seq seq_len width"], sequences: Int[Tensor, "n_rows"],
+    positions: Int[Tensor, "n_rows"], horizon: int
 ) -> Float[Tensor, "n_rows n_offsets width"]:
-    "`stream` at `positions`, `positions + 1`, ..., `positions + horizon` of `sequences`; NaN beyond the last column."
+    """`stream` at `positions`, `positions + 1`, ..., `positions + horizon` of `sequences`; NaN
+    beyond the last column."""
     at = positions[:, None] + torch.arange(horizon + 1, device=positions.device)
     inside = at < stream.shape[1]
     picked = stream[sequences[:, None].expand_as(at), at.clamp(max=stream.shape[1] - 1)]

@@ -22,9 +22,11 @@ from .residuals import clean_residuals
 # %% ../../nbs/engine/12_sampling.ipynb #49318df1
 @dataclass(frozen=True)
 class Firings:
-    """Every firing of some features over a corpus, sorted by feature; `indptr[f] : indptr[f + 1]` are those of the f-th.
+    """Every firing of some features over a corpus, sorted by feature; `indptr[f] : indptr[f + 1]`
+    are those of the f-th.
 
-    `value`: float32 activation; `scale`: length of one unit of decoder in the stream there (1 unless the SAE normalises its input).
+    `value`: float32 activation; `scale`: length of one unit of decoder in the stream there (1
+    unless the SAE normalises its input).
     """
     indptr: np.ndarray
     sequence: np.ndarray
@@ -39,7 +41,8 @@ class Firings:
 # %% ../../nbs/engine/12_sampling.ipynb #6060dcbe
 @dataclass(frozen=True)
 class Scan:
-    """What one pass over the corpus says of the features of one reader: `mean`, `std` over all sampleable tokens (firing or not), how many tokens, and
+    """What one pass over the corpus says of the features of one reader: `mean`, `std` over all
+    sampleable tokens (firing or not), how many tokens, and
     the firings.
     """
     n_tokens: int
@@ -57,33 +60,46 @@ def scan_corpus(
     batch_size: int = 32,
     progress: bool = True,
 ) -> dict[str, Scan]:
-    """Reads `readers` (any name -> reader) over `corpus` in one pass; the firings of the readers named in `keep` are kept.
+    """Reads `readers` (any name -> reader) over `corpus` in one pass; the firings of the readers
+    named in `keep` are kept.
 
     Raises `InputError` when the model gives NaN.
     """
     mask, device = corpus.sample_mask(), next(model.parameters()).device
-    sums = {name: torch.zeros(2, len(reader.features), dtype=torch.float64) for name, reader in readers.items()}
+    sums = {name: torch.zeros(2, len(reader.features), dtype=torch.float64)
+            for name, reader in readers.items()}
     found: dict[str, list[tuple[np.ndarray, ...]]] = {name: [] for name in keep}
     points = sorted({reader.hook_point.name for reader in readers.values()})
-    for batch in tqdm(torch.arange(len(corpus)).split(batch_size), desc="reading the corpus", disable=not progress, leave=False):
+    for batch in tqdm(torch.arange(len(corpus)).split(batch_size), desc="reading the corpus",
+                      disable=not progress, leave=False):
         streams = clean_residuals(model, corpus.tokens[batch].to(device), points)
         inside = mask[batch]
         where = inside.nonzero()
         for name, reader in readers.items():
             rows = streams[reader.hook_point.name][inside.to(device)]
             if not bool(torch.isfinite(rows).all()):
-                raise InputError(f"the model gives NaN or infinite values at {reader.hook_point.name}; load a whole copy of its weights.")
+                raise InputError("the model gives NaN or infinite values at "
+                                 f"{reader.hook_point.name}; load a whole copy of its weights.")
             active = reader.read(rows)[1]
             sums[name] += torch.stack([active.sum(0), (active * active).sum(0)]).double().cpu()
-            if name in keep: found[name].append(_fired(active, where, int(batch[0]), reader.scale(rows)))
+            if name in keep:
+                found[name].append(_fired(active, where, int(batch[0]), reader.scale(rows)))
     n_tokens = int(mask.sum())
-    return {name: _summary(sums[name].numpy(), n_tokens, found.get(name), len(readers[name].features)) for name in readers}
+    return {
+        name: _summary(sums[name].numpy(), n_tokens, found.get(name), len(readers[name].features))
+        for name in readers
+    }
 
-def _fired(active: torch.Tensor, where: torch.Tensor, first: int, scale: torch.Tensor) -> tuple[np.ndarray, ...]:
+def _fired(
+    active: torch.Tensor, where: torch.Tensor, first: int, scale: torch.Tensor
+) -> tuple[np.ndarray, ...]:
     row, feature = (part.cpu() for part in active.nonzero(as_tuple=True))
-    return feature.numpy(), (where[row, 0] + first).numpy(), where[row, 1].numpy(), active.cpu()[row, feature].numpy(), scale.cpu()[row, 0].numpy()
+    return (feature.numpy(), (where[row, 0] + first).numpy(), where[row, 1].numpy(),
+            active.cpu()[row, feature].numpy(), scale.cpu()[row, 0].numpy())
 
-def _summary(sums: np.ndarray, n_tokens: int, found: list[tuple[np.ndarray, ...]] | None, n_features: int) -> Scan:
+def _summary(
+    sums: np.ndarray, n_tokens: int, found: list[tuple[np.ndarray, ...]] | None, n_features: int
+) -> Scan:
     mean = sums[0] / n_tokens
     std = np.sqrt(np.maximum(sums[1] / n_tokens - mean**2, 0.0) * n_tokens / max(n_tokens - 1, 1))
     if found is None: return Scan(n_tokens, mean, std, None)
@@ -93,19 +109,29 @@ def _summary(sums: np.ndarray, n_tokens: int, found: list[tuple[np.ndarray, ...]
     return Scan(n_tokens, mean, std, Firings(indptr, *(part[order] for part in rest)))
 
 # %% ../../nbs/engine/12_sampling.ipynb #97222c68
-def choose_samples(firings: Firings, index: int, n_samples: int, max_per_sequence: int, seed: tuple[int, ...]) -> np.ndarray:
-    "Up to `n_samples` firings of feature `index`, at random, at most `max_per_sequence` from one sequence; positions into the arrays of `firings`, sorted."
+def choose_samples(
+    firings: Firings, index: int, n_samples: int, max_per_sequence: int, seed: tuple[int, ...]
+) -> np.ndarray:
+    """Up to `n_samples` firings of feature `index`, at random, at most `max_per_sequence` from one
+    sequence; positions into the arrays of `firings`, sorted."""
     mine = firings.of(index)
     order = np.random.default_rng(seed).permutation(mine.stop - mine.start) + mine.start
     sequence = firings.sequence[order]
-    by_sequence = np.argsort(sequence, kind="stable")                      # rank of each firing within its sequence, in the random order
-    first = np.concatenate([[0], np.flatnonzero(np.diff(sequence[by_sequence])) + 1]) if len(order) else np.zeros(0, int)
+    # rank of each firing within its sequence, in the random order
+    by_sequence = np.argsort(sequence, kind="stable")
+    first = (np.concatenate([[0], np.flatnonzero(np.diff(sequence[by_sequence])) + 1]) if len(order)
+             else np.zeros(0, int))
     rank = np.empty(len(order), int)
-    rank[by_sequence] = np.arange(len(order)) - np.repeat(first, np.diff(np.append(first, len(order))))
+    rank[by_sequence] = np.arange(len(order)) - np.repeat(
+        first, np.diff(np.append(first, len(order)))
+    )
     return np.sort(order[rank < max_per_sequence][:n_samples])
 
 # %% ../../nbs/engine/12_sampling.ipynb #592fd5a9
-def choose_doses(values: np.ndarray, percentiles: tuple[float, float] = (10, 90)) -> tuple[float, float]:
-    "The low and high dose for a feature with non-zero activations `values`: their percentiles, or (0, median) when these coincide."
+def choose_doses(
+    values: np.ndarray, percentiles: tuple[float, float] = (10, 90)
+) -> tuple[float, float]:
+    """The low and high dose for a feature with non-zero activations `values`: their percentiles, or
+    (0, median) when these coincide."""
     low, high = (float(dose) for dose in np.percentile(values, percentiles))
     return (low, high) if high - low > 1e-3 * abs(high) else (0.0, float(np.median(values)))

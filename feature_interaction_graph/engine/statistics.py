@@ -22,8 +22,9 @@ from .errors import InputError
 class Moments:
     """Streaming sums of an effect per (source, offset, target).
 
-    Sums are taken in float64 throughout: the spread of a nearly constant effect is a small difference of large sums.
-    `n`: `[n_sources, n_offsets]`, samples seen; `total`, `squares`: `[n_sources, n_offsets, n_targets]`, float64; `nonzero`, `positive`: counts, int32.
+    Sums are taken in float64 throughout: the spread of a nearly constant effect is a small
+    difference of large sums. `n`: `[n_sources, n_offsets]`, samples seen; `total`, `squares`:
+    `[n_sources, n_offsets, n_targets]`, float64; `nonzero`, `positive`: counts, int32.
     """
     n: Int[Tensor, "n_sources n_offsets"]
     total: Float[Tensor, "n_sources n_offsets n_targets"]
@@ -32,20 +33,28 @@ class Moments:
     positive: Int[Tensor, "n_sources n_offsets n_targets"]
 
     @classmethod
-    def empty(cls, n_sources: int, n_offsets: int, n_targets: int, device: torch.device | str = "cpu") -> "Moments":
+    def empty(
+        cls, n_sources: int, n_offsets: int, n_targets: int, device: torch.device | str = "cpu"
+    ) -> "Moments":
         "Moments of nothing yet."
         shape = (n_sources, n_offsets, n_targets)
-        return cls(torch.zeros(shape[:2], dtype=torch.int64, device=device), *(torch.zeros(shape, dtype=torch.float64, device=device) for _ in range(2)),
+        return cls(torch.zeros(shape[:2], dtype=torch.int64, device=device),
+                   *(torch.zeros(shape, dtype=torch.float64, device=device) for _ in range(2)),
                    *(torch.zeros(shape, dtype=torch.int32, device=device) for _ in range(2)))
 
-    def add(self, source: Int[Tensor, "n_samples"], effect: Float[Tensor, "n_samples n_offsets n_targets"]) -> None:
-        "Takes in one block of effects; NaN at an offset means the sequence had ended, and is not a sample."
+    def add(self, source: Int[Tensor, "n_samples"],
+            effect: Float[Tensor, "n_samples n_offsets n_targets"]) -> None:
+        """Takes in one block of effects; NaN at an offset means the sequence had ended, and is not
+        a sample."""
         present = ~effect[..., 0].isnan()
         effect = effect.masked_fill(~present[..., None], 0.0)
         order = torch.argsort(source, stable=True)
         which, counts = source[order].unique_consecutive(return_counts=True)
         effect, present = effect[order], present[order]
-        def sums(values: Tensor) -> Tensor: return torch.segment_reduce(values.flatten(1), "sum", lengths=counts, axis=0).unflatten(1, values.shape[1:])
+        def sums(values: Tensor) -> Tensor:
+            return torch.segment_reduce(values.flatten(1), "sum", lengths=counts, axis=0).unflatten(
+                1, values.shape[1:]
+            )
         self.n[which] += sums(present.float()).long()
         exact = effect.double()
         self.total[which] += sums(exact)
@@ -58,17 +67,22 @@ _ROUNDING = 2.0 ** -20      # relative spread of a constant computed in float32
 
 @dataclass(frozen=True)
 class MeanTest:
-    "Mean effect, its standard deviation over samples, 95 % confidence interval and two-sided p-value; arrays of one shape."
+    """Mean effect, its standard deviation over samples, 95 % confidence interval and two-sided
+    p-value; arrays of one shape."""
     mean: np.ndarray
     std: np.ndarray
     ci_low: np.ndarray
     ci_high: np.ndarray
     p_value: np.ndarray
 
-def mean_test(n: np.ndarray, total: np.ndarray, squares: np.ndarray, confidence: float = 0.95) -> MeanTest:
-    """Two-sided test of mean = 0 from streaming sums: `t = mean / (std / sqrt(n))` with `n - 1` degrees of freedom; `2^(1-n)` for a constant non-zero effect.
+def mean_test(
+    n: np.ndarray, total: np.ndarray, squares: np.ndarray, confidence: float = 0.95
+) -> MeanTest:
+    """Two-sided test of mean = 0 from streaming sums: `t = mean / (std / sqrt(n))` with `n - 1`
+    degrees of freedom; `2^(1-n)` for a constant non-zero effect.
 
-    `n` broadcasts against `total`. With fewer than 2 samples everything but the mean is NaN; with an effect of exactly zero in all samples p = 1.
+    `n` broadcasts against `total`. With fewer than 2 samples everything but the mean is NaN; with
+    an effect of exactly zero in all samples p = 1.
     """
     counts = np.asarray(n, float)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -84,11 +98,15 @@ def mean_test(n: np.ndarray, total: np.ndarray, squares: np.ndarray, confidence:
         half = quantile * error
     p_value = np.where(constant, np.where(mean == 0, 1.0, 2.0 ** (1 - n)), p_value)
     few = n < 2
-    return MeanTest(np.where(n > 0, mean, np.nan), *(np.where(few, np.nan, values) for values in (std, mean - half, mean + half, p_value)))
+    return MeanTest(
+        np.where(n > 0, mean, np.nan),
+        *(np.where(few, np.nan, values) for values in (std, mean - half, mean + half, p_value))
+    )
 
 # %% ../../nbs/engine/11_statistics.ipynb #6ee34f6f
 def adjust(p_values: np.ndarray, method: str = "fdr_bh") -> np.ndarray:
-    """Corrects `p_values` for the number of tests made: `fdr_bh` (Benjamini-Hochberg 1995), `bonferroni` or `none`. NaN (not testable) stays NaN and
+    """Corrects `p_values` for the number of tests made: `fdr_bh` (Benjamini-Hochberg 1995),
+    `bonferroni` or `none`. NaN (not testable) stays NaN and
     is not in the family.
 
     Raises `InputError` for any other method: a misspelt name must not mean "no correction".
@@ -97,23 +115,32 @@ def adjust(p_values: np.ndarray, method: str = "fdr_bh") -> np.ndarray:
     tested = ~np.isnan(p_values)
     adjusted = np.full(p_values.shape, np.nan)
     if not tested.any(): return adjusted
-    if method == "fdr_bh": adjusted[tested] = stats.false_discovery_control(p_values[tested], method="bh")
+    if method == "fdr_bh":
+        adjusted[tested] = stats.false_discovery_control(p_values[tested], method="bh")
     elif method == "bonferroni": adjusted[tested] = np.minimum(p_values[tested] * tested.sum(), 1.0)
     elif method == "none": adjusted[tested] = p_values[tested]
-    else: raise InputError(f"correction method {method!r} is unknown; use 'fdr_bh', 'bonferroni' or 'none'.")
+    else:
+        raise InputError(
+            f"correction method {method!r} is unknown; use 'fdr_bh', 'bonferroni' or 'none'."
+        )
     return adjusted
 
 # %% ../../nbs/engine/11_statistics.ipynb #dfc196ee
 EXACT_UP_TO = 12      # samples up to which all sign patterns are gone through: 2,048 of them
 
 def sign_flip_test(effects: Float[np.ndarray, "n n_targets"]) -> Float[np.ndarray, "n_targets"]:
-    """Exact two-sided p of mean = 0 by all `2^n` sign patterns: `p = share of patterns with |sum of signed effects| >= |observed sum|`.
+    """Exact two-sided p of mean = 0 by all `2^n` sign patterns: `p = share of patterns with |sum
+    of signed effects| >= |observed sum|`.
 
-    The smallest p it can give is `2^(1-n)`. Raises `InputError` for more than 20 samples, whose patterns are too many.
+    The smallest p it can give is `2^(1-n)`. Raises `InputError` for more than 20 samples, whose
+    patterns are too many.
     """
     n = len(effects)
-    if not 1 <= n <= 20: raise InputError(f"{n} samples were given to the exact sign-flip test, which takes 1 to 20; use a t-test.")
-    patterns = 1.0 - 2.0 * ((np.arange(2 ** (n - 1))[:, None] >> np.arange(n - 1)) & 1)      # the last sign is kept: the other half mirrors this one
+    if not 1 <= n <= 20:
+        raise InputError(f"{n} samples were given to the exact sign-flip test, which takes 1 to "
+                         "20; use a t-test.")
+    # the last sign is kept: the other half mirrors this one
+    patterns = 1.0 - 2.0 * ((np.arange(2 ** (n - 1))[:, None] >> np.arange(n - 1)) & 1)
     sums = np.abs(patterns @ effects[:-1] + effects[-1])
     observed = np.abs(effects.sum(0))
     return (sums >= observed * (1 - 1e-9)).mean(0)
@@ -121,9 +148,11 @@ def sign_flip_test(effects: Float[np.ndarray, "n n_targets"]) -> Float[np.ndarra
 # %% ../../nbs/engine/11_statistics.ipynb #a25ca3bf
 @dataclass(frozen=True)
 class EffectTest(MeanTest):
-    """`MeanTest` from the samples, with `n`, `median`, `nonzero` and `same_sign` (share of samples that moved; of those, share with the sign of the mean).
+    """`MeanTest` from the samples, with `n`, `median`, `nonzero` and `same_sign` (share of samples
+    that moved; of those, share with the sign of the mean).
 
-    `std` is that of the samples; interval and p come from the clustered error where samples share a cluster; `t_std`: see `t_spread`.
+    `std` is that of the samples; interval and p come from the clustered error where samples share a
+    cluster; `t_std`: see `t_spread`.
     """
     n: int
     median: np.ndarray
@@ -132,61 +161,81 @@ class EffectTest(MeanTest):
     t_std: np.ndarray
 
 # %% ../../nbs/engine/11_statistics.ipynb #cb2b01d9
-def effect_test(effects: Float[np.ndarray, "n n_targets"], cluster: Int[np.ndarray, "n"] | None = None, median: bool = True) -> EffectTest:
-    """Mean effect of each target with error bar and p: sign-flip up to `EXACT_UP_TO` samples, else t; clustered t where two samples share a `cluster`.
+def effect_test(effects: Float[np.ndarray, "n n_targets"],
+                cluster: Int[np.ndarray, "n"] | None = None, median: bool = True) -> EffectTest:
+    """Mean effect of each target with error bar and p: sign-flip up to `EXACT_UP_TO` samples, else
+    t; clustered t where two samples share a `cluster`.
 
-    A constant non-zero effect is significant (`2^(1-n)`, n clusters). With fewer than 2 samples all but the mean are NaN. `median`: NaN unless asked for.
+    A constant non-zero effect is significant (`2^(1-n)`, n clusters). With fewer than 2 samples all
+    but the mean are NaN. `median`: NaN unless asked for.
     """
     n, exact = len(effects), effects.astype(np.float64)
     test = mean_test(np.array(n), exact.sum(0), (exact * exact).sum(0))
     p_value, low, high = test.p_value, test.ci_low, test.ci_high
     groups = None if cluster is None else np.unique(cluster, return_inverse=True)[1]
-    if groups is not None and n > 1 and groups.max() + 1 < n: p_value, low, high = _clustered(exact, groups, test)
+    if groups is not None and n > 1 and groups.max() + 1 < n:
+        p_value, low, high = _clustered(exact, groups, test)
     elif 2 <= n <= EXACT_UP_TO: p_value = sign_flip_test(exact)
     moved = (effects != 0).sum(0)
     agree = np.where(test.mean > 0, (effects > 0).sum(0), (effects < 0).sum(0))
     blank = np.full(effects.shape[1], np.nan)
     middle = np.median(effects, 0) if n and median else blank
-    return EffectTest(test.mean, test.std, low, high, p_value, n, middle, moved / max(n, 1), agree / np.maximum(moved, 1), t_spread(exact, test))
+    return EffectTest(test.mean, test.std, low, high, p_value, n, middle, moved / max(n, 1),
+                      agree / np.maximum(moved, 1), t_spread(exact, test))
 
-def t_spread(exact: Float[np.ndarray, "n n_targets"], test: MeanTest) -> Float[np.ndarray, "n_targets"]:
-    """Standard deviation of the t statistic from text to text, by the delta method: `var = mean over samples of (u - m/(2s) (u^2 - 1))^2`, `u = (x - m)/s`.
+def t_spread(
+    exact: Float[np.ndarray, "n n_targets"], test: MeanTest
+) -> Float[np.ndarray, "n_targets"]:
+    """Standard deviation of the t statistic from text to text, by the delta method: `var = mean
+    over samples of (u - m/(2s) (u^2 - 1))^2`, `u = (x - m)/s`.
 
-    It is 1 for weak symmetric effects and smaller for sparse ones, whose mean and spread rise and fall together; 0 for a constant.
+    It is 1 for weak symmetric effects and smaller for sparse ones, whose mean and spread rise and
+    fall together; 0 for a constant.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         unit = (exact - test.mean) / test.std
-        spread = np.sqrt(np.mean((unit - test.mean / (2 * test.std) * (unit * unit - 1)) ** 2, 0)) if len(exact) else np.full(exact.shape[1], np.nan)
+        spread = (np.sqrt(np.mean((unit - test.mean / (2 * test.std) * (unit * unit - 1)) ** 2, 0))
+                  if len(exact) else np.full(exact.shape[1], np.nan))
     return np.where(test.std > 0, spread, 0.0)
 
-def _clustered(exact: np.ndarray, groups: np.ndarray, test: MeanTest) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _clustered(
+    exact: np.ndarray, groups: np.ndarray, test: MeanTest
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "p and 95 % interval of the mean when only clusters are independent."
     n, count = len(exact), int(groups.max()) + 1
-    if count < 2: return (np.full_like(test.mean, np.nan),) * 3      # one cluster: nothing can be said
+    # one cluster: nothing can be said
+    if count < 2: return (np.full_like(test.mean, np.nan),) * 3
     sums = np.zeros((count, exact.shape[1]))
     np.add.at(sums, groups, exact - test.mean)
     error = np.sqrt(count / (count - 1) * (sums * sums).sum(0)) / n
     constant, half = test.std == 0, stats.t.ppf(0.975, count - 1) * error
-    with np.errstate(divide="ignore", invalid="ignore"): p_value = 2 * stats.t.sf(np.abs(test.mean) / error, count - 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p_value = 2 * stats.t.sf(np.abs(test.mean) / error, count - 1)
     p_value = np.where(constant, np.where(test.mean == 0, 1.0, 2.0 ** (1 - count)), p_value)
     return p_value, test.mean - half, test.mean + half
 
 # %% ../../nbs/engine/11_statistics.ipynb #2c49c6d1
-def placebo_test(effect: Float[np.ndarray, "n_sources n_offsets n_targets"], other: Float[np.ndarray, "n_sources n_directions n_offsets n_targets"]
-                 ) -> Float[np.ndarray, "n_sources n_offsets n_targets"]:
-    """p of each mean `effect` (per unit of push) against the spread of `other` directions' effects on the same target: t with as many degrees of freedom.
+def placebo_test(
+    effect: Float[np.ndarray, "n_sources n_offsets n_targets"],
+    other: Float[np.ndarray, "n_sources n_directions n_offsets n_targets"]
+) -> Float[np.ndarray, "n_sources n_offsets n_targets"]:
+    """p of each mean `effect` (per unit of push) against the spread of `other` directions' effects
+    on the same target: t with as many degrees of freedom.
 
-    Zero effect: 1. A target that no other direction moves: 1 / (number of directions + 1), which is all that their number can say.
+    Zero effect: 1. A target that no other direction moves: 1 / (number of directions + 1), which is
+    all that their number can say.
     """
     pushes = other.shape[0] * other.shape[1]
     spread = np.sqrt((other * other).mean((0, 1)))[None]
-    with np.errstate(divide="ignore", invalid="ignore"): p_value = 2 * stats.t.sf(np.abs(effect) / spread, pushes)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p_value = 2 * stats.t.sf(np.abs(effect) / spread, pushes)
     return np.where(effect == 0, 1.0, np.where(spread > 0, p_value, 1.0 / (pushes + 1)))
 
 # %% ../../nbs/engine/11_statistics.ipynb #1a0d26a2
 @dataclass(frozen=True)
 class Stability:
-    "Jaccard index of the edge set with those of `n_resamples` resampled ones (mean and 95 % range), and how often each edge was selected."
+    """Jaccard index of the edge set with those of `n_resamples` resampled ones (mean and 95 %
+    range), and how often each edge was selected."""
     jaccard: float
     low: float
     high: float
@@ -194,17 +243,20 @@ class Stability:
     selected: Float[np.ndarray, "n_edges"]
 
 def edge_stability(
-    p_value: np.ndarray, n: np.ndarray, t_std: np.ndarray | float = 1.0, level: float = 0.01, method: str = "fdr_bh", n_resamples: int = 50, seed: int = 0,
-    looks: int = 1,
+    p_value: np.ndarray, n: np.ndarray, t_std: np.ndarray | float = 1.0, level: float = 0.01,
+    method: str = "fdr_bh", n_resamples: int = 50, seed: int = 0, looks: int = 1
 ) -> Stability:
-    """Stability of the edge set `q < level` when the t behind every `p_value` (of `n` samples) varies by `t_std`.
+    """Stability of the edge set `q < level` when the t behind every `p_value` (of `n` samples)
+    varies by `t_std`.
 
-    `looks`: how often a sequential design has tested (its p-values carry that factor). Raises `InputError` when no edge is selected in the first place:
-    an empty set has no stability.
+    `looks`: how often a sequential design has tested (its p-values carry that factor). Raises
+    `InputError` when no edge is selected in the first place: an empty set has no stability.
     """
     p_value, n = np.asarray(p_value, float), np.asarray(n, float)
     found = adjust(p_value, method) < level
-    if not found.any(): raise InputError(f"no edge has q < {level:g}, so there is no edge set whose stability could be measured; measure more samples.")
+    if not found.any():
+        raise InputError(f"no edge has q < {level:g}, so there is no edge set whose stability "
+                         "could be measured; measure more samples.")
     freedom = np.maximum(n - 1, 1)
     t_value = -special.stdtrit(freedom, np.clip(p_value / looks, 1e-300, 1.0) / 2)
     generator, selected, overlaps = np.random.default_rng(seed), np.zeros(len(p_value)), []
@@ -214,4 +266,6 @@ def edge_stability(
         selected += again
         overlaps.append((found & again).sum() / (found | again).sum())
     low, high = np.percentile(overlaps, [2.5, 97.5])
-    return Stability(float(np.mean(overlaps)), float(low), float(high), n_resamples, selected / n_resamples)
+    return Stability(
+        float(np.mean(overlaps)), float(low), float(high), n_resamples, selected / n_resamples
+    )

@@ -19,41 +19,53 @@ from tqdm.auto import tqdm
 from .corpus import Corpus, as_corpus
 from .encoders import FeatureReader
 from .errors import InputError
-from .hook_points import HookPoint, catch, decoder_layers, edit, plain_twin
+from feature_interaction_graph.engine.hook_points import (
+    HookPoint, catch, decoder_layers, edit, plain_twin
+)
 
 # %% ../../nbs/engine/20_transport.ipynb #17f21449
 class _Deep(Exception):
     "Raised inside a forward pass when nothing further is needed; never leaves this module."
 
-def differentiable_streams(model: nn.Module, tokens: Int[Tensor, "n_seq seq_len"], points: Sequence[HookPoint],
-                           attention_mask: Int[Tensor, "n_seq seq_len"] | None = None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What stands at `points` in one forward pass, and the tensors to take gradients with respect to (both by name, `[n_seq, seq_len, width]`).
+def differentiable_streams(
+    model: nn.Module, tokens: Int[Tensor, "n_seq seq_len"], points: Sequence[HookPoint],
+    attention_mask: Int[Tensor, "n_seq seq_len"] | None = None
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What stands at `points` in one forward pass, and the tensors to take gradients with respect
+    to (both by name, `[n_seq, seq_len, width]`).
 
-    Nothing runs above the last point, and nothing below the first is kept. The two differ at `resid_mid`, where the gradient is that of the
-    attention's output.
+    Nothing runs above the last point, and nothing below the first is kept. The two differ at
+    `resid_mid`, where the gradient is that of the attention's output.
     """
     layers = decoder_layers(plain_twin(model))
-    first, last = min(points, key=lambda point: point.depth), max(points, key=lambda point: (point.depth, point.layer))
+    first = min(points, key=lambda point: point.depth)
+    last = max(points, key=lambda point: (point.depth, point.layer))
     def stop(*_: object) -> None: raise _Deep
     def leaf(stream: Tensor) -> Tensor: return stream.detach().requires_grad_(True)
-    entry = {point: HookPoint("attn_out", point.layer) if point.kind == "resid_mid" else point for point in points}
-    with torch.enable_grad(), edit(layers, first, leaf), catch(layers, [*points, *(set(entry.values()) - set(points))]) as caught:
-        handle = layers[last.layer].register_forward_pre_hook(stop) if last.kind == "resid_pre" else layers[last.layer].register_forward_hook(stop)
+    entry = {point: HookPoint("attn_out", point.layer) if point.kind == "resid_mid" else point
+             for point in points}
+    with (torch.enable_grad(), edit(layers, first, leaf),
+          catch(layers, [*points, *(set(entry.values()) - set(points))]) as caught):
+        handle = (layers[last.layer].register_forward_pre_hook(stop) if last.kind == "resid_pre"
+                  else layers[last.layer].register_forward_hook(stop))
         masked = {} if attention_mask is None else {"attention_mask": attention_mask}
         try: plain_twin(model)(tokens, use_cache=False, **masked)
         except _Deep: pass
         finally: handle.remove()
-    return {point.name: caught[point.name] for point in points}, {point.name: caught[entry[point].name] for point in points}
+    return ({point.name: caught[point.name] for point in points},
+            {point.name: caught[entry[point].name] for point in points})
 
 # %% ../../nbs/engine/20_transport.ipynb #63452a33
 Key = tuple[int, int, int]     # source layer, target layer, offset
 
 @dataclass(frozen=True)
 class TransportScores:
-    """Mean effect of every source feature on every target feature, as sums of noise products; make with `transport_scores`.
+    """Mean effect of every source feature on every target feature, as sums of noise products; make
+    with `transport_scores`.
 
-    `totals[source layer, target layer, offset]`: `[n_groups, target width, source width]`, or `[n_groups, n_sources, target width]` if `conditional`;
-    `counts`: tokens, `[n_groups]` or `[n_groups, n_sources]`. Scores are in pre-activation of the target per unit of the source.
+    `totals[source layer, target layer, offset]`: `[n_groups, target width, source width]`, or
+    `[n_groups, n_sources, target width]` if `conditional`; `counts`: tokens, `[n_groups]` or
+    `[n_groups, n_sources]`. Scores are in pre-activation of the target per unit of the source.
     """
     readers: Mapping[int, FeatureReader]
     totals: dict[Key, Tensor]
@@ -66,20 +78,30 @@ class TransportScores:
         "(source layer, target layer, offset) of everything that was estimated, sorted."
         return sorted(self.totals)
 
-    def scores(self, source_layer: int, target_layer: int, offset: int = 0, sources: Tensor | None = None,
-               targets: Tensor | None = None) -> Float[Tensor, "n_sources n_targets"]:
-        "Estimated mean of d pre_j(t + offset) / d f_i(t); NaN for a source that never fires, if conditional. `sources`, `targets`: indices, all when None."
+    def scores(
+        self, source_layer: int, target_layer: int, offset: int = 0, sources: Tensor | None = None,
+        targets: Tensor | None = None
+    ) -> Float[Tensor, "n_sources n_targets"]:
+        """Estimated mean of d pre_j(t + offset) / d f_i(t); NaN for a source that never fires, if
+        conditional. `sources`, `targets`: indices, all when None."""
         total, count = self._of((source_layer, target_layer, offset))
-        return self._read((source_layer, target_layer, offset), total.sum(0), sources, targets) / self._column(count.sum(0), sources)
+        return self._read(
+            (source_layer, target_layer, offset), total.sum(0), sources, targets
+        ) / self._column(count.sum(0), sources)
 
-    def standard_errors(self, source_layer: int, target_layer: int, offset: int = 0, sources: Tensor | None = None,
-                        targets: Tensor | None = None) -> Float[Tensor, "n_sources n_targets"]:
-        "Standard error of `scores` from the differences between groups of sequences: noise and text together. NaN with fewer than two groups."
+    def standard_errors(
+        self, source_layer: int, target_layer: int, offset: int = 0, sources: Tensor | None = None,
+        targets: Tensor | None = None
+    ) -> Float[Tensor, "n_sources n_targets"]:
+        """Standard error of `scores` from the differences between groups of sequences: noise and
+        text together. NaN with fewer than two groups."""
         key = source_layer, target_layer, offset
         total, count = self._of(key)
         mean = total.sum(0) / (count.sum(0)[:, None] if self.conditional else count.sum(0))
-        squares = sum((self._read(key, total[group] - mean * (count[group][:, None] if self.conditional else count[group]), sources, targets).square()
-                       for group in range(len(total))), start=torch.zeros(()))
+        squares = sum((self._read(key, total[group] - mean * (
+                                      count[group][:, None] if self.conditional else count[group]
+                                  ), sources, targets).square() for group in range(len(total))),
+                      start=torch.zeros(()))
         used = (count > 0).sum(0).float()
         spread = squares * self._column(used / (used - 1).clamp(min=0), sources)
         return spread.sqrt() / self._column(count.sum(0), sources)
@@ -87,13 +109,17 @@ class TransportScores:
     def _of(self, key: Key) -> tuple[Tensor, Tensor]:
         if key not in self.totals:
             known = ", ".join(str(pair) for pair in self.pairs)
-            raise InputError(f"no scores were estimated for (source layer, target layer, offset) = {key}; there are those for {known}.")
+            raise InputError("no scores were estimated for (source layer, target layer, offset) "
+                             f"= {key}; there are those for {known}.")
         return self.totals[key], self.counts[key]
 
     def _column(self, values: Tensor, sources: Tensor | None) -> Tensor:
-        return values if values.ndim == 0 else (values if sources is None else values[sources])[:, None]
+        return (values if values.ndim == 0
+                else (values if sources is None else values[sources])[:, None])
 
-    def _read(self, key: Key, total: Tensor, sources: Tensor | None, targets: Tensor | None) -> Float[Tensor, "n_sources n_targets"]:
+    def _read(
+        self, key: Key, total: Tensor, sources: Tensor | None, targets: Tensor | None
+    ) -> Float[Tensor, "n_sources n_targets"]:
         "Encoder^T total decoder^T of chosen features."
         decoder, weight = self.readers[key[0]].decoder, self.readers[key[1]].weight
         if targets is not None: weight = weight[:, targets]
@@ -101,103 +127,147 @@ class TransportScores:
         return (decoder if sources is None else decoder[sources]) @ total.T @ weight
 
     def blocks(self, n_sources: int = 1024) -> Iterator[tuple[Key, Tensor, Tensor, Tensor]]:
-        "(pair, source indices, scores, standard errors), a block of sources at a time: never all pairs of a layer in memory at once."
+        """(pair, source indices, scores, standard errors), a block of sources at a time: never all
+        pairs of a layer in memory at once."""
         for key in self.pairs:
-            for sources in torch.arange(self.readers[key[0]].width, device=self.readers[key[0]].decoder.device).split(n_sources):
-                yield key, sources, self.scores(*key, sources=sources), self.standard_errors(*key, sources=sources)
+            for sources in torch.arange(
+                self.readers[key[0]].width, device=self.readers[key[0]].decoder.device
+            ).split(n_sources):
+                yield (key, sources, self.scores(*key, sources=sources),
+                       self.standard_errors(*key, sources=sources))
 
     def top(self, k: int = 20, min_z: float = 3.0) -> dict[str, np.ndarray]:
-        "The `k` largest scores by magnitude among those at least `min_z` standard errors from 0, as columns."
+        """The `k` largest scores by magnitude among those at least `min_z` standard errors from 0,
+        as columns."""
         return _largest(self.blocks(), k, min_z)
 
 # %% ../../nbs/engine/20_transport.ipynb #9368e523
-def _largest(blocks: Iterator[tuple[Key, Tensor, Tensor, Tensor]], k: int, min_z: float) -> dict[str, np.ndarray]:
+def _largest(
+    blocks: Iterator[tuple[Key, Tensor, Tensor, Tensor]], k: int, min_z: float
+) -> dict[str, np.ndarray]:
     names = ("src_layer", "src_feature", "tgt_layer", "tgt_feature", "offset", "score", "error")
     kept = torch.zeros(0, len(names), dtype=torch.float64)
     for (source_layer, target_layer, offset), sources, score, error in blocks:
-        size = torch.where(score.abs() >= min_z * error, score.abs(), torch.zeros_like(score)).nan_to_num()
+        size = torch.where(
+            score.abs() >= min_z * error, score.abs(), torch.zeros_like(score)
+        ).nan_to_num()
         best = size.flatten().topk(min(k, size.numel())).indices
         best = best[size.flatten()[best] > 0]
         row, column = best // size.shape[1], best % size.shape[1]
         same = torch.ones_like(best)
-        values = (same * source_layer, sources[row], same * target_layer, column, same * offset, score[row, column], error[row, column])
+        values = (same * source_layer, sources[row], same * target_layer, column, same * offset,
+                  score[row, column], error[row, column])
         kept = torch.cat([kept, torch.stack([value.double().cpu() for value in values], 1)])
         kept = kept[kept[:, 5].abs().argsort(descending=True, stable=True)[:k]]
-    return {name: kept[:, place].numpy().astype(np.int64 if place < 5 else np.float64) for place, name in enumerate(names)}
+    return {name: kept[:, place].numpy().astype(np.int64 if place < 5 else np.float64)
+            for place, name in enumerate(names)}
 
 # %% ../../nbs/engine/20_transport.ipynb #7a68a31f
 def transport_scores(
-    model: nn.Module, saes: Mapping[int, Any], tokens: "Corpus | Tensor | Sequence[Sequence[int]]", *, source_layers: Sequence[int] | None = None,
-    target_layers: Sequence[int] | None = None, n_probes: int = 1, conditional: bool = False, max_offset: int = 0, seed: int = 0, batch_size: int = 32,
-    n_groups: int = 8, progress: bool = True,
+    model: nn.Module, saes: Mapping[int, Any], tokens: "Corpus | Tensor | Sequence[Sequence[int]]",
+    *, source_layers: Sequence[int] | None = None, target_layers: Sequence[int] | None = None,
+    n_probes: int = 1, conditional: bool = False, max_offset: int = 0, seed: int = 0,
+    batch_size: int = 32, n_groups: int = 8, progress: bool = True
 ) -> TransportScores:
-    """Scores of all pairs of features of earlier and later layers, by `n_probes` backward passes of noise per batch and target layer.
+    """Scores of all pairs of features of earlier and later layers, by `n_probes` backward passes
+    of noise per batch and target layer.
 
-    `conditional`: each source's effect where it is active (memory `n_groups` x sources x width per pair of layers) instead of anywhere. `max_offset`: also the
-    effects on the next positions. Positions that are no samples (start token, padding) count neither as source nor as target.
+    `conditional`: each source's effect where it is active (memory `n_groups` x sources x width per
+    pair of layers) instead of anywhere. `max_offset`: also the effects on the next positions.
+    Positions that are no samples (start token, padding) count neither as source nor as target.
     Raises `InputError` when no target layer comes after a source layer, and for counts below 1.
     """
     if min(n_probes, n_groups, batch_size) < 1 or max_offset < 0:
-        raise InputError(f"n_probes {n_probes}, n_groups {n_groups}, batch_size {batch_size}, max_offset {max_offset} were given; the first three must be at "
+        raise InputError(f"n_probes {n_probes}, n_groups {n_groups}, batch_size {batch_size}, "
+                         f"max_offset {max_offset} were given; the first three must be at "
                          "least 1 and the last at least 0.")
     corpus, readers = as_corpus(tokens), {layer: FeatureReader(sae) for layer, sae in saes.items()}
     earlier = _earlier_layers(readers, source_layers, target_layers)
-    generator, sums = torch.Generator().manual_seed(seed), _Sums(readers, conditional, max_offset, min(n_groups, len(corpus)))
-    for batch in tqdm(torch.arange(len(corpus)).split(batch_size), desc="transporting", disable=not progress, leave=False):
+    generator = torch.Generator().manual_seed(seed)
+    sums = _Sums(readers, conditional, max_offset, min(n_groups, len(corpus)))
+    for batch in tqdm(torch.arange(len(corpus)).split(batch_size), desc="transporting",
+                      disable=not progress, leave=False):
         _transport_batch(model, corpus, batch, earlier, sums, n_probes, generator)
-    meta = dict(n_tokens=int(corpus.sample_mask().sum()), n_probes=n_probes, n_groups=sums.n_groups, max_offset=max_offset, seed=seed)
+    meta = dict(n_tokens=int(corpus.sample_mask().sum()), n_probes=n_probes, n_groups=sums.n_groups,
+                max_offset=max_offset, seed=seed)
     return TransportScores(readers, sums.totals, sums.counts, conditional, meta)
 
 # %% ../../nbs/engine/20_transport.ipynb #c6adffa3
-def _transport_batch(model: nn.Module, corpus: Corpus, batch: Int[Tensor, "n_seq"], earlier: Mapping[int, list[int]], sums: "_Sums", n_probes: int,
-                     generator: torch.Generator) -> None:
-    "One forward pass over the sequences `batch`, and the backward passes of noise from every target layer."
-    readers, device, longest = sums.readers, next(model.parameters()).device, int(corpus.lengths[batch].max())
-    points = list({readers[layer].hook_point for target, sources in earlier.items() for layer in (target, *sources)})
+def _transport_batch(
+    model: nn.Module, corpus: Corpus, batch: Int[Tensor, "n_seq"], earlier: Mapping[int, list[int]],
+    sums: "_Sums", n_probes: int, generator: torch.Generator
+) -> None:
+    """One forward pass over the sequences `batch`, and the backward passes of noise from every
+    target layer."""
+    readers = sums.readers
+    device = next(model.parameters()).device
+    longest = int(corpus.lengths[batch].max())
+    points = list({readers[layer].hook_point for target, sources in earlier.items()
+                   for layer in (target, *sources)})
     inside = corpus.sample_mask()[batch, :longest].to(device)
     ragged = bool((corpus.lengths[batch] < longest).any())
-    real = (torch.arange(longest) < corpus.lengths[batch][:, None]).long().to(device) if ragged else None
-    streams, leaves = differentiable_streams(model, corpus.tokens[batch, :longest].to(device), points, real)
+    real = ((torch.arange(longest) < corpus.lengths[batch][:, None]).long().to(device) if ragged
+            else None)
+    streams, leaves = differentiable_streams(
+        model, corpus.tokens[batch, :longest].to(device), points, real
+    )
     def at(layer: int) -> Tensor: return streams[readers[layer].hook_point.name]
-    sources_used = {source for sources in earlier.values() for source in sources} if sums.conditional else set()
+    sources_used = ({source for sources in earlier.values() for source in sources}
+                    if sums.conditional else set())
     fires = {layer: readers[layer].read(at(layer).detach())[1] != 0 for layer in sources_used}
     for target, sources in earlier.items():
         with torch.enable_grad(): read = readers[target].normalise(at(target))
         for _ in range(n_probes):
-            noise = (torch.randint(0, 2, read.shape, generator=generator) * 2 - 1).to(read) * inside[..., None]
-            gradients = torch.autograd.grad(read, [leaves[readers[layer].hook_point.name] for layer in sources], noise, retain_graph=True)
+            noise = (
+                torch.randint(0, 2, read.shape, generator=generator) * 2 - 1
+            ).to(read) * inside[..., None]
+            gradients = torch.autograd.grad(read, [leaves[readers[layer].hook_point.name]
+                                                   for layer in sources], noise, retain_graph=True)
             for source, gradient in zip(sources, gradients, strict=True):
-                sums.add(source, target, batch % sums.n_groups, inside, noise, gradient.float(), at(source).detach(), fires.get(source))
+                sums.add(source, target, batch % sums.n_groups, inside, noise, gradient.float(),
+                         at(source).detach(), fires.get(source))
 
 # %% ../../nbs/engine/20_transport.ipynb #92e84ab4
-def _earlier_layers(readers: Mapping[int, FeatureReader], source_layers: Sequence[int] | None, target_layers: Sequence[int] | None) -> dict[int, list[int]]:
+def _earlier_layers(readers: Mapping[int, FeatureReader], source_layers: Sequence[int] | None,
+                    target_layers: Sequence[int] | None) -> dict[int, list[int]]:
     "Target layer -> the source layers whose hook point comes before its own."
     for layer in {*(source_layers or ()), *(target_layers or ())}:
         if layer not in readers:
-            raise InputError(f"layer {layer} was asked for, but SAEs are loaded for layers {', '.join(map(str, sorted(readers)))}; choose one of those.")
-    sources, targets = (sorted(readers if chosen is None else set(chosen)) for chosen in (source_layers, target_layers))
+            raise InputError(f"layer {layer} was asked for, but SAEs are loaded for layers "
+                             f"{', '.join(map(str, sorted(readers)))}; choose one of those.")
+    sources, targets = (sorted(readers if chosen is None else set(chosen))
+                        for chosen in (source_layers, target_layers))
     def depth(layer: int) -> tuple[int, int]: return readers[layer].hook_point.depth
-    earlier = {target: [source for source in sources if depth(source) < depth(target)] for target in targets}
+    earlier = {target: [source for source in sources if depth(source) < depth(target)]
+               for target in targets}
     earlier = {target: found for target, found in earlier.items() if found}
     if not earlier:
-        raise InputError(f"none of the target layers {targets} comes after one of the source layers {sources}; choose later targets or earlier sources.")
+        raise InputError(f"none of the target layers {targets} comes after one of the source "
+                         f"layers {sources}; choose later targets or earlier sources.")
     return earlier
 
 # %% ../../nbs/engine/20_transport.ipynb #b2d2dc8d
 class _Sums:
     "The totals and counts of `TransportScores`, filled batch by batch."
-    def __init__(self, readers: Mapping[int, FeatureReader], conditional: bool, max_offset: int, n_groups: int) -> None:
-        self.readers, self.conditional, self.max_offset, self.n_groups = readers, conditional, max_offset, n_groups
+    def __init__(self, readers: Mapping[int, FeatureReader], conditional: bool, max_offset: int,
+                 n_groups: int) -> None:
+        self.readers, self.conditional, self.max_offset, self.n_groups = (
+            readers, conditional, max_offset, n_groups
+        )
         self.totals: dict[Key, Tensor] = {}
         self.counts: dict[Key, Tensor] = {}
 
     def _passes_by(self, source: FeatureReader, target: FeatureReader) -> bool:
-        "Whether the stream itself carries the source to the target unchanged, so that the identity can be left out of the noise."
+        """Whether the stream itself carries the source to the target unchanged, so that the
+        identity can be left out of the noise."""
         plain = all(reader.normalisation in ("none", None) for reader in (source, target))
-        return plain and source.hook_point.kind != "z" and target.hook_point.kind.startswith("resid")
+        return (
+            plain and source.hook_point.kind != "z" and target.hook_point.kind.startswith("resid")
+        )
 
-    def add(self, source: int, target: int, groups: Int[Tensor, "n_seq"], inside: Bool[Tensor, "n_seq seq_len"], noise: Tensor, gradient: Tensor,
-            stream: Tensor, fires: Bool[Tensor, "n_seq seq_len n_sources"] | None) -> None:
+    def add(self, source: int, target: int, groups: Int[Tensor, "n_seq"],
+            inside: Bool[Tensor, "n_seq seq_len"], noise: Tensor, gradient: Tensor, stream: Tensor,
+            fires: Bool[Tensor, "n_seq seq_len n_sources"] | None) -> None:
         "Takes in one backward pass."
         known = self._passes_by(self.readers[source], self.readers[target])
         change = gradient - noise if known else gradient * self.readers[source].scale(stream)
@@ -215,7 +285,8 @@ class _Sums:
                     if known and not offset: total = total + count[:, None] * decoder
                 else:
                     total, count = seeded.T @ arrived, here.sum()
-                    if known and not offset: total = total + count * torch.eye(len(total), device=total.device)
+                    if known and not offset:
+                        total = total + count * torch.eye(len(total), device=total.device)
                 self._into((source, target, offset), group, total, count)
 
     def _into(self, key: Key, group: int, total: Tensor, count: Tensor) -> None:

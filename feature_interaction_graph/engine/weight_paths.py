@@ -18,26 +18,32 @@ from .errors import InputError
 from .hook_points import decoder_layers, map_block, plain_twin
 
 # %% ../../nbs/engine/17_weight_paths.ipynb #efd5319d
-def direct_path_scores(saes: Mapping[int, Any], source_layer: int, target_layer: int, sources: Int[Tensor, "n_sources"] | None = None,
-                       targets: Int[Tensor, "n_targets"] | None = None) -> Float[Tensor, "n_sources n_targets"]:
-    """Change of the target's pre-activation by one unit of the source that reaches it through the stream alone, `d_i . e_j`.
+def direct_path_scores(
+    saes: Mapping[int, Any], source_layer: int, target_layer: int,
+    sources: Int[Tensor, "n_sources"] | None = None, targets: Int[Tensor, "n_targets"] | None = None
+) -> Float[Tensor, "n_sources n_targets"]:
+    """Change of the target's pre-activation by one unit of the source that reaches it through the
+    stream alone, `d_i . e_j`.
 
-    Exact for SAEs that do not normalise their input; for others, in units of the normalised stream. Raises `InputError` when the two live in spaces of
-    different width.
+    Exact for SAEs that do not normalise their input; for others, in units of the normalised stream.
+    Raises `InputError` when the two live in spaces of different width.
     """
-    source, target = FeatureReader(saes[source_layer], sources), FeatureReader(saes[target_layer], targets)
+    source = FeatureReader(saes[source_layer], sources)
+    target = FeatureReader(saes[target_layer], targets)
     return _product(source, target, source.decoder)
 
 def _product(source: FeatureReader, target: FeatureReader, written: Tensor) -> Tensor:
     weight = target.weight[:, target.features] if target.competes else target.weight
     if written.shape[-1] != weight.shape[0]:
-        raise InputError(f"{source.hook_point.name} writes {written.shape[-1]} numbers and {target.hook_point.name} reads {weight.shape[0]}, so no path of "
+        raise InputError(f"{source.hook_point.name} writes {written.shape[-1]} numbers and "
+                         f"{target.hook_point.name} reads {weight.shape[0]}, so no path of "
                          "weights joins them; choose two hook points of the residual stream.")
     return written @ weight
 
 # %% ../../nbs/engine/17_weight_paths.ipynb #56877610
 def value_projection(block: nn.Module) -> tuple[nn.Module, Int[Tensor, "n_kv_heads d_head"]]:
-    """The module of a decoder block that computes values, and which of its outputs they are, head by head.
+    """The module of a decoder block that computes values, and which of its outputs they are, head
+    by head.
 
     Raises `InputError` for an attention whose layout is not known.
     """
@@ -49,17 +55,23 @@ def value_projection(block: nn.Module) -> tuple[nn.Module, Int[Tensor, "n_kv_hea
     if hasattr(attention, "c_attn") and d_head:
         width = _output_width(attention.c_attn) // 3
         return attention.c_attn, torch.arange(2 * width, 3 * width).view(-1, d_head)
-    if hasattr(attention, "query_key_value") and type(attention).__name__ == "GPTNeoXAttention" and d_head:
-        return attention.query_key_value, torch.arange(_output_width(attention.query_key_value)).view(-1, 3, d_head)[:, 2]
+    if hasattr(
+        attention, "query_key_value"
+    ) and type(attention).__name__ == "GPTNeoXAttention" and d_head:
+        return (attention.query_key_value,
+                torch.arange(_output_width(attention.query_key_value)).view(-1, 3, d_head)[:, 2])
     if hasattr(attention, "qkv_proj") and d_head:
         values = attention.config.num_key_value_heads * d_head
         width = _output_width(attention.qkv_proj)
         return attention.qkv_proj, torch.arange(width - values, width).view(-1, d_head)
-    raise InputError(f"where a {type(attention).__name__} keeps its values is not known here; use a model with v_proj, c_attn, query_key_value or qkv_proj.")
+    raise InputError(f"where a {type(attention).__name__} keeps its values is not known here; use "
+                     "a model with v_proj, c_attn, query_key_value or qkv_proj.")
 
 def _matrix(module: Any) -> Float[Tensor, "n_out n_in"]:
     "The weight of a linear module as output x input: GPT-2's `Conv1D` stores the transpose."
-    return (module.weight.T if type(module).__name__ == "Conv1D" else module.weight).detach().float()
+    return (
+        module.weight.T if type(module).__name__ == "Conv1D" else module.weight
+    ).detach().float()
 
 def _output_width(module: Any) -> int: return len(_matrix(module))
 
@@ -69,11 +81,14 @@ def is_norm(module: nn.Module) -> bool:
     return isinstance(module, nn.LayerNorm) or type(module).__name__.endswith("RMSNorm")
 
 def norm_gain(norm: Any) -> Float[Tensor, "width"]:
-    "What a norm multiplies its scaled input by (one number, 1, if it has no weight); 1 + weight in some families, so it is asked, not read."
+    """What a norm multiplies its scaled input by (one number, 1, if it has no weight); 1 + weight
+    in some families, so it is asked, not read."""
     weight = getattr(norm, "weight", None)
     if weight is None: return torch.ones(1)
     if isinstance(norm, nn.LayerNorm): return weight.detach().float()
-    return norm(torch.ones_like(weight, dtype=torch.float32)).detach().float() * (1 + norm_epsilon(norm)) ** 0.5
+    return norm(torch.ones_like(weight, dtype=torch.float32)).detach().float() * (
+        1 + norm_epsilon(norm)
+    ) ** 0.5
 
 def norm_epsilon(norm: Any) -> float:
     "What a norm adds to the mean square before the root."
@@ -84,33 +99,51 @@ def _scaled_to_one(norm: nn.Module | None) -> Callable[[Tensor], Tensor]:
     "The linear map a norm is when its scale is 1."
     if norm is None: return lambda rows: rows
     centred, gain = isinstance(norm, nn.LayerNorm), norm_gain(norm)
-    return lambda rows: (rows - rows.mean(-1, keepdim=True) if centred else rows) * gain.to(rows.device)
+    return lambda rows: (rows - rows.mean(-1, keepdim=True) if centred else rows) * gain.to(
+        rows.device
+    )
 
 # %% ../../nbs/engine/17_weight_paths.ipynb #3a7b4637
-def ov_scores(model: nn.Module, saes: Mapping[int, Any], source_layer: int, target_layer: int, block: int, head: int | None = None,
-              sources: Int[Tensor, "n_sources"] | None = None, targets: Int[Tensor, "n_targets"] | None = None) -> Float[Tensor, "*heads n_sources n_targets"]:
-    """Change of the target's pre-activation by one unit of the source at a position that heads of `block` attend to fully, the norm's scale at 1.
+def ov_scores(
+    model: nn.Module, saes: Mapping[int, Any], source_layer: int, target_layer: int, block: int,
+    head: int | None = None, sources: Int[Tensor, "n_sources"] | None = None,
+    targets: Int[Tensor, "n_targets"] | None = None
+) -> Float[Tensor, "*heads n_sources n_targets"]:
+    """Change of the target's pre-activation by one unit of the source at a position that heads of
+    `block` attend to fully, the norm's scale at 1.
 
-    `[n_heads, n_sources, n_targets]`, or `[n_sources, n_targets]` for one `head`. Raises `InputError` for a block or head that does not exist, or
-    that does not lie between source and target.
+    `[n_heads, n_sources, n_targets]`, or `[n_sources, n_targets]` for one `head`. Raises
+    `InputError` for a block or head that does not exist, or that does not lie between source and
+    target.
     """
     layers = decoder_layers(plain_twin(model))
-    source, target = FeatureReader(saes[source_layer], sources), FeatureReader(saes[target_layer], targets)
-    if not 0 <= block < len(layers): raise InputError(f"block {block} was asked for, but the model has blocks 0 to {len(layers) - 1}; choose one of those.")
+    source = FeatureReader(saes[source_layer], sources)
+    target = FeatureReader(saes[target_layer], targets)
+    if not 0 <= block < len(layers):
+        raise InputError(f"block {block} was asked for, but the model has blocks 0 to "
+                         f"{len(layers) - 1}; choose one of those.")
     if source.hook_point.depth > (block, 0) or target.hook_point.depth < (block, 2):
         between = f"{source.hook_point.name} and {target.hook_point.name}"
-        raise InputError(f"the attention of block {block} does not lie between {between}; choose a block in between.")
+        raise InputError(f"the attention of block {block} does not lie between {between}; choose "
+                         "a block in between.")
     parts = map_block(layers[block])
-    before = next((module for name, module in layers[block].named_children() if is_norm(module) and not name.startswith("post")), None)
+    before = next((module for name, module in layers[block].named_children()
+                   if is_norm(module) and not name.startswith("post")), None)
     values, columns = value_projection(layers[block])
     out = _matrix(parts.out_projection)
     n_heads = out.shape[1] // columns.shape[1]
     if head is not None and not 0 <= head < n_heads:
-        raise InputError(f"head {head} was asked for, but block {block} has heads 0 to {n_heads - 1}; choose one of those.")
+        raise InputError(f"head {head} was asked for, but block {block} has heads 0 to "
+                         f"{n_heads - 1}; choose one of those.")
     after = _scaled_to_one(parts.attn_out if is_norm(parts.attn_out) else None)
     entering = _scaled_to_one(before)(source.decoder)
     found = []
     for index in range(n_heads) if head is None else [head]:
         value = entering @ _matrix(values)[columns[index * len(columns) // n_heads]].T
-        found.append(_product(source, target, after(value @ out[:, index * columns.shape[1]:(index + 1) * columns.shape[1]].T)))
+        found.append(
+            _product(
+                source, target,
+                after(value @ out[:, index * columns.shape[1]:(index + 1) * columns.shape[1]].T)
+            )
+        )
     return torch.stack(found) if head is None else found[0]

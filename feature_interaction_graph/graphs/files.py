@@ -25,34 +25,48 @@ from .hyperedges import check_hyperedges, is_finite
 
 # %% ../../nbs/graphs/01_files.ipynb #87ea3982
 def plain_value(value: Any, where: str) -> Any:
-    "`value` as plain Python data (`None`, bool, int, float, str, list, dict with string keys); `where` names it in the refusal."
+    """`value` as plain Python data (`None`, bool, int, float, str, list, dict with string keys);
+    `where` names it in the refusal."""
     if isinstance(value, np.generic | np.ndarray): value = value.tolist()
     if value is None or isinstance(value, bool | int | float | str): return value
     if isinstance(value, list): return [plain_value(entry, where) for entry in value]
-    if isinstance(value, dict) and all(isinstance(key, str) for key in value) and "$float" not in value:
+    if isinstance(
+        value, dict
+    ) and all(isinstance(key, str) for key in value) and "$float" not in value:
         return {key: plain_value(entry, where) for key, entry in value.items()}
-    raise InputError(f"{where} is {value!r} ({type(value).__name__}), which no graph file can hold; make it a number, a string, "
+    raise InputError(f"{where} is {value!r} ({type(value).__name__}), which no graph file can "
+                     "hold; make it a number, a string, "
                      "a list or a dictionary with string keys.")
 
 # %% ../../nbs/graphs/01_files.ipynb #18b43a32
 def plain_graph(G: nx.DiGraph) -> nx.DiGraph:
-    "A copy of `G` (`DiGraph` or `MultiDiGraph`) whose ids are strings and whose attributes are all plain values; refuses what is not."
-    if not isinstance(G, nx.DiGraph): raise InputError(f"a directed NetworkX graph was expected, got {type(G).__name__}.")
-    def plain(attributes: dict[str, Any], owner: str, reserved: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A copy of `G` (`DiGraph` or `MultiDiGraph`) whose ids are strings and whose attributes are
+    all plain values; refuses what is not."""
+    if not isinstance(G, nx.DiGraph):
+        raise InputError(f"a directed NetworkX graph was expected, got {type(G).__name__}.")
+    def plain(
+        attributes: dict[str, Any], owner: str, reserved: tuple[str, ...] = ()
+    ) -> dict[str, Any]:
         for name in attributes:
             if not isinstance(name, str) or name in reserved:
-                raise InputError(f"an attribute of {owner} is called {name!r}, which a graph file uses itself; rename it.")
-        return {name: plain_value(value, f"attribute {name!r} of {owner}") for name, value in attributes.items()}
+                raise InputError(f"an attribute of {owner} is called {name!r}, which a graph file "
+                                 "uses itself; rename it.")
+        return {name: plain_value(value, f"attribute {name!r} of {owner}")
+                for name, value in attributes.items()}
     copy = type(G)()
     copy.graph.update(plain(G.graph, "the graph", ("fig_format",)))
     for node, attributes in G.nodes(data=True):
-        if not isinstance(node, str): raise InputError(f"node {node!r} is no string; feature ids look like 'L3_F17'.")
+        if not isinstance(node, str):
+            raise InputError(f"node {node!r} is no string; feature ids look like 'L3_F17'.")
         copy.add_nodes_from([(node, plain(attributes, f"node {node}", ("id",)))])
     for edge in G.edges(keys=True, data=True) if G.is_multigraph() else G.edges(data=True):
         source, target, *key, attributes = edge
         if key and not isinstance(key[0], str | int):
-            raise InputError(f"the key {key[0]!r} of the edge {source} -> {target} is neither a string nor an integer.")
-        plain_attributes = plain(attributes, f"edge {source} -> {target}", ("source", "target", "key"))
+            raise InputError(f"the key {key[0]!r} of the edge {source} -> {target} is neither a "
+                             "string nor an integer.")
+        plain_attributes = plain(
+            attributes, f"edge {source} -> {target}", ("source", "target", "key")
+        )
         copy.add_edges_from([(source, target, *key, plain_attributes)])
     return copy
 
@@ -61,7 +75,8 @@ FORMAT, VERSION = "feature-interaction-graph", 1
 
 # %% ../../nbs/graphs/01_files.ipynb #1561ee02
 def to_strict_json(value: Any) -> Any:
-    "Plain data with every infinite or undefined float replaced by `{\"$float\": \"inf\" | \"-inf\" | \"nan\"}`."
+    """Plain data with every infinite or undefined float replaced by `{"$float": "inf" | "-inf" |
+    "nan"}`."""
     if isinstance(value, float) and not math.isfinite(value): return {"$float": repr(float(value))}
     if isinstance(value, list): return [to_strict_json(entry) for entry in value]
     if isinstance(value, dict): return {key: to_strict_json(entry) for key, entry in value.items()}
@@ -81,20 +96,31 @@ def graph_to_json(G: nx.DiGraph) -> str:
     def lines(entries: list[dict[str, Any]]) -> str:
         return ",\n  ".join(json.dumps(to_strict_json(entry), allow_nan=False) for entry in entries)
     nodes = [{"id": node, **attributes} for node, attributes in G.nodes(data=True)]
-    if G.is_multigraph(): edges = [{"source": s, "target": t, "key": key, **attributes} for s, t, key, attributes in G.edges(keys=True, data=True)]
-    else: edges = [{"source": s, "target": t, **attributes} for s, t, attributes in G.edges(data=True)]
-    head = {"format": FORMAT, "version": VERSION, "directed": True, "multigraph": G.is_multigraph(), "graph": to_strict_json(G.graph)}
-    return f'{json.dumps(head, allow_nan=False)[:-1]},\n "nodes": [\n  {lines(nodes)}],\n "edges": [\n  {lines(edges)}]}}\n'
+    if G.is_multigraph():
+        edges = [{"source": s, "target": t, "key": key, **attributes}
+                 for s, t, key, attributes in G.edges(keys=True, data=True)]
+    else:
+        edges = [
+            {"source": s, "target": t, **attributes} for s, t, attributes in G.edges(data=True)
+        ]
+    head = {"format": FORMAT, "version": VERSION, "directed": True, "multigraph": G.is_multigraph(),
+            "graph": to_strict_json(G.graph)}
+    return (f'{json.dumps(head, allow_nan=False)[:-1]},\n "nodes": [\n  {lines(nodes)}],\n '
+            f'"edges": [\n  {lines(edges)}]}}\n')
 
 # %% ../../nbs/graphs/01_files.ipynb #7188d53f
 def graph_from_json(text: str, path: str | Path = "the text") -> nx.DiGraph:
-    "The graph in a node-link JSON text: this package's, or one of NetworkX with `edges` or `links`."
+    """The graph in a node-link JSON text: this package's, or one of NetworkX with `edges` or
+    `links`."""
     try: data = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not a JSON graph ({error}); it may be truncated, so write it again with save_graph.") from error
-    if not isinstance(data, dict) or not isinstance(data.get("nodes"), list): raise InputError(f"{path} is JSON but no graph: it has no list of nodes.")
+        raise InputError(f"{path} is not a JSON graph ({error}); it may be truncated, "
+                         "so write it again with save_graph.") from error
+    if not isinstance(data, dict) or not isinstance(data.get("nodes"), list):
+        raise InputError(f"{path} is JSON but no graph: it has no list of nodes.")
     if data.get("format", FORMAT) != FORMAT or data.get("version", VERSION) != VERSION:
-        raise InputError(f"{path} holds {data.get('format')} version {data.get('version')}, this package reads {FORMAT} version {VERSION}; update the package.")
+        raise InputError(f"{path} holds {data.get('format')} version {data.get('version')}, this "
+                         f"package reads {FORMAT} version {VERSION}; update the package.")
     try:
         data = from_strict_json(data)
         G = nx.MultiDiGraph() if data.get("multigraph") else nx.DiGraph()
@@ -102,12 +128,16 @@ def graph_from_json(text: str, path: str | Path = "the text") -> nx.DiGraph:
         G.add_nodes_from((str(node.pop("id")), node) for node in data["nodes"])
         for edge in data["edges"] if "edges" in data else data["links"]:
             source, target = str(edge.pop("source")), str(edge.pop("target"))
-            if source not in G or target not in G: raise InputError(f"{path} has an edge {source} -> {target} between nodes it does not list.")
+            if source not in G or target not in G:
+                raise InputError(
+                    f"{path} has an edge {source} -> {target} between nodes it does not list."
+                )
             key = [edge.pop("key", None)] if G.is_multigraph() else []
             G.add_edges_from([(source, target, *key, edge)])
     except InputError: raise
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path} is JSON but no graph this package can read (wrong or missing {error}); write it again with save_graph.") from error
+        raise InputError(f"{path} is JSON but no graph this package can read (wrong or "
+                         f"missing {error}); write it again with save_graph.") from error
     return G
 
 # %% ../../nbs/graphs/01_files.ipynb #9baa4633
@@ -119,8 +149,10 @@ def graphml_value(value: Any) -> tuple[str, str]:
     if isinstance(value, bool): return "boolean", "true" if value else "false"
     if isinstance(value, int): return "long", str(value)
     if isinstance(value, float):
-        return "double", repr(value) if math.isfinite(value) else {"inf": "INF", "-inf": "-INF", "nan": "NaN"}[repr(float(value))]
-    if isinstance(value, str) and not NOT_IN_XML.search(value) and not value.startswith("json:"): return "string", value
+        return ("double", repr(value) if math.isfinite(value)
+                else {"inf": "INF", "-inf": "-INF", "nan": "NaN"}[repr(float(value))])
+    if isinstance(value, str) and not NOT_IN_XML.search(value) and not value.startswith("json:"):
+        return "string", value
     return "string", "json:" + json.dumps(to_strict_json(value), allow_nan=False)
 
 # %% ../../nbs/graphs/01_files.ipynb #646bd5ea
@@ -134,16 +166,28 @@ def graph_to_graphml(G: nx.DiGraph) -> bytes:
             key = keys.setdefault((parent.tag, name, kind), f"d{len(keys)}")
             ElementTree.SubElement(parent, "data", key=key).text = text
     graph = ElementTree.Element("graph", edgedefault="directed")
-    write(graph, {"fig_format": f"{FORMAT} {VERSION} {'multigraph' if G.is_multigraph() else 'graph'}", **G.graph})
+    write(graph,
+          {"fig_format": f"{FORMAT} {VERSION} {'multigraph' if G.is_multigraph() else 'graph'}",
+           **G.graph})
     for node, attributes in G.nodes(data=True):
         write(ElementTree.SubElement(graph, "node", id=node), attributes)
-    for source, target, *key, attributes in G.edges(keys=True, data=True) if G.is_multigraph() else G.edges(data=True):
-        write(ElementTree.SubElement(graph, "edge", source=source, target=target), {**({"key": key[0]} if key else {}), **attributes})
+    for source, target, *key, attributes in G.edges(
+        keys=True, data=True
+    ) if G.is_multigraph() else G.edges(data=True):
+        write(ElementTree.SubElement(graph, "edge", source=source, target=target),
+              {**({"key": key[0]} if key else {}), **attributes})
     for (scope, name, kind), key in keys.items():
-        if NOT_IN_XML.search(name): raise InputError(f"the attribute name {name!r} cannot be written as GraphML; save the graph as .json.")
-        ElementTree.SubElement(root, "key", {"id": key, "for": scope, "attr.name": name, "attr.type": kind})
+        if NOT_IN_XML.search(name):
+            raise InputError(f"the attribute name {name!r} cannot be written as GraphML; save the "
+                             "graph as .json.")
+        ElementTree.SubElement(
+            root, "key", {"id": key, "for": scope, "attr.name": name, "attr.type": kind}
+        )
     for node in G:
-        if NOT_IN_XML.search(node): raise InputError(f"the node id {node!r} cannot be written as GraphML; save the graph as .json.")
+        if NOT_IN_XML.search(node):
+            raise InputError(
+                f"the node id {node!r} cannot be written as GraphML; save the graph as .json."
+            )
     root.append(graph)
     return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
 
@@ -151,116 +195,170 @@ def graph_to_graphml(G: nx.DiGraph) -> bytes:
 class NoDoctype(ElementTree.TreeBuilder):
     "Builds the XML tree and refuses document type declarations (entity expansion, external files)."
     def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
-        raise InputError(f"the file declares a document type ({name}), which no GraphML needs and which can hide an attack; remove the DOCTYPE.")
+        raise InputError(f"the file declares a document type ({name}), which no GraphML needs and "
+                         "which can hide an attack; remove the DOCTYPE.")
 
 # %% ../../nbs/graphs/01_files.ipynb #8814f926
 def graphml_reader(key: ElementTree.Element) -> tuple[str, Any]:
     "Name and text-to-value function of one GraphML `<key>`; an unknown type is refused."
     def text(value: str) -> str: return value
-    def boolean(value: str) -> bool: return {"true": True, "1": True, "false": False, "0": False}[value.strip().lower()]
-    readers = {"string": text, "boolean": boolean, "int": int, "integer": int, "long": int, "float": float, "double": float}
-    return key.attrib.get("attr.name", key.attrib["id"]), readers[key.attrib.get("attr.type", "string")]
+    def boolean(value: str) -> bool:
+        return {"true": True, "1": True, "false": False, "0": False}[value.strip().lower()]
+    readers = {"string": text, "boolean": boolean, "int": int, "integer": int, "long": int,
+               "float": float, "double": float}
+    return (key.attrib.get("attr.name", key.attrib["id"]),
+            readers[key.attrib.get("attr.type", "string")])
 
 # %% ../../nbs/graphs/01_files.ipynb #01c2d65e
 def graph_from_graphml(document: bytes, path: str | Path = "the document") -> nx.DiGraph:
-    "The graph in a GraphML document: this package's, or one written by another tool with string, number and boolean attributes."
+    """The graph in a GraphML document: this package's, or one written by another tool with string,
+    number and boolean attributes."""
     try:
         parser = ElementTree.XMLParser(target=NoDoctype())
         parser.feed(document)
         root = parser.close()
-        if not root.tag.endswith("graphml"): raise InputError(f"{path} is XML but not GraphML: its root is <{root.tag}>.")
+        if not root.tag.endswith("graphml"):
+            raise InputError(f"{path} is XML but not GraphML: its root is <{root.tag}>.")
         graph = root.find("{*}graph")
         if graph is None: raise InputError(f"{path} is GraphML without a graph.")
         readers = {key.attrib["id"]: graphml_reader(key) for key in root.iterfind("{*}key")}
-        defaults = {scope: {name: read(key.findtext("{*}default") or "") for key in root.iterfind("{*}key") for name, read in [readers[key.attrib["id"]]]
-                            if key.find("{*}default") is not None and key.attrib.get("for") in (scope, "all")} for scope in ("node", "edge", "graph")}
+        defaults = {
+            scope: {
+                name: read(key.findtext("{*}default") or "") for key in root.iterfind("{*}key")
+                for name, read in [readers[key.attrib["id"]]]
+                if key.find("{*}default") is not None and key.attrib.get("for") in (scope, "all")
+            } for scope in ("node", "edge", "graph")
+        }
         def attributes(element: ElementTree.Element, scope: str) -> dict[str, Any]:
-            pairs = ((readers[data.attrib["key"]], data.text or "") for data in element.iterfind("{*}data"))
+            pairs = ((readers[data.attrib["key"]], data.text or "")
+                     for data in element.iterfind("{*}data"))
             return {**defaults[scope], **{name: read(text) for (name, read), text in pairs}}
         facts = attributes(graph, "graph")
-        nodes = [(node.attrib["id"], attributes(node, "node")) for node in graph.iterfind("{*}node")]
-        edges = [(edge.attrib["source"], edge.attrib["target"], attributes(edge, "edge")) for edge in graph.iterfind("{*}edge")]
+        nodes = [
+            (node.attrib["id"], attributes(node, "node")) for node in graph.iterfind("{*}node")
+        ]
+        edges = [(edge.attrib["source"], edge.attrib["target"], attributes(edge, "edge"))
+                 for edge in graph.iterfind("{*}edge")]
         return assemble_graphml(facts, nodes, edges, path)
     except ElementTree.ParseError as error:
-        raise InputError(f"{path} is not a GraphML file ({error}); it may be truncated, so write it again with save_graph.") from error
+        raise InputError(f"{path} is not a GraphML file ({error}); it may be "
+                         "truncated, so write it again with save_graph.") from error
     except InputError: raise
     except (KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise InputError(f"{path} is GraphML this package cannot read (unknown {error}); write it again with save_graph.") from error
-    except ValueError as error: raise InputError(f"{path} has an attribute that does not fit its declared type ({error}).") from error
+        raise InputError(f"{path} is GraphML this package cannot read (unknown "
+                         f"{error}); write it again with save_graph.") from error
+    except ValueError as error:
+        raise InputError(
+            f"{path} has an attribute that does not fit its declared type ({error})."
+        ) from error
 
 # %% ../../nbs/graphs/01_files.ipynb #efe99851
-def assemble_graphml(facts: dict[str, Any], nodes: list[tuple[str, dict[str, Any]]], edges: list[tuple[str, str, dict[str, Any]]],
-                     path: str | Path) -> nx.DiGraph:
-    "The graph of what a GraphML document lists; `json:` strings are restored where the file is this package's own."
+def assemble_graphml(facts: dict[str, Any], nodes: list[tuple[str, dict[str, Any]]],
+                     edges: list[tuple[str, str, dict[str, Any]]], path: str | Path) -> nx.DiGraph:
+    """The graph of what a GraphML document lists; `json:` strings are restored where the file is
+    this package's own."""
     mark = facts.pop("fig_format", "")
-    if mark and mark.split()[:2] != [FORMAT, str(VERSION)]: raise InputError(f"{path} holds {mark}, this package reads {FORMAT} {VERSION}; update the package.")
+    if mark and mark.split()[:2] != [FORMAT, str(VERSION)]:
+        raise InputError(
+            f"{path} holds {mark}, this package reads {FORMAT} {VERSION}; update the package."
+        )
     def original(value: Any) -> Any:
-        return from_strict_json(json.loads(value[5:])) if isinstance(value, str) and value.startswith("json:") else value
+        return (from_strict_json(json.loads(value[5:]))
+                if isinstance(value, str) and value.startswith("json:") else value)
     def restored(attributes: dict[str, Any]) -> dict[str, Any]:
         return {name: original(value) for name, value in attributes.items()} if mark else attributes
     G = nx.MultiDiGraph() if mark.endswith(" multigraph") else nx.DiGraph()
     G.graph.update(restored(facts))
     G.add_nodes_from((node, restored(attributes)) for node, attributes in nodes)
     for source, target, attributes in edges:
-        if source not in G or target not in G: raise InputError(f"{path} has an edge {source} -> {target} between nodes it does not list.")
+        if source not in G or target not in G:
+            raise InputError(
+                f"{path} has an edge {source} -> {target} between nodes it does not list."
+            )
         attributes = restored(attributes)
-        G.add_edges_from([(source, target, attributes.pop("key"), attributes) if G.is_multigraph() else (source, target, attributes)])
+        G.add_edges_from([(source, target, attributes.pop("key"), attributes) if G.is_multigraph()
+                          else (source, target, attributes)])
     return G
 
 # %% ../../nbs/graphs/01_files.ipynb #9a61d745
-FORMAT_OF_SUFFIX = {".graphml": "graphml", ".xml": "graphml", ".json": "json", ".pkl": "pickle", ".pickle": "pickle"}
+FORMAT_OF_SUFFIX = {
+    ".graphml": "graphml", ".xml": "graphml", ".json": "json", ".pkl": "pickle", ".pickle": "pickle"
+}
 
 # %% ../../nbs/graphs/01_files.ipynb #781e6e50
 def graph_format(path: str | Path, format: str | None = None) -> str:
     "`graphml`, `json` or `pickle`: as asked for, else from the suffix of `path`."
     chosen = FORMAT_OF_SUFFIX.get(Path(path).suffix.lower()) if format is None else format
     if chosen not in ("graphml", "json", "pickle"):
-        raise InputError(f"{format or Path(path).name!r} names no graph format; use .graphml, .json or .pkl, or pass format='graphml', 'json' or 'pickle'.")
+        raise InputError(f"{format or Path(path).name!r} names no graph format; use .graphml, "
+                         ".json or .pkl, or pass format='graphml', 'json' or 'pickle'.")
     return chosen
 
 # %% ../../nbs/graphs/01_files.ipynb #f5d5646b
 def save_graph(G: nx.DiGraph, path: str | Path, format: str | None = None) -> Path:
-    "Writes `G` whole or not at all and returns the path; `load_graph` gives back the same ids, attributes and types."
+    """Writes `G` whole or not at all and returns the path; `load_graph` gives back the same ids,
+    attributes and types."""
     path, format = Path(path), graph_format(path, format)
     plain = plain_graph(G)
-    content = (graph_to_json(plain).encode("ascii") if format == "json" else graph_to_graphml(plain) if format == "graphml"
-               else pickle.dumps(plain, protocol=pickle.HIGHEST_PROTOCOL))
+    content = (graph_to_json(plain).encode("ascii") if format == "json" else graph_to_graphml(plain)
+               if format == "graphml" else pickle.dumps(plain, protocol=pickle.HIGHEST_PROTOCOL))
     with atomic_write(path) as part: part.write_bytes(content)
     return path
 
 # %% ../../nbs/graphs/01_files.ipynb #874c9db8
 def check_interaction_graph(G: nx.DiGraph, name: str | Path = "the graph") -> nx.DiGraph:
-    """Returns `G` if every node has a `layer` and a `feature_idx`, every edge a finite `strength` and an `interaction_type`, and every hyperedge
+    """Returns `G` if every node has a `layer` and a `feature_idx`, every edge a finite `strength`
+    and an `interaction_type`, and every hyperedge
     three ends in the graph, a known direction and finite numbers; refuses otherwise."""
-    if not isinstance(G, nx.DiGraph): raise InputError(f"{name} is {type(G).__name__}, a directed interaction graph was expected.")
+    if not isinstance(G, nx.DiGraph):
+        raise InputError(
+            f"{name} is {type(G).__name__}, a directed interaction graph was expected."
+        )
     for node, attributes in G.nodes(data=True):
-        if not all(isinstance(attributes.get(key), int) and attributes[key] >= 0 for key in ("layer", "feature_idx")):
-            raise InputError(f"node {node} of {name} has no layer and feature_idx; build the graph with build_interaction_graph.")
+        if not all(isinstance(attributes.get(key), int) and attributes[key] >= 0
+                   for key in ("layer", "feature_idx")):
+            raise InputError(f"node {node} of {name} has no layer and feature_idx; build the "
+                             "graph with build_interaction_graph.")
     for source, target, attributes in G.edges(data=True):
-        if not (is_finite(attributes.get("strength")) and isinstance(attributes.get("interaction_type"), str)):
-            raise InputError(f"the edge {source} -> {target} of {name} has no finite strength and interaction_type; "
+        if not (is_finite(attributes.get("strength"))
+                and isinstance(attributes.get("interaction_type"), str)):
+            raise InputError(f"the edge {source} -> {target} of {name} has no finite strength and "
+                             "interaction_type; "
                              "build the graph with build_interaction_graph.")
         gate_strength = attributes.get("gate_strength")
         if gate_strength is not None and not (is_finite(gate_strength) and gate_strength >= 0):
-            raise InputError(f"the edge {source} -> {target} of {name} has gate_strength = {gate_strength!r:.40}; a finite number >= 0 was expected.")
+            raise InputError(f"the edge {source} -> {target} of {name} has gate_strength = "
+                             f"{gate_strength!r:.40}; a finite number >= 0 was expected.")
     check_hyperedges(G, name)
     return G
 
 # %% ../../nbs/graphs/01_files.ipynb #cc3414b9
-def load_graph(path: str | Path, format: str | None = None, allow_pickle: bool = False) -> nx.DiGraph:
-    "The interaction graph in a file. A pickle can run code, so it is read only with `allow_pickle=True`, from people you trust."
+def load_graph(
+    path: str | Path, format: str | None = None, allow_pickle: bool = False
+) -> nx.DiGraph:
+    """The interaction graph in a file.
+
+    A pickle can run code, so it is read only with `allow_pickle=True`, from people you trust."""
     path, format = Path(path), graph_format(path, format)
     if format == "pickle" and not allow_pickle:
-        raise InputError(f"{path} is a pickle, which can run any code when it is read; pass allow_pickle=True if you trust its author, "
+        raise InputError(f"{path} is a pickle, which can run any code when it is read; pass "
+                         "allow_pickle=True if you trust its author, "
                          "or ask for .graphml or .json.")
     try: content = path.read_bytes()
-    except OSError as error: raise InputError(f"{path} could not be read ({error.strerror or error}); give the path of a saved graph.") from error
+    except OSError as error:
+        raise InputError(
+            f"{path} could not be read ({error.strerror or error}); give the path of a saved graph."
+        ) from error
     if format == "graphml": G = graph_from_graphml(content, path)
     elif format == "json":
         try: G = graph_from_json(content.decode("utf-8"), path)
-        except UnicodeDecodeError as error: raise InputError(f"{path} is not UTF-8 text (byte {error.start}); a JSON graph was expected.") from error
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{path} is not UTF-8 text (byte {error.start}); a JSON graph was expected."
+            ) from error
     else:
         try: G = pickle.loads(content)
-        except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, KeyError, TypeError, ValueError) as error:
+        except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, KeyError,
+                TypeError, ValueError) as error:
             raise InputError(f"{path} is not a pickled graph ({error}).") from error
     return check_interaction_graph(G, path)

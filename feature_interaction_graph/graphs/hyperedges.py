@@ -28,37 +28,62 @@ class Gates(Protocol):
     columns: dict[str, np.ndarray]
 
 # %% ../../nbs/graphs/00_hyperedges.ipynb #d365334c
-GATE_ENDS = {"source": "src", "gate": "gate", "target": "tgt"}          # end of the hyperedge -> prefix of its columns
-GATE_NUMBERS = {                                                        # attribute of the hyperedge -> column
-    **{name: name for name in ("effect_off", "effect_on", "interaction")}, "ci_lower": "ci_low", "ci_upper": "ci_high",
-    **{name: name for name in ("p_value", "q_value", "n_samples", "offset")}}
+# end of the hyperedge -> prefix of its columns
+GATE_ENDS = {"source": "src", "gate": "gate", "target": "tgt"}
+# attribute of the hyperedge -> column
+GATE_NUMBERS = {
+    **{name: name for name in ("effect_off", "effect_on", "interaction")}, "ci_lower": "ci_low",
+    "ci_upper": "ci_high", **{name: name for name in ("p_value", "q_value", "n_samples", "offset")}
+}
 
 # %% ../../nbs/graphs/00_hyperedges.ipynb #25bc308d
-def hyperedges_of(gates: Gates, significance_level: float, threshold: float = 0.0) -> list[dict[str, Any]]:
-    "The rows of `gates` with q < `significance_level` and a finite |interaction| > `threshold`, strongest first; what is undefined in them is `None`."
+def hyperedges_of(
+    gates: Gates, significance_level: float, threshold: float = 0.0
+) -> list[dict[str, Any]]:
+    """The rows of `gates` with q < `significance_level` and a finite |interaction| > `threshold`,
+    strongest first; what is undefined in them is `None`."""
     columns = gates.columns
-    needed = [*(f"{prefix}_{part}" for prefix in GATE_ENDS.values() for part in ("layer", "feature")), *GATE_NUMBERS.values(), "direction"]
+    needed = [*(f"{prefix}_{part}" for prefix in GATE_ENDS.values()
+                for part in ("layer", "feature")), *GATE_NUMBERS.values(), "direction"]
     missing = [name for name in needed if name not in columns]
-    if missing: raise InputError(f"the gating table has no column {missing[0]!r}; pass what measure_gating returned.")
+    if missing:
+        raise InputError(
+            f"the gating table has no column {missing[0]!r}; pass what measure_gating returned."
+        )
     size = np.abs(columns["interaction"])
-    rows = np.flatnonzero((columns["q_value"] < significance_level) & (size > threshold) & np.isfinite(size))
+    rows = np.flatnonzero(
+        (columns["q_value"] < significance_level) & (size > threshold) & np.isfinite(size)
+    )
     rows = rows[np.argsort(-size[rows], kind="stable")]
-    ends = {end: [feature_id(layer, feature) for layer, feature in zip(columns[f"{prefix}_layer"][rows].tolist(), columns[f"{prefix}_feature"][rows].tolist(),
-                                                                       strict=True)] for end, prefix in GATE_ENDS.items()}
-    values = {name: [value if math.isfinite(value) else None for value in columns[column][rows].tolist()] for name, column in GATE_NUMBERS.items()}
-    table = {**ends, "direction": [str(direction) for direction in columns["direction"][rows]], **values}
+    ends = {end: [feature_id(layer, feature) for layer, feature
+                  in zip(columns[f"{prefix}_layer"][rows].tolist(),
+                         columns[f"{prefix}_feature"][rows].tolist(), strict=True)]
+            for end, prefix in GATE_ENDS.items()}
+    values = {
+        name: [value if math.isfinite(value) else None for value in columns[column][rows].tolist()]
+        for name, column in GATE_NUMBERS.items()
+    }
+    table = {
+        **ends, "direction": [str(direction) for direction in columns["direction"][rows]], **values
+    }
     return [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
 
 # %% ../../nbs/graphs/00_hyperedges.ipynb #2cbbffe8
 def gate_phrase(hyperedge: Mapping[str, Any]) -> str:
     "One hyperedge as a line: `L0_F3 AND L0_F8 -> L1_F2: off +0.00, on +0.81`."
-    def number(value: float | None) -> str: return "unknown" if value is None else f"{value:+.2f}" if value else "0.00"
+    def number(value: float | None) -> str:
+        return "unknown" if value is None else f"{value:+.2f}" if value else "0.00"
     later = f", {hyperedge['offset']} later" if hyperedge.get("offset") else ""
-    return (f"{hyperedge['source']} {DIRECTIONS[hyperedge['direction']]} {hyperedge['gate']} -> {hyperedge['target']}: "
-            f"off {number(hyperedge.get('effect_off'))}, on {number(hyperedge.get('effect_on'))}{later}")
+    return (
+        f"{hyperedge['source']} {DIRECTIONS[hyperedge['direction']]} {hyperedge['gate']} -> "
+        f"{hyperedge['target']}: "
+        f"off {number(hyperedge.get('effect_off'))}, on {number(hyperedge.get('effect_on'))}{later}"
+    )
 
 # %% ../../nbs/graphs/00_hyperedges.ipynb #3831d76d
-def gated_pairs(hyperedges: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
+def gated_pairs(
+    hyperedges: Iterable[Mapping[str, Any]]
+) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
     "The hyperedges of every (source, target), in their given order."
     pairs: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
     for hyperedge in hyperedges: pairs[hyperedge["source"], hyperedge["target"]].append(hyperedge)
@@ -66,16 +91,21 @@ def gated_pairs(hyperedges: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str]
 
 # %% ../../nbs/graphs/00_hyperedges.ipynb #cde394f4
 def gate_attributes(hyperedges: Iterable[Mapping[str, Any]], offset: int) -> dict[str, Any]:
-    "`gated_by` (`L0_F8 AND; L1_F4 NOT`), `n_gates` and `gate_strength` of the pair edge at `offset`; gates of other offsets say theirs."
+    """`gated_by` (`L0_F8 AND; L1_F4 NOT`), `n_gates` and `gate_strength` of the pair edge at
+    `offset`; gates of other offsets say theirs."""
     hyperedges = list(hyperedges)
-    names = [f"{gate['gate']} {gate['direction']}" + (f" at offset {gate['offset']}" if gate["offset"] != offset else "") for gate in hyperedges]
-    return {"gated_by": "; ".join(names), "n_gates": len(names), "gate_strength": max(abs(gate["interaction"]) for gate in hyperedges)}
+    names = [f"{gate['gate']} {gate['direction']}"
+             + (f" at offset {gate['offset']}" if gate["offset"] != offset else "")
+             for gate in hyperedges]
+    return {"gated_by": "; ".join(names), "n_gates": len(names),
+            "gate_strength": max(abs(gate["interaction"]) for gate in hyperedges)}
 
 # %% ../../nbs/graphs/00_hyperedges.ipynb #cf560b77
 def edge_size(edge: Mapping[str, Any]) -> float:
     "|strength| of an edge; of a gating edge the larger of that and its strongest gate."
     size = abs(edge["strength"])
-    return max(size, edge.get("gate_strength") or 0.0) if edge.get("interaction_type") == "gating" else size
+    return (max(size, edge.get("gate_strength") or 0.0) if edge.get("interaction_type") == "gating"
+            else size)
 
 # %% ../../nbs/graphs/00_hyperedges.ipynb #309c0933
 def is_finite(value: object) -> bool:
@@ -84,23 +114,31 @@ def is_finite(value: object) -> bool:
 
 # %% ../../nbs/graphs/00_hyperedges.ipynb #976c928c
 def check_hyperedges(G: nx.DiGraph, name: object = "the graph") -> list[dict[str, Any]]:
-    "The hyperedges of `G` (none: an empty list); refuses unknown ends and directions, and numbers that are not finite."
+    """The hyperedges of `G` (none: an empty list); refuses unknown ends and directions, and numbers
+    that are not finite."""
     hyperedges = G.graph.get("hyperedges", [])
-    if not isinstance(hyperedges, list): raise InputError(f"the hyperedges of {name} are a {type(hyperedges).__name__}, a list was expected.")
+    if not isinstance(hyperedges, list):
+        raise InputError(
+            f"the hyperedges of {name} are a {type(hyperedges).__name__}, a list was expected."
+        )
     for position, hyperedge in enumerate(hyperedges):
         where = f"hyperedge {position} of {name}"
-        if not isinstance(hyperedge, dict): raise InputError(f"{where} is a {type(hyperedge).__name__}; a dictionary was expected.")
+        if not isinstance(hyperedge, dict):
+            raise InputError(f"{where} is a {type(hyperedge).__name__}; a dictionary was expected.")
         for end in GATE_ENDS:
             if not isinstance(hyperedge.get(end), str) or hyperedge[end] not in G:
-                raise InputError(f"{where} has the {end} {hyperedge.get(end)!r}, which is no node of the graph; build the graph with build_interaction_graph.")
+                raise InputError(f"{where} has the {end} {hyperedge.get(end)!r}, which is no node "
+                                 "of the graph; build the graph with build_interaction_graph.")
         direction = hyperedge.get("direction")
         if not isinstance(direction, str) or direction not in DIRECTIONS:
-            raise InputError(f"{where} has the direction {direction!r}; one of {', '.join(DIRECTIONS)} was expected.")
+            raise InputError(f"{where} has the direction {direction!r}; one of "
+                             f"{', '.join(DIRECTIONS)} was expected.")
         for number in GATE_NUMBERS:
             value, whole = hyperedge.get(number), number in ("n_samples", "offset")
             absent = value is None and number not in ("interaction", "offset")
             if not absent and (not is_finite(value) or (whole and not isinstance(value, int))):
-                raise InputError(f"{where} has {number} = {value!r:.40}; a {'whole' if whole else 'finite'} number was expected.")
+                raise InputError(f"{where} has {number} = {value!r:.40}; a "
+                                 f"{'whole' if whole else 'finite'} number was expected.")
     return hyperedges
 
 # %% ../../nbs/graphs/00_hyperedges.ipynb #7b35418b

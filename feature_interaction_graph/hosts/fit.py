@@ -29,17 +29,21 @@ def explained_variance(
     sae: "SAE",
     x: Float[Tensor, "n width"],  # rows of the point it reads; heads flattened for `z`
 ) -> tuple[float, float]:
-    "(explained variance, L0) of `sae` on the rows `x`; NaN or negative where it does not fit at all."
-    given = x.reshape(len(x), -1, sae.d_head) if getattr(sae, "hook_z_reshaping_mode", False) and getattr(sae, "d_head", None) else x
+    """(explained variance, L0) of `sae` on the rows `x`; NaN or negative where it does not fit at
+    all."""
+    given = (x.reshape(len(x), -1, sae.d_head) if getattr(sae, "hook_z_reshaping_mode", False)
+             and getattr(sae, "d_head", None) else x)
     with torch.no_grad():
         features = sae.encode(given)
         rebuilt = sae.decode(features).reshape(len(x), -1)
     error = (x.double() - rebuilt.double()).square().sum()
-    return float(1 - error / (x.double() - x.double().mean(0)).square().sum()), float((features != 0).float().sum(-1).mean())
+    return (float(1 - error / (x.double() - x.double().mean(0)).square().sum()),
+            float((features != 0).float().sum(-1).mean()))
 
 # %% ../../nbs/hosts/02_fit.ipynb #8c336da2
 MIN_EXPLAINED_VARIANCE = 0.3    # far below any published SAE; random weights are below 0
-CLEARLY_LESS = 0.9              # a better place leaves less than this share of the unexplained variance ...
+# a better place leaves less than this share of the unexplained variance ...
+CLEARLY_LESS = 0.9
 CLEAR_GAIN = 0.03               # ... and explains at least this much more
 
 
@@ -49,14 +53,16 @@ class SaeFit(NamedTuple):
     hook_name: str
     explained_variance: float
     l0: float
-    rival: str              # the best other place: a hook name, or `centred`; empty when there is none
+    # the best other place: a hook name, or `centred`; empty when there is none
+    rival: str
     rival_variance: float   # variance explained there
 
     @property
     def fits(self) -> bool:
         "Good enough, and no other place clearly better."
         gain = self.rival_variance - self.explained_variance
-        beaten = bool(self.rival) and gain >= CLEAR_GAIN and 1 - self.rival_variance < CLEARLY_LESS * (1 - self.explained_variance)
+        beaten = (bool(self.rival) and gain >= CLEAR_GAIN
+                  and 1 - self.rival_variance < CLEARLY_LESS * (1 - self.explained_variance))
         return self.explained_variance >= MIN_EXPLAINED_VARIANCE and not beaten
 
 # %% ../../nbs/hosts/02_fit.ipynb #6630711e
@@ -64,13 +70,17 @@ def neighbours(
     point: HookPoint,
     n_layers: int,
 ) -> list[HookPoint]:
-    "The places with which `point` is most easily confused: one step up and down the stream, or the same kind in the blocks beside it."
-    if point.kind == "resid_mid": return [HookPoint("resid_pre", point.layer), HookPoint("resid_post", point.layer)]
+    """The places with which `point` is most easily confused: one step up and down the stream, or
+    the same kind in the blocks beside it."""
+    if point.kind == "resid_mid":
+        return [HookPoint("resid_pre", point.layer), HookPoint("resid_post", point.layer)]
     if point.kind in ("resid_pre", "resid_post"):
         depth = point.layer + (point.kind == "resid_post")
         steps = [step for step in (depth - 1, depth + 1) if 0 <= step <= n_layers]
-        return [HookPoint("resid_pre", step) if step < n_layers else HookPoint("resid_post", n_layers - 1) for step in steps]
-    return [HookPoint(point.kind, layer) for layer in (point.layer - 1, point.layer + 1) if 0 <= layer < n_layers]
+        return [HookPoint("resid_pre", step) if step < n_layers
+                else HookPoint("resid_post", n_layers - 1) for step in steps]
+    return [HookPoint(point.kind, layer) for layer in (point.layer - 1, point.layer + 1)
+            if 0 <= layer < n_layers]
 
 # %% ../../nbs/hosts/02_fit.ipynb #dd35f032
 def reconstruction_report(
@@ -79,26 +89,33 @@ def reconstruction_report(
     corpus: Corpus,
     n_tokens: int = 512,  # positions to try, from the first sequences of the corpus
 ) -> list[SaeFit]:
-    """Explained variance and L0 of every SAE at its own hook point, beside the best of its neighbours and, for an uncentred LayerNorm model, of the centred
+    """Explained variance and L0 of every SAE at its own hook point, beside the best of its
+    neighbours and, for an uncentred LayerNorm model, of the centred
     stream."""
     twin = plain_twin(model)
-    n_layers, centrable = len(decoder_layers(twin)), uses_layer_norm(twin) and not stream_is_centred(twin)
+    n_layers = len(decoder_layers(twin))
+    centrable = uses_layer_norm(twin) and not stream_is_centred(twin)
     points = {layer: sae_hook_point(sae) for layer, sae in saes.items()}
-    needed = {place.name: place for point in points.values() for place in (point, *neighbours(point, n_layers))}
+    needed = {place.name: place for point in points.values()
+              for place in (point, *neighbours(point, n_layers))}
     rows = _probe_rows(twin, corpus, list(needed.values()), n_tokens)
     fits = []
     for layer, sae in saes.items():
         point = points[layer]
         x = rows[point.name].to(sae.W_dec.device)
         others = {place.name: rows[place.name] for place in neighbours(point, n_layers)}
-        if centrable and point.kind.startswith("resid"): others["centred"] = rows[point.name] - rows[point.name].mean(-1, keepdim=True)
-        tried = [(explained_variance(sae, other.to(x.device))[0], place) for place, other in others.items()]
+        if centrable and point.kind.startswith("resid"):
+            others["centred"] = rows[point.name] - rows[point.name].mean(-1, keepdim=True)
+        tried = [(explained_variance(sae, other.to(x.device))[0], place)
+                 for place, other in others.items()]
         best, place = max(tried, default=(float("nan"), ""))
         fits.append(SaeFit(layer, point.name, *explained_variance(sae, x), place, best))
     return fits
 
 # %% ../../nbs/hosts/02_fit.ipynb #6f5dfb8c
-def _probe_rows(hf_model: nn.Module, corpus: Corpus, points: list[HookPoint], n_tokens: int) -> dict[str, Float[Tensor, "n width"]]:
+def _probe_rows(
+    hf_model: nn.Module, corpus: Corpus, points: list[HookPoint], n_tokens: int
+) -> dict[str, Float[Tensor, "n width"]]:
     "The first `n_tokens` sampleable rows at each of `points`."
     per_sequence = corpus.sample_mask().sum(1).cumsum(0)
     few = corpus.take(torch.arange(min(len(corpus), int((per_sequence < n_tokens).sum()) + 1)))
@@ -114,7 +131,10 @@ def check_reconstruction(
     corpus: Corpus,
     n_tokens: int = 512,
 ) -> list[SaeFit]:
-    "The `reconstruction_report`, if every SAE fits. Raises `InputError` for the first that does not, saying what was expected and where it would fit better."
+    """The `reconstruction_report`, if every SAE fits.
+
+    Raises `InputError` for the first that does not, saying what was expected and where it would fit
+    better."""
     report = reconstruction_report(model, saes, corpus, n_tokens)
     for fit in report:
         if not fit.fits: raise InputError(_misfit_sentence(fit))
@@ -122,15 +142,23 @@ def check_reconstruction(
 
 
 def _misfit_sentence(fit: SaeFit) -> str:
-    found = f"the SAE of layer {fit.layer} is expected to reconstruct {fit.hook_name}, but explains {fit.explained_variance:.2f} of its variance there"
+    found = (f"the SAE of layer {fit.layer} is expected to reconstruct {fit.hook_name}, but "
+             f"explains {fit.explained_variance:.2f} of its variance there")
     way_on = "or set check_reconstruction=False to go on regardless"
-    better = fit.rival and fit.rival_variance >= MIN_EXPLAINED_VARIANCE and not fit.explained_variance > fit.rival_variance - CLEAR_GAIN
+    better = (fit.rival and fit.rival_variance >= MIN_EXPLAINED_VARIANCE
+              and not fit.explained_variance > fit.rival_variance - CLEAR_GAIN)
     if better and fit.rival == "centred":
         cause = "it was trained on a model with center_writing_weights=True"
-        remedy = "set that in the model_from_pretrained_kwargs of its metadata or wrap the model with it"
-        return f"{found} and {fit.rival_variance:.2f} of the centred stream's: {cause}, so {remedy}, {way_on}."
+        remedy = (
+            "set that in the model_from_pretrained_kwargs of its metadata or wrap the model with it"
+        )
+        return (f"{found} and {fit.rival_variance:.2f} of the centred stream's: {cause}, so "
+                f"{remedy}, {way_on}.")
     if better:
         cause = "its hook_name is wrong or the SAE was mistaken for another"
-        return f"{found} and {fit.rival_variance:.2f} at {fit.rival}: {cause}, so correct its metadata or choose another SAE, {way_on}."
-    found += f" (at least {MIN_EXPLAINED_VARIANCE} is expected, L0 is {fit.l0:.0f}) and no better at its neighbours"
-    return f"{found}: model, processing or weights are not those it was trained on, so load the model its metadata names, {way_on}."
+        return (f"{found} and {fit.rival_variance:.2f} at {fit.rival}: {cause}, so correct its "
+                f"metadata or choose another SAE, {way_on}.")
+    found += (f" (at least {MIN_EXPLAINED_VARIANCE} is expected, L0 is {fit.l0:.0f}) and no "
+              "better at its neighbours")
+    return (f"{found}: model, processing or weights are not those it was trained on, so load the "
+            f"model its metadata names, {way_on}.")

@@ -20,7 +20,9 @@ from safetensors import SafetensorError
 from torch import nn
 
 from ..engine.errors import InputError
-from ..engine.hook_points import attach_twin, decoder_layers, map_block, plain_twin
+from feature_interaction_graph.engine.hook_points import (
+    attach_twin, decoder_layers, map_block, plain_twin
+)
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -35,20 +37,25 @@ def hub_id(name: str) -> str:
 
 
 def same_model(first: str, second: str) -> bool:
-    "Whether two names mean one model: short or official, with or without the organisation, in any case."
+    """Whether two names mean one model: short or official, with or without the organisation, in any
+    case."""
     return hub_id(first).split("/")[-1].lower() == hub_id(second).split("/")[-1].lower()
 
 # %% ../../nbs/hosts/00_models.ipynb #66cb8b7b
 def check_finite(module: nn.Module, what: str) -> None:
     "Raises `InputError` naming the first tensors of `module` that hold NaN or infinite values."
     named = itertools.chain(module.named_parameters(), module.named_buffers())
-    broken = [name for name, tensor in named if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()) and not _is_mask(name)]
+    broken = [name for name, tensor in named if tensor.is_floating_point()
+              and not bool(torch.isfinite(tensor).all()) and not _is_mask(name)]
     if broken:
         more = " and others" if len(broken) > 3 else ""
-        raise InputError(f"{what} has NaN or infinite values in {', '.join(broken[:3])}{more}; load a whole copy of it.")
+        raise InputError(f"{what} has NaN or infinite values in {', '.join(broken[:3])}{more}; "
+                         "load a whole copy of it.")
 
 
-def _is_mask(name: str) -> bool: return name.split(".")[-1] in ("masked_bias", "mask", "causal_mask")     # buffers that hold -inf on purpose
+# buffers that hold -inf on purpose
+def _is_mask(name: str) -> bool:
+    return name.split(".")[-1] in ("masked_bias", "mask", "causal_mask")
 
 # %% ../../nbs/hosts/00_models.ipynb #130d9806
 def read_model(
@@ -58,7 +65,8 @@ def read_model(
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-    """A causal LM and its tokenizer, ready for measurement: `dtype`, evaluation mode, no parameter gradients.
+    """A causal LM and its tokenizer, ready for measurement: `dtype`, evaluation mode, no parameter
+    gradients.
 
     With the hub switched off (`HF_HUB_OFFLINE=1`) or out of reach, what is cached is used.
     Raises `InputError` for an unknown, absent, incomplete or damaged model."""
@@ -66,48 +74,72 @@ def read_model(
     from transformers import AutoModelForCausalLM, AutoTokenizer
     try:
         with _no_bars():
-            model, info = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype, use_safetensors=True, output_loading_info=True)
+            model, info = AutoModelForCausalLM.from_pretrained(
+                source, revision=revision, dtype=dtype, use_safetensors=True,
+                output_loading_info=True
+            )
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, ImportError) as error:
-        raise InputError(f"the model {source} could not be read ({_first_line(error)}); a causal language model in Hugging Face's format with safetensors "
+    except (
+        OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, ImportError
+    ) as error:
+        raise InputError(f"the model {source} could not be read ({_first_line(error)}); a causal "
+                         "language model in Hugging Face's format with safetensors "
                          "weights and a tokenizer is needed.") from error
     if len(tokenizer) <= len(tokenizer.all_special_ids):
-        raise InputError(f"{source} has no tokenizer, and transformers made an empty one up; add the tokenizer's files, "
+        raise InputError(f"{source} has no tokenizer, and transformers made an empty one up; add "
+                         "the tokenizer's files, "
                          "or use wrap_model with a model and tokenizer of your own.")
-    missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info.get("mismatched_keys", ()))
+    missing = sorted(info["missing_keys"]) + sorted(
+        str(key) for key in info.get("mismatched_keys", ())
+    )
     if missing:
         more = f" and {len(missing) - 3} others" if len(missing) > 3 else ""
-        raise InputError(f"the weights of {source} lack {', '.join(missing[:3])}{more}; load a whole copy of the model.")
+        raise InputError(f"the weights of {source} lack {', '.join(missing[:3])}{more}; load a "
+                         "whole copy of the model.")
     check_finite(model, f"the model {source}")
     return model.to(device).eval().requires_grad_(False), tokenizer
 
 # %% ../../nbs/hosts/00_models.ipynb #61e8058f
 def _located(source: str, revision: str | None) -> str:
-    "`source` if it is a folder with a model, else the hub name if its config can be had. One sentence for each way this can fail."
+    """`source` if it is a folder with a model, else the hub name if its config can be had.
+
+    One sentence for each way this can fail."""
     if Path(source).is_dir():
-        if not (Path(source)/"config.json").is_file(): raise InputError(f"the folder {source} has no config.json; give a folder written by `save_pretrained`.")
+        if not (Path(source)/"config.json").is_file():
+            raise InputError(f"the folder {source} has no config.json; give a folder written by "
+                             "`save_pretrained`.")
         return source
     import huggingface_hub
     from huggingface_hub import errors
     name = hub_id(source)
     try: huggingface_hub.hf_hub_download(name, "config.json", revision=revision)
     except errors.GatedRepoError as error:
-        raise InputError(f"the model {name} is gated; accept its licence on the hub and log in with `hf auth login`.") from error
-    except errors.RevisionNotFoundError as error: raise InputError(f"the model {name} has no revision {revision!r} on the hub; name another.") from error
+        raise InputError(f"the model {name} is gated; accept its licence on the hub "
+                         "and log in with `hf auth login`.") from error
+    except errors.RevisionNotFoundError as error:
+        raise InputError(
+            f"the model {name} has no revision {revision!r} on the hub; name another."
+        ) from error
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
-        raise InputError(f"there is no folder and no hub model named {source!r}; "
-                         "give `demo`, a hub name such as gpt2-small, or the path of a model folder.") from error
-    except errors.LocalEntryNotFoundError as error: raise InputError(_offline_sentence(f"the model {name}", name)) from error
+        raise InputError(
+            f"there is no folder and no hub model named {source!r}; "
+            "give `demo`, a hub name such as gpt2-small, or the path of a model folder."
+        ) from error
+    except errors.LocalEntryNotFoundError as error:
+        raise InputError(_offline_sentence(f"the model {name}", name)) from error
     except errors.EntryNotFoundError as error:
-        raise InputError(f"the hub repository {name} has no config.json, so it is not a transformers model; name another.") from error
+        raise InputError(f"the hub repository {name} has no config.json, so it is not "
+                         "a transformers model; name another.") from error
     except OSError as error:
-        raise InputError(f"the hub did not answer for {name} ({_first_line(error)}); try again, or give the path of a local folder.") from error
+        raise InputError(f"the hub did not answer for {name} ({_first_line(error)}); "
+                         "try again, or give the path of a local folder.") from error
     return name
 
 
 def _offline_sentence(what: str, repo_id: str) -> str:
     from huggingface_hub import constants
-    state = "the hub is switched off (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
+    state = ("the hub is switched off (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE
+             else "the hub cannot be reached")
     way = f"fetch it once on line with `hf download {repo_id}`, or give the path of a local folder"
     return f"{what} is not in the cache ({constants.HF_HUB_CACHE}) and {state}; {way}."
 
@@ -129,24 +161,31 @@ def _no_bars() -> Iterator[None]:
 
 # %% ../../nbs/hosts/00_models.ipynb #4bae5da9
 def center_stream(hf_model: "PreTrainedModel") -> str | None:
-    """Makes every residual stream of `hf_model` (changed in place) its own value minus its mean over the model dimension; logits stay the same.
+    """Makes every residual stream of `hf_model` (changed in place) its own value minus its mean
+    over the model dimension; logits stay the same.
 
-    Returns None when done, or the reason for leaving the model as it is. Checked on the spot by a forward pass of sixteen tokens;
-    raises `InputError` if the model is not one that can be centred."""
+    Returns None when done, or the reason for leaving the model as it is. Checked on the spot by a
+    forward pass of sixteen tokens; raises `InputError` if the model is not one that can be centred.
+    """
     kind = type(hf_model).__name__
     if not uses_layer_norm(hf_model):
-        return f"{kind} normalises with RMSNorm, which does not subtract the mean: the mean of its stream is information, so it is kept."
+        return (f"{kind} normalises with RMSNorm, which does not subtract the mean: the mean of "
+                "its stream is information, so it is kept.")
     hf_model.eval()                    # dropout would make two passes differ
     probe = torch.arange(16, device=hf_model.device)[None] % hf_model.config.vocab_size
     with torch.no_grad():
         before = hf_model(probe, use_cache=False).logits
         _untie(hf_model)
-        for weight, dimension in list(_writers(hf_model)): weight.data -= weight.data.mean(dimension, keepdim=True)
+        for weight, dimension in list(_writers(hf_model)):
+            weight.data -= weight.data.mean(dimension, keepdim=True)
         after = hf_model(probe, use_cache=False, output_hidden_states=True)
     streams = torch.stack(after.hidden_states[:-1])       # the last one is after the final norm
     slack = 1e3 * torch.finfo(before.dtype).eps
-    if (after.logits - before).abs().max() > slack * before.abs().max() or streams.mean(-1).abs().max() > slack * streams.abs().max():
-        raise InputError(f"the weights of {kind} could not be centred: something other than embeddings, attention and MLP writes into its stream; "
+    if (after.logits - before).abs().max() > slack * before.abs().max() or streams.mean(
+        -1
+    ).abs().max() > slack * streams.abs().max():
+        raise InputError(f"the weights of {kind} could not be centred: something other than "
+                         "embeddings, attention and MLP writes into its stream; "
                          "use SAEs trained without center_writing_weights.")
     return None
 
@@ -158,62 +197,83 @@ def uses_layer_norm(hf_model: "PreTrainedModel") -> bool:
 
 
 def _writers(hf_model: "PreTrainedModel") -> Iterator[tuple[Any, int]]:
-    "Every tensor whose rows or columns are added to the stream, with the dimension that runs along the stream."
+    """Every tensor whose rows or columns are added to the stream, with the dimension that runs
+    along the stream."""
     for module in hf_model.base_model.modules():
-        if isinstance(module, nn.Embedding) and module.embedding_dim == hf_model.config.hidden_size: yield module.weight, 1
+        if isinstance(module, nn.Embedding) and module.embedding_dim == hf_model.config.hidden_size:
+            yield module.weight, 1
     for block in decoder_layers(hf_model):
         parts = map_block(block)
-        last = next((getattr(parts.mlp_out, name) for name in ("c_proj", "dense_4h_to_h", "fc2", "fc_out", "down_proj") if hasattr(parts.mlp_out, name)), None)
-        if last is None: raise InputError(f"the MLP of a {type(block).__name__} has no output matrix under a known name, so its weights cannot be centred; use "
-                                          "SAEs trained without center_writing_weights.")
+        last = next((getattr(parts.mlp_out, name)
+                     for name in ("c_proj", "dense_4h_to_h", "fc2", "fc_out", "down_proj")
+                     if hasattr(parts.mlp_out, name)), None)
+        if last is None:
+            raise InputError(f"the MLP of a {type(block).__name__} has no output matrix under a "
+                             "known name, so its weights cannot be centred; use "
+                             "SAEs trained without center_writing_weights.")
         for projection in (parts.out_projection, last):
-            yield projection.weight, 0 if isinstance(projection, nn.Linear) else 1         # GPT-2's Conv1D stores [in, out]
+            # GPT-2's Conv1D stores [in, out]
+            yield projection.weight, 0 if isinstance(projection, nn.Linear) else 1
             if projection.bias is not None: yield projection.bias, 0
 
 
 def _untie(hf_model: "PreTrainedModel") -> None:
     "Gives the unembedding a tensor of its own."
     head, embedding = hf_model.get_output_embeddings(), hf_model.get_input_embeddings()
-    if head.weight is embedding.weight: head.weight = nn.Parameter(embedding.weight.detach().clone(), requires_grad=False)
+    if head.weight is embedding.weight:
+        head.weight = nn.Parameter(embedding.weight.detach().clone(), requires_grad=False)
     hf_model.config.tie_word_embeddings = False
 
 # %% ../../nbs/hosts/00_models.ipynb #fba09b22
 @torch.no_grad()
 def stream_is_centred(model: nn.Module) -> bool:
-    """Whether everything that writes into the residual stream has mean 0 over the model dimension, read from the weights. False for RMSNorm models, whose
+    """Whether everything that writes into the residual stream has mean 0 over the model dimension,
+    read from the weights. False for RMSNorm models, whose
     mean is information."""
     hf_model = plain_twin(model)
     if not uses_layer_norm(hf_model): return False
-    return all(bool(weight.mean(dimension).abs().max() <= 1e-4 * weight.abs().max()) for weight, dimension in _writers(hf_model))
+    return all(bool(weight.mean(dimension).abs().max() <= 1e-4 * weight.abs().max())
+               for weight, dimension in _writers(hf_model))
 
 # %% ../../nbs/hosts/00_models.ipynb #496a09f3
 def wrap_model(
     hf_model: "PreTrainedModel",  # any causal LM of transformers, in memory
     tokenizer: "PreTrainedTokenizerBase | None" = None,
-    center_writing_weights: bool = False,  # centre the stream first, on a copy; RMSNorm models stay as they are
+    # centre the stream first, on a copy; RMSNorm models stay as they are
+    center_writing_weights: bool = False,
     name: str | None = None,  # shown in metadata; None: what the model was loaded from
 ) -> "TransformerBridge":
-    """The package's model object: a TransformerLens bridge whose plain twin is `hf_model` itself (or its centred copy).
+    """The package's model object: a TransformerLens bridge whose plain twin is `hf_model` itself
+    (or its centred copy).
 
-    `hf_model` is put into evaluation mode and its parameters need no gradient from here on.
-    Raises `InputError` for anything but a causal LM, for non-finite weights, or for an architecture TransformerLens does not know."""
+    `hf_model` is put into evaluation mode and its parameters need no gradient from here on. Raises
+    `InputError` for anything but a causal LM, for non-finite weights, or for an architecture
+    TransformerLens does not know."""
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedModel
     if not isinstance(hf_model, PreTrainedModel) or hf_model.get_output_embeddings() is None:
-        raise InputError(f"a {type(hf_model).__name__} was given; wrap_model needs a plain causal language model of transformers, "
+        raise InputError(f"a {type(hf_model).__name__} was given; wrap_model needs a plain causal "
+                         "language model of transformers, "
                          "such as AutoModelForCausalLM gives.")
     check_finite(hf_model, f"the {type(hf_model).__name__}")
     if center_writing_weights:
         hf_model = copy.deepcopy(hf_model)
         center_stream(hf_model)
     hf_model.eval().requires_grad_(False)
-    shared = {id(tensor): tensor for tensor in itertools.chain(hf_model.parameters(), hf_model.buffers())}
+    shared = {
+        id(tensor): tensor for tensor in itertools.chain(hf_model.parameters(), hf_model.buffers())
+    }
     try:
-        bridge = TransformerBridge.boot_transformers(name or hf_model.config._name_or_path or type(hf_model).__name__, hf_model=copy.deepcopy(hf_model, shared),
-                                                     tokenizer=_bridge_tokenizer(tokenizer), device=hf_model.device, dtype=hf_model.dtype)
+        bridge = TransformerBridge.boot_transformers(
+            name or hf_model.config._name_or_path or type(hf_model).__name__,
+            hf_model=copy.deepcopy(hf_model, shared), tokenizer=_bridge_tokenizer(tokenizer),
+            device=hf_model.device, dtype=hf_model.dtype
+        )
     except ValueError as error:
-        raise InputError(f"TransformerLens cannot bridge a {type(hf_model).__name__} ({_first_line(error)}); use an architecture it knows.") from error
-    bridge.requires_grad_(False)                 # its split copies of joint matrices come with gradients switched on
+        raise InputError(f"TransformerLens cannot bridge a {type(hf_model).__name__} "
+                         f"({_first_line(error)}); use an architecture it knows.") from error
+    # its split copies of joint matrices come with gradients switched on
+    bridge.requires_grad_(False)
     if tokenizer is None: bridge.tokenizer = None
     attach_twin(bridge, hf_model)
     return bridge
@@ -222,14 +282,18 @@ def wrap_model(
 def _bridge_tokenizer(tokenizer: "PreTrainedTokenizerBase | None") -> "PreTrainedTokenizerBase":
     """A copy of `tokenizer` that TransformerLens takes as it is.
 
-    It would otherwise load the tokenizer a second time by name, which fails for one made in memory and asks the network for one that is not.
-    Without a tokenizer it would do the same, so it gets a stand-in."""
+    It would otherwise load the tokenizer a second time by name, which fails for one made in memory
+    and asks the network for one that is not. Without a tokenizer it would do the same, so it gets a
+    stand-in."""
     if tokenizer is None:
         from tokenizers import Tokenizer, models
         from transformers import PreTrainedTokenizerFast
         one_word = Tokenizer(models.WordLevel({"<s>": 0}, unk_token="<s>"))
-        tokenizer = PreTrainedTokenizerFast(tokenizer_object=one_word, bos_token="<s>", eos_token="<s>", unk_token="<s>")
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=one_word, bos_token="<s>", eos_token="<s>", unk_token="<s>"
+        )
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.init_kwargs.setdefault("name_or_path", "")
-    tokenizer.init_kwargs["add_bos_token"] = True        # what TransformerLens looks at; whether BOS is really added it finds out by trying
+    # what TransformerLens looks at; whether BOS is really added it finds out by trying
+    tokenizer.init_kwargs["add_bos_token"] = True
     return tokenizer

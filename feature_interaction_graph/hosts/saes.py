@@ -21,8 +21,12 @@ from torch import nn
 
 from ..engine.encoders import sae_hook_point
 from ..engine.errors import InputError
-from ..engine.hook_points import HookPoint, decoder_layers, map_block, plain_twin
-from .models import _first_line, _offline_sentence, check_finite, same_model, stream_is_centred, uses_layer_norm
+from feature_interaction_graph.engine.hook_points import (
+    HookPoint, decoder_layers, map_block, plain_twin
+)
+from feature_interaction_graph.hosts.models import (
+    _first_line, _offline_sentence, check_finite, same_model, stream_is_centred, uses_layer_norm
+)
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -32,7 +36,8 @@ if TYPE_CHECKING:
 class SaeEntry(NamedTuple):
     "One SAE of a release."
     sae_id: str
-    layer: int | None       # block number, from the id or, where the id has none, from the stored hook name
+    # block number, from the id or, where the id has none, from the stored hook name
+    layer: int | None
     family: str             # the id with its layer number as `{layer}`, or the kind of hook
 
 
@@ -42,13 +47,18 @@ _LAYER_IN_ID = re.compile(r"(?:blocks\.|layers?[._-]?|(?:^|/)l)(\d+)")
 def sae_entry(sae_id: str, hook_name: str | None = None) -> SaeEntry:
     "The entry of `sae_id`; `hook_name` helps where the id itself names no layer."
     found = _LAYER_IN_ID.search(sae_id)
-    if found: return SaeEntry(sae_id, int(found[1]), sae_id[:found.start(1)] + "{layer}" + sae_id[found.end(1):])
+    if found:
+        return SaeEntry(
+            sae_id, int(found[1]), sae_id[:found.start(1)] + "{layer}" + sae_id[found.end(1):]
+        )
     found = _LAYER_IN_ID.search(hook_name or "")
-    return SaeEntry(sae_id, int(found[1]) if found else None, hook_name[found.end(1):].strip(".") if hook_name and found else sae_id)
+    return SaeEntry(sae_id, int(found[1]) if found else None,
+                    hook_name[found.end(1):].strip(".") if hook_name and found else sae_id)
 
 # %% ../../nbs/hosts/01_saes.ipynb #d08a44c9
 def release_entries(release: str) -> list[SaeEntry]:
-    """Every SAE of `release`: from sae-lens's directory, from the hub (its cache when off line), or from a folder.
+    """Every SAE of `release`: from sae-lens's directory, from the hub (its cache when off line),
+    or from a folder.
 
     Raises `InputError` for a release that is none of these, or holds no SAE."""
     if Path(release).is_dir(): entries = _folder_entries(Path(release))
@@ -56,47 +66,61 @@ def release_entries(release: str) -> list[SaeEntry]:
         from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
         known = get_pretrained_saes_directory()
         if release not in known and release.count("/") != 1: raise _no_such_release(release)
-        entries = [sae_entry(sae_id) for sae_id in known[release].saes_map] if release in known else _repository_entries(release)
-    if not entries: raise InputError(f"the SAE release {release} holds no SAE; one subfolder per SAE is needed, each with cfg.json and "
-                                     "sae_weights.safetensors.")
+        entries = ([sae_entry(sae_id) for sae_id in known[release].saes_map] if release in known
+                   else _repository_entries(release))
+    if not entries:
+        raise InputError(f"the SAE release {release} holds no SAE; one subfolder per SAE is "
+                         "needed, each with cfg.json and "
+                         "sae_weights.safetensors.")
     return sorted(entries, key=lambda entry: (entry.layer is None, entry.layer, entry.sae_id))
 
 # %% ../../nbs/hosts/01_saes.ipynb #e320c6fa
 def _folder_entries(folder: Path) -> list[SaeEntry]:
     inside = (path for path in sorted(folder.glob("**/cfg.json")) if path.parent != folder)
-    return [sae_entry(path.parent.relative_to(folder).as_posix(), _stored_hook_name(path)) for path in inside]
+    return [sae_entry(path.parent.relative_to(folder).as_posix(), _stored_hook_name(path))
+            for path in inside]
 
 
 def _stored_hook_name(path: Path) -> str | None:
     "The hook name in a cfg.json of any sae-lens version."
     try: stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error: raise InputError(f"{path} is not a readable JSON file "
-                                                                                                          f"({_first_line(error)}); load a whole copy of the "
-                                                                                                          "SAE.") from error
-    places = [place for place in (stored.get("metadata"), stored) if isinstance(place, dict)] if isinstance(stored, dict) else []
-    name = next((place[key] for place in places for key in ("hook_name", "hook_point") if key in place), None)
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{path} is not a readable JSON file "
+                         f"({_first_line(error)}); load a whole copy of the "
+                         "SAE.") from error
+    places = ([place for place in (stored.get("metadata"), stored) if isinstance(place, dict)]
+              if isinstance(stored, dict) else [])
+    name = next((place[key] for place in places for key in ("hook_name", "hook_point")
+                 if key in place), None)
     return name if isinstance(name, str) else None
 
 
 def _repository_entries(repo_id: str) -> list[SaeEntry]:
-    "Entries of a hub repository, from the hub or, when that cannot be had, from the cached snapshot."
+    """Entries of a hub repository, from the hub or, when that cannot be had, from the cached
+    snapshot."""
     import huggingface_hub
     from huggingface_hub import errors
     try: files = huggingface_hub.list_repo_files(repo_id)
-    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error: raise _no_such_release(repo_id) from error
-    except (errors.OfflineModeIsEnabled, errors.HfHubHTTPError, OSError, _no_answer()): files = _cached_files(repo_id)
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
+        raise _no_such_release(repo_id) from error
+    except (errors.OfflineModeIsEnabled, errors.HfHubHTTPError, OSError, _no_answer()):
+        files = _cached_files(repo_id)
     folders = [name.removesuffix("/cfg.json") for name in files if name.endswith("/cfg.json")]
-    found = [huggingface_hub.hf_hub_download(repo_id, f"{folder}/cfg.json") if not _LAYER_IN_ID.search(folder) else None for folder in folders]
-    return [sae_entry(folder, _stored_hook_name(Path(path)) if path else None) for folder, path in zip(folders, found, strict=True)]
+    found = [huggingface_hub.hf_hub_download(repo_id, f"{folder}/cfg.json")
+             if not _LAYER_IN_ID.search(folder) else None for folder in folders]
+    return [sae_entry(folder, _stored_hook_name(Path(path)) if path else None)
+            for folder, path in zip(folders, found, strict=True)]
 
 
 def _no_such_release(name: str) -> InputError:
-    return InputError(f"there is no SAE release, hub repository or folder named {name!r}; give `demo`, a sae-lens release such as gpt2-small-res-jb, "
+    return InputError(f"there is no SAE release, hub repository or folder named {name!r}; give "
+                      "`demo`, a sae-lens release such as gpt2-small-res-jb, "
                       "owner/repository, or the path of a folder.")
 
 
 def _no_answer() -> type[Exception]:
-    "What the hub's HTTP client raises when nobody answers; which library that is differs between versions of huggingface_hub."
+    """What the hub's HTTP client raises when nobody answers; which library that is differs between
+    versions of huggingface_hub."""
     from huggingface_hub import get_session
     client = importlib.import_module(type(get_session()).__module__.partition(".")[0])
     return getattr(client, "TransportError", OSError)
@@ -105,17 +129,22 @@ def _no_answer() -> type[Exception]:
 def _cached_files(repo_id: str) -> list[str]:
     import huggingface_hub
     try: snapshot = Path(huggingface_hub.snapshot_download(repo_id, local_files_only=True))
-    except (OSError, ValueError) as error: raise InputError(_offline_sentence(f"the SAE repository {repo_id}", repo_id)) from error
+    except (OSError, ValueError) as error:
+        raise InputError(_offline_sentence(f"the SAE repository {repo_id}", repo_id)) from error
     return [path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if path.is_file()]
 
 # %% ../../nbs/hosts/01_saes.ipynb #e2d1ee6e
 def holdings(entries: Sequence[SaeEntry], at_most: int = 4) -> str:
     "What a release holds, family by family, in words."
     families: dict[str, list[int]] = {}
-    for entry in entries: families.setdefault(entry.family, []).extend([] if entry.layer is None else [entry.layer])
+    for entry in entries:
+        families.setdefault(entry.family, []).extend([] if entry.layer is None else [entry.layer])
     ordered = sorted(families.items(), key=lambda item: -len(item[1]))
-    words = [f"{family} for layer{'s' * (len(layers) > 1)} {_ranges(layers)}" if layers else family for family, layers in ordered[:at_most]]
-    return "; ".join(words) + (f"; and {len(ordered) - at_most} other kinds" if len(ordered) > at_most else "")
+    words = [f"{family} for layer{'s' * (len(layers) > 1)} {_ranges(layers)}" if layers else family
+             for family, layers in ordered[:at_most]]
+    return "; ".join(words) + (
+        f"; and {len(ordered) - at_most} other kinds" if len(ordered) > at_most else ""
+    )
 
 
 def _ranges(numbers: Iterable[int]) -> str:
@@ -137,46 +166,64 @@ def choose_sae_ids(
 ) -> dict[int, str]:
     """Layer -> SAE id, by `ids`, by `template`, or by what the release holds; sorted by layer.
 
-    Raises `InputError` naming every SAE that was asked for and is not there, and what the release holds instead."""
+    Raises `InputError` naming every SAE that was asked for and is not there, and what the release
+    holds instead."""
     if ids is None and template is not None:
         layers = _layers_of_template(entries, release, template) if layers is None else layers
         ids = {layer: template.format(layer=layer) for layer in layers}
     if ids is None: ids = _widest_family(entries, release)
     wanted = sorted(ids if layers is None else layers)
     present = {entry.sae_id for entry in entries}
-    missing = [str(ids.get(layer, f"layer {layer}")) for layer in wanted if ids.get(layer) not in present]
-    if missing: raise InputError(f"the release {release} does not hold {', '.join(missing)}; it holds {holdings(entries)}.")
+    missing = [
+        str(ids.get(layer, f"layer {layer}")) for layer in wanted if ids.get(layer) not in present
+    ]
+    if missing:
+        raise InputError(f"the release {release} does not hold {', '.join(missing)}; it holds "
+                         f"{holdings(entries)}.")
     return {layer: ids[layer] for layer in wanted}
 
 # %% ../../nbs/hosts/01_saes.ipynb #76c420a3
 def _layers_of_template(entries: Sequence[SaeEntry], release: str, template: str) -> list[int]:
     "The layers `template` fits, if no other family covers more."
     counts = Counter(entry.family for entry in entries if entry.layer is not None)
-    fits = [entry.layer for entry in entries if entry.layer is not None and entry.sae_id == template.format(layer=entry.layer)]
-    if not fits: raise InputError(f"no SAE of the release {release} is named like {template}; it holds {holdings(entries)}.")
+    fits = [entry.layer for entry in entries
+            if entry.layer is not None and entry.sae_id == template.format(layer=entry.layer)]
+    if not fits:
+        raise InputError(f"no SAE of the release {release} is named like {template}; it holds "
+                         f"{holdings(entries)}.")
     if len(fits) < max(counts.values()):
-        raise InputError(f"{template} names {len(fits)} SAE{'s' * (len(fits) > 1)} of the release {release} (layer{'s' * (len(fits) > 1)} {_ranges(fits)}), "
+        raise InputError(f"{template} names {len(fits)} SAE{'s' * (len(fits) > 1)} of the release "
+                         f"{release} (layer{'s' * (len(fits) > 1)} {_ranges(fits)}), "
                          "which holds more of another kind: "
-                         f"{holdings(entries)}; change sae_id_template, or set layers={fits} if that is what you mean.")
+                         f"{holdings(entries)}; change sae_id_template, or set layers={fits} if "
+                         "that is what you mean.")
     return fits
 
 
 def _widest_family(entries: Sequence[SaeEntry], release: str) -> dict[int, str]:
-    "The family that covers most layers, with the last block's `hook_resid_post` as one more layer of a `hook_resid_pre` family."
+    """The family that covers most layers, with the last block's `hook_resid_post` as one more layer
+    of a `hook_resid_pre` family."""
     families: dict[str, dict[int, str]] = {}
     for entry in entries:
-        if entry.layer is not None: families.setdefault(entry.family, {})[entry.layer] = entry.sae_id
-    if not families: raise InputError(f"the SAEs of the release {release} do not say which layer they read ({holdings(entries)}); name them by layer in "
-                                      "sae_ids.")
+        if entry.layer is not None:
+            families.setdefault(entry.family, {})[entry.layer] = entry.sae_id
+    if not families:
+        raise InputError(f"the SAEs of the release {release} do not say which layer they read "
+                         f"({holdings(entries)}); name them by layer in "
+                         "sae_ids.")
     most = max(len(members) for members in families.values())
     widest = [family for family, members in families.items() if len(members) == most]
     same_layer = [entry for entry in entries if entry.family == widest[0]]
     if len(widest) > 1 or len(same_layer) > most:
-        raise InputError(f"the release {release} holds several SAEs for one layer ({holdings(entries)}); say which by sae_id_template, such as {widest[0]!r}, "
-                         "or by sae_ids.")
+        raise InputError(
+            f"the release {release} holds several SAEs for one layer ({holdings(entries)}); say "
+            f"which by sae_id_template, such as {widest[0]!r}, "
+            "or by sae_ids."
+        )
     chosen = dict(families[widest[0]])
     last = max(chosen)
-    after = families.get(widest[0].replace("hook_resid_pre", "hook_resid_post"), {}) if "hook_resid_pre" in widest[0] else {}
+    after = (families.get(widest[0].replace("hook_resid_pre", "hook_resid_post"), {})
+             if "hook_resid_pre" in widest[0] else {})
     if last in after: chosen[last + 1] = after[last]
     return chosen
 
@@ -194,37 +241,57 @@ def load_sae(
 ) -> "SAE":
     """One SAE of a release, a hub repository or a folder, checked.
 
-    Raises `MissingSae` if it is not there, `InputError` if it is damaged, reads an unknown place, or needs a scaling that is not folded in."""
+    Raises `MissingSae` if it is not there, `InputError` if it is damaged, reads an unknown place,
+    or needs a scaling that is not folded in."""
     from huggingface_hub import errors
     from sae_lens import SAE
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=r"\s*(This SAE has non-empty model_from_pretrained_kwargs|norm_scaling_factor not found)")
-            if Path(release).is_dir(): sae = SAE.load_from_disk(Path(release)/sae_id, device=device, dtype=dtype)
+            warnings.filterwarnings(
+                "ignore", message=r"\s*(This SAE has non-empty "
+                                  r"model_from_pretrained_kwargs|norm_scaling_factor not found)"
+            )
+            if Path(release).is_dir():
+                sae = SAE.load_from_disk(Path(release)/sae_id, device=device, dtype=dtype)
             else: sae = SAE.from_pretrained(release, sae_id, device=device, dtype=dtype)
-    except (errors.LocalEntryNotFoundError, errors.EntryNotFoundError, FileNotFoundError) as error: raise MissingSae(f"the SAE {sae_id} of {release} was not "
-                                                                                                                     "found.") from error
-    except errors.RepositoryNotFoundError as error: raise InputError(f"the repository of the SAE release {release} was not found on the hub or may not be "
-                                                                     "read; name another, or log in with `hf auth login`.") from error
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
-        raise InputError(f"the SAE {sae_id} of {release} could not be read ({_first_line(error)}); a whole copy in a format of sae-lens is needed.") from error
+    except (errors.LocalEntryNotFoundError, errors.EntryNotFoundError, FileNotFoundError) as error:
+        raise MissingSae(f"the SAE {sae_id} of {release} was not " "found.") from error
+    except errors.RepositoryNotFoundError as error:
+        raise InputError(
+            f"the repository of the SAE release {release} was not found on the hub or may not be "
+            "read; name another, or log in with `hf auth login`."
+        ) from error
+    except (
+        OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError
+    ) as error:
+        raise InputError(
+            f"the SAE {sae_id} of {release} could not be read ({_first_line(error)}); a whole copy "
+            "in a format of sae-lens is needed."
+        ) from error
     check_sae(sae, sae_id)
     return sae.eval().requires_grad_(False)
 
 # %% ../../nbs/hosts/01_saes.ipynb #7fd73189
 def check_sae(sae: "SAE", sae_id: str) -> HookPoint:
-    "The point `sae` reads. Raises `InputError` for what would make every activation wrong without an error."
+    """The point `sae` reads.
+
+    Raises `InputError` for what would make every activation wrong without an error."""
     point = sae_hook_point(sae)
     check_finite(sae, f"the SAE {sae_id}")
     if sae.cfg.normalize_activations == "expected_average_only_in":
-        raise InputError(f"the SAE {sae_id} expects inputs of a fixed average norm, and its scale is not folded into its weights; call "
+        raise InputError(f"the SAE {sae_id} expects inputs of a fixed average norm, and its scale "
+                         "is not folded into its weights; call "
                          "sae.fold_activation_norm_scaling_factor(scale) and save it again.")
-    if sae.cfg.metadata.hook_head_index is not None: raise InputError(f"the SAE {sae_id} reads a single head ({sae.cfg.metadata.hook_head_index}); use one "
-                                                                      "that reads a whole hook point.")
+    if sae.cfg.metadata.hook_head_index is not None:
+        raise InputError(
+            f"the SAE {sae_id} reads a single head ({sae.cfg.metadata.hook_head_index}); use one "
+            "that reads a whole hook point."
+        )
     named = re.search(r"hook_(resid_pre|resid_mid|resid_post|attn_out|mlp_out|z)(?![a-z])", sae_id)
     layer = sae_entry(sae_id).layer
     if (named and named[1] != point.kind) or (layer is not None and layer != point.layer):
-        raise InputError(f"the SAE {sae_id} says in its metadata that it reads {point.name}; rename it or correct the metadata, for one of the two feeds it "
+        raise InputError(f"the SAE {sae_id} says in its metadata that it reads {point.name}; "
+                         "rename it or correct the metadata, for one of the two feeds it "
                          "the wrong activations.")
     return point
 
@@ -236,33 +303,42 @@ def load_saes_by_id(
     device: str = "cpu",
     dtype: str = "float32",
 ) -> "dict[int, SAE]":
-    "Layer -> SAE. Raises `InputError` naming *every* SAE that is absent, and for a layer that is not the one its SAE reads."
+    """Layer -> SAE. Raises `InputError` naming *every* SAE that is absent, and for a layer that is
+    not the one its SAE reads."""
     saes, absent = {}, []
     for layer, sae_id in ids.items():
         try: saes[layer] = load_sae(release, sae_id, device=device, dtype=dtype)
         except MissingSae: absent.append(sae_id)
     if absent:
-        verb = f"are {len(absent)} SAEs that were not found" if len(absent) > 1 else "is an SAE that was not found"
-        raise InputError(f"{', '.join(absent)} of the release {release} {verb}; {_where_to_get(release)}.")
+        verb = (f"are {len(absent)} SAEs that were not found" if len(absent) > 1
+                else "is an SAE that was not found")
+        raise InputError(
+            f"{', '.join(absent)} of the release {release} {verb}; {_where_to_get(release)}."
+        )
     for layer, sae in saes.items():
         point = sae_hook_point(sae)
         if layer not in (point.layer, point.layer + (point.kind == "resid_post")):
-            raise InputError(f"the SAE {ids[layer]} was given for layer {layer} but reads {point.name}; give it as layer {point.layer}.")
+            raise InputError(f"the SAE {ids[layer]} was given for layer {layer} but reads "
+                             f"{point.name}; give it as layer {point.layer}.")
     return saes
 
 
 def _where_to_get(release: str) -> str:
-    if Path(release).is_dir(): return "give a folder that holds all of them, or name the layers you have"
+    if Path(release).is_dir():
+        return "give a folder that holds all of them, or name the layers you have"
     from huggingface_hub import constants
     from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
     known = get_pretrained_saes_directory()
     repository = known[release].repo_id if release in known else release
-    state = "the hub is switched off (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else "the hub does not have them or cannot be reached"
+    state = ("the hub is switched off (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE
+             else "the hub does not have them or cannot be reached")
     fetch = f"fetch them once on line with `hf download {repository}`, or name the layers you have"
     return f"they are not in the cache ({constants.HF_HUB_CACHE}) and {state}, so {fetch}"
 
 # %% ../../nbs/hosts/01_saes.ipynb #093568c7
-_WITHOUT_EFFECT = {"fold_ln", "center_unembed", "fold_value_biases", "device", "dtype", "torch_dtype", "n_devices", "move_to_device"}   # on the residual stream
+# on the residual stream
+_WITHOUT_EFFECT = {"fold_ln", "center_unembed", "fold_value_biases", "device", "dtype",
+                   "torch_dtype", "n_devices", "move_to_device"}
 
 
 class Processing(NamedTuple):
@@ -273,27 +349,38 @@ class Processing(NamedTuple):
 
 
 def wanted_processing(saes: "Mapping[int, SAE]") -> Processing:
-    "The one processing all `saes` ask for. Raises `InputError` if two ask for different ones, or one for something unknown."
+    """The one processing all `saes` ask for.
+
+    Raises `InputError` if two ask for different ones, or one for something unknown."""
     asked: dict[int, Processing] = {}
     for layer, sae in saes.items():
         wishes = dict(sae.cfg.metadata.get("model_from_pretrained_kwargs") or {})
         bos = sae.cfg.metadata.get("prepend_bos")
-        asked[layer] = Processing(bool(wishes.pop("center_writing_weights", False)), wishes.pop("revision", None), True if bos is None else bool(bos))
-        unknown = [f"{key}={value!r}" for key, value in wishes.items() if key not in _WITHOUT_EFFECT and value not in (None, False)]
-        if unknown: raise InputError(f"the SAE of layer {layer} asks for a model loaded with {', '.join(unknown)}, which this package cannot do; choose other "
-                                     "SAEs.")
+        asked[layer] = Processing(bool(wishes.pop("center_writing_weights", False)),
+                                  wishes.pop("revision", None), True if bos is None else bool(bos))
+        unknown = [f"{key}={value!r}" for key, value in wishes.items()
+                   if key not in _WITHOUT_EFFECT and value not in (None, False)]
+        if unknown:
+            raise InputError(f"the SAE of layer {layer} asks for a model loaded with "
+                             f"{', '.join(unknown)}, which this package cannot do; choose other "
+                             "SAEs.")
     first = next(iter(asked))
     for layer, processing in asked.items():
         for name in Processing._fields:
             ours, theirs = getattr(asked[first], name), getattr(processing, name)
-            if ours != theirs: raise InputError(f"the SAE of layer {first} asks for {name}={ours!r} but that of layer {layer} for {name}={theirs!r}; one model "
-                                                "cannot serve both, so load them in two runs.")
+            if ours != theirs:
+                raise InputError(f"the SAE of layer {first} asks for {name}={ours!r} but that of "
+                                 f"layer {layer} for {name}={theirs!r}; one model "
+                                 "cannot serve both, so load them in two runs.")
     return asked[first]
 
 # %% ../../nbs/hosts/01_saes.ipynb #23dd7956
 def _names_a_hub_model(name: str | None) -> bool:
-    "Whether metadata names a model that others could load too, and not a folder or nothing in particular."
-    return isinstance(name, str) and name not in ("custom", "unknown") and re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name) is not None
+    """Whether metadata names a model that others could load too, and not a folder or nothing in
+    particular."""
+    return isinstance(name, str) and name not in ("custom", "unknown") and re.fullmatch(
+        r"[\w-][\w.-]*(/[\w.-]+)?", name
+    ) is not None
 
 
 def check_saes_against_model(
@@ -301,28 +388,40 @@ def check_saes_against_model(
     model: nn.Module,  # a bridge, or a plain causal LM
     model_name: str | None = None,  # hub name of the model; None: unknown, names are not compared
 ) -> None:
-    "Raises `InputError` if an SAE belongs to another model, reads a block or a width the model does not have, or needs a centred stream that this is not."
+    """Raises `InputError` if an SAE belongs to another model, reads a block or a width the model
+    does not have, or needs a centred stream that this is not."""
     twin = plain_twin(model)
     n_layers = len(decoder_layers(twin))
     for layer, sae in saes.items():
         point, trained_on = sae_hook_point(sae), sae.cfg.metadata.get("model_name")
         if model_name and _names_a_hub_model(trained_on) and not same_model(trained_on, model_name):
-            raise InputError(f"the SAE of layer {layer} was trained on {trained_on}, but the model is {model_name}; load the model it was trained on.")
-        if point.layer >= n_layers: raise InputError(f"the SAE of layer {layer} reads {point.name}, but the model has blocks 0 to {n_layers - 1}; load the "
-                                                     f"model it was trained on ({trained_on}).")
+            raise InputError(f"the SAE of layer {layer} was trained on {trained_on}, but the "
+                             f"model is {model_name}; load the model it was trained on.")
+        if point.layer >= n_layers:
+            raise InputError(f"the SAE of layer {layer} reads {point.name}, but the model has "
+                             f"blocks 0 to {n_layers - 1}; load the "
+                             f"model it was trained on ({trained_on}).")
         if layer > point.layer and point.layer != n_layers - 1:
-            raise InputError(f"the SAE {point.name} was given as layer {layer}, which is right only for the last block ({n_layers - 1}); give it as layer "
+            raise InputError(f"the SAE {point.name} was given as layer {layer}, which is right "
+                             f"only for the last block ({n_layers - 1}); give it as layer "
                              f"{point.layer}.")
         width = point_width(twin, point)
-        if sae.cfg.d_in != width: raise InputError(f"the SAE of layer {layer} reads vectors of width {sae.cfg.d_in}, but {point.name} of this model has width "
-                                                   f"{width}; load the model it was trained on ({trained_on}).")
-    if wanted_processing(saes).center_writing_weights and uses_layer_norm(twin) and not stream_is_centred(twin):
-        raise InputError("these SAEs were trained on a model with center_writing_weights=True, but this model's stream is not centred; "
-                         "load it with load_model_and_saes or wrap_model(..., center_writing_weights=True).")
+        if sae.cfg.d_in != width:
+            raise InputError(f"the SAE of layer {layer} reads vectors of width {sae.cfg.d_in}, but "
+                             f"{point.name} of this model has width "
+                             f"{width}; load the model it was trained on ({trained_on}).")
+    if (wanted_processing(saes).center_writing_weights and uses_layer_norm(twin)
+        and not stream_is_centred(twin)):
+        raise InputError(
+            "these SAEs were trained on a model with center_writing_weights=True, but this model's "
+            "stream is not centred; "
+            "load it with load_model_and_saes or wrap_model(..., center_writing_weights=True)."
+        )
 
 # %% ../../nbs/hosts/01_saes.ipynb #bb90ecf4
 def point_width(hf_model: "PreTrainedModel", point: HookPoint) -> int:
     "Width of the vectors at `point`: the model dimension, or heads times head dimension for `z`."
     if point.kind != "z": return int(hf_model.config.hidden_size)
     projection: Any = map_block(decoder_layers(hf_model)[point.layer]).out_projection
-    return int(projection.weight.shape[1 if isinstance(projection, nn.Linear) else 0])       # GPT-2's Conv1D stores [in, out]
+    # GPT-2's Conv1D stores [in, out]
+    return int(projection.weight.shape[1 if isinstance(projection, nn.Linear) else 0])

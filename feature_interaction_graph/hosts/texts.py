@@ -18,23 +18,33 @@ def hub_documents(
     split: str = "train",
     text_column: str = "text",
 ) -> Iterator[str]:
-    """The documents of a data set, one after another, streamed. Raises `InputError` if the data set, its split or its text column is not there, or the hub
+    """The documents of a data set, one after another, streamed. Raises `InputError` if the data
+    set, its split or its text column is not there, or the hub
     cannot be reached."""
     try:
         import datasets
     except ImportError as error:
-        raise InputError("reading a data set needs the package datasets; install it with `pip install datasets`, or give a text file.") from error
-    repository, _, configuration = name.partition(":") if not Path(name).is_dir() else (name, "", "")
+        raise InputError("reading a data set needs the package datasets; install it "
+                         "with `pip install datasets`, or give a text file.") from error
+    repository, _, configuration = (
+        name.partition(":") if not Path(name).is_dir() else (name, "", "")
+    )
     try:
-        for record in datasets.load_dataset(repository, configuration or None, split=split, streaming=True):
+        for record in datasets.load_dataset(
+            repository, configuration or None, split=split, streaming=True
+        ):
             if not isinstance(record.get(text_column), str):
-                raise InputError(f"the data set {name} has no text in a column {text_column!r}; it has {', '.join(record)}, so name one of these as "
+                raise InputError(f"the data set {name} has no text in a column {text_column!r}; it "
+                                 f"has {', '.join(record)}, so name one of these as "
                                  "text_column.")
             yield record[text_column]
     except InputError: raise
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise InputError(f"the data set {name} (split {split}) could not be read ({_first_line(error)}); check its name and the connection, or give a local "
-                         ".txt or .jsonl file as dataset.") from error
+        raise InputError(
+            f"the data set {name} (split {split}) could not be read ({_first_line(error)}); check "
+            "its name and the connection, or give a local "
+            ".txt or .jsonl file as dataset."
+        ) from error
 
 # %% ../../nbs/hosts/03_texts.ipynb #8ad373f9
 PASSAGE = """

@@ -27,7 +27,9 @@ from ..engine.hooked_transformer import interaction_engine
 from ..engine.names import feature_id
 from ..engine.sampling import Scan
 from ..engine.statistics import effect_test
-from .question import Question, by_layer, plan_clamps, rows_that_fit, scan_question
+from feature_interaction_graph.measurement.question import (
+    Question, by_layer, plan_clamps, rows_that_fit, scan_question
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,9 +40,11 @@ if TYPE_CHECKING:
 FLOOR = 1e-3      # what float32 leaves undecided, as a share of the samples' mean size
 
 def mean_is_zero(samples: Float[np.ndarray, "n m"], floor: float = 0.0) -> float:
-    """Hotelling's p of "the mean vector of `samples` is zero"; `floor`: error of each mean that no number of samples removes.
+    """Hotelling's p of "the mean vector of `samples` is zero"; `floor`: error of each mean that no
+    number of samples removes.
 
-    Never below `2^(1-n)`: n samples that all agree cannot say more than that. 1 where everything is zero, NaN with too few samples for m components.
+    Never below `2^(1-n)`: n samples that all agree cannot say more than that. 1 where everything is
+    zero, NaN with too few samples for m components.
     """
     n, m = samples.shape
     if not samples.any(): return 1.0
@@ -50,15 +54,21 @@ def mean_is_zero(samples: Float[np.ndarray, "n m"], floor: float = 0.0) -> float
     return float(max(stats.f.sf((n - m) / (m * (n - 1)) * squared, m, n - m), 2.0 ** (1 - n)))
 
 # %% ../../nbs/measurement/09_curves.ipynb #a9f3560d
-def bend_components(doses: Float[np.ndarray, "n_doses"], n_components: int) -> Float[np.ndarray, "n_changes n_components"]:
-    "Orthonormal curves over the doses beyond the lowest, smoothest first, each orthogonal to the straight line through the lowest dose."
+def bend_components(
+    doses: Float[np.ndarray, "n_doses"], n_components: int
+) -> Float[np.ndarray, "n_changes n_components"]:
+    """Orthonormal curves over the doses beyond the lowest, smoothest first, each orthogonal to the
+    straight line through the lowest dose."""
     x = (doses[1:] - doses[0]) / (doses[-1] - doses[0])
     basis = np.linalg.qr(x[:, None] ** np.arange(1, n_components + 2))[0]
     return basis[:, 1:]
 
 # %% ../../nbs/measurement/09_curves.ipynb #fcc656ac
-def independent_samples(samples: Float[np.ndarray, "n m"], sequence: Int[np.ndarray, "n"] | None) -> Float[np.ndarray, "n_clusters m"]:
-    "`samples` themselves where each comes from a sequence of its own (or `sequence` is None), else one per sequence with the same mean."
+def independent_samples(
+    samples: Float[np.ndarray, "n m"], sequence: Int[np.ndarray, "n"] | None
+) -> Float[np.ndarray, "n_clusters m"]:
+    """`samples` themselves where each comes from a sequence of its own (or `sequence` is None),
+    else one per sequence with the same mean."""
     if sequence is None: return samples
     _, group = np.unique(sequence, return_inverse=True)
     count = int(group.max()) + 1
@@ -68,24 +78,34 @@ def independent_samples(samples: Float[np.ndarray, "n m"], sequence: Int[np.ndar
     return mean + sums * count / len(samples)
 
 # %% ../../nbs/measurement/09_curves.ipynb #f4b58f52
-SHAPES = {"linear": (("slope",), ()), "threshold": (("slope",), ("threshold",)), "saturating": (("slope",), ("saturation",)),
-          "ramp": (("slope",), ("threshold", "saturation")), "bent": (("slope", "slope_after"), ("bend",)),
-          "non-monotone": (("slope", "slope_after"), ("peak",))}      # shape -> names of slopes and of knots
+# shape -> names of slopes and of knots
+SHAPES = {
+    "linear": (("slope",), ()), "threshold": (("slope",), ("threshold",)),
+    "saturating": (("slope",), ("saturation",)), "ramp": (("slope",), ("threshold", "saturation")),
+    "bent": (("slope", "slope_after"), ("bend",)),
+    "non-monotone": (("slope", "slope_after"), ("peak",))
+}
 
-def shape_columns(shape: str, x: Float[np.ndarray, "n_doses"], low: float, knots: Float[np.ndarray, "... n_knots"]
-                  ) -> Float[np.ndarray, "... n_doses n_slopes"]:
-    "What one unit of each slope adds between dose `low` and each dose `x`, for every row of `knots`."
+def shape_columns(
+    shape: str, x: Float[np.ndarray, "n_doses"], low: float, knots: Float[np.ndarray, "... n_knots"]
+) -> Float[np.ndarray, "... n_doses n_slopes"]:
+    """What one unit of each slope adds between dose `low` and each dose `x`, for every row of
+    `knots`."""
     if shape == "linear": return np.broadcast_to((x - low)[:, None], (*knots.shape[:-1], len(x), 1))
     first, last = knots[..., :1], knots[..., -1:]
-    before, after = np.minimum(x, first) - np.minimum(low, first), np.maximum(x, last) - np.maximum(low, last)
+    before = np.minimum(x, first) - np.minimum(low, first)
+    after = np.maximum(x, last) - np.maximum(low, last)
     if shape == "threshold": return after[..., None]
     if shape == "saturating": return before[..., None]
     if shape == "ramp": return (np.clip(x, first, last) - np.clip(low, first, last))[..., None]
     return np.stack([before, after], -1)
 
 # %% ../../nbs/measurement/09_curves.ipynb #d319a48c
-def knot_grid(shape: str, doses: Float[np.ndarray, "n_doses"], n_steps: int = 48) -> Float[np.ndarray, "n_candidates n_knots"]:
-    "Where the search for the knots of `shape` starts: all places that the doses can tell apart, `n_steps` along each knot."
+def knot_grid(
+    shape: str, doses: Float[np.ndarray, "n_doses"], n_steps: int = 48
+) -> Float[np.ndarray, "n_candidates n_knots"]:
+    """Where the search for the knots of `shape` starts: all places that the doses can tell apart,
+    `n_steps` along each knot."""
     names = SHAPES[shape][1]
     early, late = (doses[0], doses[-2]), (doses[1], doses[-1])
     inner = (doses[1], doses[-2])
@@ -95,39 +115,54 @@ def knot_grid(shape: str, doses: Float[np.ndarray, "n_doses"], n_steps: int = 48
     return grid[grid[:, 1] - grid[:, 0] >= np.diff(doses).mean()] if shape == "ramp" else grid
 
 # %% ../../nbs/measurement/09_curves.ipynb #6ffc1421
-def fit_slopes(
-    shape: str, doses: Float[np.ndarray, "n_doses"], curves: Float[np.ndarray, "n_curves n_changes"],
-    whiten: Float[np.ndarray, "n_changes n_changes"], knots: Float[np.ndarray, "n_curves n_candidates n_knots"],
-) -> tuple[Float[np.ndarray, "n_curves n_candidates n_slopes"], Float[np.ndarray, "n_curves n_candidates"]]:
-    """Best slopes and their chi-square for every candidate of knots (first axis 1: the same for all curves).
+def fit_slopes(shape: str, doses: Float[np.ndarray, "n_doses"],
+               curves: Float[np.ndarray, "n_curves n_changes"],
+               whiten: Float[np.ndarray, "n_changes n_changes"],
+               knots: Float[np.ndarray, "n_curves n_candidates n_knots"]) -> tuple[
+    Float[np.ndarray, "n_curves n_candidates n_slopes"], Float[np.ndarray, "n_curves n_candidates"]
+]:
+    """Best slopes and their chi-square for every candidate of knots (first axis 1: the same for
+    all curves).
 
-    Infinite chi-square where the knots are too close together or the signs of the slopes do not fit the shape.
+    Infinite chi-square where the knots are too close together or the signs of the slopes do not fit
+    the shape.
     """
     columns = np.matmul(whiten, shape_columns(shape, doses[1:], float(doses[0]), knots))
     gram = np.swapaxes(columns, -1, -2) @ columns
-    inverse = np.linalg.inv(gram + 1e-12 * np.trace(gram, axis1=-2, axis2=-1)[..., None, None] * np.eye(gram.shape[-1]) + 1e-300 * np.eye(gram.shape[-1]))
+    inverse = np.linalg.inv(gram + 1e-12 * np.trace(gram, axis1=-2, axis2=-1)[..., None, None]
+                            * np.eye(gram.shape[-1]) + 1e-300 * np.eye(gram.shape[-1]))
     target = curves @ whiten.T
     side = np.matmul(target[:, None, None], columns)
     slopes = np.matmul(side, inverse)
-    misfit = ((target[:, None] - np.matmul(columns, np.swapaxes(slopes, -1, -2))[..., 0]) ** 2).sum(-1)
+    misfit = ((target[:, None] - np.matmul(columns, np.swapaxes(slopes, -1, -2))[..., 0]) ** 2).sum(
+        -1
+    )
     slopes = slopes[..., 0, :]
-    if shape == "ramp": misfit = np.where(knots[..., 1] - knots[..., 0] < np.diff(doses).mean() * (1 - 1e-9), np.inf, misfit)
-    if shape in ("bent", "non-monotone"): misfit = np.where((slopes.prod(-1) < 0) == (shape == "non-monotone"), misfit, np.inf)
+    if shape == "ramp":
+        misfit = np.where(
+            knots[..., 1] - knots[..., 0] < np.diff(doses).mean() * (1 - 1e-9), np.inf, misfit
+        )
+    if shape in ("bent", "non-monotone"):
+        misfit = np.where((slopes.prod(-1) < 0) == (shape == "non-monotone"), misfit, np.inf)
     return slopes, misfit
 
 # %% ../../nbs/measurement/09_curves.ipynb #90b4fc54
 def best_fit(
-    shape: str, doses: Float[np.ndarray, "n_doses"], curves: Float[np.ndarray, "n_curves n_changes"],
-    whiten: Float[np.ndarray, "n_changes n_changes"],
+    shape: str, doses: Float[np.ndarray, "n_doses"],
+    curves: Float[np.ndarray, "n_curves n_changes"],
+    whiten: Float[np.ndarray, "n_changes n_changes"]
 ) -> tuple[Float[np.ndarray, "n_curves n_parameters"], Float[np.ndarray, "n_curves"]]:
-    "Parameters (slopes, then knots) and chi-square of the best `shape` for each curve of changes from the lowest dose; `whiten @ change` has unit covariance."
+    """Parameters (slopes, then knots) and chi-square of the best `shape` for each curve of changes
+    from the lowest dose; `whiten @ change` has unit covariance."""
     grid = knot_grid(shape, doses)
     rows, parts = np.arange(len(curves)), []
     for part in np.array_split(rows, max(1, len(curves) * len(grid) * len(doses) // 2_000_000)):
         parts.append(fit_slopes(shape, doses, curves[part], whiten, grid[None])[1].argmin(1))
     knots = grid[np.concatenate(parts)]
     low, high, step = grid.min(0), grid.max(0), (grid.max(0) - grid.min(0)) / 47
-    around = np.array(list(product(np.linspace(-1, 1, 5), repeat=grid.shape[1]))).reshape(5 ** grid.shape[1], grid.shape[1])
+    around = np.array(list(product(np.linspace(-1, 1, 5), repeat=grid.shape[1]))).reshape(
+        5 ** grid.shape[1], grid.shape[1]
+    )
     for _ in range(10 if grid.shape[1] else 1):
         near = np.clip(knots[:, None] + step * around, low, high)
         slopes, misfit = fit_slopes(shape, doses, curves, whiten, near)
@@ -142,9 +177,10 @@ LEVEL, TOLERANCE = 0.01, 0.02
 class ShapeFit:
     """The shape of a mean curve of changes from the dose `low`.
 
-    `parameters`: `slope` (target per source activation), `slope_after`, and where the curve turns, in doses: `threshold`, `saturation`, `bend`, `peak` (also
-    of a trough); `intervals`: their 95 % bootstrap intervals over whole samples; `r2`: share of the curve's variance over doses; `p_moves`, `p_not_linear`;
-    `bic`: of every shape that was tried.
+    `parameters`: `slope` (target per source activation), `slope_after`, and where the curve turns,
+    in doses: `threshold`, `saturation`, `bend`, `peak` (also of a trough); `intervals`: their 95 %
+    bootstrap intervals over whole samples; `r2`: share of the curve's variance over doses;
+    `p_moves`, `p_not_linear`; `bic`: of every shape that was tried.
     """
     shape: str
     low: float
@@ -160,20 +196,26 @@ class ShapeFit:
         x = np.atleast_1d(np.asarray(dose, float))
         if self.shape == "flat": values = np.zeros(len(x))
         else:
-            slopes, knots = (np.array([self.parameters[name] for name in names]) for names in SHAPES[self.shape])
+            slopes, knots = (
+                np.array([self.parameters[name] for name in names]) for names in SHAPES[self.shape]
+            )
             values = shape_columns(self.shape, x, self.low, knots) @ slopes
         return values if np.ndim(dose) else values[0]
 
     def __str__(self) -> str:
         parts = [f"{name.replace('_', ' ')} {value:.3g} [{low:.3g}, {high:.3g}]"
-                 for (name, value), (low, high) in zip(self.parameters.items(), self.intervals.values(), strict=True)]
+                 for (name, value), (low, high)
+                 in zip(self.parameters.items(), self.intervals.values(), strict=True)]
         quality = [] if np.isnan(self.r2) else [f"r2 {self.r2:.3f}"]
         return ", ".join([self.shape, *parts, *quality, f"p of not linear {self.p_not_linear:.2g}"])
 
 # %% ../../nbs/measurement/09_curves.ipynb #406d2071
-def fit_shape(samples: Float[np.ndarray, "n n_doses"], doses: Float[np.ndarray, "n_doses"], sequence: Int[np.ndarray, "n"] | None = None, *,
-              n_bootstrap: int = 500, seed: int = 0) -> ShapeFit:
-    "The shape of the mean of `samples` (changes from the lowest dose, which is their first column); `sequence`: where several samples may share one."
+def fit_shape(
+    samples: Float[np.ndarray, "n n_doses"], doses: Float[np.ndarray, "n_doses"],
+    sequence: Int[np.ndarray, "n"] | None = None, *, n_bootstrap: int = 500, seed: int = 0
+) -> ShapeFit:
+    """The shape of the mean of `samples` (changes from the lowest dose, which is their first
+    column); `sequence`: where several samples may share one."""
     changes = independent_samples(np.asarray(samples, float)[:, 1:], sequence)
     n, mean = len(changes), changes.mean(0)
     low, floor = float(doses[0]), FLOOR * float(np.abs(changes).mean(0).max())
@@ -182,9 +224,11 @@ def fit_shape(samples: Float[np.ndarray, "n n_doses"], doses: Float[np.ndarray, 
     allowed = TOLERANCE * np.ptp(np.append(mean, 0))
     covariance = np.atleast_2d(np.cov(changes.T)) / n + (floor**2 + allowed**2) * np.eye(len(mean))
     whiten = np.linalg.inv(np.linalg.cholesky(covariance))
-    tried = [name for name, (slopes, knots) in SHAPES.items() if name == "linear" or len(slopes) + len(knots) < len(mean)]
+    tried = [name for name, (slopes, knots) in SHAPES.items()
+             if name == "linear" or len(slopes) + len(knots) < len(mean)]
     fits = {name: best_fit(name, doses, mean[None], whiten) for name in tried}
-    bic = {name: float(misfit[0] + found.shape[1] * np.log(n)) for name, (found, misfit) in fits.items()}
+    bic = {name: float(misfit[0] + found.shape[1] * np.log(n))
+           for name, (found, misfit) in fits.items()}
     away = np.abs(mean - (doses[1:] - low) * fits["linear"][0][0, 0]).max()
     shape = min(bic, key=lambda name: bic[name]) if p_bend < LEVEL and away > allowed else "linear"
     names, values = [name for part in SHAPES[shape] for name in part], fits[shape][0][0]
@@ -193,47 +237,64 @@ def fit_shape(samples: Float[np.ndarray, "n n_doses"], doses: Float[np.ndarray, 
     wider = np.sqrt((n - 1) * (n - 2) / (max(n - 1 - spare, 1) * max(n - 2 - spare, 1)))
     again = random.multinomial(n, np.full(n, 1 / n), n_bootstrap) / n @ changes
     again = mean + wider * (again - mean) + floor * random.standard_normal(again.shape)
-    found, misfit = best_fit(shape, doses, again, whiten) if n_bootstrap else (np.full((1, len(values)), np.nan), np.zeros(1))
+    found, misfit = best_fit(shape, doses, again, whiten) if n_bootstrap else (
+        np.full((1, len(values)), np.nan), np.zeros(1)
+    )
     ends = np.percentile(found[np.isfinite(misfit)], [2.5, 97.5], axis=0)
     fit = ShapeFit(shape, low, dict(zip(names, values.tolist(), strict=True)),
-                   {name: (float(a), float(b)) for name, a, b in zip(names, *ends, strict=True)}, 0.0, p_moves, p_bend, bic)
+                   {name: (float(a), float(b)) for name, a, b in zip(names, *ends, strict=True)},
+                   0.0, p_moves, p_bend, bic)
     curve = np.append(0.0, mean)
-    return replace(fit, r2=float(1 - ((curve - fit.predict(doses)) ** 2).sum() / ((curve - curve.mean()) ** 2).sum()))
+    return replace(fit, r2=float(1 - ((curve - fit.predict(doses)) ** 2).sum()
+                                 / ((curve - curve.mean()) ** 2).sum()))
 
-def _tests(changes: Float[np.ndarray, "n n_changes"], doses: np.ndarray, floor: float) -> tuple[float, float]:
+def _tests(
+    changes: Float[np.ndarray, "n n_changes"], doses: np.ndarray, floor: float
+) -> tuple[float, float]:
     "p of no movement and of no bend, each in no more components than the samples can carry."
     n, width = changes.shape
     most = max(1, n // 5)
-    whole = mean_is_zero(changes if width <= most else changes[:, np.linspace(0, width - 1, most).round().astype(int)], floor)
+    whole = mean_is_zero(
+        changes if width <= most
+        else changes[:, np.linspace(0, width - 1, most).round().astype(int)], floor
+    )
     moves = min(1.0, 2 * min(whole, mean_is_zero(changes[:, -1:], floor)))
     if width < 2: return moves, float("nan")
     return moves, mean_is_zero(changes @ bend_components(doses, min(width - 1, most)), floor)
 
 # %% ../../nbs/measurement/09_curves.ipynb #6849ebbd
-def onset_doses(samples: Float[np.ndarray, "n n_doses"], doses: Float[np.ndarray, "n_doses"], share: float = 0.02) -> Float[np.ndarray, "n"]:
+def onset_doses(samples: Float[np.ndarray, "n n_doses"], doses: Float[np.ndarray, "n_doses"],
+                share: float = 0.02) -> Float[np.ndarray, "n"]:
     """The dose at which each sample first moves, NaN for one that never does.
 
-    The first change above `share` of the sample's largest lies at a dose k; the line through changes k and k + 1, followed back to zero, says where between
-    doses k - 1 and k it began (their middle when k is the last dose). A target that jumps, as past the threshold of a JumpReLU, is dated at dose k - 1.
+    The first change above `share` of the sample's largest lies at a dose k; the line through
+    changes k and k + 1, followed back to zero, says where between doses k - 1 and k it began (their
+    middle when k is the last dose). A target that jumps, as past the threshold of a JumpReLU, is
+    dated at dose k - 1.
     """
     size = np.abs(samples).max(1)
     moved = np.abs(samples) > share * size[:, None]
     k, rows = moved.argmax(1).clip(1), np.arange(len(samples))
     after = np.minimum(k + 1, len(doses) - 1)
     here, rise = samples[rows, k], samples[rows, after] - samples[rows, k]
-    with np.errstate(divide="ignore", invalid="ignore"): back = doses[k] - here * (doses[after] - doses[k]) / rise
+    with np.errstate(divide="ignore", invalid="ignore"):
+        back = doses[k] - here * (doses[after] - doses[k]) / rise
     middle = (doses[k - 1] + doses[k]) / 2
     at = np.where(np.isfinite(back), np.clip(back, doses[k - 1], doses[k]), middle)
-    at = np.where(at - doses[k - 1] < share * (doses[k] - doses[k - 1]), doses[k - 1], at)      # rounding, not an onset
+    # rounding, not an onset
+    at = np.where(at - doses[k - 1] < share * (doses[k] - doses[k - 1]), doses[k - 1], at)
     return np.where(size > 0, at, np.nan)
 
 # %% ../../nbs/measurement/09_curves.ipynb #cc3352fd
 @dataclass(frozen=True)
 class ResponseCurve:
-    """What `target` does at every dose of `source`, as changes from the lowest dose, in activation and (`pre_`) in pre-activation.
+    """What `target` does at every dose of `source`, as changes from the lowest dose, in activation
+    and (`pre_`) in pre-activation.
 
-    `mean`, `std`: over samples; `ci`: 95 % interval of the mean, `[2, n_doses]`; `samples`: `[n_samples, n_doses]`; `typical`: the source's own 10th and 90th
-    percentile; `fit`, `pre_fit`: shapes of the two means; `onsets`: dose at which each sample's activation first moves (NaN: never).
+    `mean`, `std`: over samples; `ci`: 95 % interval of the mean, `[2, n_doses]`; `samples`:
+    `[n_samples, n_doses]`; `typical`: the source's own 10th and 90th percentile; `fit`, `pre_fit`:
+    shapes of the two means; `onsets`: dose at which each sample's activation first moves (NaN:
+    never).
     """
     source: tuple[int, int]
     target: tuple[int, int]
@@ -273,7 +334,8 @@ class ResponseCurve:
 
     @property
     def onset_quartiles(self) -> tuple[float, float, float]:
-        "First quartile, median and third quartile of `onsets` over the samples that move; NaN when none does."
+        """First quartile, median and third quartile of `onsets` over the samples that move; NaN
+        when none does."""
         moving = self.onsets[~np.isnan(self.onsets)]
         first, middle, third = np.percentile(moving, [25, 50, 75]) if len(moving) else [np.nan] * 3
         return float(first), float(middle), float(third)
@@ -283,11 +345,16 @@ class ResponseCurve:
         return self.fit.predict(dose)
 
     def __str__(self) -> str:
-        moves = f"{self.share_rising:.0%} of {len(self.samples)} samples rise, {self.share_falling:.0%} fall"
-        if min(self.share_rising, self.share_falling) > 0.1: moves += ": the mean hides two kinds of samples"
+        moves = (f"{self.share_rising:.0%} of {len(self.samples)} samples rise, "
+                 f"{self.share_falling:.0%} fall")
+        if min(self.share_rising, self.share_falling) > 0.1:
+            moves += ": the mean hides two kinds of samples"
         first, middle, third = self.onset_quartiles
-        onset = "" if np.isnan(middle) else f"; a sample first moves at {middle:.3g} ({first:.3g} to {third:.3g})"
-        return f"{feature_id(*self.source)} -> {feature_id(*self.target)}: {self.fit}; {moves}{onset}"
+        onset = ("" if np.isnan(middle)
+                 else f"; a sample first moves at {middle:.3g} ({first:.3g} to {third:.3g})")
+        return (
+            f"{feature_id(*self.source)} -> {feature_id(*self.target)}: {self.fit}; {moves}{onset}"
+        )
 
 def _largest(samples: Float[np.ndarray, "n n_doses"]) -> Float[np.ndarray, "n"]:
     return samples[np.arange(len(samples)), np.abs(samples).argmax(1)]
@@ -295,7 +362,8 @@ def _largest(samples: Float[np.ndarray, "n n_doses"]) -> Float[np.ndarray, "n"]:
 # %% ../../nbs/measurement/09_curves.ipynb #6345094b
 @dataclass(frozen=True)
 class ResponseCurves:
-    "The responses of several targets to one source, in the order asked for; `curves[(layer, feature)]` is the one of that target."
+    """The responses of several targets to one source, in the order asked for; `curves[(layer,
+    feature)]` is the one of that target."""
     curves: tuple[ResponseCurve, ...]
 
     def __len__(self) -> int: return len(self.curves)
@@ -305,7 +373,10 @@ class ResponseCurves:
     def __getitem__(self, target: tuple[int, int]) -> ResponseCurve:
         for curve in self.curves:
             if curve.target == tuple(target): return curve
-        raise InputError(f"{target} is not among the targets {', '.join(feature_id(*curve.target) for curve in self.curves)}; choose one of those.")
+        raise InputError(
+            f"{target} is not among the targets "
+            f"{', '.join(feature_id(*curve.target) for curve in self.curves)}; choose one of those."
+        )
 
     def __str__(self) -> str: return "\n".join(map(str, self.curves))
 
@@ -316,105 +387,155 @@ class _PreReader(FeatureReader):
     "A reader whose activation is the pre-activation."
     def __init__(self, reader: FeatureReader) -> None: self.__dict__.update(reader.__dict__)
 
-    def read(self, x: Float[Tensor, "n width"]) -> tuple[Float[Tensor, "n n_features"], Float[Tensor, "n n_features"]]:
+    def read(
+        self, x: Float[Tensor, "n width"]
+    ) -> tuple[Float[Tensor, "n n_features"], Float[Tensor, "n n_features"]]:
         pre = super().read(x)[0]
         return pre, pre
 
 def response_curve(
-    model: nn.Module, saes: Mapping[int, "SAE"], source: tuple[int, int], targets: "tuple[int, int] | Sequence[tuple[int, int]]",
-    tokens: "Corpus | Tensor | Sequence[Sequence[int]]", *, doses: Sequence[float] | None = None, n_doses: int = 9, n_samples: int = 100,
-    max_per_sequence: int = 1, offset: int = 0, seed: int = 0, batch_rows: int | None = None, progress: bool = True,
+    model: nn.Module, saes: Mapping[int, "SAE"], source: tuple[int, int],
+    targets: "tuple[int, int] | Sequence[tuple[int, int]]",
+    tokens: "Corpus | Tensor | Sequence[Sequence[int]]", *, doses: Sequence[float] | None = None,
+    n_doses: int = 9, n_samples: int = 100, max_per_sequence: int = 1, offset: int = 0,
+    seed: int = 0, batch_rows: int | None = None, progress: bool = True
 ) -> ResponseCurves:
-    """Clamps `source` (layer, feature) to every dose at samples where it fires and reads `targets` `offset` positions later: mean change from the lowest dose.
+    """Clamps `source` (layer, feature) to every dose at samples where it fires and reads `targets`
+    `offset` positions later: mean change from the lowest dose.
 
-    `doses`: default `n_doses` from 0 evenly to 1.5 times the 90th percentile of the source's non-zero activations; five or more to tell all shapes apart.
-    A linear direction (see `directions`) is on everywhere: its doses reach a quarter of the way beyond its own 10th and 90th percentile on either side.
-    Raises `InputError` for doses that are not ascending, targets that are not downstream, and a source that fires in fewer than 8 sequences.
+    `doses`: default `n_doses` from 0 evenly to 1.5 times the 90th percentile of the source's
+    non-zero activations; five or more to tell all shapes apart. A linear direction (see
+    `directions`) is on everywhere: its doses reach a quarter of the way beyond its own 10th and
+    90th percentile on either side. Raises `InputError` for doses that are not ascending, targets
+    that are not downstream, and a source that fires in fewer than 8 sequences.
     """
     corpus, wanted = as_corpus(tokens), _targets(targets)
     given = _checked(doses, n_doses, n_samples, offset)
     question = _question(saes, source, wanted, n_samples, max_per_sequence, seed)
     linear = bool(FeatureReader(saes[source[0]], torch.tensor([source[1]])).linear)
     if given is not None and given[0] < 0 and not linear:
-        raise InputError(f"the doses are {given.tolist()}, but activations are finite and never below 0; give such.")
+        raise InputError(f"the doses are {given.tolist()}, but activations are finite and never "
+                         "below 0; give such.")
     readers, scans = scan_question(model, saes, corpus, question, 32, progress)
     fired = _fired(scans[f"source {source[0]}"], source)
     low, high = (float(value) for value in np.percentile(fired, [10, 90]))
     beyond = (low - (high - low) / 4, high + (high - low) / 4) if linear else (0.0, 1.5 * high)
     at = np.linspace(*beyond, n_doses) if given is None else given
-    plan = plan_clamps(saes, replace(question, doses=at.tolist()), scans, readers, source[0], np.array([0]))
-    plan = replace(plan, targets={**plan.targets, **{f"pre {name}": _PreReader(reader) for name, reader in plan.targets.items()}})
-    (result,) = run_clamps(interaction_engine(model), corpus, [plan], horizon=offset, keep=True, batch_rows=batch_rows or rows_that_fit(readers),
-                           seed=seed, progress=progress)
+    plan = plan_clamps(
+        saes, replace(question, doses=at.tolist()), scans, readers, source[0], np.array([0])
+    )
+    plan = replace(plan, targets={**plan.targets, **{f"pre {name}": _PreReader(reader)
+                                                     for name, reader in plan.targets.items()}})
+    (result,) = run_clamps(
+        interaction_engine(model), corpus, [plan], horizon=offset, keep=True,
+        batch_rows=batch_rows or rows_that_fit(readers), seed=seed, progress=progress
+    )
     def read(name: str, target: tuple[int, int]) -> np.ndarray:
         kept = result[name].kept
         assert kept is not None
-        return kept.activation[:, :, offset, int(np.searchsorted(readers[f"target {target[0]}"].features.cpu().numpy(), target[1]))].double().numpy()
-    measured = {target: (read(f"target {target[0]}", target), read(f"pre target {target[0]}", target)) for target in wanted}
+        return kept.activation[
+            :, :, offset,
+            int(np.searchsorted(readers[f"target {target[0]}"].features.cpu().numpy(), target[1]))
+        ].double().numpy()
+    measured = {
+        target: (read(f"target {target[0]}", target), read(f"pre target {target[0]}", target))
+        for target in wanted
+    }
     here = ~np.isnan(next(iter(measured.values()))[0][:, 0])
     if here.sum() < MIN_SAMPLES:
-        raise InputError(f"{feature_id(*source)} gives {int(here.sum())} samples with a token {offset} positions later, and a response curve needs "
-                         f"{MIN_SAMPLES}, at most {max_per_sequence} from one sequence; give more text or choose another source.")
+        raise InputError(f"{feature_id(*source)} gives {int(here.sum())} samples with a token "
+                         f"{offset} positions later, and a response curve needs "
+                         f"{MIN_SAMPLES}, at most {max_per_sequence} from one sequence; give more "
+                         "text or choose another source.")
     sequence = plan.sequence[here] if max_per_sequence > 1 else None
-    return ResponseCurves(tuple(_curve(source, target, offset, at, (low, high), plain[here], pre[here], sequence, seed)
+    return ResponseCurves(tuple(_curve(source, target, offset, at, (low, high), plain[here],
+                                       pre[here], sequence, seed)
                                 for target, (plain, pre) in measured.items()))
 
 # %% ../../nbs/measurement/09_curves.ipynb #5339557e
-def _curve(source: tuple[int, int], target: tuple[int, int], offset: int, doses: np.ndarray, typical: tuple[float, float], changes: np.ndarray,
-           pre_changes: np.ndarray, sequence: np.ndarray | None, seed: int) -> ResponseCurve:
+def _curve(source: tuple[int, int], target: tuple[int, int], offset: int, doses: np.ndarray,
+           typical: tuple[float, float], changes: np.ndarray, pre_changes: np.ndarray,
+           sequence: np.ndarray | None, seed: int) -> ResponseCurve:
     "Statistics and shapes of one target."
-    samples, pre_samples = (np.concatenate([np.zeros((len(part), 1)), part], 1) for part in (changes, pre_changes))
+    samples, pre_samples = (
+        np.concatenate([np.zeros((len(part), 1)), part], 1) for part in (changes, pre_changes)
+    )
     plain, pre = effect_test(samples, sequence), effect_test(pre_samples, sequence)
     return ResponseCurve(
-        source, target, offset, doses, typical, plain.mean, plain.std, np.stack([plain.ci_low, plain.ci_high]), samples,
-        pre.mean, pre.std, np.stack([pre.ci_low, pre.ci_high]), pre_samples,
-        fit_shape(samples, doses, sequence, seed=seed), fit_shape(pre_samples, doses, sequence, seed=seed), onset_doses(samples, doses),
+        source, target, offset, doses, typical, plain.mean, plain.std,
+        np.stack([plain.ci_low, plain.ci_high]), samples, pre.mean, pre.std,
+        np.stack([pre.ci_low, pre.ci_high]), pre_samples,
+        fit_shape(samples, doses, sequence, seed=seed),
+        fit_shape(pre_samples, doses, sequence, seed=seed), onset_doses(samples, doses)
     )
 
 # %% ../../nbs/measurement/09_curves.ipynb #8143bbb2
 def _targets(targets: "tuple[int, int] | Sequence[tuple[int, int]]") -> list[tuple[int, int]]:
-    single = isinstance(targets, tuple) and len(targets) == 2 and not isinstance(targets[0], Sequence)
+    single = isinstance(targets, tuple) and len(targets) == 2 and not isinstance(
+        targets[0], Sequence
+    )
     pairs: list[tuple[int, int]] = [targets] if single else list(targets)  # type: ignore[list-item, arg-type]
     return list(dict.fromkeys((int(layer), int(feature)) for layer, feature in pairs))
 
-def _checked(doses: Sequence[float] | None, n_doses: int, n_samples: int, offset: int) -> np.ndarray | None:
+def _checked(
+    doses: Sequence[float] | None, n_doses: int, n_samples: int, offset: int
+) -> np.ndarray | None:
     "The doses as an array, None for the default ones."
-    if n_samples < MIN_SAMPLES: raise InputError(f"n_samples is {n_samples}, but a response curve needs at least {MIN_SAMPLES}; ask for more.")
-    if offset < 0: raise InputError(f"offset is {offset}, but an effect is read at the source's position or later; give 0 or more.")
+    if n_samples < MIN_SAMPLES:
+        raise InputError(f"n_samples is {n_samples}, but a response curve needs at least "
+                         f"{MIN_SAMPLES}; ask for more.")
+    if offset < 0:
+        raise InputError(f"offset is {offset}, but an effect is read at the source's position or "
+                         "later; give 0 or more.")
     if doses is None:
-        if n_doses < 2: raise InputError(f"n_doses is {n_doses}, but a curve needs at least 2 doses, and 5 to tell all shapes apart; ask for more.")
+        if n_doses < 2:
+            raise InputError(f"n_doses is {n_doses}, but a curve needs at least 2 doses, and 5 to "
+                             "tell all shapes apart; ask for more.")
         return None
     at = np.asarray(list(doses), float)
-    if len(at) < 2: raise InputError(f"{len(at)} dose was given, but a change is a difference between two; give at least two, ascending.")
-    if not np.isfinite(at).all(): raise InputError(f"the doses are {at.tolist()}, but activations are finite; give such.")
-    if (np.diff(at) <= 0).any(): raise InputError(f"the doses {at.tolist()} are not ascending or name one twice; sort them and give each once.")
+    if len(at) < 2:
+        raise InputError(f"{len(at)} dose was given, but a change is a difference between two; "
+                         "give at least two, ascending.")
+    if not np.isfinite(at).all():
+        raise InputError(f"the doses are {at.tolist()}, but activations are finite; give such.")
+    if (np.diff(at) <= 0).any():
+        raise InputError(f"the doses {at.tolist()} are not ascending or name one twice; sort them "
+                         "and give each once.")
     return at
 
-def _question(saes: Mapping[int, "SAE"], source: tuple[int, int], wanted: Sequence[tuple[int, int]], n_samples: int, max_per_sequence: int, seed: int
-              ) -> Question:
+def _question(saes: Mapping[int, "SAE"], source: tuple[int, int], wanted: Sequence[tuple[int, int]],
+              n_samples: int, max_per_sequence: int, seed: int) -> Question:
     sources, targets = by_layer([source], saes, "source"), by_layer(wanted, saes, "target")
     for layer, feature in wanted:
         if sae_hook_point(saes[layer]).depth <= sae_hook_point(saes[source[0]]).depth:
-            raise InputError(f"target {feature_id(layer, feature)} is not downstream of source {feature_id(*source)}; choose a target in a later layer.")
-    return Question(sources, dict(targets), {source[0]: sorted(targets)}, n_samples, max_per_sequence, MIN_SAMPLES, seed=seed)
+            raise InputError(f"target {feature_id(layer, feature)} is not downstream of source "
+                             f"{feature_id(*source)}; choose a target in a later layer.")
+    return Question(sources, dict(targets), {source[0]: sorted(targets)}, n_samples,
+                    max_per_sequence, MIN_SAMPLES, seed=seed)
 
 def _fired(scan: Scan, source: tuple[int, int]) -> np.ndarray:
     "The activations of the source where it fires."
     assert scan.firings is not None
-    value, sequences = scan.firings.value[scan.firings.of(0)], len(np.unique(scan.firings.sequence[scan.firings.of(0)]))
+    value = scan.firings.value[scan.firings.of(0)]
+    sequences = len(np.unique(scan.firings.sequence[scan.firings.of(0)]))
     if sequences < MIN_SAMPLES:
-        raise InputError(f"{feature_id(*source)} fires in {sequences} sequences of this text ({scan.n_tokens:,} tokens), and a response curve needs "
+        raise InputError(f"{feature_id(*source)} fires in {sequences} sequences of this text "
+                         f"({scan.n_tokens:,} tokens), and a response curve needs "
                          f"{MIN_SAMPLES}; give more text or choose another source.")
     return value
 
 # %% ../../nbs/measurement/09_curves.ipynb #76b14ef5
-def plot_response(curves: "ResponseCurves | ResponseCurve", *, pre: bool = False, max_lines: int = 30) -> "Figure":
-    "One panel per target: mean and 95 % band, up to `max_lines` samples (faint), the fitted shape (dashed), the source's typical range (shaded)."
+def plot_response(
+    curves: "ResponseCurves | ResponseCurve", *, pre: bool = False, max_lines: int = 30
+) -> "Figure":
+    """One panel per target: mean and 95 % band, up to `max_lines` samples (faint), the fitted shape
+    (dashed), the source's typical range (shaded)."""
     from matplotlib import pyplot
     listed = [curves] if isinstance(curves, ResponseCurve) else list(curves)
     columns = min(3, len(listed))
     rows = -(-len(listed) // columns)
-    figure, grid = pyplot.subplots(rows, columns, figsize=(4.6 * columns + 0.4, 3.6 * rows), layout="constrained", dpi=80, squeeze=False)
+    figure, grid = pyplot.subplots(rows, columns, figsize=(4.6 * columns + 0.4, 3.6 * rows),
+                                   layout="constrained", dpi=80, squeeze=False)
     pyplot.close(figure)
     for axes in grid.flat[len(listed):]: axes.set_visible(False)
     for axes, curve in zip(grid.flat, listed, strict=False): _draw(axes, curve, pre, max_lines)
@@ -422,18 +543,28 @@ def plot_response(curves: "ResponseCurves | ResponseCurve", *, pre: bool = False
     return figure
 
 def _draw(axes: "Axes", curve: ResponseCurve, pre: bool, max_lines: int) -> None:
-    mean, ci, samples, fit = ((curve.pre_mean, curve.pre_ci, curve.pre_samples, curve.pre_fit) if pre
-                              else (curve.mean, curve.ci, curve.samples, curve.fit))
-    axes.axvspan(*curve.typical, color="#e3e8ee", label="10th to 90th percentile of the source", zorder=0)
+    mean, ci, samples, fit = ((curve.pre_mean, curve.pre_ci, curve.pre_samples, curve.pre_fit)
+                              if pre else (curve.mean, curve.ci, curve.samples, curve.fit))
+    axes.axvspan(
+        *curve.typical, color="#e3e8ee", label="10th to 90th percentile of the source", zorder=0
+    )
     axes.axhline(0, color="#64748a", linewidth=0.6, zorder=1)
     for index in np.linspace(0, len(samples) - 1, min(max_lines, len(samples))).round().astype(int):
-        axes.plot(curve.doses, samples[index], color="#64748a", linewidth=0.6, alpha=0.35, zorder=1, label="samples" if index == 0 else None)
-    axes.fill_between(curve.doses, *ci, color="#0072b2", alpha=0.25, linewidth=0, zorder=2, label="95 % interval of the mean")
-    axes.plot(curve.doses, mean, color="#0072b2", marker="o", markersize=4, linewidth=1.5, zorder=3, label="mean")
-    fine = np.unique(np.concatenate([np.linspace(curve.doses[0], curve.doses[-1], 400), curve.doses]))
-    axes.plot(fine, fit.predict(fine), color="#cf4a0a", linestyle="--", linewidth=1.8, zorder=4, label="fitted shape")
+        axes.plot(curve.doses, samples[index], color="#64748a", linewidth=0.6, alpha=0.35, zorder=1,
+                  label="samples" if index == 0 else None)
+    axes.fill_between(curve.doses, *ci, color="#0072b2", alpha=0.25, linewidth=0, zorder=2,
+                      label="95 % interval of the mean")
+    axes.plot(curve.doses, mean, color="#0072b2", marker="o", markersize=4, linewidth=1.5, zorder=3,
+              label="mean")
+    fine = np.unique(
+        np.concatenate([np.linspace(curve.doses[0], curve.doses[-1], 400), curve.doses])
+    )
+    axes.plot(fine, fit.predict(fine), color="#cf4a0a", linestyle="--", linewidth=1.8, zorder=4,
+              label="fitted shape")
     axes.spines[["top", "right"]].set_visible(False)
     later = f", {curve.offset} later" if curve.offset else ""
-    axes.set(xlabel=f"dose of {feature_id(*curve.source)} (activation)",
-             ylabel=f"change of {feature_id(*curve.target)}{later} ({'pre-' if pre else ''}activation)")
+    axes.set(
+        xlabel=f"dose of {feature_id(*curve.source)} (activation)",
+        ylabel=f"change of {feature_id(*curve.target)}{later} ({'pre-' if pre else ''}activation)"
+    )
     axes.set_title(fit.shape, loc="left", fontsize=11)

@@ -22,7 +22,9 @@ from ..dictionary.examples import final_norm
 from ..engine.corpus import Corpus, as_corpus
 from ..engine.encoders import Beside, FeatureReader, sae_hook_point
 from ..engine.errors import InputError
-from ..engine.hook_points import decoder_layers, parse_hook_point, plain_twin
+from feature_interaction_graph.engine.hook_points import (
+    decoder_layers, parse_hook_point, plain_twin
+)
 from ..engine.weight_paths import is_norm, norm_epsilon, norm_gain
 from ..features import FEATURE_COLUMNS, FeatureTable
 from ..training.saes import sampled_activations
@@ -33,10 +35,12 @@ if TYPE_CHECKING:
 # %% ../../nbs/measurement/10_directions.ipynb #5168b0a3
 @dataclass(frozen=True, eq=False)
 class Direction:
-    """A named pair of vectors: activation `read . x + bias`, and `write`, what one unit of it adds (default: `read / |read|^2`).
+    """A named pair of vectors: activation `read . x + bias`, and `write`, what one unit of it adds
+    (default: `read / |read|^2`).
 
-    `threshold`: the reading counts only above it; None: always, below zero too. `norm`: read `norm(x)` in place of `x`; then `write` has to be given.
-    Raises `InputError` for a name that is empty, and for vectors that are zero, not finite, or of different length.
+    `threshold`: the reading counts only above it; None: always, below zero too. `norm`: read
+    `norm(x)` in place of `x`; then `write` has to be given. Raises `InputError` for a name that is
+    empty, and for vectors that are zero, not finite, or of different length.
     """
     name: str
     read: Float[Tensor, "width"]
@@ -46,23 +50,38 @@ class Direction:
     norm: nn.Module | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.strip(): raise InputError(f"a direction is named {self.name!r}; give it a name that can be read.")
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise InputError(
+                f"a direction is named {self.name!r}; give it a name that can be read."
+            )
         if self.norm is not None and self.write is None:
-            raise InputError(f"direction {self.name!r} is read after a norm, so what it writes does not follow from what it reads; give write as well.")
+            raise InputError(f"direction {self.name!r} is read after a norm, so what it writes "
+                             "does not follow from what it reads; give write as well.")
         read = _vector(self.name, "read", self.read)
-        write = read / read.square().sum() if self.write is None else _vector(self.name, "write", self.write)
+        write = (read / read.square().sum() if self.write is None
+                 else _vector(self.name, "write", self.write))
         if write.shape != read.shape:
-            raise InputError(f"direction {self.name!r} reads {len(read)} numbers and writes {len(write)}; give vectors of one length.")
+            raise InputError(f"direction {self.name!r} reads {len(read)} numbers and writes "
+                             f"{len(write)}; give vectors of one length.")
         for what, value in (("bias", self.bias), ("threshold", self.threshold or 0.0)):
-            if not np.isfinite(value): raise InputError(f"direction {self.name!r} has {what} {value}; give a finite number.")
+            if not np.isfinite(value):
+                raise InputError(
+                    f"direction {self.name!r} has {what} {value}; give a finite number."
+                )
         object.__setattr__(self, "read", read)
         object.__setattr__(self, "write", write)
 
 def _vector(name: str, what: str, values: Any) -> Float[Tensor, "width"]:
     vector = torch.as_tensor(values).detach().to("cpu", torch.float32).clone()
-    if vector.ndim != 1: raise InputError(f"direction {name!r} came with a {what} vector of shape {tuple(vector.shape)}; give one number per dimension.")
-    if not bool(torch.isfinite(vector).all()): raise InputError(f"direction {name!r} has NaN or infinite numbers in its {what} vector; give finite ones.")
-    if not bool(vector.any()): raise InputError(f"direction {name!r} has a {what} vector of zeros, which points nowhere; give one that does not vanish.")
+    if vector.ndim != 1:
+        raise InputError(f"direction {name!r} came with a {what} vector of shape "
+                         f"{tuple(vector.shape)}; give one number per dimension.")
+    if not bool(torch.isfinite(vector).all()):
+        raise InputError(f"direction {name!r} has NaN or infinite numbers in its {what} vector; "
+                         "give finite ones.")
+    if not bool(vector.any()):
+        raise InputError(f"direction {name!r} has a {what} vector of zeros, which points nowhere; "
+                         "give one that does not vanish.")
     return vector
 
 # %% ../../nbs/measurement/10_directions.ipynb #439c6497
@@ -76,25 +95,42 @@ class _WiderConfig:
 
 # %% ../../nbs/measurement/10_directions.ipynb #c4ea1718
 class DirectionSAE(nn.Module):
-    """`sae` with `directions` behind its latents; everything else of it is the SAE's own. Made by `append_directions`.
+    """`sae` with `directions` behind its latents; everything else of it is the SAE's own. Made by
+    `append_directions`.
 
     `encode` appends the directions' activations, `decode` ignores them.
     """
     def __init__(self, sae: Any, directions: Sequence[Direction]) -> None:
         super().__init__()
-        self.sae, self.directions, device, dtype = sae, tuple(directions), sae.W_dec.device, sae.W_dec.dtype
+        self.sae, self.directions, device, dtype = (
+            sae, tuple(directions), sae.W_dec.device, sae.W_dec.dtype
+        )
         def stacked(rows: list[Tensor]) -> Tensor: return torch.stack(rows).to(device, dtype)
-        read, write = stacked([one.read for one in directions]), stacked([one.write for one in directions if one.write is not None])
+        read = stacked([one.read for one in directions])
+        write = stacked([one.write for one in directions if one.write is not None])
         norms = [one.norm for one in directions if one.norm is not None]
-        levels = torch.tensor([-torch.inf if one.threshold is None else one.threshold for one in directions])
-        self.n_latents, self.cfg = int(sae.cfg.d_sae), _WiderConfig(sae.cfg, int(sae.cfg.d_sae) + len(self.directions))
-        self.beside = Beside(self.n_latents, levels, torch.tensor([one.norm is not None for one in directions]), norms[0] if norms else None)
+        levels = torch.tensor(
+            [-torch.inf if one.threshold is None else one.threshold for one in directions]
+        )
+        self.n_latents, self.cfg = int(sae.cfg.d_sae), _WiderConfig(
+            sae.cfg, int(sae.cfg.d_sae) + len(self.directions)
+        )
+        self.beside = Beside(
+            self.n_latents, levels, torch.tensor([one.norm is not None for one in directions]),
+            norms[0] if norms else None
+        )
         bias = torch.tensor([one.bias for one in directions], device=device, dtype=dtype)
-        shift = read @ sae.b_dec.detach() * float(sae.cfg.apply_b_dec_to_input)       # readers take b_dec off their input
+        # readers take b_dec off their input
+        shift = read @ sae.b_dec.detach() * float(sae.cfg.apply_b_dec_to_input)
         bias = bias + shift.masked_fill(self.beside.normed.to(device), 0.0)
-        for name, more in (("W_enc", read.T), ("W_dec", write), ("b_enc", bias), ("b_mag", bias)) + tuple((name, 0 * bias) for name in _PER_LATENT):
+        for name, more in (
+            ("W_enc", read.T), ("W_dec", write), ("b_enc", bias), ("b_mag", bias)
+        ) + tuple((name, 0 * bias) for name in _PER_LATENT):
             own = getattr(sae, name, None)
-            if own is not None: self.register_buffer(name, torch.cat([own.detach(), more], 1 if name == "W_enc" else 0))
+            if own is not None:
+                self.register_buffer(
+                    name, torch.cat([own.detach(), more], 1 if name == "W_enc" else 0)
+                )
         self.register_buffer("b_dec", sae.b_dec.detach())
 
     @property
@@ -112,31 +148,43 @@ class DirectionSAE(nn.Module):
         "The SAE's own reconstruction."
         return self.sae.decode(features[..., :self.n_latents])
 
-    def forward(self, x: Float[Tensor, "*n width"]) -> Float[Tensor, "*n width"]: return self.decode(self.encode(x))
+    def forward(self, x: Float[Tensor, "*n width"]) -> Float[Tensor, "*n width"]:
+        return self.decode(self.encode(x))
 
 # %% ../../nbs/measurement/10_directions.ipynb #3e5b5cbb
-_PER_LATENT = ("threshold", "r_mag", "b_gate")      # what else some architectures hold per latent; directions have none of it
+# what else some architectures hold per latent; directions have none of it
+_PER_LATENT = ("threshold", "r_mag", "b_gate")
 
 # %% ../../nbs/measurement/10_directions.ipynb #77a2ec72
-def append_directions(sae: "SAE | DirectionSAE", directions: "Direction | Sequence[Direction]") -> DirectionSAE:
+def append_directions(
+    sae: "SAE | DirectionSAE", directions: "Direction | Sequence[Direction]"
+) -> DirectionSAE:
     """`sae` with `directions` under the next free numbers; `sae` itself stays as it is.
 
-    Vectors live in the space that the SAE reads (for one that normalises its input: in units of the normalised stream).
-    Raises `InputError` for no direction, a name that is taken, vectors of another width, and directions read after different norms.
+    Vectors live in the space that the SAE reads (for one that normalises its input: in units of the
+    normalised stream). Raises `InputError` for no direction, a name that is taken, vectors of
+    another width, and directions read after different norms.
     """
     more = [directions] if isinstance(directions, Direction) else list(directions)
     if not more: raise InputError("no direction was given; give at least one.")
     base: Any = sae.sae if isinstance(sae, DirectionSAE) else sae
     before = list(sae.directions) if isinstance(sae, DirectionSAE) else []
-    width, point, known = int(base.W_dec.shape[1]), sae_hook_point(base).name, {one.name for one in before}
+    width = int(base.W_dec.shape[1])
+    point = sae_hook_point(base).name
+    known = {one.name for one in before}
     for one in more:
-        if one.name in known: raise InputError(f"two directions at {point} are named {one.name!r}; give each a name of its own.")
+        if one.name in known:
+            raise InputError(
+                f"two directions at {point} are named {one.name!r}; give each a name of its own."
+            )
         if len(one.read) != width:
-            raise InputError(f"direction {one.name!r} has {len(one.read)} numbers, but {point} has {width}; give a vector of that width.")
+            raise InputError(f"direction {one.name!r} has {len(one.read)} numbers, but {point} "
+                             f"has {width}; give a vector of that width.")
         known.add(one.name)
     together = before + more
     if len({id(one.norm) for one in together if one.norm is not None}) > 1:
-        raise InputError(f"the directions at {point} are read after different norms, but one SAE can carry only one; append them at different layers.")
+        raise InputError(f"the directions at {point} are read after different norms, but one SAE "
+                         "can carry only one; append them at different layers.")
     return DirectionSAE(base, together)
 
 # %% ../../nbs/measurement/10_directions.ipynb #cd41e944
@@ -147,56 +195,81 @@ def with_directions(
 ) -> dict[int, Any]:
     """A copy of `saes` in which the SAE of each named layer carries directions too.
 
-    A layer without an SAE (its key: the block whose input is read, or the number of blocks for the end of the stream) gets a dictionary of directions alone.
-    Raises `InputError` for a name used twice, in whichever layers, a layer that does not exist, and what `append_directions` refuses.
+    A layer without an SAE (its key: the block whose input is read, or the number of blocks for the
+    end of the stream) gets a dictionary of directions alone. Raises `InputError` for a name used
+    twice, in whichever layers, a layer that does not exist, and what `append_directions` refuses.
     """
     found: dict[int, Any] = dict(saes)
-    for layer, some in directions.items(): found[layer] = append_directions(found[layer] if layer in found else _no_latents(layer, model), some)
-    names = [one.name for sae in found.values() if isinstance(sae, DirectionSAE) for one in sae.directions]
+    for layer, some in directions.items():
+        found[layer] = append_directions(
+            found[layer] if layer in found else _no_latents(layer, model), some
+        )
+    names = [one.name for sae in found.values() if isinstance(sae, DirectionSAE)
+             for one in sae.directions]
     twice = sorted({name for name in names if names.count(name) > 1})
-    if twice: raise InputError(f"two directions are named {twice[0]!r}, in different layers; give each a name of its own.")
+    if twice:
+        raise InputError(f"two directions are named {twice[0]!r}, in different layers; give each "
+                         "a name of its own.")
     return dict(sorted(found.items()))
 
 def _no_latents(layer: int, model: nn.Module | None) -> Any:
     "An SAE without latents at the stream before block `layer`."
-    if model is None: raise InputError(f"layer {layer} has no SAE to append a direction to; give the model as well, then the direction stands alone there.")
+    if model is None:
+        raise InputError(f"layer {layer} has no SAE to append a direction to; give the model as "
+                         "well, then the direction stands alone there.")
     from sae_lens import StandardSAE, StandardSAEConfig
     from sae_lens.saes.sae import SAEMetadata
     twin = plain_twin(model)
     n_layers, width = len(decoder_layers(twin)), int(twin.get_input_embeddings().embedding_dim)
     if not 0 <= layer <= n_layers:
-        raise InputError(f"layer {layer} was asked for, but the model has blocks 0 to {n_layers - 1}; choose one, or {n_layers} for the end.")
-    hook_name = f"blocks.{layer}.hook_resid_pre" if layer < n_layers else f"blocks.{n_layers - 1}.hook_resid_post"
-    config = StandardSAEConfig(d_in=width, d_sae=1, apply_b_dec_to_input=False, metadata=SAEMetadata(hook_name=hook_name))
+        raise InputError(f"layer {layer} was asked for, but the model has blocks 0 to "
+                         f"{n_layers - 1}; choose one, or {n_layers} for the end.")
+    hook_name = (f"blocks.{layer}.hook_resid_pre" if layer < n_layers
+                 else f"blocks.{n_layers - 1}.hook_resid_post")
+    config = StandardSAEConfig(
+        d_in=width, d_sae=1, apply_b_dec_to_input=False, metadata=SAEMetadata(hook_name=hook_name)
+    )
     sae: Any = StandardSAE(config).requires_grad_(False).to(next(twin.parameters()).device)
     sae.cfg = copy.copy(config)
     sae.cfg.d_sae = 0
-    for name, shape in (("W_enc", (width, 0)), ("W_dec", (0, width)), ("b_enc", (0,))): setattr(sae, name, nn.Parameter(sae.b_dec.new_zeros(shape), False))
+    for name, shape in (("W_enc", (width, 0)), ("W_dec", (0, width)), ("b_enc", (0,))):
+        setattr(sae, name, nn.Parameter(sae.b_dec.new_zeros(shape), False))
     return sae
 
 # %% ../../nbs/measurement/10_directions.ipynb #c22ad21b
 def direction_places(saes: "Mapping[int, Any]") -> dict[str, tuple[int, int]]:
     "Name -> (layer, feature) of every direction in `saes`, as sources and targets are written."
     wide = {layer: sae for layer, sae in saes.items() if isinstance(sae, DirectionSAE)}
-    return {one.name: (layer, sae.n_latents + index) for layer, sae in wide.items() for index, one in enumerate(sae.directions)}
+    return {one.name: (layer, sae.n_latents + index) for layer, sae in wide.items()
+            for index, one in enumerate(sae.directions)}
 
 # %% ../../nbs/measurement/10_directions.ipynb #666b78b2
-def direction_features(saes: "Mapping[int, Any]", features: FeatureTable | None = None) -> FeatureTable:
-    """`features` with the directions of `saes` labelled by their names, added where they are missing (a linear one is on at every position; the rest unknown).
+def direction_features(
+    saes: "Mapping[int, Any]", features: FeatureTable | None = None
+) -> FeatureTable:
+    """`features` with the directions of `saes` labelled by their names, added where they are
+    missing (a linear one is on at every position; the rest unknown).
 
-    Give it to `build_interaction_graph`, and the names stand on the nodes. Raises `InputError` when there is neither a feature nor a direction.
+    Give it to `build_interaction_graph`, and the names stand on the nodes. Raises `InputError` when
+    there is neither a feature nor a direction.
     """
     places = direction_places(saes)
-    if features is None and not places: raise InputError("these SAEs carry no directions and no features were given, so there is nothing to list; append some.")
-    columns = {name: [] if features is None else features[name].tolist() for name in FEATURE_COLUMNS}
+    if features is None and not places:
+        raise InputError("these SAEs carry no directions and no features were given, so there is "
+                         "nothing to list; append some.")
+    columns = {
+        name: [] if features is None else features[name].tolist() for name in FEATURE_COLUMNS
+    }
     have = set(zip(columns["layer"], columns["feature"], strict=True))
     for name, place in places.items():
         if place in have: continue
         linear = saes[place[0]].directions[place[1] - saes[place[0]].n_latents].threshold is None
-        known = {"layer": place[0], "feature": place[1], "label": name, "activation_freq": 1.0 if linear else np.nan}
+        known = {"layer": place[0], "feature": place[1], "label": name,
+                 "activation_freq": 1.0 if linear else np.nan}
         for column, values in columns.items(): values.append(known.get(column, np.nan))
-    return FeatureTable({name: np.array(values, dtype=FEATURE_COLUMNS[name]) for name, values in columns.items()}).with_labels(
-        {place: name for name, place in places.items()})
+    return FeatureTable(
+        {name: np.array(values, dtype=FEATURE_COLUMNS[name]) for name, values in columns.items()}
+    ).with_labels({place: name for name, place in places.items()})
 
 # %% ../../nbs/measurement/10_directions.ipynb #ae71af80
 def unembedding_directions(
@@ -204,21 +277,30 @@ def unembedding_directions(
     tokens: Sequence[str | int],                    # each one token: its text or its number
     *,
     against: Sequence[str | int] | None = None,     # logit differences: what each is compared with
-    folded_on: Corpus | None = None,                # linear readings: the final norm's scale is its mean over this corpus
+    # linear readings: the final norm's scale is its mean over this corpus
+    folded_on: Corpus | None = None,
 ) -> list[Direction]:
-    """The logit of each of `tokens`, or its difference to that of the token `against` it, as directions for the end of the stream.
+    """The logit of each of `tokens`, or its difference to that of the token `against` it, as
+    directions for the end of the stream.
 
-    Exact, through the final norm, or with `folded_on` linear: `u . gain (x - mean x) mean(1 / scale) + u . shift`. One unit of what is written raises the
-    linear reading by one. Raises `InputError` for a text that is not one token of the model, and lists of different length.
+    Exact, through the final norm, or with `folded_on` linear: `u . gain (x - mean x) mean(1 /
+    scale) + u . shift`. One unit of what is written raises the linear reading by one. Raises
+    `InputError` for a text that is not one token of the model, and lists of different length.
     """
     if not len(tokens) or (against is not None and len(against) != len(tokens)):
-        raise InputError(f"{len(tokens)} tokens were given and {'none' if against is None else len(against)} to compare them with; give one for each.")
+        raise InputError(
+            f"{len(tokens)} tokens were given and {'none' if against is None else len(against)} to "
+            "compare them with; give one for each."
+        )
     twin = plain_twin(model)
     head: Any = twin.get_output_embeddings()
     norm: Any = final_norm(twin)
-    if not is_norm(norm): raise InputError(f"the final norm is a {type(norm).__name__}, neither a layer norm nor an RMS norm; make the Direction yourself.")
+    if not is_norm(norm):
+        raise InputError(f"the final norm is a {type(norm).__name__}, neither a layer norm nor an "
+                         "RMS norm; make the Direction yourself.")
     def row(token: int) -> tuple[Tensor, float]:
-        return head.weight.detach().float()[token], 0.0 if getattr(head, "bias", None) is None else float(head.bias[token])
+        return (head.weight.detach().float()[token],
+                0.0 if getattr(head, "bias", None) is None else float(head.bias[token]))
     inverse = 1.0 if folded_on is None else float(_inverse_scales(model, norm, folded_on).mean())
     centred = isinstance(norm, nn.LayerNorm)
     found = []
@@ -227,32 +309,49 @@ def unembedding_directions(
         vector, bias = row(number)
         if against is not None:
             other, its_name = _one_token(model, against[index])
-            vector, bias, name = vector - row(other)[0], bias - row(other)[1], f"{name} - {its_name}"
+            vector, bias, name = (
+                vector - row(other)[0], bias - row(other)[1], f"{name} - {its_name}"
+            )
         linear = vector * norm_gain(norm).to(vector.device)
         linear = (linear - linear.mean() if centred else linear) * inverse
-        shift = float(vector @ norm.bias.detach().float()) if getattr(norm, "bias", None) is not None else 0.0
-        if folded_on is not None: found.append(Direction(f"logit {name}", linear, None, bias + shift))
-        else: found.append(Direction(f"logit {name}", vector, linear / linear.square().sum(), bias, norm=norm))
+        shift = (float(vector @ norm.bias.detach().float())
+                 if getattr(norm, "bias", None) is not None else 0.0)
+        if folded_on is not None:
+            found.append(Direction(f"logit {name}", linear, None, bias + shift))
+        else:
+            found.append(
+                Direction(f"logit {name}", vector, linear / linear.square().sum(), bias, norm=norm)
+            )
     return found
 
 # %% ../../nbs/measurement/10_directions.ipynb #124c6b03
 def _one_token(model: nn.Module, token: str | int) -> tuple[int, str]:
     "Number and quoted text of one token."
-    tokenizer, known = getattr(model, "tokenizer", None), plain_twin(model).get_output_embeddings().weight.shape[0]
+    tokenizer = getattr(model, "tokenizer", None)
+    known = plain_twin(model).get_output_embeddings().weight.shape[0]
     if isinstance(token, str):
-        if tokenizer is None: raise InputError(f"the token {token!r} was given as text, but this model has no tokenizer; give its number.")
+        if tokenizer is None:
+            raise InputError(f"the token {token!r} was given as text, but this model has no "
+                             "tokenizer; give its number.")
         ids = tokenizer(token, add_special_tokens=False).input_ids
         if len(ids) != 1 or ids[0] == getattr(tokenizer, "unk_token_id", None):
             many = f"{len(ids)} tokens" if len(ids) != 1 else "no token"
-            raise InputError(f"{token!r} is {many} of this model, and a logit belongs to one; give one token (its leading space included).")
+            raise InputError(f"{token!r} is {many} of this model, and a logit belongs to one; "
+                             "give one token (its leading space included).")
         token = ids[0]
     number = int(token)
-    if not 0 <= number < known: raise InputError(f"token {number} was asked for, but the model knows tokens 0 to {known - 1}; choose one of those.")
+    if not 0 <= number < known:
+        raise InputError(f"token {number} was asked for, but the model knows tokens 0 to "
+                         f"{known - 1}; choose one of those.")
     return number, f"“{tokenizer.decode([number])}”" if tokenizer is not None else str(number)
 
-def _inverse_scales(model: nn.Module, norm: nn.Module, corpus: Corpus) -> Float[Tensor, "n_positions"]:
+def _inverse_scales(
+    model: nn.Module, norm: nn.Module, corpus: Corpus
+) -> Float[Tensor, "n_positions"]:
     "What the final norm divides by, inverted, at every sampleable position."
-    rows = sampled_activations(model, corpus, f"blocks.{len(decoder_layers(plain_twin(model))) - 1}.hook_resid_post")
+    rows = sampled_activations(
+        model, corpus, f"blocks.{len(decoder_layers(plain_twin(model))) - 1}.hook_resid_post"
+    )
     if isinstance(norm, nn.LayerNorm): rows = rows - rows.mean(-1, keepdim=True)
     return (rows.square().mean(-1) + norm_epsilon(norm)).rsqrt()
 
@@ -267,18 +366,23 @@ def steering_direction(
     last: bool = False,              # means over the last position of every sequence only
     threshold: float | None = None,
 ) -> Direction:
-    """The difference of mean activations at `hook_point` over two texts: written one unit at a time, read as 0 at the mean of `negative` and 1 at that of
+    """The difference of mean activations at `hook_point` over two texts: written one unit at a
+    time, read as 0 at the mean of `negative` and 1 at that of
     `positive`. Raises `InputError` when the means are equal.
     """
-    means = [_mean_activation(model, as_corpus(text), parse_hook_point(hook_point).name, last) for text in (positive, negative)]
+    means = [_mean_activation(model, as_corpus(text), parse_hook_point(hook_point).name, last)
+             for text in (positive, negative)]
     vector = means[0] - means[1]
     if float(vector.norm()) <= 1e-5 * float(means[0].norm()):
-        raise InputError(f"the two texts of {name!r} have the same mean activation at {hook_point}, so nothing leads from one to the other; give texts that "
+        raise InputError(f"the two texts of {name!r} have the same mean activation at "
+                         f"{hook_point}, so nothing leads from one to the other; give texts that "
                          "differ.")
     read = vector / vector.square().sum()
     return Direction(name, read, vector, -float(read @ means[1]), threshold)
 
-def _mean_activation(model: nn.Module, corpus: Corpus, hook_point: str, last: bool) -> Float[Tensor, "width"]:
+def _mean_activation(
+    model: nn.Module, corpus: Corpus, hook_point: str, last: bool
+) -> Float[Tensor, "width"]:
     rows = sampled_activations(model, corpus, hook_point)
     if not last: return rows.double().mean(0).float()
     mask = corpus.sample_mask()
@@ -287,22 +391,31 @@ def _mean_activation(model: nn.Module, corpus: Corpus, hook_point: str, last: bo
 
 # %% ../../nbs/measurement/10_directions.ipynb #e218c187
 class Probe(NamedTuple):
-    "A probe as a direction, how well it tells held-out positions apart, and from how many it was made."
+    """A probe as a direction, how well it tells held-out positions apart, and from how many it was
+    made."""
     direction: Direction
     auc: float              # held out
     share_positive: float
     n_positions: int
 
 # %% ../../nbs/measurement/10_directions.ipynb #c6c61e0b
-def logistic_regression(x: Float[np.ndarray, "n width"], y: Bool[np.ndarray, "n"], ridge: float = 1.0, n_steps: int = 50) -> Float[np.ndarray, "width_and_1"]:
-    "Weights and intercept that minimise `sum log(1 + exp(-+(x w + b))) + ridge |w|^2 / 2`, by Newton's method with step halving."
+def logistic_regression(
+    x: Float[np.ndarray, "n width"], y: Bool[np.ndarray, "n"], ridge: float = 1.0, n_steps: int = 50
+) -> Float[np.ndarray, "width_and_1"]:
+    """Weights and intercept that minimise `sum log(1 + exp(-+(x w + b))) + ridge |w|^2 / 2`, by
+    Newton's method with step halving."""
     rows, penalty = np.c_[x, np.ones(len(x))], np.r_[np.full(x.shape[1], ridge), 0.0]
-    def loss(at: np.ndarray) -> float: return float(np.logaddexp(0, np.where(y, -1, 1) * (rows @ at)).sum() + (penalty * at**2).sum() / 2)
+    def loss(at: np.ndarray) -> float:
+        return float(
+            np.logaddexp(0, np.where(y, -1, 1) * (rows @ at)).sum() + (penalty * at**2).sum() / 2
+        )
     weights = np.zeros(rows.shape[1])
     for _ in range(n_steps):
         p = special.expit(rows @ weights)
         gradient = rows.T @ (p - y) + penalty * weights
-        step = np.linalg.solve((rows * (p * (1 - p))[:, None]).T @ rows + np.diag(penalty + 1e-9), gradient)
+        step = np.linalg.solve(
+            (rows * (p * (1 - p))[:, None]).T @ rows + np.diag(penalty + 1e-9), gradient
+        )
         size = 1.0
         while loss(weights - size * step) > loss(weights) and size > 1e-6: size /= 2
         weights = weights - size * step
@@ -314,25 +427,31 @@ def probe_direction(
     model: nn.Module,
     hook_point: str,
     corpus: Corpus,
-    label: "str | Bool[np.ndarray, 'n_positions']",      # a label of the corpus, or true and false for every sampleable position, in order
+    # a label of the corpus, or true and false for every sampleable position, in order
+    label: "str | Bool[np.ndarray, 'n_positions']",
     name: str | None = None,                             # default: probe of the label
     *,
     ridge: float = 1.0,
     threshold: float | None = None,
     seed: int = 0,
 ) -> Probe:
-    """A logistic probe at `hook_point`, trained on three quarters of the sequences of `corpus` and tried on the rest.
+    """A logistic probe at `hook_point`, trained on three quarters of the sequences of `corpus` and
+    tried on the rest.
 
-    Activations are scaled to unit mean square before the ridge counts. Raises `InputError` for a label that is not known, or not both true and false.
+    Activations are scaled to unit mean square before the ridge counts. Raises `InputError` for a
+    label that is not known, or not both true and false.
     """
     mask = corpus.sample_mask()
     truth = _label_of(corpus, label, mask)
     rows = sampled_activations(model, corpus, parse_hook_point(hook_point).name).double().numpy()
     sequence = np.repeat(np.arange(len(corpus)), mask.sum(1).numpy())
-    held_out = np.isin(sequence, np.random.default_rng(seed).permutation(len(corpus))[:max(1, len(corpus) // 4)])
+    held_out = np.isin(
+        sequence, np.random.default_rng(seed).permutation(len(corpus))[:max(1, len(corpus) // 4)]
+    )
     for part, what in ((~held_out, "training"), (held_out, "held-out")):
         if truth[part].all() or not truth[part].any():
-            raise InputError(f"the label is the same at all {part.sum():,} {what} positions, so nothing can be learnt; give more text or another label.")
+            raise InputError(f"the label is the same at all {part.sum():,} {what} positions, so "
+                             "nothing can be learnt; give more text or another label.")
     scale = float(np.sqrt((rows**2).mean()))
     weights = logistic_regression(rows[~held_out] / scale, truth[~held_out], ridge)
     read, bias = weights[:-1] / scale, float(weights[-1])
@@ -340,14 +459,21 @@ def probe_direction(
     n_true, n_false = int(truth[held_out].sum()), int((~truth[held_out]).sum())
     auc = float((ranks[truth[held_out]].sum() - n_true * (n_true + 1) / 2) / (n_true * n_false))
     title = name or f"probe of {label if isinstance(label, str) else 'a label'}"
-    return Probe(Direction(title, torch.as_tensor(read), None, bias, threshold), auc, float(truth.mean()), int((~held_out).sum()))
+    return Probe(Direction(title, torch.as_tensor(read), None, bias, threshold), auc,
+                 float(truth.mean()), int((~held_out).sum()))
 
-def _label_of(corpus: Corpus, label: Any, mask: Bool[Tensor, "n_seq seq_len"]) -> Bool[np.ndarray, "n_positions"]:
+def _label_of(
+    corpus: Corpus, label: Any, mask: Bool[Tensor, "n_seq seq_len"]
+) -> Bool[np.ndarray, "n_positions"]:
     if isinstance(label, str):
         if corpus.labels is None or label not in corpus.labels.names:
-            raise InputError(f"{label!r} is not a label of this corpus; give one of its labels, or true and false for every position.")
-        return corpus.labels.matrix[:, corpus.labels.names.index(label)].toarray().ravel()[mask.flatten().numpy()].astype(bool)
+            raise InputError(f"{label!r} is not a label of this corpus; give one of its labels, "
+                             "or true and false for every position.")
+        return corpus.labels.matrix[:, corpus.labels.names.index(label)].toarray().ravel()[
+            mask.flatten().numpy()
+        ].astype(bool)
     truth = np.asarray(label)
     if truth.shape != (int(mask.sum()),):
-        raise InputError(f"labels of shape {truth.shape} were given for {int(mask.sum()):,} positions; give one for each, BOS and padding left out.")
+        raise InputError(f"labels of shape {truth.shape} were given for {int(mask.sum()):,} "
+                         "positions; give one for each, BOS and padding left out.")
     return truth.astype(bool)

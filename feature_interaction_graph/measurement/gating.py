@@ -23,36 +23,47 @@ from scipy import special, stats
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..engine.branched import BranchedForward, CleanRun, last_block, start_block
-from ..engine.clamping import RESOLUTION, ClampPlan, clamp_vectors, run_clamps
+from feature_interaction_graph.engine.branched import (
+    BranchedForward, CleanRun, last_block, start_block
+)
+from feature_interaction_graph.engine.clamping import (
+    RESOLUTION, ClampPlan, clamp_vectors, run_clamps
+)
 from ..engine.corpus import Corpus, as_corpus
 from ..engine.encoders import FeatureReader
 from ..engine.errors import InputError, atomic_write
-from ..engine.hooked_transformer import HookedTransformerForward, interaction_engine
+from feature_interaction_graph.engine.hooked_transformer import (
+    HookedTransformerForward, interaction_engine
+)
 from ..engine.names import feature_id
 from ..engine.provenance import provenance
 from ..engine.residuals import clean_residuals
 from ..engine.sampling import Scan, scan_corpus
 from ..engine.statistics import adjust, effect_test
-from .question import Question, by_layer, later_layers, plan_clamps, rows_that_fit, scan_question, sources_with_samples
+from feature_interaction_graph.measurement.question import (
+    Question, by_layer, later_layers, plan_clamps, rows_that_fit, scan_question,
+    sources_with_samples
+)
 from .table import InteractionTable, read_column, write_column
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
 # %% ../../nbs/measurement/08_gating.ipynb #3f21d784
-GATING_COLUMNS = {
-    **dict.fromkeys(("src_layer", "src_feature", "gate_layer", "gate_feature", "tgt_layer", "tgt_feature", "offset"), "int32"),
-    **dict.fromkeys(("effect_off", "effect_on", "interaction", "ci_low", "ci_high", "p_value", "q_value", "screen_q_value"), "float64"),
-    "n_samples": "int32", "direction": "U12",
-}
+GATING_COLUMNS = {**dict.fromkeys(("src_layer", "src_feature", "gate_layer", "gate_feature",
+                                   "tgt_layer", "tgt_feature", "offset"), "int32"),
+                  **dict.fromkeys(("effect_off", "effect_on", "interaction", "ci_low", "ci_high",
+                                   "p_value", "q_value", "screen_q_value"), "float64"),
+                  "n_samples": "int32", "direction": "U12"}
 
 @dataclass
 class GatingTable:
-    """Confirmed and refuted hyperedges (source, gate -> target) as columns of equal length (`GATING_COLUMNS`).
+    """Confirmed and refuted hyperedges (source, gate -> target) as columns of equal length
+    (`GATING_COLUMNS`).
 
-    `effect_off`, `effect_on`: strength of the source on the target with the gate clamped off and on; `interaction`: their difference, with its 95 % interval,
-    p and q; `direction`: `AND`, `NOT`, `sign-flip` or `modulation`; `screen_q_value`: NaN for gates that were named and not screened.
+    `effect_off`, `effect_on`: strength of the source on the target with the gate clamped off and
+    on; `interaction`: their difference, with its 95 % interval, p and q; `direction`: `AND`, `NOT`,
+    `sign-flip` or `modulation`; `screen_q_value`: NaN for gates that were named and not screened.
     `meta` counts what was screened, confirmed and left out.
     """
     columns: dict[str, np.ndarray]
@@ -60,8 +71,12 @@ class GatingTable:
 
     def __post_init__(self) -> None:
         missing = [name for name in GATING_COLUMNS if name not in self.columns]
-        if missing: raise InputError(f"a gating table came without the column {missing[0]}; make it with measure_gating.")
-        self.columns = {name: np.asarray(self.columns[name]).astype(kind) for name, kind in GATING_COLUMNS.items()}
+        if missing:
+            raise InputError(
+                f"a gating table came without the column {missing[0]}; make it with measure_gating."
+            )
+        self.columns = {name: np.asarray(self.columns[name]).astype(kind)
+                        for name, kind in GATING_COLUMNS.items()}
 
     def __len__(self) -> int: return len(self.columns["src_layer"])
 
@@ -81,7 +96,8 @@ class GatingTable:
         "Writes the table to one HDF5 file, whole or not at all."
         with atomic_write(path) as part, h5py.File(part, "w") as file:
             file.attrs.update(kind=_KIND, format=1, meta=json.dumps(self.meta))
-            for name, values in self.columns.items(): write_column(file.require_group("columns"), name, values)
+            for name, values in self.columns.items():
+                write_column(file.require_group("columns"), name, values)
         return Path(path)
 
     @classmethod
@@ -100,20 +116,29 @@ class GatingTable:
 _KIND = "feature_interaction_graph.gates"
 
 def _load(path: Path) -> GatingTable:
-    if not path.is_file(): raise InputError(f"{path} does not exist; give the gates.h5 of a finished run.")
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; give the gates.h5 of a finished run.")
     try:
         with h5py.File(path, "r") as file:
-            if file.attrs.get("kind") != _KIND: raise InputError(f"{path} holds something else than gates; give the gates.h5 of a finished run.")
-            return GatingTable({name: read_column(file["columns"][name]) for name in file["columns"]}, json.loads(file.attrs["meta"]))
+            if file.attrs.get("kind") != _KIND:
+                raise InputError(
+                    f"{path} holds something else than gates; give the gates.h5 of a finished run."
+                )
+            return GatingTable({name: read_column(file["columns"][name])
+                                for name in file["columns"]}, json.loads(file.attrs["meta"]))
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is damaged or not a table of gates ({error}); measure the gates again.") from error
+        raise InputError(
+            f"{path} is damaged or not a table of gates ({error}); measure the gates again."
+        ) from error
 
 # %% ../../nbs/measurement/08_gating.ipynb #fb6d1f19
-def gate_screen(effects: Float[np.ndarray, "n n_targets"], active: Bool[np.ndarray, "n n_gates"], min_split: int = 8
-                ) -> Float[np.ndarray, "n_gates n_targets"]:
-    """Two-sided p of "the mean effect is the same where the gate fires and where it does not", by Welch's t; NaN where either side has < `min_split` samples.
+def gate_screen(effects: Float[np.ndarray, "n n_targets"], active: Bool[np.ndarray, "n n_gates"],
+                min_split: int = 8) -> Float[np.ndarray, "n_gates n_targets"]:
+    """Two-sided p of "the mean effect is the same where the gate fires and where it does not", by
+    Welch's t; NaN where either side has < `min_split` samples.
 
-    Where both sides are constant and differ, p is the chance that a random split would separate them: `2 / C(n, n_on)`.
+    Where both sides are constant and differ, p is the chance that a random split would separate
+    them: `2 / C(n, n_on)`.
     """
     on = active.astype(np.float64)
     n, n_on = len(effects), on.sum(0)[:, None]
@@ -122,13 +147,15 @@ def gate_screen(effects: Float[np.ndarray, "n n_targets"], active: Bool[np.ndarr
     with np.errstate(divide="ignore", invalid="ignore"):
         sum_on, square_on = on.T @ exact, on.T @ (exact * exact)
         mean_on, mean_off = sum_on / n_on, (total - sum_on) / n_off
-        part_on = np.maximum(square_on / n_on - mean_on**2, 0) / (n_on - 1)                       # variance of the mean
+        # variance of the mean
+        part_on = np.maximum(square_on / n_on - mean_on**2, 0) / (n_on - 1)
         part_off = np.maximum((square - square_on) / n_off - mean_off**2, 0) / (n_off - 1)
         error = part_on + part_off
         freedom = error**2 / (part_on**2 / (n_on - 1) + part_off**2 / (n_off - 1))
         difference = np.abs(mean_on - mean_off)
         p_value = 2 * stats.t.sf(difference / np.sqrt(error), freedom)
-        exact_split = np.minimum(2 * np.exp(special.gammaln(n_on + 1) + special.gammaln(n_off + 1) - special.gammaln(n + 1)), 1.0)
+        exact_split = np.minimum(2 * np.exp(special.gammaln(n_on + 1) + special.gammaln(n_off + 1)
+                                            - special.gammaln(n + 1)), 1.0)
     scale = np.sqrt(square / n)[None] + 1e-30
     constant = np.sqrt(error) <= 1e-6 * scale
     p_value = np.where(constant, np.where(difference <= 1e-6 * scale, 1.0, exact_split), p_value)
@@ -136,16 +163,19 @@ def gate_screen(effects: Float[np.ndarray, "n n_targets"], active: Bool[np.ndarr
 
 # %% ../../nbs/measurement/08_gating.ipynb #1ddc4812
 def direction_of(effect_off: np.ndarray, effect_on: np.ndarray, small: float = 0.2) -> np.ndarray:
-    "`AND` / `NOT`: the effect with the gate off / on is below `small` times the other; `sign-flip`: they have opposite signs; `modulation`: neither."
+    """`AND` / `NOT`: the effect with the gate off / on is below `small` times the other;
+    `sign-flip`: they have opposite signs; `modulation`: neither."""
     largest = np.maximum(np.abs(effect_off), np.abs(effect_on))
-    kinds = [np.abs(effect_off) <= small * largest, np.abs(effect_on) <= small * largest, np.sign(effect_off) != np.sign(effect_on)]
+    kinds = [np.abs(effect_off) <= small * largest, np.abs(effect_on) <= small * largest,
+             np.sign(effect_off) != np.sign(effect_on)]
     return np.select(kinds, ["AND", "NOT", "sign-flip"], "modulation")
 
 # %% ../../nbs/measurement/08_gating.ipynb #3e2cb3c1
 @dataclass(frozen=True)
 class GatePlan:
-    """`plan`: samples whose "source" is the number of a (source, gate) combination; `gates`: readers of the gates, one column per combination;
-    `gate_value`: the gate's clean activation at each sample; `gate_on`: the value it is clamped to when on, per combination.
+    """`plan`: samples whose "source" is the number of a (source, gate) combination; `gates`:
+    readers of the gates, one column per combination; `gate_value`: the gate's clean activation at
+    each sample; `gate_on`: the value it is clamped to when on, per combination.
     """
     plan: ClampPlan
     gates: FeatureReader
@@ -155,47 +185,60 @@ class GatePlan:
     def vectors(self, samples: slice) -> Float[Tensor, "n_samples 4 d_model"]:
         "What to add: gate off with the source low, high; gate on with the source low, high."
         device, which = self.gates.decoder.device, torch.as_tensor(self.plan.source[samples])
-        def of(values: np.ndarray) -> Tensor: return torch.as_tensor(values, dtype=torch.float32, device=device)
+        def of(values: np.ndarray) -> Tensor:
+            return torch.as_tensor(values, dtype=torch.float32, device=device)
         unit = self.gates.decoder[which.to(device)] * of(self.plan.scale[samples])[:, None]
-        value, on = of(self.gate_value[samples])[:, None], of(self.gate_on[self.plan.source[samples]])[:, None]
+        value = of(self.gate_value[samples])[:, None]
+        on = of(self.gate_on[self.plan.source[samples]])[:, None]
         source = clamp_vectors(self.plan, samples)
         source = source[:, [0, -1]]
-        return torch.cat([source + (-value * unit)[:, None], source + ((on - value) * unit)[:, None]], 1)
+        return torch.cat(
+            [source + (-value * unit)[:, None], source + ((on - value) * unit)[:, None]], 1
+        )
 
 # %% ../../nbs/measurement/08_gating.ipynb #da59382f
 @torch.no_grad()
 def run_gates(
-    engine: BranchedForward | HookedTransformerForward, corpus: Corpus, gated: GatePlan, *, horizon: int = 0, batch_rows: int = 2048,
-    batch_sequences: int = 32, progress: bool = True,
+    engine: BranchedForward | HookedTransformerForward, corpus: Corpus, gated: GatePlan, *,
+    horizon: int = 0, batch_rows: int = 2048, batch_sequences: int = 32, progress: bool = True
 ) -> dict[str, Float[np.ndarray, "n_samples 2 n_offsets n_targets"]]:
-    "Effect of the source (high dose minus low) with its gate off and on, for every sample and target reader; NaN where a sequence had ended."
+    """Effect of the source (high dose minus low) with its gate off and on, for every sample and
+    target reader; NaN where a sequence had ended."""
     plan = gated.plan
     found: dict[str, list[np.ndarray]] = {name: [] for name in plan.targets}
     needed = np.unique(plan.sequence)
-    start, last = start_block(plan.sources.hook_point), max(last_block(reader.hook_point) for reader in plan.targets.values())
-    bar = tqdm(total=len(plan.source), desc="gates", unit="sample", disable=not progress, leave=False)
+    start = start_block(plan.sources.hook_point)
+    last = max(last_block(reader.hook_point) for reader in plan.targets.values())
+    bar = tqdm(
+        total=len(plan.source), desc="gates", unit="sample", disable=not progress, leave=False
+    )
     for begin in range(0, len(needed), batch_sequences):
         batch = needed[begin:begin + batch_sequences]
         inside = slice(*np.searchsorted(plan.sequence, [batch[0], batch[-1] + 1]))
-        clean = engine.record(corpus.tokens[batch, :int(corpus.lengths[batch].max())], corpus.lengths[batch], starts=[start], last=last)
+        clean = engine.record(corpus.tokens[batch, :int(corpus.lengths[batch].max())],
+                              corpus.lengths[batch], starts=[start], last=last)
         per_step = max(1, batch_rows // (4 * (horizon + 1)))
         for first in range(inside.start, inside.stop, per_step):
             part = slice(first, min(first + per_step, inside.stop))
-            for name, values in _four_arms(engine, clean, batch, gated, part, horizon).items(): found[name].append(values)
+            for name, values in _four_arms(engine, clean, batch, gated, part, horizon).items():
+                found[name].append(values)
         bar.update(inside.stop - inside.start)
     bar.close()
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 # %% ../../nbs/measurement/08_gating.ipynb #330b0309
-def _four_arms(engine: BranchedForward | HookedTransformerForward, clean: CleanRun, batch: np.ndarray, gated: GatePlan, part: slice, horizon: int
-               ) -> dict[str, np.ndarray]:
+def _four_arms(
+    engine: BranchedForward | HookedTransformerForward, clean: CleanRun, batch: np.ndarray,
+    gated: GatePlan, part: slice, horizon: int
+) -> dict[str, np.ndarray]:
     "One step of `run_gates`."
     plan = gated.plan
     rows = torch.as_tensor(np.searchsorted(batch, plan.sequence[part])).repeat_interleave(4)
     positions = torch.as_tensor(plan.position[part]).repeat_interleave(4)
     points = [reader.hook_point for reader in plan.targets.values()]
     added = gated.vectors(part).flatten(0, 1)
-    ((_, read),) = engine.run(clean, plan.sources.hook_point, rows, positions, added, points, horizon, batch_rows=len(added) * (horizon + 1))
+    ((_, read),) = engine.run(clean, plan.sources.hook_point, rows, positions, added, points,
+                              horizon, batch_rows=len(added) * (horizon + 1))
     effects = {}
     for name, reader in plan.targets.items():
         streams = read[reader.hook_point.name].unflatten(0, (-1, 4))
@@ -204,20 +247,29 @@ def _four_arms(engine: BranchedForward | HookedTransformerForward, clean: CleanR
         moved = pre[:, [1, 3]] - pre[:, [0, 2]]
         change = active[:, [1, 3]] - active[:, [0, 2]]
         if not reader.competes: change = change.masked_fill(moved.abs() <= floor, 0.0)
-        alike = (change[:, 1] - change[:, 0]).abs() <= 2 * floor            # a difference of differences below the resolution is none
-        effects[name] = torch.stack([change[:, 0], torch.where(alike, change[:, 0], change[:, 1])], 1).cpu().numpy()
+        # a difference of differences below the resolution is none
+        alike = (change[:, 1] - change[:, 0]).abs() <= 2 * floor
+        effects[name] = torch.stack(
+            [change[:, 0], torch.where(alike, change[:, 0], change[:, 1])], 1
+        ).cpu().numpy()
     return effects
 
 # %% ../../nbs/measurement/08_gating.ipynb #62a42a24
 @torch.no_grad()
-def activity_at(model: nn.Module, corpus: Corpus, reader: FeatureReader, sequence: np.ndarray, position: np.ndarray, batch_size: int = 32
-                ) -> scipy.sparse.csr_matrix:
-    "Clean activations of all features of `reader` at the given places, in their order: sparse `[n_places, n_features]`."
+def activity_at(model: nn.Module, corpus: Corpus, reader: FeatureReader, sequence: np.ndarray,
+                position: np.ndarray, batch_size: int = 32) -> scipy.sparse.csr_matrix:
+    """Clean activations of all features of `reader` at the given places, in their order: sparse
+    `[n_places, n_features]`."""
     device, parts, places = next(model.parameters()).device, [], []
-    for batch in np.array_split(np.unique(sequence), max(1, len(np.unique(sequence)) // batch_size)):
+    for batch in np.array_split(
+        np.unique(sequence), max(1, len(np.unique(sequence)) // batch_size)
+    ):
         here = np.flatnonzero(np.isin(sequence, batch))
-        streams = clean_residuals(model, corpus.tokens[batch].to(device), [reader.hook_point])[reader.hook_point.name]
-        rows = streams[torch.as_tensor(np.searchsorted(batch, sequence[here]), device=device), torch.as_tensor(position[here], device=device)]
+        streams = clean_residuals(
+            model, corpus.tokens[batch].to(device), [reader.hook_point]
+        )[reader.hook_point.name]
+        rows = streams[torch.as_tensor(np.searchsorted(batch, sequence[here]), device=device),
+                       torch.as_tensor(position[here], device=device)]
         parts.append(scipy.sparse.csr_matrix(reader.read(rows)[1].cpu().numpy()))
         places.append(here)
     return scipy.sparse.vstack(parts).tocsr()[np.argsort(np.concatenate(places))]
@@ -243,45 +295,67 @@ def measure_gating(
     batch_rows: int | None = None,
     progress: bool = True,
 ) -> GatingTable:
-    """Which third features switch, block or turn the effect of a source on a target: hyperedges (i, k -> j) by a screen and the 2 x 2 clamp of i and k.
+    """Which third features switch, block or turn the effect of a source on a target: hyperedges
+    (i, k -> j) by a screen and the 2 x 2 clamp of i and k.
 
-    `edges`: pairs ((layer, source), (layer, target)), or a table, whose pairs are taken whatever their mean effect. Gates are features of the source's own
-    SAE, at the same position; `gates`: only these, without a screen. The screen keeps, per pair and offset, the `max_gates` gates with the smallest p
-    among those with q < `screen_level`; it can judge features that fire in at least `min_split` of the `n_samples` samples and are silent in as many. The
-    clamp uses other samples, the lowest and highest of `doses` (default: `percentiles` of the source's activations), sets the gate to 0 and to the 90th
-    percentile of its activations, and tests the interaction (sign-flip or t, Benjamini-Hochberg over all triples clamped).
-    Raises `InputError` for sources that fire too rarely. An empty table with its counts in `meta` means that no gate passed the screen.
+    `edges`: pairs ((layer, source), (layer, target)), or a table, whose pairs are taken whatever
+    their mean effect. Gates are features of the source's own SAE, at the same position; `gates`:
+    only these, without a screen. The screen keeps, per pair and offset, the `max_gates` gates with
+    the smallest p among those with q < `screen_level`; it can judge features that fire in at least
+    `min_split` of the `n_samples` samples and are silent in as many. The clamp uses other samples,
+    the lowest and highest of `doses` (default: `percentiles` of the source's activations), sets the
+    gate to 0 and to the 90th percentile of its activations, and tests the interaction (sign-flip or
+    t, Benjamini-Hochberg over all triples clamped). Raises `InputError` for sources that fire too
+    rarely. An empty table with its counts in `meta` means that no gate passed the screen.
     """
     corpus, pairs = as_corpus(tokens), _pairs_of(edges)
-    sources, targets = (by_layer([pair[end] for pair in pairs], saes, what) for end, what in ((0, "source"), (1, "target")))
-    reach = {layer: later_layers(saes, [layer], {target for (source, _), (target, _) in pairs if source == layer})[layer] for layer in sources}
-    question = Question(sources, dict(targets), reach, n_samples, max_per_sequence, min_samples, doses, percentiles, seed)
+    sources, targets = (by_layer([pair[end] for pair in pairs], saes, what)
+                        for end, what in ((0, "source"), (1, "target")))
+    reach = {layer: later_layers(
+                 saes, [layer], {target for (source, _), (target, _) in pairs if source == layer}
+             )[layer] for layer in sources}
+    question = Question(sources, dict(targets), reach, n_samples, max_per_sequence, min_samples,
+                        doses, percentiles, seed)
     readers, scans = scan_question(model, saes, corpus, question, 32, progress)
     places = sources_with_samples(question, scans)
     if not any(len(mine) for mine in places.values()):
-        raise InputError(f"none of the {sum(map(len, sources.values()))} sources fires in {min_samples} sequences, so no gate can be told; give more text.")
+        raise InputError(f"none of the {sum(map(len, sources.values()))} sources fires in "
+                         f"{min_samples} sequences, so no gate can be told; give more text.")
     engine, rows = interaction_engine(model), batch_rows or rows_that_fit(readers)
-    work = _Work(model, saes, corpus, question, readers, scans, engine, rows, horizon, min_split, max_gates, progress)
-    wanted = {layer: None if gates is None else np.array(sorted(feature for where, feature in gates if where == layer), dtype=int) for layer in sources}
+    work = _Work(model, saes, corpus, question, readers, scans, engine, rows, horizon, min_split,
+                 max_gates, progress)
+    wanted = {layer: None if gates is None else np.array(
+                  sorted(feature for where, feature in gates if where == layer), dtype=int
+              ) for layer in sources}
     if gates is not None: by_layer(gates, {layer: saes[layer] for layer in sources}, "gate")
-    triples = pd.concat([work.screen(layer, mine, wanted[layer], pairs) for layer, mine in places.items() if len(mine)])
+    triples = pd.concat([work.screen(layer, mine, wanted[layer], pairs)
+                         for layer, mine in places.items() if len(mine)])
     triples["screen_q_value"] = adjust(triples["screen_p"].to_numpy())
     screened = len(triples) if gates is None else 0
-    if gates is None: triples = _keep_best(triples[triples["screen_q_value"] < screen_level], max_gates)
+    if gates is None:
+        triples = _keep_best(triples[triples["screen_q_value"] < screen_level], max_gates)
     parts = [work.confirm(layer, group) for layer, group in triples.groupby("src_layer")]
-    columns = {name: np.concatenate([part[name] for part in parts]) if parts else np.zeros(0) for name in GATING_COLUMNS if name != "q_value"}
+    columns = {name: np.concatenate([part[name] for part in parts]) if parts else np.zeros(0)
+               for name in GATING_COLUMNS if name != "q_value"}
     columns["q_value"] = adjust(columns["p_value"]) if parts else np.zeros(0)
     counts = {"pairs": len(pairs), "screened": screened, "clamped": len(columns["p_value"]),
-              "sources that fire too rarely": sum(len(sources[layer]) - len(mine) for layer, mine in places.items())}
+              "sources that fire too rarely": sum(
+                  len(sources[layer]) - len(mine) for layer, mine in places.items()
+              )}
     return GatingTable(columns, {"counts": counts, "versions": provenance()})
 
 # %% ../../nbs/measurement/08_gating.ipynb #242479fc
-def _pairs_of(edges: "InteractionTable | Sequence[tuple[tuple[int, int], tuple[int, int]]]") -> list[tuple[tuple[int, int], tuple[int, int]]]:
+def _pairs_of(
+    edges: "InteractionTable | Sequence[tuple[tuple[int, int], tuple[int, int]]]"
+) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     if isinstance(edges, InteractionTable):
-        ends = (edges.columns[name].tolist() for name in ("src_layer", "src_feature", "tgt_layer", "tgt_feature"))
+        ends = (edges.columns[name].tolist()
+                for name in ("src_layer", "src_feature", "tgt_layer", "tgt_feature"))
         edges = [((a, i), (b, j)) for a, i, b, j in zip(*ends, strict=True)]
     pairs = list(dict.fromkeys(((int(a), int(i)), (int(b), int(j))) for (a, i), (b, j) in edges))
-    if not pairs: raise InputError("no pair was given, so there is nothing that could be gated; give at least one ((layer, source), (layer, target)).")
+    if not pairs:
+        raise InputError("no pair was given, so there is nothing that could be gated; give at "
+                         "least one ((layer, source), (layer, target)).")
     return pairs
 
 def _keep_best(triples: pd.DataFrame, max_gates: int) -> pd.DataFrame:
@@ -307,21 +381,30 @@ class _Work:
     progress: bool
 
     def plan(self, layer: int, places: np.ndarray, samples: tuple[int, int]) -> ClampPlan:
-        return plan_clamps(self.saes, self.question, self.scans, self.readers, layer, places, samples)
+        return plan_clamps(
+            self.saes, self.question, self.scans, self.readers, layer, places, samples
+        )
 
-    def screen(self, layer: int, places: np.ndarray, gates: np.ndarray | None, pairs: Sequence[tuple[tuple[int, int], tuple[int, int]]]) -> pd.DataFrame:
-        "All (source, gate, target, offset) of one layer with the p of the screen (NaN: gate named, nothing screened)."
+    def screen(self, layer: int, places: np.ndarray, gates: np.ndarray | None,
+               pairs: Sequence[tuple[tuple[int, int], tuple[int, int]]]) -> pd.DataFrame:
+        """All (source, gate, target, offset) of one layer with the p of the screen (NaN: gate
+        named, nothing screened)."""
         asked: dict[int, dict[int, list[int]]] = {}
         for (source_layer, source), (target_layer, target) in pairs:
-            if source_layer == layer: asked.setdefault(source, {}).setdefault(target_layer, []).append(target)
+            if source_layer == layer:
+                asked.setdefault(source, {}).setdefault(target_layer, []).append(target)
         sources = self.question.sources[layer][places]
         if gates is not None:
-            rows = [(source, gate, later, target, offset, np.nan) for source in sources.tolist() for later, targets in asked[source].items()
-                    for gate in gates.tolist() if gate != source for target in targets for offset in range(self.horizon + 1)]
+            rows = [(source, gate, later, target, offset, np.nan) for source in sources.tolist()
+                    for later, targets in asked[source].items() for gate in gates.tolist()
+                    if gate != source for target in targets for offset in range(self.horizon + 1)]
             return _triples(layer, rows)
         plan = self.plan(layer, places, (0, self.question.n_samples))
-        (result,) = run_clamps(self.engine, self.corpus, [plan], horizon=self.horizon, keep=True, batch_rows=self.batch_rows, progress=self.progress)
-        activity = activity_at(self.model, self.corpus, FeatureReader(self.saes[layer]), plan.sequence, plan.position)
+        (result,) = run_clamps(self.engine, self.corpus, [plan], horizon=self.horizon, keep=True,
+                               batch_rows=self.batch_rows, progress=self.progress)
+        activity = activity_at(
+            self.model, self.corpus, FeatureReader(self.saes[layer]), plan.sequence, plan.position
+        )
         frames = []
         for index, source in enumerate(sources.tolist()):
             mine = plan.source == index
@@ -331,42 +414,60 @@ class _Work:
             for later, targets in asked[source].items():
                 kept = result[f"target {later}"].kept
                 assert kept is not None
-                columns = np.searchsorted(self.readers[f"target {later}"].features.cpu().numpy(), targets)
+                columns = np.searchsorted(
+                    self.readers[f"target {later}"].features.cpu().numpy(), targets
+                )
                 effects = kept.activation[mine][:, -1][..., columns]
-                frames += self._screen_pair(layer, source, later, np.array(targets), varied, active[:, varied], effects)
+                frames += self._screen_pair(
+                    layer, source, later, np.array(targets), varied, active[:, varied], effects
+                )
         return pd.concat(frames) if frames else _triples(layer, [])
 
-    def _screen_pair(self, layer: int, source: int, later: int, targets: np.ndarray, varied: np.ndarray, active: np.ndarray, effects: Tensor
-                     ) -> list[pd.DataFrame]:
+    def _screen_pair(self, layer: int, source: int, later: int, targets: np.ndarray,
+                     varied: np.ndarray, active: np.ndarray, effects: Tensor) -> list[pd.DataFrame]:
         frames = []
         for offset in range(self.horizon + 1):
             effect = effects[:, offset].numpy()
             here = ~np.isnan(effect[:, 0])
             p_value = gate_screen(effect[here], active[here], self.min_split)
             gate, target = np.nonzero(~np.isnan(p_value))
-            frames.append(pd.DataFrame(dict(src_layer=layer, src_feature=source, gate_feature=varied[gate], tgt_layer=later, tgt_feature=targets[target],
-                                            offset=offset, screen_p=p_value[gate, target])))
+            frames.append(
+                pd.DataFrame(dict(src_layer=layer, src_feature=source, gate_feature=varied[gate],
+                                  tgt_layer=later, tgt_feature=targets[target], offset=offset,
+                                  screen_p=p_value[gate, target]))
+            )
         return frames
 
     def confirm(self, layer: int, triples: pd.DataFrame) -> dict[str, np.ndarray]:
-        "The 2 x 2 clamp of every (source, gate) of one layer, tested for the targets that were screened."
+        """The 2 x 2 clamp of every (source, gate) of one layer, tested for the targets that were
+        screened."""
         combinations = triples[["src_feature", "gate_feature"]].drop_duplicates().to_numpy()
         gated = self._gate_plan(layer, combinations)
-        effects = run_gates(self.engine, self.corpus, gated, horizon=self.horizon, batch_rows=self.batch_rows, progress=self.progress)
+        effects = run_gates(self.engine, self.corpus, gated, horizon=self.horizon,
+                            batch_rows=self.batch_rows, progress=self.progress)
         number = {tuple(pair): index for index, pair in enumerate(combinations.tolist())}
         rows = []
         for triple in triples.itertuples():
             which = number[triple.src_feature, triple.gate_feature]
-            column = int(np.searchsorted(self.readers[f"target {triple.tgt_layer}"].features.cpu().numpy(), triple.tgt_feature))
-            mine = effects[f"target {triple.tgt_layer}"][gated.plan.source == which][:, :, triple.offset, column]
-            rows.append(_tested(mine[~np.isnan(mine[:, 0])], float(gated.plan.doses[which, -1] - gated.plan.doses[which, 0])))
+            column = int(
+                np.searchsorted(self.readers[f"target {triple.tgt_layer}"].features.cpu().numpy(),
+                                triple.tgt_feature)
+            )
+            mine = effects[f"target {triple.tgt_layer}"][gated.plan.source == which][
+                :, :, triple.offset, column
+            ]
+            rows.append(_tested(mine[~np.isnan(mine[:, 0])],
+                                float(gated.plan.doses[which, -1] - gated.plan.doses[which, 0])))
         found = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-        names = ("src_layer", "src_feature", "gate_feature", "tgt_layer", "tgt_feature", "offset", "screen_q_value")
+        names = ("src_layer", "src_feature", "gate_feature", "tgt_layer", "tgt_feature", "offset",
+                 "screen_q_value")
         shared = {name: triples[name].to_numpy() for name in names}
-        return found | shared | {"gate_layer": np.full(len(triples), layer), "direction": direction_of(found["effect_off"], found["effect_on"])}
+        return found | shared | {"gate_layer": np.full(len(triples), layer),
+                                 "direction": direction_of(found["effect_off"], found["effect_on"])}
 
     def _gate_plan(self, layer: int, combinations: np.ndarray) -> GatePlan:
-        "Fresh samples of every (source, gate): those after the screen's own where there are enough, else the same ones."
+        """Fresh samples of every (source, gate): those after the screen's own where there are
+        enough, else the same ones."""
         sources, n = self.question.sources[layer], self.question.n_samples
         places = np.searchsorted(sources, combinations[:, 0])
         unique = np.unique(places)
@@ -376,23 +477,29 @@ class _Work:
             plan = fresh if (fresh.source == index).sum() >= self.question.min_samples else first
             rows = np.flatnonzero(plan.source == index)
             for combination in np.flatnonzero(places == place):
-                chosen.append((np.full(len(rows), combination), plan.sequence[rows], plan.position[rows], plan.value[rows], plan.scale[rows]))
+                chosen.append((np.full(len(rows), combination), plan.sequence[rows],
+                               plan.position[rows], plan.value[rows], plan.scale[rows]))
         joined = [np.concatenate(parts) for parts in zip(*chosen, strict=True)]
         order = np.lexsort([joined[0], joined[2], joined[1]])
         which, sequence, position, value, scale = [part[order] for part in joined]
         doses = first.doses[np.searchsorted(unique, places)]
         source_reader = FeatureReader(self.saes[layer], torch.tensor(combinations[:, 0]))
         gate_reader = FeatureReader(self.saes[layer], torch.tensor(combinations[:, 1]))
-        plan = ClampPlan(source_reader, which, sequence, position, value, scale, doses, first.targets)
+        plan = ClampPlan(
+            source_reader, which, sequence, position, value, scale, doses, first.targets
+        )
         activity = activity_at(self.model, self.corpus, gate_reader, sequence, position)
         gate_value = np.asarray(activity[np.arange(len(which)), which]).ravel()
         return GatePlan(plan, gate_reader, gate_value, self._on_values(layer, combinations[:, 1]))
 
     def _on_values(self, layer: int, gates: np.ndarray) -> np.ndarray:
-        "The 90th percentile of each gate's activations over the corpus; 1 for one that never fires."
+        """The 90th percentile of each gate's activations over the corpus; 1 for one that never
+        fires."""
         unique = np.unique(gates)
         reader = FeatureReader(self.saes[layer], torch.as_tensor(unique))
-        firings = scan_corpus(self.model, self.corpus, {"gates": reader}, frozenset(["gates"]), progress=False)["gates"].firings
+        firings = scan_corpus(
+            self.model, self.corpus, {"gates": reader}, frozenset(["gates"]), progress=False
+        )["gates"].firings
         assert firings is not None
         values = [firings.value[firings.of(index)] for index in range(len(unique))]
         on = np.array([np.percentile(fired, 90) if len(fired) else 1.0 for fired in values])
@@ -400,7 +507,10 @@ class _Work:
 
 # %% ../../nbs/measurement/08_gating.ipynb #d365f675
 def _triples(layer: int, rows: list[tuple]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows, columns=["src_feature", "gate_feature", "tgt_layer", "tgt_feature", "offset", "screen_p"])
+    frame = pd.DataFrame(
+        rows,
+        columns=["src_feature", "gate_feature", "tgt_layer", "tgt_feature", "offset", "screen_p"]
+    )
     return frame.assign(src_layer=layer)
 
 def _tested(effects: Float[np.ndarray, "n 2"], unit: float) -> dict[str, float | int]:
@@ -409,23 +519,37 @@ def _tested(effects: Float[np.ndarray, "n 2"], unit: float) -> dict[str, float |
     test = effect_test(interaction)
     values = {"interaction": test.mean[0], "ci_low": test.ci_low[0], "ci_high": test.ci_high[0],
               "effect_off": effects[:, 0].mean(), "effect_on": effects[:, 1].mean()}
-    return {name: float(value) / unit for name, value in values.items()} | {"p_value": float(test.p_value[0]), "n_samples": test.n}
+    return {name: float(value) / unit for name, value in values.items()} | {
+        "p_value": float(test.p_value[0]), "n_samples": test.n
+    }
 
 # %% ../../nbs/measurement/08_gating.ipynb #5bebb100
-def pairs_to_gate(table: InteractionTable, n_pairs: int, min_samples: int = 16) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """`n_pairs` pairs of `table` to examine for gates: half with the largest |mean effect|, half of the others with the largest standard deviation of it.
+def pairs_to_gate(
+    table: InteractionTable, n_pairs: int, min_samples: int = 16
+) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """`n_pairs` pairs of `table` to examine for gates: half with the largest |mean effect|, half
+    of the others with the largest standard deviation of it.
 
-    Both in standard deviations of the target per standard deviation of the source; of several offsets the largest counts. Pairs inside a layer and those
-    with fewer than `min_samples` samples are left out. Raises `InputError` when no pair is left.
+    Both in standard deviations of the target per standard deviation of the source; of several
+    offsets the largest counts. Pairs inside a layer and those with fewer than `min_samples` samples
+    are left out. Raises `InputError` when no pair is left.
     """
-    if n_pairs < 1: raise InputError(f"n_pairs is {n_pairs}; at least 1 pair is needed to look for gates.")
+    if n_pairs < 1:
+        raise InputError(f"n_pairs is {n_pairs}; at least 1 pair is needed to look for gates.")
     frame = table.to_pandas()
     frame = frame[(frame["method"] != "within-layer") & (frame["n_samples"] >= min_samples)]
-    if not len(frame): raise InputError(f"none of the {len(table):,} measured effects has {min_samples} samples and a target in a later layer, which telling a "
-                                        "gate takes; raise n_samples or give more text.")
+    if not len(frame):
+        raise InputError(f"none of the {len(table):,} measured effects has {min_samples} samples "
+                         "and a target in a later layer, which telling a "
+                         "gate takes; raise n_samples or give more text.")
     per_deviation = (frame["strength_std"] / frame["strength"].replace(0, np.nan)).abs()
-    sizes = pd.DataFrame({"strong": frame["strength_std"].abs(), "varied": frame["std"] * per_deviation.fillna(per_deviation.median())}).fillna(0)
-    best = sizes.groupby([frame[name] for name in ("src_layer", "src_feature", "tgt_layer", "tgt_feature")]).max()
+    sizes = pd.DataFrame({"strong": frame["strength_std"].abs(), "varied": frame["std"]
+                          * per_deviation.fillna(per_deviation.median())}).fillna(0)
+    best = sizes.groupby(
+        [frame[name] for name in ("src_layer", "src_feature", "tgt_layer", "tgt_feature")]
+    ).max()
     strong = best.sort_values("strong", ascending=False, kind="stable").index[:(n_pairs + 1) // 2]
-    varied = best.drop(strong).sort_values("varied", ascending=False, kind="stable").index[:n_pairs - len(strong)]
+    varied = best.drop(strong).sort_values(
+        "varied", ascending=False, kind="stable"
+    ).index[:n_pairs - len(strong)]
     return [((a, i), (b, j)) for a, i, b, j in sorted([*strong, *varied])]

@@ -21,80 +21,122 @@ from ..engine.names import feature_id
 from ..engine.provenance import provenance
 from ..engine.sampling import Scan
 from ..engine.statistics import adjust
-from .question import Question, Samples, as_columns, blocks_of, by_layer, later_layers, plan_clamps, scan_question, sources_with_samples, tested_samples
+from feature_interaction_graph.measurement.question import (
+    Question, Samples, as_columns, blocks_of, by_layer, later_layers, plan_clamps, scan_question,
+    sources_with_samples, tested_samples
+)
 from .table import InteractionTable
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
 # %% ../../nbs/measurement/06_jacobian.ipynb #5e8311ad
-def _slopes(model: nn.Module, saes: Mapping[int, "SAE"], corpus: Corpus, question: Question, scans: Mapping[str, Scan], readers: Mapping[str, FeatureReader],
-            *, horizon: int, mode: str, steps: int, rules: str, batch_rows: int, progress: bool
-            ) -> Iterator[tuple[int, int, np.ndarray, np.ndarray, Samples]]:
-    "Source layer, target layer, places of the sources, their doses and all their samples; a block of sources at a time, as memory allows."
+def _slopes(
+    model: nn.Module, saes: Mapping[int, "SAE"], corpus: Corpus, question: Question,
+    scans: Mapping[str, Scan], readers: Mapping[str, FeatureReader], *, horizon: int, mode: str,
+    steps: int, rules: str, batch_rows: int, progress: bool
+) -> Iterator[tuple[int, int, np.ndarray, np.ndarray, Samples]]:
+    """Source layer, target layer, places of the sources, their doses and all their samples; a block
+    of sources at a time, as memory allows."""
     engine = BranchedForward(model)
     for block in blocks_of(question, sources_with_samples(question, scans), readers, horizon, 0):
-        plans = {layer: plan_clamps(saes, question, scans, readers, layer, places) for layer, places in block.items()}
-        results = run_responses(engine, corpus, list(plans.values()), horizon=horizon, mode=mode, steps=steps, rules=rules, keep=True, batch_rows=batch_rows,
-                                progress=progress)
+        plans = {layer: plan_clamps(saes, question, scans, readers, layer, places)
+                 for layer, places in block.items()}
+        results = run_responses(
+            engine, corpus, list(plans.values()), horizon=horizon, mode=mode, steps=steps,
+            rules=rules, keep=True, batch_rows=batch_rows, progress=progress
+        )
         for (layer, plan), result in zip(plans.items(), results, strict=True):
             for name, moments in result.items():
                 samples = Samples()
                 samples.add(plan, np.arange(len(plan.doses)), moments)
-                yield layer, int(name.split()[1]), block[layer], plan.doses.double().cpu().numpy(), samples
+                yield (layer, int(name.split()[1]), block[layer], plan.doses.double().cpu().numpy(),
+                       samples)
 
 # %% ../../nbs/measurement/06_jacobian.ipynb #d5bee9c5
 def _columns(question: Question, readers: Mapping[str, FeatureReader], scans: Mapping[str, Scan],
-             found: tuple[int, int, np.ndarray, np.ndarray, Samples], through_threshold: bool, method: str, steps: int) -> dict[str, np.ndarray]:
-    "The tests and columns of `clamp_measure`, on slopes. Without the threshold those before it stand for both."
+             found: tuple[int, int, np.ndarray, np.ndarray, Samples], through_threshold: bool,
+             method: str, steps: int) -> dict[str, np.ndarray]:
+    """The tests and columns of `clamp_measure`, on slopes.
+
+    Without the threshold those before it stand for both."""
     layer, later, places, doses, samples = found
-    if not through_threshold: samples = Samples(samples.source, samples.sequence, [pre[:, None] for pre in samples.pre], samples.pre)
+    if not through_threshold:
+        samples = Samples(
+            samples.source, samples.sequence, [pre[:, None] for pre in samples.pre], samples.pre
+        )
     tested = tested_samples(samples, len(places), question.max_per_sequence > 1)
-    columns, _ = as_columns(layer, question.sources[layer][places], later, readers[f"target {later}"].features.cpu().numpy(),
-                            np.tile([0.0, 1.0], (len(places), 1)), tested, scans[f"source {layer}"].std[places], scans[f"target {later}"].std, method)
+    columns, _ = as_columns(
+        layer, question.sources[layer][places], later,
+        readers[f"target {later}"].features.cpu().numpy(), np.tile([0.0, 1.0], (len(places), 1)),
+        tested, scans[f"source {layer}"].std[places], scans[f"target {later}"].std, method
+    )
     taken = doses if steps else np.full_like(doses, np.nan)
     per_source = len(columns["strength"]) // len(places)
-    return columns | {"dose_low": np.repeat(taken[:, 0], per_source), "dose_high": np.repeat(taken[:, -1], per_source)}
+    return columns | {"dose_low": np.repeat(taken[:, 0], per_source),
+                      "dose_high": np.repeat(taken[:, -1], per_source)}
 
 # %% ../../nbs/measurement/06_jacobian.ipynb #d50d4cae
-def _question(saes: Mapping[int, "SAE"], sources: Sequence[tuple[int, int]], targets: Sequence[tuple[int, int]] | None, target_layers: Sequence[int] | None,
+def _question(saes: Mapping[int, "SAE"], sources: Sequence[tuple[int, int]],
+              targets: Sequence[tuple[int, int]] | None, target_layers: Sequence[int] | None,
               n_samples: int, max_per_sequence: int, seed: int) -> Question:
     "What `clamp_measure` would ask."
-    mine, wanted = by_layer(sources, saes, "source"), None if targets is None else by_layer(targets, saes, "target")
-    reach = later_layers(saes, mine, target_layers if wanted is None else [layer for layer in wanted if target_layers is None or layer in target_layers])
-    asked = {later: None if wanted is None else wanted[later] for layers in reach.values() for later in layers}
+    mine = by_layer(sources, saes, "source")
+    wanted = None if targets is None else by_layer(targets, saes, "target")
+    reach = later_layers(
+        saes, mine, target_layers if wanted is None
+        else [layer for layer in wanted if target_layers is None or layer in target_layers]
+    )
+    asked = {later: None if wanted is None else wanted[later] for layers in reach.values()
+             for later in layers}
     return Question(mine, asked, reach, n_samples, max_per_sequence, seed=seed)
 
 # %% ../../nbs/measurement/06_jacobian.ipynb #f6e092f9
 def jacobian_measure(
-    model: nn.Module, saes: Mapping[int, "SAE"], sources: Sequence[tuple[int, int]], tokens: "Corpus | Tensor | Sequence[Sequence[int]]", *,
-    target_layers: Sequence[int] | None = None, targets: Sequence[tuple[int, int]] | None = None, n_samples: int = 100, max_per_sequence: int = 1,
-    horizon: int = 0, mode: str = "auto", steps: int = 0, rules: str = "exact", through_threshold: bool = True, seed: int = 0,
-    batch_rows: int | None = None, progress: bool = True,
+    model: nn.Module, saes: Mapping[int, "SAE"], sources: Sequence[tuple[int, int]],
+    tokens: "Corpus | Tensor | Sequence[Sequence[int]]", *,
+    target_layers: Sequence[int] | None = None, targets: Sequence[tuple[int, int]] | None = None,
+    n_samples: int = 100, max_per_sequence: int = 1, horizon: int = 0, mode: str = "auto",
+    steps: int = 0, rules: str = "exact", through_threshold: bool = True, seed: int = 0,
+    batch_rows: int | None = None, progress: bool = True
 ) -> InteractionTable:
-    """Mean derivative of every target with respect to each source, on the samples `clamp_measure` takes with the same `seed`.
+    """Mean derivative of every target with respect to each source, on the samples `clamp_measure`
+    takes with the same `seed`.
 
-    Strength = mean over samples of d f_j(t + offset) / d f_i(t) at the clean activation, or, with `steps` > 0, its mean along the way from the 10th to the
-    90th percentile of the source (that many Gauss-Legendre points). Where the target is silent the derivative is 0; with `through_threshold=False`
-    strength is that of the pre-activation. `rules="lrp"`: relevance rules in place of derivatives (see `engine.relevance`). `mode`: `forward`,
-    `reverse`, or `auto`, the cheaper.
-    Raises `InputError` for sources that do not exist, never fire, or fire in fewer than two sequences.
+    Strength = mean over samples of d f_j(t + offset) / d f_i(t) at the clean activation, or, with
+    `steps` > 0, its mean along the way from the 10th to the 90th percentile of the source (that
+    many Gauss-Legendre points). Where the target is silent the derivative is 0; with
+    `through_threshold=False` strength is that of the pre-activation. `rules="lrp"`: relevance rules
+    in place of derivatives (see `engine.relevance`). `mode`: `forward`, `reverse`, or `auto`, the
+    cheaper. Raises `InputError` for sources that do not exist, never fire, or fire in fewer than
+    two sequences.
     """
-    if n_samples < 2: raise InputError(f"n_samples is {n_samples}; an error bar needs at least 2 samples.")
-    if rules not in ("exact", "lrp"): raise InputError(f"rules {rules!r} are unknown; use 'exact' or 'lrp'.")
-    corpus, question = as_corpus(tokens), _question(saes, sources, targets, target_layers, n_samples, max_per_sequence, seed)
+    if n_samples < 2:
+        raise InputError(f"n_samples is {n_samples}; an error bar needs at least 2 samples.")
+    if rules not in ("exact", "lrp"):
+        raise InputError(f"rules {rules!r} are unknown; use 'exact' or 'lrp'.")
+    corpus = as_corpus(tokens)
+    question = _question(saes, sources, targets, target_layers, n_samples, max_per_sequence, seed)
     readers, scans = scan_question(model, saes, corpus, question, 32, progress)
     places = sources_with_samples(question, scans)
-    silent = [feature_id(layer, int(feature)) for layer, features in question.sources.items() for feature in np.delete(features, places[layer])]
+    silent = [feature_id(layer, int(feature)) for layer, features in question.sources.items()
+              for feature in np.delete(features, places[layer])]
     if silent:
-        raise InputError(f"source {', '.join(silent)} fires in fewer than 2 of the {len(corpus)} sequences, so its effect has no error bar; "
+        raise InputError(f"source {', '.join(silent)} fires in fewer than 2 of the {len(corpus)} "
+                         "sequences, so its effect has no error bar; "
                          "give more text or leave it out.")
     method = "lrp" if rules == "lrp" else "integrated gradients" if steps else "jacobian"
-    found = _slopes(model, saes, corpus, question, scans, readers, horizon=horizon, mode=mode, steps=steps, rules=rules, batch_rows=batch_rows or 1024,
-                    progress=progress)
-    parts = [_columns(question, readers, scans, part, through_threshold, method, steps) for part in found]
+    found = _slopes(model, saes, corpus, question, scans, readers, horizon=horizon, mode=mode,
+                    steps=steps, rules=rules, batch_rows=batch_rows or 1024, progress=progress)
+    parts = [
+        _columns(question, readers, scans, part, through_threshold, method, steps) for part in found
+    ]
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     columns["q_value"] = adjust(columns["p_value"])
-    counts = {"attempted": len(columns["strength"]), "measured": len(columns["strength"]), "skipped": {}}
+    counts = {
+        "attempted": len(columns["strength"]), "measured": len(columns["strength"]), "skipped": {}
+    }
     how = {"rules": rules, "steps": steps, "through_threshold": through_threshold}
-    return InteractionTable(columns, {"counts": counts, "linear_response": how, "versions": provenance()})
+    return InteractionTable(
+        columns, {"counts": counts, "linear_response": how, "versions": provenance()}
+    )

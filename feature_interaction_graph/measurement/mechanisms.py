@@ -20,7 +20,7 @@ from feature_interaction_graph.measurement.question import (
     Question,
     as_columns,
     blocks_of,
-    by_layer,
+    Samples, by_layer,
     later_layers,
     plan_clamps,
     rows_that_fit,
@@ -34,7 +34,9 @@ from ..engine.corpus import Corpus, as_corpus
 from ..engine.encoders import sae_hook_point
 from ..engine.errors import InputError
 from ..engine.hooked_transformer import interaction_engine
-from ..engine.mechanisms import QUANTITIES, mlp_before, run_contrasts, run_within_layer, split_settings
+from feature_interaction_graph.engine.mechanisms import (
+    QUANTITIES, mlp_before, run_contrasts, run_within_layer, split_settings
+)
 from ..engine.names import feature_id
 from ..engine.provenance import provenance
 from ..engine.statistics import adjust, effect_test
@@ -49,11 +51,13 @@ _STATISTICS = ("effect", "std", "ci_low", "ci_high", "p_value")
 
 @dataclass
 class MechanismTable:
-    """Effects of edges split by the way they take; one row per (edge, offset, part), parts in the order of `engine.mechanisms.QUANTITIES`.
+    """Effects of edges split by the way they take; one row per (edge, offset, part), parts in the
+    order of `engine.mechanisms.QUANTITIES`.
 
-    `columns`: src_layer, src_feature, tgt_layer, tgt_feature, offset, part; `effect`, `std`, `ci_low`, `ci_high`, `p_value` in target activation per
-    source activation, the same with `pre_` for the target's pre-activation; n_samples, dose_low, dose_high. 95 % intervals; p: two-sided, of mean = 0
-    (`engine.statistics.effect_test`, clustered where samples share a sequence).
+    `columns`: src_layer, src_feature, tgt_layer, tgt_feature, offset, part; `effect`, `std`,
+    `ci_low`, `ci_high`, `p_value` in target activation per source activation, the same with `pre_`
+    for the target's pre-activation; n_samples, dose_low, dose_high. 95 % intervals; p: two-sided,
+    of mean = 0 (`engine.statistics.effect_test`, clustered where samples share a sequence).
     """
     columns: dict[str, np.ndarray]
     meta: dict[str, Any] = field(default_factory=dict)
@@ -65,52 +69,77 @@ class MechanismTable:
         return pd.DataFrame(self.columns)
 
     def wide(self, value: str = "effect", offset: int = 0) -> pd.DataFrame:
-        "One column (`effect`, `pre_effect`, `p_value`, ...) as edges x parts, in the order the edges were asked for."
-        if value not in self.columns: raise InputError(f"{value!r} is not a column of a mechanism table; use one of {', '.join(self.columns)}.")
-        if offset not in self.columns["offset"]: raise InputError(f"offset {offset} was not measured; measure with horizon={offset} or more.")
+        """One column (`effect`, `pre_effect`, `p_value`, ...) as edges x parts, in the order the
+        edges were asked for."""
+        if value not in self.columns:
+            raise InputError(f"{value!r} is not a column of a mechanism table; use one of "
+                             f"{', '.join(self.columns)}.")
+        if offset not in self.columns["offset"]:
+            raise InputError(
+                f"offset {offset} was not measured; measure with horizon={offset} or more."
+            )
         rows = self.columns["offset"] == offset
-        ends = (self.columns[name][rows][::len(QUANTITIES)].tolist() for name in ("src_layer", "src_feature", "tgt_layer", "tgt_feature"))
-        edges = [f"{feature_id(*edge[:2])} → {feature_id(*edge[2:])}" for edge in zip(*ends, strict=True)]
+        ends = (self.columns[name][rows][::len(QUANTITIES)].tolist()
+                for name in ("src_layer", "src_feature", "tgt_layer", "tgt_feature"))
+        edges = [
+            f"{feature_id(*edge[:2])} → {feature_id(*edge[2:])}" for edge in zip(*ends, strict=True)
+        ]
         values = self.columns[value][rows].reshape(-1, len(QUANTITIES))
-        return pd.DataFrame(values, index=pd.Index(edges, name="edge"), columns=pd.Index(QUANTITIES, name="part"))
+        return pd.DataFrame(
+            values, index=pd.Index(edges, name="edge"), columns=pd.Index(QUANTITIES, name="part")
+        )
 
     def __str__(self) -> str:
         blocks = []
         for offset in np.unique(self.columns["offset"]).tolist():
             for prefix, what in (("", "activation"), ("pre_", "pre-activation")):
-                mean, low, high = (self.wide(prefix + name, offset) for name in ("effect", "ci_low", "ci_high"))
+                mean, low, high = (
+                    self.wide(prefix + name, offset) for name in ("effect", "ci_low", "ci_high")
+                )
                 cells = mean.map("{:+.3f}".format) + " ±" + ((high - low) / 2).map("{:.3f}".format)
-                blocks.append(f"effect on {what}{f' at offset {offset}' if offset else ''} (mean ± half of the 95 % interval)\n{cells.to_string()}")
+                blocks.append(f"effect on {what}{f' at offset {offset}' if offset else ''} (mean "
+                              f"± half of the 95 % interval)\n{cells.to_string()}")
         return "\n\n".join(blocks)
 
 # %% ../../nbs/measurement/07_mechanisms.ipynb #ad82805b
 def _refuse_silent(question: Question, kept: Mapping[int, np.ndarray], corpus: Corpus) -> None:
-    silent = [feature_id(layer, int(feature)) for layer, features in question.sources.items() for feature in np.setdiff1d(features, kept[layer])]
+    silent = [feature_id(layer, int(feature)) for layer, features in question.sources.items()
+              for feature in np.setdiff1d(features, kept[layer])]
     if silent:
-        raise InputError(
-            f"source {', '.join(silent)} fires in fewer than {question.min_samples} of the {len(corpus)} sequences, so its effect has no error bar; "
-            "give more text or leave it out."
-        )
+        raise InputError(f"source {', '.join(silent)} fires in fewer than {question.min_samples} "
+                         f"of the {len(corpus)} sequences, so its effect has no error bar; "
+                         "give more text or leave it out.")
 
 # %% ../../nbs/measurement/07_mechanisms.ipynb #bade009e
-def _edge_columns(edge: tuple[tuple[int, int], tuple[int, int]], plan: ClampPlan, source: int, target: int, moments: Sequence[ClampMoments]) -> pd.DataFrame:
-    "One edge of a plan (its source, and its target's place in the reader) as rows of (offset, part)."
+def _edge_columns(edge: tuple[tuple[int, int], tuple[int, int]], plan: ClampPlan, source: int,
+                  target: int, moments: Sequence[ClampMoments]) -> pd.DataFrame:
+    """One edge of a plan (its source, and its target's place in the reader) as rows of (offset,
+    part)."""
     doses, mine = plan.doses[source].double(), torch.as_tensor(plan.source == source)
-    unit, kept = float(doses[-1] - doses[0]), [part.kept for part in moments if part.kept is not None]
-    samples = {"": torch.stack([part.activation[mine, -1, :, target] for part in kept], -1)}        # [n_samples, n_offsets, n_parts]
+    unit = float(doses[-1] - doses[0])
+    kept = [part.kept for part in moments if part.kept is not None]
+    # [n_samples, n_offsets, n_parts]
+    samples = {"": torch.stack([part.activation[mine, -1, :, target] for part in kept], -1)}
     samples["pre_"] = torch.stack([part.pre[mine, :, target] for part in kept], -1)
-    present = ~samples[""][..., 0].isnan()                                                 # [n_samples, n_offsets]: the sequence had not ended
+    # [n_samples, n_offsets]: the sequence had not ended
+    present = ~samples[""][..., 0].isnan()
     columns: dict[str, Any] = {}
     for prefix, effects in samples.items():
-        tests = [effect_test(effects[here, offset].numpy() / unit, plan.sequence[mine.numpy()][here.numpy()]) for offset, here in enumerate(present.T)]
-        for name in _STATISTICS: columns[prefix + name] = np.concatenate([getattr(test, "mean" if name == "effect" else name) for test in tests])
+        tests = [effect_test(
+                     effects[here, offset].numpy() / unit, plan.sequence[mine.numpy()][here.numpy()]
+                 ) for offset, here in enumerate(present.T)]
+        for name in _STATISTICS:
+            columns[prefix + name] = np.concatenate(
+                [getattr(test, "mean" if name == "effect" else name) for test in tests]
+            )
     n_samples = present.sum(0).numpy()
     (layer, feature), (target_layer, target_feature) = edge
-    return pd.DataFrame(dict(
-        src_layer=layer, src_feature=feature, tgt_layer=target_layer, tgt_feature=target_feature, offset=np.repeat(np.arange(len(n_samples)), len(QUANTITIES)),
-        part=np.tile(QUANTITIES, len(n_samples)), **columns, n_samples=np.repeat(n_samples, len(QUANTITIES)), dose_low=float(doses[0]),
-        dose_high=float(doses[-1]),
-    ))
+    return pd.DataFrame(dict(src_layer=layer, src_feature=feature, tgt_layer=target_layer,
+                             tgt_feature=target_feature,
+                             offset=np.repeat(np.arange(len(n_samples)), len(QUANTITIES)),
+                             part=np.tile(QUANTITIES, len(n_samples)), **columns,
+                             n_samples=np.repeat(n_samples, len(QUANTITIES)),
+                             dose_low=float(doses[0]), dose_high=float(doses[-1])))
 
 # %% ../../nbs/measurement/07_mechanisms.ipynb #e8c3c2b1
 def mechanism_split(
@@ -127,59 +156,89 @@ def mechanism_split(
     batch_rows: int | None = None,
     progress: bool = True,
 ) -> MechanismTable:
-    """Splits the total effect of each edge ((layer, source), (layer, target)) into direct, values, pattern, mlp, norm and remainder.
+    """Splits the total effect of each edge ((layer, source), (layer, target)) into direct, values,
+    pattern, mlp, norm and remainder.
 
-    `part = T - H_part`, `remainder = T - H_all - sum of parts`, where H is the effect of the same clamp with parts of every block between source and
-    target held at what they are without it. Samples and doses as in `clamp_measure`.
-    Raises `InputError` for edges that do not point downstream, sources that fire in fewer than two sequences, and a model that cannot be branched.
+    `part = T - H_part`, `remainder = T - H_all - sum of parts`, where H is the effect of the same
+    clamp with parts of every block between source and target held at what they are without it.
+    Samples and doses as in `clamp_measure`. Raises `InputError` for edges that do not point
+    downstream, sources that fire in fewer than two sequences, and a model that cannot be branched.
     """
-    corpus, edges = as_corpus(tokens), list(dict.fromkeys(((int(l), int(i)), (int(k), int(j))) for (l, i), (k, j) in edges))
-    if n_samples < 2: raise InputError(f"n_samples is {n_samples}; an error bar needs at least 2 samples.")
-    sources, targets = (by_layer(dict.fromkeys(edge[end] for edge in edges), saes, what) for end, what in enumerate(("source", "target")))
-    reach = {layer: sorted({target for (source, _), (target, _) in edges if source == layer}) for layer in sources}
+    corpus, edges = as_corpus(tokens), list(
+        dict.fromkeys(((int(l), int(i)), (int(k), int(j))) for (l, i), (k, j) in edges)
+    )
+    if n_samples < 2:
+        raise InputError(f"n_samples is {n_samples}; an error bar needs at least 2 samples.")
+    sources, targets = (by_layer(dict.fromkeys(edge[end] for edge in edges), saes, what)
+                        for end, what in enumerate(("source", "target")))
+    reach = {layer: sorted({target for (source, _), (target, _) in edges if source == layer})
+             for layer in sources}
     for layer, later in reach.items():
         for other in later: later_layers(saes, [layer], [other])
-    question = Question(sources, dict(targets), reach, n_samples, max_per_sequence, 2, doses, (10, 90), seed)
+    question = Question(
+        sources, dict(targets), reach, n_samples, max_per_sequence, 2, doses, (10, 90), seed
+    )
     readers, scans = scan_question(model, saes, corpus, question, 32, progress)
     places = sources_with_samples(question, scans)
-    _refuse_silent(question, {layer: sources[layer][mine] for layer, mine in places.items()}, corpus)
-    plans = [plan_clamps(saes, question, scans, readers, layer, mine) for layer, mine in places.items()]
+    _refuse_silent(
+        question, {layer: sources[layer][mine] for layer, mine in places.items()}, corpus
+    )
+    plans = [
+        plan_clamps(saes, question, scans, readers, layer, mine) for layer, mine in places.items()
+    ]
     settings, contrasts = split_settings()
     found = run_contrasts(
-        interaction_engine(model), corpus, plans, [plan.sources.hook_point for plan in plans], [settings] * len(plans), contrasts,
-        horizon=horizon, keep=True, batch_rows=batch_rows or rows_that_fit(readers), progress=progress,
+        interaction_engine(model), corpus, plans, [plan.sources.hook_point for plan in plans],
+        [settings] * len(plans), contrasts, horizon=horizon, keep=True,
+        batch_rows=batch_rows or rows_that_fit(readers), progress=progress
     )
     at = {layer: number for number, layer in enumerate(sources)}
     rows = []
     for edge in edges:
         (layer, feature), (target_layer, target) = edge
-        source, column = (int(np.searchsorted(among, index)) for among, index in ((sources[layer], feature), (targets[target_layer], target)))
-        rows.append(_edge_columns(edge, plans[at[layer]], source, column, found[at[layer]][f"target {target_layer}"]))
+        source, column = (int(np.searchsorted(among, index)) for among, index
+                          in ((sources[layer], feature), (targets[target_layer], target)))
+        rows.append(_edge_columns(edge, plans[at[layer]], source, column,
+                                  found[at[layer]][f"target {target_layer}"]))
     table = pd.concat(rows, ignore_index=True)
-    return MechanismTable({name: table[name].to_numpy(dtype=str if name == "part" else None) for name in table}, {"versions": provenance()})
+    return MechanismTable({name: table[name].to_numpy(dtype=str if name == "part" else None)
+                           for name in table}, {"versions": provenance()})
 
 # %% ../../nbs/measurement/07_mechanisms.ipynb #395e3b0c
-PART_COLORS = dict(direct="#7f8c9b", values="#0072b2", pattern="#56b4e9", mlp="#d55e00", norm="#cc79a7", remainder="#d9d9d9")
+PART_COLORS = dict(direct="#7f8c9b", values="#0072b2", pattern="#56b4e9", mlp="#d55e00",
+                   norm="#cc79a7", remainder="#d9d9d9")
 
-def plot_mechanisms(table: MechanismTable, *, read: str = "pre_effect", offset: int = 0) -> "Figure":
-    "One bar per edge: parts that help the effect stacked away from zero on its side, parts that work against it on the other; the diamond is the total."
+def plot_mechanisms(
+    table: MechanismTable, *, read: str = "pre_effect", offset: int = 0
+) -> "Figure":
+    """One bar per edge: parts that help the effect stacked away from zero on its side, parts that
+    work against it on the other; the diamond is the total."""
     from matplotlib import pyplot
-    if read not in ("effect", "pre_effect"): raise InputError(f"read is {read!r}; use 'effect' (activation) or 'pre_effect' (pre-activation).")
+    if read not in ("effect", "pre_effect"):
+        raise InputError(
+            f"read is {read!r}; use 'effect' (activation) or 'pre_effect' (pre-activation)."
+        )
     wide = table.wide(read, offset)
-    figure, axes = pyplot.subplots(figsize=(9, 1.2 + 0.42 * len(wide)), layout="constrained", dpi=80)
+    figure, axes = pyplot.subplots(
+        figsize=(9, 1.2 + 0.42 * len(wide)), layout="constrained", dpi=80
+    )
     pyplot.close(figure)
     reached = {1: np.zeros(len(wide)), -1: np.zeros(len(wide))}
     for part, color in PART_COLORS.items():
         values = wide[part].to_numpy()
         for side in (1, -1):
             length = np.where(np.sign(values) == side, values, 0.0)
-            axes.barh(wide.index, length, left=reached[side], color=color, height=0.62, label=part if side == 1 else None)
+            axes.barh(wide.index, length, left=reached[side], color=color, height=0.62,
+                      label=part if side == 1 else None)
             reached[side] = reached[side] + length
-    axes.plot(wide["total"], wide.index, "D", color="black", markersize=6, label="total", linestyle="none")
+    axes.plot(
+        wide["total"], wide.index, "D", color="black", markersize=6, label="total", linestyle="none"
+    )
     axes.axvline(0, color="black", linewidth=0.8)
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_xlabel(f"{'pre-activation' if read == 'pre_effect' else 'activation'} of the target per activation of the source")
+    axes.set_xlabel(f"{'pre-activation' if read == 'pre_effect' else 'activation'} of the target "
+                    "per activation of the source")
     figure.legend(loc="outside upper center", ncols=7, frameon=False, fontsize=9)
     return figure
 
@@ -201,41 +260,56 @@ def within_layer_columns(
     batch_size: int = 32,
     progress: bool = True,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[int, np.ndarray]]:
-    """Columns, curves, and the sources with at least `min_samples` samples by layer; no pair of a feature with itself, q-values not yet set.
+    """Columns, curves, and the sources with at least `min_samples` samples by layer; no pair of a
+    feature with itself, q-values not yet set.
 
-    `sources`, `targets`: layer -> sorted features of its SAE (targets: None for all). Layers without a source that fires give no rows.
-    Raises `InputError` for an SAE that has no MLP before it.
+    `sources`, `targets`: layer -> sorted features of its SAE (targets: None for all). Layers
+    without a source that fires give no rows. Raises `InputError` for an SAE that has no MLP before
+    it.
     """
     mine = {layer: np.asarray(features) for layer, features in sources.items()}
-    question = Question(mine, {layer: targets[layer] for layer in mine}, {layer: [layer] for layer in mine},
-                                    n_samples, max_per_sequence, min_samples, doses, percentiles, seed)
+    question = Question(
+        mine, {layer: targets[layer] for layer in mine}, {layer: [layer] for layer in mine},
+        n_samples, max_per_sequence, min_samples, doses, percentiles, seed
+    )
     refuse_without_mlp(saes, sources)
     readers, scans = scan_question(model, saes, corpus, question, batch_size, progress)
     places, engine, parts = sources_with_samples(question, scans), interaction_engine(model), []
     for block in blocks_of(question, places, readers, 0, 0):
-        plans = [plan_clamps(saes, question, scans, readers, layer, chosen) for layer, chosen in block.items()]
-        results = run_within_layer(engine, corpus, plans, keep=True, batch_rows=batch_rows or rows_that_fit(readers), progress=progress)
+        plans = [plan_clamps(saes, question, scans, readers, layer, chosen)
+                 for layer, chosen in block.items()]
+        results = run_within_layer(
+            engine, corpus, plans, keep=True, batch_rows=batch_rows or rows_that_fit(readers),
+            progress=progress
+        )
         for (layer, chosen), plan, result in zip(block.items(), plans, results, strict=True):
-            samples, name = measurement.Samples(), f"target {layer}"
+            samples, name = Samples(), f"target {layer}"
             samples.add(plan, np.arange(len(chosen)), result[name])
-            parts.append(as_columns(
-                layer, mine[layer][chosen], layer, readers[name].features.cpu().numpy(), plan.doses.double().cpu().numpy(),
-                tested_samples(samples, len(chosen), max_per_sequence > 1), scans[f"source {layer}"].std[chosen], scans[name].std, "within-layer",
-            ))
+            parts.append(
+                as_columns(layer, mine[layer][chosen], layer, readers[name].features.cpu().numpy(),
+                           plan.doses.double().cpu().numpy(),
+                           tested_samples(samples, len(chosen), max_per_sequence > 1),
+                           scans[f"source {layer}"].std[chosen], scans[name].std, "within-layer")
+            )
     kept = {layer: mine[layer][chosen] for layer, chosen in places.items()}
     if not parts: return {}, {}, kept
-    columns, curves = ({name: np.concatenate([part[which][name] for part in parts]) for name in parts[0][which]} for which in (0, 1))
+    columns, curves = ({name: np.concatenate([part[which][name] for part in parts])
+                        for name in parts[0][which]} for which in (0, 1))
     other = columns["src_feature"] != columns["tgt_feature"]
-    return {name: values[other] for name, values in columns.items()}, {name: values[other] for name, values in curves.items()}, kept
+    return ({name: values[other] for name, values in columns.items()},
+            {name: values[other] for name, values in curves.items()}, kept)
 
 # %% ../../nbs/measurement/07_mechanisms.ipynb #0f11ef63
-def refuse_without_mlp(saes: Mapping[int, "SAE"], layers: Sequence[int] | Mapping[int, Any]) -> None:
+def refuse_without_mlp(
+    saes: Mapping[int, "SAE"], layers: Sequence[int] | Mapping[int, Any]
+) -> None:
     "`InputError` for a layer whose SAE does not read the residual stream after a block."
     for layer in layers:
         point = sae_hook_point(saes[layer])
         if mlp_before(point) is None:
             raise InputError(
-                f"the SAE of layer {layer} reads {point.name}, which no MLP writes to just before, so there are no effects within it; choose a layer whose "
+                f"the SAE of layer {layer} reads {point.name}, which no MLP writes to just before, "
+                "so there are no effects within it; choose a layer whose "
                 "SAE reads the residual stream after a block."
             )
 
@@ -254,24 +328,33 @@ def within_layer_measure(
     batch_rows: int | None = None,
     progress: bool = True,
 ) -> InteractionTable:
-    """MLP-mediated effect of each source on the other features of its own SAE (all, or those of `targets` in the same layer); `method` is "within-layer".
+    """MLP-mediated effect of each source on the other features of its own SAE (all, or those of
+    `targets` in the same layer); `method` is "within-layer".
 
-    The push `(alpha - f_i) d_i` is given at `resid_mid` of the block whose output the SAE reads, the target is read at the SAE's own hook, and the effect
-    of the same push with that block's MLP held is subtracted. In parallel blocks the push is at the block's input, with attention held. Doses and samples
-    as in `clamp_measure`.
-    Raises `InputError` for an SAE without an MLP before it, and for sources that fire in fewer than two sequences.
+    The push `(alpha - f_i) d_i` is given at `resid_mid` of the block whose output the SAE reads,
+    the target is read at the SAE's own hook, and the effect of the same push with that block's MLP
+    held is subtracted. In parallel blocks the push is at the block's input, with attention held.
+    Doses and samples as in `clamp_measure`. Raises `InputError` for an SAE without an MLP before
+    it, and for sources that fire in fewer than two sequences.
     """
     corpus = as_corpus(tokens)
-    if n_samples < 2: raise InputError(f"n_samples is {n_samples}; an error bar needs at least 2 samples.")
+    if n_samples < 2:
+        raise InputError(f"n_samples is {n_samples}; an error bar needs at least 2 samples.")
     mine = by_layer(sources, saes, "source")
     wanted = None if targets is None else by_layer(targets, saes, "target")
     if wanted is not None and set(wanted) != set(mine):
-        raise InputError(f"sources are in layers {sorted(mine)} and targets in layers {sorted(wanted)}; give both in the same layers.")
+        raise InputError(f"sources are in layers {sorted(mine)} and targets in layers "
+                         f"{sorted(wanted)}; give both in the same layers.")
     columns, curves, kept = within_layer_columns(
-        model, saes, corpus, mine, dict.fromkeys(mine) if wanted is None else dict(wanted), doses=doses, n_samples=n_samples,
-        max_per_sequence=max_per_sequence, seed=seed, batch_rows=batch_rows, progress=progress,
+        model, saes, corpus, mine, dict.fromkeys(mine) if wanted is None else dict(wanted),
+        doses=doses, n_samples=n_samples, max_per_sequence=max_per_sequence, seed=seed,
+        batch_rows=batch_rows, progress=progress
     )
-    _refuse_silent(Question(mine, {}, {}, n_samples, max_per_sequence, 2, doses, (10, 90), seed), kept, corpus)
+    _refuse_silent(
+        Question(mine, {}, {}, n_samples, max_per_sequence, 2, doses, (10, 90), seed), kept, corpus
+    )
     columns["q_value"] = adjust(columns["p_value"])
-    counts = {"attempted": len(columns["strength"]), "measured": len(columns["strength"]), "skipped": {}}
+    counts = {
+        "attempted": len(columns["strength"]), "measured": len(columns["strength"]), "skipped": {}
+    }
     return InteractionTable(columns, {"counts": counts, "versions": provenance()}, None, curves)

@@ -21,13 +21,17 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from ..engine.clamping import ClampMoments, ClampPlan, fingerprint, run_clamps
+from feature_interaction_graph.engine.clamping import (
+    ClampMoments, ClampPlan, fingerprint, run_clamps
+)
 from ..engine.corpus import Corpus
 from ..engine.encoders import FeatureReader, sae_hook_point
 from ..engine.errors import InputError, atomic_write
 from ..engine.hooked_transformer import interaction_engine
 from ..engine.names import feature_id
-from ..engine.sampling import Scan, choose_doses, choose_samples, scan_corpus
+from feature_interaction_graph.engine.sampling import (
+    Scan, choose_doses, choose_samples, scan_corpus
+)
 from ..engine.statistics import adjust, effect_test, mean_test, placebo_test
 
 if TYPE_CHECKING:
@@ -38,8 +42,9 @@ if TYPE_CHECKING:
 class Question:
     """Sources and targets by layer, and how to sample.
 
-    `targets`: None for every feature of the layer; `reach`: source layer -> target layers; `max_samples` above `n_samples`: sample sequentially up to that
-    many where edges are undecided at `level`, by their `evidence` (change of the "activation" or "pre-activation").
+    `targets`: None for every feature of the layer; `reach`: source layer -> target layers;
+    `max_samples` above `n_samples`: sample sequentially up to that many where edges are undecided
+    at `level`, by their `evidence` (change of the "activation" or "pre-activation").
     """
     sources: Mapping[int, np.ndarray]
     targets: Mapping[int, np.ndarray | None]
@@ -56,56 +61,73 @@ class Question:
 
     @property
     def looks(self) -> list[int]:
-        "Numbers of samples per source at which a sequential design tests: `n_samples`, doubled until `max_samples`."
+        """Numbers of samples per source at which a sequential design tests: `n_samples`, doubled
+        until `max_samples`."""
         looks, most = [self.n_samples], self.max_samples or self.n_samples
         while looks[-1] < most: looks.append(min(2 * looks[-1], most))
         return looks
 
 # %% ../../nbs/measurement/01_question.ipynb #909d895b
-def by_layer(features: Iterable[tuple[int, int]], saes: Mapping[int, "SAE"], what: str) -> dict[int, np.ndarray]:
+def by_layer(
+    features: Iterable[tuple[int, int]], saes: Mapping[int, "SAE"], what: str
+) -> dict[int, np.ndarray]:
     "`features` sorted and grouped by layer; refuses layers and features that do not exist."
     grouped: dict[int, set[int]] = {}
     for layer, index in features:
         if layer not in saes:
-            raise InputError(
-                f"{what} {feature_id(layer, index)} is in layer {layer}, but SAEs are loaded for layers {', '.join(map(str, sorted(saes)))}; "
-                "choose one of those."
-            )
+            raise InputError(f"{what} {feature_id(layer, index)} is in layer {layer}, but SAEs are "
+                             f"loaded for layers {', '.join(map(str, sorted(saes)))}; "
+                             "choose one of those.")
         if not 0 <= index < saes[layer].cfg.d_sae:
             raise InputError(
-                f"{what} {feature_id(layer, index)} does not exist: the SAE of layer {layer} has features 0 to {saes[layer].cfg.d_sae - 1}; choose among those."
+                f"{what} {feature_id(layer, index)} does not exist: the SAE of layer {layer} has "
+                f"features 0 to {saes[layer].cfg.d_sae - 1}; choose among those."
             )
         grouped.setdefault(layer, set()).add(int(index))
-    if not grouped: raise InputError(f"no {what} was given, so there is nothing to measure; give at least one (layer, feature).")
+    if not grouped:
+        raise InputError(f"no {what} was given, so there is nothing to measure; give at least one "
+                         "(layer, feature).")
     return {layer: np.array(sorted(indices)) for layer, indices in sorted(grouped.items())}
 
 # %% ../../nbs/measurement/01_question.ipynb #db4d24d7
-def later_layers(saes: Mapping[int, "SAE"], source_layers: Iterable[int], target_layers: Iterable[int] | None) -> dict[int, list[int]]:
-    "For each source layer, the layers among `target_layers` (all when None) whose hook point comes later."
+def later_layers(
+    saes: Mapping[int, "SAE"], source_layers: Iterable[int], target_layers: Iterable[int] | None
+) -> dict[int, list[int]]:
+    """For each source layer, the layers among `target_layers` (all when None) whose hook point
+    comes later."""
     allowed = sorted(saes) if target_layers is None else sorted(set(target_layers))
     for layer in allowed:
         if layer not in saes:
-            raise InputError(
-                f"target layer {layer} was asked for, but SAEs are loaded for layers {', '.join(map(str, sorted(saes)))}; choose one of those."
-            )
-    reach = {layer: [other for other in allowed if sae_hook_point(saes[other]).depth > sae_hook_point(saes[layer]).depth] for layer in source_layers}
+            raise InputError(f"target layer {layer} was asked for, but SAEs are loaded for layers "
+                             f"{', '.join(map(str, sorted(saes)))}; choose one of those.")
+    reach = {layer: [other for other in allowed
+                     if sae_hook_point(saes[other]).depth > sae_hook_point(saes[layer]).depth]
+             for layer in source_layers}
     for layer, later in reach.items():
         if not later:
             raise InputError(
-                f"no target layer comes after source layer {layer}; an effect can only be read downstream, so choose an earlier source or a later target layer."
+                f"no target layer comes after source layer {layer}; an effect can only be read "
+                "downstream, so choose an earlier source or a later target layer."
             )
     return reach
 
 # %% ../../nbs/measurement/01_question.ipynb #615f78b7
 def scan_question(
-    model: nn.Module, saes: Mapping[int, "SAE"], corpus: Corpus, question: Question, batch_size: int, progress: bool
+    model: nn.Module, saes: Mapping[int, "SAE"], corpus: Corpus, question: Question,
+    batch_size: int, progress: bool
 ) -> tuple[dict[str, FeatureReader], dict[str, Scan]]:
     "Readers and scans of all sources (`source 3`) and targets (`target 4`)."
-    readers = {f"source {layer}": FeatureReader(saes[layer], torch.as_tensor(sources)) for layer, sources in question.sources.items()}
+    readers = {f"source {layer}": FeatureReader(saes[layer], torch.as_tensor(sources))
+               for layer, sources in question.sources.items()}
     for layer in sorted({later for layers in question.reach.values() for later in layers}):
         features = question.targets[layer]
-        readers[f"target {layer}"] = FeatureReader(saes[layer], None if features is None else torch.as_tensor(features))
-    return readers, scan_corpus(model, corpus, readers, frozenset(f"source {layer}" for layer in question.sources), batch_size, progress)
+        readers[f"target {layer}"] = FeatureReader(
+            saes[layer], None if features is None else torch.as_tensor(features)
+        )
+    return readers, scan_corpus(
+        model, corpus, readers, frozenset(f"source {layer}" for layer in question.sources),
+        batch_size, progress
+    )
 
 # %% ../../nbs/measurement/01_question.ipynb #eb4620b4
 def sources_with_samples(question: Question, scans: Mapping[str, Scan]) -> dict[int, np.ndarray]:
@@ -114,17 +136,20 @@ def sources_with_samples(question: Question, scans: Mapping[str, Scan]) -> dict[
     for layer, sources in question.sources.items():
         firings = scans[f"source {layer}"].firings
         assert firings is not None
-        counts = [len(choose_samples(firings, index, question.min_samples, question.max_per_sequence, (question.seed, layer, int(feature))))
-                  for index, feature in enumerate(sources)]
+        counts = [
+            len(choose_samples(firings, index, question.min_samples, question.max_per_sequence,
+                               (question.seed, layer, int(feature))))
+            for index, feature in enumerate(sources)
+        ]
         found[layer] = np.flatnonzero(np.array(counts) >= question.min_samples)
     return found
 
 # %% ../../nbs/measurement/01_question.ipynb #0e7e3072
-def plan_clamps(
-    saes: Mapping[int, "SAE"], question: Question, scans: Mapping[str, Scan], readers: Mapping[str, FeatureReader], layer: int, places: np.ndarray,
-    samples: tuple[int, int] | None = None, dictionary: bool = False,
-) -> ClampPlan:
-    """The clamps of the sources at `places` of one layer: their draws from the `samples[0]`-th to the `samples[1]`-th (default: `n_samples` from the first).
+def plan_clamps(saes: Mapping[int, "SAE"], question: Question, scans: Mapping[str, Scan],
+                readers: Mapping[str, FeatureReader], layer: int, places: np.ndarray,
+                samples: tuple[int, int] | None = None, dictionary: bool = False) -> ClampPlan:
+    """The clamps of the sources at `places` of one layer: their draws from the `samples[0]`-th to
+    the `samples[1]`-th (default: `n_samples` from the first).
 
     `dictionary`: also carry a reader of the sources' whole SAE.
     """
@@ -132,34 +157,44 @@ def plan_clamps(
     assert firings is not None
     first, last = samples or (0, question.n_samples)
     def drawn(place: int, n: int) -> np.ndarray:
-        return choose_samples(firings, int(place), n, question.max_per_sequence, (question.seed, layer, int(question.sources[layer][place])))
-    picked = [np.setdiff1d(drawn(place, last), drawn(place, first)) if first else drawn(place, last) for place in places]
+        return choose_samples(firings, int(place), n, question.max_per_sequence,
+                              (question.seed, layer, int(question.sources[layer][place])))
+    picked = [np.setdiff1d(drawn(place, last), drawn(place, first)) if first else drawn(place, last)
+              for place in places]
     def dosed(place: int) -> Sequence[float]:
-        return sorted(question.doses) if question.doses is not None else choose_doses(firings.value[firings.of(int(place))], question.percentiles)
+        return sorted(question.doses) if question.doses is not None else choose_doses(
+            firings.value[firings.of(int(place))], question.percentiles
+        )
     doses = [dosed(place) for place in places]
-    rows, source = np.concatenate(picked), np.repeat(np.arange(len(places)), [len(part) for part in picked])
+    rows = np.concatenate(picked)
+    source = np.repeat(np.arange(len(places)), [len(part) for part in picked])
     order = np.lexsort([source, firings.position[rows], firings.sequence[rows]])
     rows, source = rows[order], source[order]
     return ClampPlan(
-        FeatureReader(saes[layer], torch.as_tensor(sources)), source, firings.sequence[rows], firings.position[rows], firings.value[rows], firings.scale[rows],
-        torch.tensor(doses, dtype=torch.float32), {f"target {later}": readers[f"target {later}"] for later in question.reach[layer]},
-        FeatureReader(saes[layer]) if dictionary else None,
+        FeatureReader(saes[layer], torch.as_tensor(sources)), source, firings.sequence[rows],
+        firings.position[rows], firings.value[rows], firings.scale[rows],
+        torch.tensor(doses, dtype=torch.float32),
+        {f"target {later}": readers[f"target {later}"] for later in question.reach[layer]},
+        FeatureReader(saes[layer]) if dictionary else None
     )
 
 # %% ../../nbs/measurement/01_question.ipynb #693db5c0
 def rows_that_fit(readers: Mapping[str, FeatureReader], budget_bytes: int = 2**29) -> int:
     "How many branched rows keep the largest intermediate tensors within `budget_bytes`."
-    widest = max(len(reader.features) if not reader.competes else reader.width for name, reader in readers.items() if name.startswith("target"))
+    widest = max(len(reader.features) if not reader.competes else reader.width
+                 for name, reader in readers.items() if name.startswith("target"))
     per_row = 4 * (10 * widest + 24 * int(next(iter(readers.values())).decoder.shape[1]))
     return int(min(4096, max(64, budget_bytes // per_row)))
 
 # %% ../../nbs/measurement/01_question.ipynb #615227d0
 @dataclass
 class Tested:
-    """Statistics of all (source, offset, target) of one pair of layers, arrays `[n_sources, n_offsets, n_targets]` (`n`: `[n_sources, n_offsets, 1]`).
+    """Statistics of all (source, offset, target) of one pair of layers, arrays `[n_sources,
+    n_offsets, n_targets]` (`n`: `[n_sources, n_offsets, 1]`).
 
-    `effect` and `pre`: name -> array (`mean`, `std`, `ci_low`, `ci_high`, `p_value`; `effect` also `nonzero`, `same_sign` and perhaps `median`);
-    `curve`: mean change from the lowest dose to every further one but the last; `placebo`: p-values against pushes in other directions.
+    `effect` and `pre`: name -> array (`mean`, `std`, `ci_low`, `ci_high`, `p_value`; `effect` also
+    `nonzero`, `same_sign` and perhaps `median`); `curve`: mean change from the lowest dose to every
+    further one but the last; `placebo`: p-values against pushes in other directions.
     """
     n: np.ndarray
     effect: dict[str, np.ndarray]
@@ -173,16 +208,20 @@ _TESTS = ("mean", "std", "ci_low", "ci_high", "p_value")
 def tested_moments(moments: ClampMoments) -> Tested:
     "From streaming sums: t-tests, no medians."
     n = moments.activation.n.cpu().numpy()[..., None]
-    effect, pre = ({name: getattr(test, name) for name in _TESTS} for test in (
-        mean_test(n, part.total.cpu().numpy(), part.squares.cpu().numpy()) for part in (moments.activation, moments.pre)))
-    nonzero, positive = moments.activation.nonzero.cpu().numpy(), moments.activation.positive.cpu().numpy()
+    effect, pre = ({name: getattr(test, name) for name in _TESTS}
+                   for test in (mean_test(n, part.total.cpu().numpy(), part.squares.cpu().numpy())
+                                for part in (moments.activation, moments.pre)))
+    nonzero = moments.activation.nonzero.cpu().numpy()
+    positive = moments.activation.positive.cpu().numpy()
     agree = np.where(effect["mean"] > 0, positive, nonzero - positive) / np.maximum(nonzero, 1)
-    return Tested(n, effect | {"nonzero": nonzero / np.maximum(n, 1), "same_sign": agree}, pre, [part.total.cpu().numpy() / n for part in moments.curve])
+    return Tested(n, effect | {"nonzero": nonzero / np.maximum(n, 1), "same_sign": agree}, pre,
+                  [part.total.cpu().numpy() / n for part in moments.curve])
 
 # %% ../../nbs/measurement/01_question.ipynb #ed6a4ea9
 @dataclass
 class Samples:
-    "Samples of one (source layer, target layer), as they come: `source` and `sequence` of each, effects as in `engine.clamping.Kept`."
+    """Samples of one (source layer, target layer), as they come: `source` and `sequence` of each,
+    effects as in `engine.clamping.Kept`."""
     source: list[np.ndarray] = field(default_factory=list)
     sequence: list[np.ndarray] = field(default_factory=list)
     activation: list[np.ndarray] = field(default_factory=list)
@@ -199,17 +238,21 @@ class Samples:
     def sorted(self) -> "Samples":
         "The same samples as one array each, sorted by source."
         order = np.argsort(np.concatenate(self.source), kind="stable")
-        return Samples(*([np.concatenate(parts)[order]] for parts in (self.source, self.sequence, self.activation, self.pre)))
+        return Samples(*([np.concatenate(parts)[order]]
+                         for parts in (self.source, self.sequence, self.activation, self.pre)))
 
 # %% ../../nbs/measurement/01_question.ipynb #04c0a61d
 def tested_samples(samples: Samples, n_sources: int, clustered: bool) -> Tested:
     "From the samples themselves: sign-flips for few, clustered errors for dependent ones, medians."
     samples = samples.sorted()
-    (source,), (sequence,), (activation,), (pre,) = samples.source, samples.sequence, samples.activation, samples.pre
+    (source,), (sequence,), (activation,), (pre,) = (
+        samples.source, samples.sequence, samples.activation, samples.pre
+    )
     edges = np.searchsorted(source, np.arange(n_sources + 1))
     shape = (n_sources, activation.shape[2], activation.shape[3])
     n = np.zeros((*shape[:2], 1))
-    effect = {name: np.full(shape, np.nan) for name in (*_TESTS, "median", "nonzero", "same_sign", "t_std")}
+    effect = {name: np.full(shape, np.nan)
+              for name in (*_TESTS, "median", "nonzero", "same_sign", "t_std")}
     before = {name: np.full(shape, np.nan) for name in _TESTS}
     curve = [np.full(shape, np.nan) for _ in range(activation.shape[1] - 1)]
     for index in range(n_sources):
@@ -217,45 +260,67 @@ def tested_samples(samples: Samples, n_sources: int, clustered: bool) -> Tested:
         for offset in range(shape[1]):
             here = ~np.isnan(activation[rows, -1, offset, 0])
             cluster = sequence[rows][here] if clustered else None
-            test, pre_test = effect_test(activation[rows, -1, offset][here], cluster), effect_test(pre[rows, offset][here], cluster, median=False)
+            test = effect_test(activation[rows, -1, offset][here], cluster)
+            pre_test = effect_test(pre[rows, offset][here], cluster, median=False)
             n[index, offset] = test.n
             for name, values in effect.items(): values[index, offset] = getattr(test, name)
             for name, values in before.items(): values[index, offset] = getattr(pre_test, name)
-            for dose, values in enumerate(curve): values[index, offset] = activation[rows, dose, offset][here].mean(0) if here.any() else np.nan
+            for dose, values in enumerate(curve):
+                values[index, offset] = (
+                    activation[rows, dose, offset][here].mean(0) if here.any() else np.nan
+                )
     return Tested(n, effect, before, curve)
 
 # %% ../../nbs/measurement/01_question.ipynb #6b1ece7e
 def as_columns(
-    layer: int, sources: np.ndarray, target_layer: int, targets: np.ndarray, doses: Float[np.ndarray, "n_sources n_doses"], tested: Tested,
-    source_std: np.ndarray, target_std: np.ndarray, method: str = "clamping",
+    layer: int, sources: np.ndarray, target_layer: int, targets: np.ndarray,
+    doses: Float[np.ndarray, "n_sources n_doses"], tested: Tested, source_std: np.ndarray,
+    target_std: np.ndarray, method: str = "clamping"
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    "One (source layer, target layer) as flat columns of an `InteractionTable`, one row per (source, offset, target), and its curves."
+    """One (source layer, target layer) as flat columns of an `InteractionTable`, one row per
+    (source, offset, target), and its curves."""
     shape, unit = tested.effect["mean"].shape, (doses[:, -1] - doses[:, 0])[:, None, None]
     effect, pre = tested.effect, tested.pre
     with np.errstate(divide="ignore", invalid="ignore"):
-        per_deviation = source_std[:, None, None] / np.where(target_std > 0, target_std, np.nan)[None, None]      # a target that never fires has none
-    kind = np.where(effect["ci_low"] > 0, "excitatory", np.where(effect["ci_high"] < 0, "inhibitory", "none"))
+        # a target that never fires has none
+        per_deviation = (
+            source_std[:, None, None] / np.where(target_std > 0, target_std, np.nan)[None, None]
+        )
+    kind = np.where(
+        effect["ci_low"] > 0, "excitatory", np.where(effect["ci_high"] < 0, "inhibitory", "none")
+    )
     values: dict[str, Any] = dict(
-        src_layer=layer, src_feature=sources[:, None, None], tgt_layer=target_layer, tgt_feature=targets[None, None], offset=np.arange(shape[1])[None, :, None],
-        strength=effect["mean"] / unit, strength_std=effect["mean"] / unit * per_deviation, pre_strength=pre["mean"] / unit,
-        std=effect["std"] / unit, variance=(effect["std"] / unit) ** 2, ci_low=effect["ci_low"] / unit, ci_high=effect["ci_high"] / unit,
-        p_value=effect["p_value"], q_value=np.nan, share_nonzero=effect["nonzero"],
-        share_same_sign=np.where(effect["nonzero"] > 0, effect["same_sign"], 0.0), pre_std=pre["std"] / unit, pre_p_value=pre["p_value"],
-        n_samples=tested.n, dose_low=doses[:, :1, None], dose_high=doses[:, -1:, None], interaction_type=kind, method=method,
+        src_layer=layer, src_feature=sources[:, None, None], tgt_layer=target_layer,
+        tgt_feature=targets[None, None], offset=np.arange(shape[1])[None, :, None],
+        strength=effect["mean"] / unit, strength_std=effect["mean"] / unit * per_deviation,
+        pre_strength=pre["mean"] / unit, std=effect["std"] / unit,
+        variance=(effect["std"] / unit) ** 2, ci_low=effect["ci_low"] / unit,
+        ci_high=effect["ci_high"] / unit, p_value=effect["p_value"], q_value=np.nan,
+        share_nonzero=effect["nonzero"],
+        share_same_sign=np.where(effect["nonzero"] > 0, effect["same_sign"], 0.0),
+        pre_std=pre["std"] / unit, pre_p_value=pre["p_value"], n_samples=tested.n,
+        dose_low=doses[:, :1, None], dose_high=doses[:, -1:, None], interaction_type=kind,
+        method=method
     )
     if "median" in effect: values |= {"median": effect["median"] / unit, "t_std": effect["t_std"]}
     values |= tested.placebo
     columns = {name: np.broadcast_to(value, shape).reshape(-1) for name, value in values.items()}
     if not tested.curve: return columns, {}
     change = np.stack([np.zeros(shape), *tested.curve, effect["mean"]], -1)
-    return columns, {"doses": np.broadcast_to(doses[:, None, None], change.shape).reshape(-1, doses.shape[1]), "change": change.reshape(-1, doses.shape[1])}
+    return columns, {
+        "doses": np.broadcast_to(doses[:, None, None], change.shape).reshape(-1, doses.shape[1]),
+        "change": change.reshape(-1, doses.shape[1])
+    }
 
 # %% ../../nbs/measurement/01_question.ipynb #6fe2cac1
-def undecided_sources(p_values: Sequence[Float[np.ndarray, "n_sources n_edges"]], level: float, looks: int, factor: float = 50.0) -> np.ndarray:
-    """Whether each source has undecided edges: more p below 0.05 than chance puts there (by two standard deviations, and by a tenth of its found edges).
+def undecided_sources(p_values: Sequence[Float[np.ndarray, "n_sources n_edges"]], level: float,
+                      looks: int, factor: float = 50.0) -> np.ndarray:
+    """Whether each source has undecided edges: more p below 0.05 than chance puts there (by two
+    standard deviations, and by a tenth of its found edges).
 
-    `p_values`: one array per target layer. A p that is `factor` times below the present Benjamini-Hochberg line is decided. Chance is read off the p
-    between 0.5 and 1 (a tenth of their number; Storey 2002); a target that did not move at all has p = 1 and says nothing about chance.
+    `p_values`: one array per target layer. A p that is `factor` times below the present
+    Benjamini-Hochberg line is decided. Chance is read off the p between 0.5 and 1 (a tenth of their
+    number; Storey 2002); a target that did not move at all has p = 1 and says nothing about chance.
     """
     joined = np.concatenate([part.reshape(len(part), -1) for part in p_values], 1)
     q_values = adjust(np.minimum(joined * looks, 1.0).reshape(-1)).reshape(joined.shape)
@@ -268,13 +333,17 @@ def undecided_sources(p_values: Sequence[Float[np.ndarray, "n_sources n_edges"]]
 # %% ../../nbs/measurement/01_question.ipynb #f9e3572f
 BLOCK_BYTES = 2**29
 
-def blocks_of(question: Question, places: Mapping[int, np.ndarray], readers: Mapping[str, FeatureReader], horizon: int, placebo: int,
-              budget: int = BLOCK_BYTES) -> list[dict[int, np.ndarray]]:
+def blocks_of(
+    question: Question, places: Mapping[int, np.ndarray], readers: Mapping[str, FeatureReader],
+    horizon: int, placebo: int, budget: int = BLOCK_BYTES
+) -> list[dict[int, np.ndarray]]:
     "Sources (places by layer) in blocks whose kept samples fit into `budget` bytes."
     blocks: list[dict[int, np.ndarray]] = []
     left = 0.0
     for layer, mine in places.items():
-        width = (horizon + 1) * sum(len(readers[f"target {later}"].features) for later in question.reach[layer])
+        width = (horizon + 1) * sum(
+            len(readers[f"target {later}"].features) for later in question.reach[layer]
+        )
         n_doses = 2 if question.doses is None else len(question.doses)
         size = width * (4 * n_doses * question.looks[-1] + 28 * placebo)
         for place in mine:
@@ -286,7 +355,8 @@ def blocks_of(question: Question, places: Mapping[int, np.ndarray], readers: Map
 # %% ../../nbs/measurement/01_question.ipynb #cfb8878f
 @dataclass(frozen=True)
 class Means:
-    "How a block is run: the model's engine, corpus, horizon, placebo directions per source, rows per pass, sequences per pass."
+    """How a block is run: the model's engine, corpus, horizon, placebo directions per source, rows
+    per pass, sequences per pass."""
     engine: Any
     corpus: Corpus
     horizon: int
@@ -296,45 +366,64 @@ class Means:
     progress: bool
 
 # %% ../../nbs/measurement/01_question.ipynb #fd6bdcf1
-def measure_block(saes: Mapping[int, "SAE"], question: Question, scans: Mapping[str, Scan], readers: Mapping[str, FeatureReader],
-                  block: Mapping[int, np.ndarray], means: Means) -> Iterator[tuple[int, int, np.ndarray, np.ndarray, Tested]]:
-    "Clamps the sources of one block, look by look; yields (source layer, target layer, places, doses, statistics)."
-    going = {layer: np.arange(len(places)) for layer, places in block.items()}                # who is still sampled, by place in the block
+def measure_block(
+    saes: Mapping[int, "SAE"], question: Question, scans: Mapping[str, Scan],
+    readers: Mapping[str, FeatureReader], block: Mapping[int, np.ndarray], means: Means
+) -> Iterator[tuple[int, int, np.ndarray, np.ndarray, Tested]]:
+    """Clamps the sources of one block, look by look; yields (source layer, target layer, places,
+    doses, statistics)."""
+    # who is still sampled, by place in the block
+    going = {layer: np.arange(len(places)) for layer, places in block.items()}
     samples = {(layer, later): Samples() for layer in block for later in question.reach[layer]}
     doses: dict[int, np.ndarray] = {}
     pushed: dict[tuple[int, int], _Pushed] = {}
     begin, looks = 0, question.looks
     for end in looks:
         layers = [layer for layer, mine in going.items() if len(mine)]
-        plans = [plan_clamps(saes, question, scans, readers, layer, block[layer][going[layer]], (begin, end), means.placebo > 1) for layer in layers]
-        ready = [(layer, plan) for layer, plan in zip(layers, plans, strict=True) if len(plan.source)]
+        plans = [plan_clamps(saes, question, scans, readers, layer, block[layer][going[layer]],
+                             (begin, end), means.placebo > 1) for layer in layers]
+        ready = [
+            (layer, plan) for layer, plan in zip(layers, plans, strict=True) if len(plan.source)
+        ]
         if not ready: break
-        results = run_clamps(means.engine, means.corpus, [plan for _, plan in ready], horizon=means.horizon, placebo=means.placebo, keep=True,
-                             batch_rows=means.batch_rows, batch_sequences=means.batch_size, seed=question.seed, progress=means.progress)
+        results = run_clamps(
+            means.engine, means.corpus, [plan for _, plan in ready], horizon=means.horizon,
+            placebo=means.placebo, keep=True, batch_rows=means.batch_rows,
+            batch_sequences=means.batch_size, seed=question.seed, progress=means.progress
+        )
         for (layer, plan), result in zip(ready, results, strict=True):
             if layer not in doses: doses[layer] = plan.doses.double().cpu().numpy()
             for later in question.reach[layer]:
                 samples[layer, later].add(plan, going[layer], result[f"target {later}"])
                 if means.placebo:
-                    pushes = pushed.setdefault((layer, later), _Pushed.empty(result[f"target {later}"], len(block[layer]), plan))
+                    pushes = pushed.setdefault(
+                        (layer, later),
+                        _Pushed.empty(result[f"target {later}"], len(block[layer]), plan)
+                    )
                     pushes.add(plan, going[layer], result[f"target {later}"])
         begin = end
-        tested = {key: tested_samples(part, len(block[key[0]]), question.max_per_sequence > 1) for key, part in samples.items()}
+        tested = {key: tested_samples(part, len(block[key[0]]), question.max_per_sequence > 1)
+                  for key, part in samples.items()}
         if end == looks[-1]: break
         for layer in layers:
             parts = [tested[layer, later] for later in question.reach[layer]]
-            p_values = [(part.pre if question.evidence == "pre-activation" else part.effect)["p_value"] for part in parts]
+            p_values = [
+                (part.pre if question.evidence == "pre-activation" else part.effect)["p_value"]
+                for part in parts
+            ]
             more = undecided_sources(p_values, question.level, len(looks))
             going[layer] = going[layer][more[going[layer]]]
     for (layer, later), part in tested.items():
-        for test in (part.effect, part.pre): test["p_value"] = np.minimum(test["p_value"] * len(looks), 1.0)
+        for test in (part.effect, part.pre):
+            test["p_value"] = np.minimum(test["p_value"] * len(looks), 1.0)
         if means.placebo: part.placebo = pushed[layer, later].tests(part.effect["mean"])
         yield layer, later, block[layer], doses[layer], part
 
 # %% ../../nbs/measurement/01_question.ipynb #7a279324
 @dataclass
 class _Pushed:
-    "Sums of placebo effects of one (source layer, target layer): `[n_sources, n_directions, n_offsets, n_targets]`, and how long the pushes were."
+    """Sums of placebo effects of one (source layer, target layer): `[n_sources, n_directions,
+    n_offsets, n_targets]`, and how long the pushes were."""
     total: np.ndarray
     n: np.ndarray
     length: np.ndarray
@@ -345,57 +434,80 @@ class _Pushed:
         assert moments.placebo is not None
         directions = len(moments.placebo.n) // len(plan.doses)
         shape = (n_sources, directions, *moments.placebo.total.shape[1:])
-        return cls(np.zeros(shape), np.zeros(shape[:3]), np.zeros(n_sources), directions - (0 if plan.dictionary is None else directions // 2))
+        return cls(np.zeros(shape), np.zeros(shape[:3]), np.zeros(n_sources),
+                   directions - (0 if plan.dictionary is None else directions // 2))
 
     def add(self, plan: ClampPlan, places: np.ndarray, moments: ClampMoments) -> None:
-        "Takes in one run; the push of a source is (high dose - low dose) times the mean length of its unit in the stream."
+        """Takes in one run; the push of a source is (high dose - low dose) times the mean length of
+        its unit in the stream."""
         assert moments.placebo is not None
-        self.total[places] += moments.placebo.total.cpu().numpy().reshape(len(places), *self.total.shape[1:])
+        self.total[places] += moments.placebo.total.cpu().numpy().reshape(
+            len(places), *self.total.shape[1:]
+        )
         self.n[places] += moments.placebo.n.cpu().numpy().reshape(len(places), *self.n.shape[1:])
         count = np.bincount(plan.source, minlength=len(places))
-        unit = (plan.doses[:, -1] - plan.doses[:, 0]).cpu().numpy() * plan.sources.decoder.norm(dim=-1).cpu().numpy()
+        unit = (
+            plan.doses[:, -1] - plan.doses[:, 0]
+        ).cpu().numpy() * plan.sources.decoder.norm(dim=-1).cpu().numpy()
         length = unit * np.bincount(plan.source, plan.scale, len(places)) / np.maximum(count, 1)
         self.length[places] = np.where(count > 0, length, self.length[places])
 
     def tests(self, mean: np.ndarray) -> dict[str, np.ndarray]:
-        "p-values of `mean` effects against random directions, and against silent decoder rows if there are any."
-        per_length = self.total / np.maximum(self.n, 1)[..., None] / self.length[:, None, None, None]
+        """p-values of `mean` effects against random directions, and against silent decoder rows if
+        there are any."""
+        per_length = (
+            self.total / np.maximum(self.n, 1)[..., None] / self.length[:, None, None, None]
+        )
         effect = mean / self.length[:, None, None]
         tests = {"placebo_p_value": placebo_test(effect, per_length[:, :self.n_random])}
-        if self.n_random < per_length.shape[1]: tests["silent_p_value"] = placebo_test(effect, per_length[:, self.n_random:])
+        if self.n_random < per_length.shape[1]:
+            tests["silent_p_value"] = placebo_test(effect, per_length[:, self.n_random:])
         return tests
 
 # %% ../../nbs/measurement/01_question.ipynb #907dce61
 def measure(
-    model: nn.Module, saes: Mapping[int, "SAE"], corpus: Corpus, question: Question, *, horizon: int = 0, placebo: int = 0, batch_rows: int | None = None,
-    batch_size: int = 32, progress: bool = True, checkpoint: Path | None = None,
+    model: nn.Module, saes: Mapping[int, "SAE"], corpus: Corpus, question: Question, *,
+    horizon: int = 0, placebo: int = 0, batch_rows: int | None = None, batch_size: int = 32,
+    progress: bool = True, checkpoint: Path | None = None
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[int, np.ndarray]]:
     """Columns, curves, and the measured sources by layer.
 
-    `checkpoint`: a folder for finished blocks. Raises `InputError` when no source fires often enough.
+    `checkpoint`: a folder for finished blocks. Raises `InputError` when no source fires often
+    enough.
     """
     readers, scans = scan_question(model, saes, corpus, question, batch_size, progress)
     places = sources_with_samples(question, scans)
     if not any(len(mine) for mine in places.values()): _refuse_rare(question, scans)
-    means = Means(interaction_engine(model), corpus, horizon, placebo, batch_rows or rows_that_fit(readers), batch_size, progress)
+    means = Means(interaction_engine(model), corpus, horizon, placebo,
+                  batch_rows or rows_that_fit(readers), batch_size, progress)
     blocks = blocks_of(question, places, readers, horizon, placebo)
-    key = _key(saes, question, scans, readers, blocks[0], (horizon, placebo, means.batch_rows, batch_size, len(blocks)))
+    key = _key(saes, question, scans, readers, blocks[0],
+               (horizon, placebo, means.batch_rows, batch_size, len(blocks)))
     parts: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = []
     for number, block in enumerate(blocks):
         file = None if checkpoint is None else checkpoint / f"block_{number:05d}.npz"
         done = None if file is None else _restore(file, key)
         if done is None:
-            found = [as_columns(layer, question.sources[layer][mine], later, readers[f"target {later}"].features.cpu().numpy(), doses, tested,
+            found = [as_columns(layer, question.sources[layer][mine], later,
+                                readers[f"target {later}"].features.cpu().numpy(), doses, tested,
                                 scans[f"source {layer}"].std[mine], scans[f"target {later}"].std)
-                     for layer, later, mine, doses, tested in measure_block(saes, question, scans, readers, block, means)]
-            done = _joined([columns for columns, _ in found]), _joined([curves for _, curves in found])
+                     for layer, later, mine, doses, tested
+                     in measure_block(saes, question, scans, readers, block, means)]
+            done = (
+                _joined([columns for columns, _ in found]), _joined([curves for _, curves in found])
+            )
             if file is not None and number + 1 < len(blocks): _save(file, key, *done)
         parts.append(done)
     if checkpoint is not None: shutil.rmtree(checkpoint, ignore_errors=True)
     kept = {layer: question.sources[layer][mine] for layer, mine in places.items()}
-    columns, curves = _joined([columns for columns, _ in parts]), _joined([curves for _, curves in parts])
-    order = np.lexsort([columns[name] for name in ("tgt_feature", "offset", "src_feature", "tgt_layer", "src_layer")])      # whatever the blocks were
-    return {name: values[order] for name, values in columns.items()}, {name: values[order] for name, values in curves.items()}, kept
+    columns, curves = _joined([columns for columns, _ in parts]), _joined(
+        [curves for _, curves in parts]
+    )
+    # whatever the blocks were
+    order = np.lexsort([columns[name] for name
+                        in ("tgt_feature", "offset", "src_feature", "tgt_layer", "src_layer")])
+    return ({name: values[order] for name, values in columns.items()},
+            {name: values[order] for name, values in curves.items()}, kept)
 
 # %% ../../nbs/measurement/01_question.ipynb #47d151aa
 def _joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -405,25 +517,34 @@ def _refuse_rare(question: Question, scans: Mapping[str, Scan]) -> None:
     counts = {feature_id(layer, int(feature)): int(np.diff(scans[f"source {layer}"].firings.indptr)[index])  # type: ignore[union-attr]
               for layer, sources in question.sources.items() for index, feature in enumerate(sources)}
     name, count = max(counts.items(), key=lambda item: item[1])
-    raise InputError(
-        f"none of the {len(counts)} sources fires often enough to be measured: {name} fires most often, {count} times in "
-        f"{scans[next(iter(scans))].n_tokens:,} tokens, and {question.min_samples} samples from different sequences are needed; "
-        "give more text or choose other sources."
-    )
+    raise InputError(f"none of the {len(counts)} sources fires often enough to be measured: {name} "
+                     f"fires most often, {count} times in "
+                     f"{scans[next(iter(scans))].n_tokens:,} tokens, and {question.min_samples} "
+                     "samples from different sequences are needed; "
+                     "give more text or choose other sources.")
 
 # %% ../../nbs/measurement/01_question.ipynb #67f58f00
-def _key(saes: Mapping[int, "SAE"], question: Question, scans: Mapping[str, Scan], readers: Mapping[str, FeatureReader], block: Mapping[int, np.ndarray],
-         settings: tuple[int, ...]) -> str:
-    "A hash of what decides the numbers: sources, targets, samples and doses of the first block, and all settings."
-    plans = [plan_clamps(saes, question, scans, readers, layer, mine, (0, question.looks[-1])) for layer, mine in block.items()]
+def _key(
+    saes: Mapping[int, "SAE"], question: Question, scans: Mapping[str, Scan],
+    readers: Mapping[str, FeatureReader], block: Mapping[int, np.ndarray], settings: tuple[int, ...]
+) -> str:
+    """A hash of what decides the numbers: sources, targets, samples and doses of the first block,
+    and all settings."""
+    plans = [plan_clamps(saes, question, scans, readers, layer, mine, (0, question.looks[-1]))
+             for layer, mine in block.items()]
     whole = replace(question, sources={}, targets={}, reach={})
     features = [part.tobytes() for part in question.sources.values()]
     return fingerprint(plans, whole, settings, hashlib.sha256(b"".join(features)).hexdigest())
 
-def _save(file: Path, key: str, columns: Mapping[str, np.ndarray], curves: Mapping[str, np.ndarray]) -> None:
+def _save(
+    file: Path, key: str, columns: Mapping[str, np.ndarray], curves: Mapping[str, np.ndarray]
+) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {f"columns|{name}": values for name, values in columns.items()} | {f"curves|{name}": values for name, values in curves.items()}
-    with atomic_write(file) as temporary, temporary.open("wb") as stream: np.savez(stream, **{"key": np.array(key), **arrays})  # type: ignore[arg-type]
+    arrays = {f"columns|{name}": values for name, values in columns.items()} | {
+        f"curves|{name}": values for name, values in curves.items()
+    }
+    with atomic_write(file) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **{"key": np.array(key), **arrays})  # type: ignore[arg-type]
 
 def _restore(file: Path, key: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]] | None:
     "Columns and curves of a finished block of this very question, None if there are none."
@@ -431,7 +552,9 @@ def _restore(file: Path, key: str) -> tuple[dict[str, np.ndarray], dict[str, np.
     try:
         with np.load(file, allow_pickle=False) as stored:
             if str(stored["key"]) != key: return None
-            columns, curves = ({name.split("|")[1]: stored[name] for name in stored.files if name.startswith(part)} for part in ("columns|", "curves|"))
+            columns, curves = ({name.split("|")[1]: stored[name] for name in stored.files
+                                if name.startswith(part)} for part in ("columns|", "curves|"))
             return columns, curves
     except (zipfile.BadZipFile, OSError, ValueError, KeyError, EOFError) as error:
-        raise InputError(f"{file}, a finished part of an interrupted run, is damaged ({error}); delete it to measure that part again.") from error
+        raise InputError(f"{file}, a finished part of an interrupted run, is damaged "
+                         f"({error}); delete it to measure that part again.") from error

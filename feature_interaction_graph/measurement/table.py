@@ -85,12 +85,13 @@ class InteractionResult:
 # %% ../../nbs/measurement/00_table.ipynb #f43c1ce8
 @dataclass
 class InteractionTable:
-    """Measured interactions as columns of equal length (`COLUMNS`, perhaps `median`, `placebo_p_value`, `silent_p_value`).
+    """Measured interactions as columns of equal length (`COLUMNS`, perhaps `median`,
+    `placebo_p_value`, `silent_p_value`).
 
-    `meta`: counts of pairs attempted, measured and skipped (with reasons), configuration, versions. `features`: statistics and labels of the features
-    involved, where known.
-    `curves`: for more than two doses, `doses` and mean change of the activation from the lowest dose, both `[n_rows, n_doses]`.
-    Raises `InputError` when a column is missing or lengths differ.
+    `meta`: counts of pairs attempted, measured and skipped (with reasons), configuration, versions.
+    `features`: statistics and labels of the features involved, where known. `curves`: for more than
+    two doses, `doses` and mean change of the activation from the lowest dose, both `[n_rows,
+    n_doses]`. Raises `InputError` when a column is missing or lengths differ.
     """
     columns: dict[str, np.ndarray]
     meta: dict[str, Any] = field(default_factory=dict)
@@ -99,24 +100,32 @@ class InteractionTable:
 
     def __post_init__(self) -> None:
         missing = [name for name in COLUMNS if name not in self.columns]
-        if missing: raise InputError(f"an interaction table needs the column{'s' * (len(missing) > 1)} {', '.join(missing)}; measure again or add them.")
-        self.columns = {name: np.asarray(values, dtype=COLUMNS.get(name, "float64")) for name, values in self.columns.items()}
+        if missing:
+            raise InputError(f"an interaction table needs the column{'s' * (len(missing) > 1)} "
+                             f"{', '.join(missing)}; measure again or add them.")
+        self.columns = {name: np.asarray(values, dtype=COLUMNS.get(name, "float64"))
+                        for name, values in self.columns.items()}
         lengths = {name: len(values) for name, values in {**self.columns, **self.curves}.items()}
-        if len(set(lengths.values())) > 1: raise InputError(f"the columns of an interaction table have different lengths ({lengths}); they must be equal.")
+        if len(set(lengths.values())) > 1:
+            raise InputError("the columns of an interaction table have different lengths "
+                             f"({lengths}); they must be equal.")
 
     def __len__(self) -> int: return len(self.columns["strength"])
 
     def __iter__(self) -> Iterator[InteractionResult]:
         names = list(InteractionResult.__dataclass_fields__)
-        for row in zip(*(self.columns[name].tolist() for name in names), strict=True): yield InteractionResult(*row)
+        for row in zip(*(self.columns[name].tolist() for name in names), strict=True):
+            yield InteractionResult(*row)
 
     def __repr__(self) -> str:
         counts = self.meta.get("counts", {})
-        told = ", ".join(f"{name} {counts[name]}" for name in ("attempted", "measured", "skipped") if name in counts)
+        told = ", ".join(f"{name} {counts[name]}" for name in ("attempted", "measured", "skipped")
+                         if name in counts)
         return f"InteractionTable({len(self):,} rows; {told})"
 
     def where(self, rows: np.ndarray) -> "InteractionTable":
-        "The rows selected by a boolean mask or by indices, in that order; q-values stay those of the family that was tested."
+        """The rows selected by a boolean mask or by indices, in that order; q-values stay those of
+        the family that was tested."""
         return InteractionTable(
             {name: values[rows] for name, values in self.columns.items()},
             self.meta,
@@ -130,7 +139,9 @@ class InteractionTable:
 
     def strongest(self, n_rows: int = 10, by: str = "strength_std") -> "InteractionTable":
         "The `n_rows` rows with the greatest absolute value in column `by` (NaN last)."
-        return self.where(np.argsort(-np.abs(np.nan_to_num(self.columns[by])), kind="stable")[:n_rows])
+        return self.where(
+            np.argsort(-np.abs(np.nan_to_num(self.columns[by])), kind="stable")[:n_rows]
+        )
 
     def to_pandas(self) -> pd.DataFrame:
         "All columns as a data frame."
@@ -139,9 +150,12 @@ class InteractionTable:
     def save(self, path: str | Path) -> Path:
         "Writes the table to one HDF5 file, whole or not at all."
         with atomic_write(path) as temporary, h5py.File(temporary, "w") as file:
-            file.attrs.update(kind="feature_interaction_graph.interactions", format=_FORMAT, meta=json.dumps(self.meta))
-            for name, values in self.columns.items(): write_column(file.require_group("columns"), name, values)
-            for name, values in self.curves.items(): write_column(file.require_group("curves"), name, values)
+            file.attrs.update(kind="feature_interaction_graph.interactions", format=_FORMAT,
+                              meta=json.dumps(self.meta))
+            for name, values in self.columns.items():
+                write_column(file.require_group("columns"), name, values)
+            for name, values in self.curves.items():
+                write_column(file.require_group("curves"), name, values)
             if self.features is not None: self.features.save(file.create_group("features"))
         return Path(path)
 
@@ -149,16 +163,23 @@ class InteractionTable:
     def load(cls, path: str | Path) -> "InteractionTable":
         "Reads a table written by `save`; `InputError` for a missing, truncated or different file."
         path = Path(path)
-        if not path.is_file(): raise InputError(f"{path} does not exist; give the interactions.h5 of a finished measurement.")
+        if not path.is_file():
+            raise InputError(
+                f"{path} does not exist; give the interactions.h5 of a finished measurement."
+            )
         try:
             with h5py.File(path, "r") as file:
                 if file.attrs.get("kind") != "feature_interaction_graph.interactions":
-                    raise InputError(f"{path} holds something else than interactions; give the interactions.h5 of a finished measurement.")
-                columns, curves = ({name: read_column(group[name]) for name in group} for group in (file["columns"], file.get("curves", {})))
+                    raise InputError(f"{path} holds something else than interactions; give the "
+                                     "interactions.h5 of a finished measurement.")
+                columns, curves = ({name: read_column(group[name]) for name in group}
+                                   for group in (file["columns"], file.get("curves", {})))
                 features = FeatureTable.load(file["features"]) if "features" in file else None
                 return cls(columns, json.loads(file.attrs["meta"]), features, curves)
         except (OSError, KeyError, json.JSONDecodeError) as error:
-            raise InputError(f"{path} is damaged or not a table of interactions ({error}); measure again.") from error
+            raise InputError(
+                f"{path} is damaged or not a table of interactions ({error}); measure again."
+            ) from error
 
 # %% ../../nbs/measurement/00_table.ipynb #73c8c6e2
 def write_column(group: h5py.Group, name: str, values: np.ndarray) -> None:
@@ -167,11 +188,13 @@ def write_column(group: h5py.Group, name: str, values: np.ndarray) -> None:
     if values.dtype.kind == "U":
         unique, values = np.unique(values, return_inverse=True)
         words, values = unique.tolist(), values.astype(np.uint8)
-    options = dict(chunks=True, compression="gzip", compression_opts=1, shuffle=True) if len(values) else {}
+    options = (dict(chunks=True, compression="gzip", compression_opts=1, shuffle=True)
+               if len(values) else {})
     dataset = group.create_dataset(name, data=values, **options)
     if words is not None: dataset.attrs["words"] = words
 
 def read_column(dataset: h5py.Dataset) -> np.ndarray:
     "What `write_column` wrote."
     values = dataset[()]
-    return np.asarray(list(dataset.attrs["words"]), dtype="U24")[values] if "words" in dataset.attrs else values
+    return (np.asarray(list(dataset.attrs["words"]), dtype="U24")[values]
+            if "words" in dataset.attrs else values)

@@ -19,11 +19,17 @@ from jaxtyping import Float, Int
 from ..engine.corpus import Corpus, TokenLabels
 from ..engine.errors import InputError
 from ..loading import wrap_model
-from .saes import NO_FLAWS, Flaws, layer_readout, planted_sae, readout_of
+from feature_interaction_graph.planted.saes import (
+    NO_FLAWS, Flaws, layer_readout, planted_sae, readout_of
+)
 from .simulator import Readout, Simulator, all_effects
-from .transformer import N_POSITIONS, Dictionary, make_dictionary, planted_transformer, stream_width
+from feature_interaction_graph.planted.transformer import (
+    N_POSITIONS, Dictionary, make_dictionary, planted_transformer, stream_width
+)
 from .truth import truth_graph
-from .wiring import Edge, Input, Wiring, draw_tokens, null_wiring, vocabulary
+from feature_interaction_graph.planted.wiring import (
+    Edge, Input, Wiring, draw_tokens, null_wiring, vocabulary
+)
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -40,91 +46,143 @@ class PlantedModel:
     wiring: Wiring
     dictionary: Dictionary
     values: Float[np.ndarray, "n_tokens n_variables"]       # what every token switches on
-    intended: dict[int, Readout] = field(repr=False, default_factory=dict)     # layer -> features as planned
-    actual: dict[int, Readout] = field(repr=False, default_factory=dict)       # layer -> features as the SAEs read and write
+    # layer -> features as planned
+    intended: dict[int, Readout] = field(repr=False, default_factory=dict)
+    # layer -> features as the SAEs read and write
+    actual: dict[int, Readout] = field(repr=False, default_factory=dict)
 
     def corpus(self, n_sequences: int = 200, length: int = 32, seed: int = 0) -> Corpus:
-        "Random text, every sequence starting with BOS; labels say which variables are on after the last block."
-        if length > N_POSITIONS: raise InputError(f"length is {length}, but the model reads at most {N_POSITIONS} positions; ask for shorter sequences.")
+        """Random text, every sequence starting with BOS; labels say which variables are on after
+        the last block."""
+        if length > N_POSITIONS:
+            raise InputError(f"length is {length}, but the model reads at most {N_POSITIONS} "
+                             "positions; ask for shorter sequences.")
         tokens = draw_tokens(self.wiring, self.values, n_sequences, length, seed)
         last, seen = self._simulator(tokens).states[-1], self.wiring.live(self.wiring.n_blocks)
-        labels = TokenLabels([f"v{variable}" for variable in seen], scipy.sparse.csr_matrix(last.reshape(-1, last.shape[-1])[:, seen] > 0.1))
-        return Corpus(torch.as_tensor(tokens), torch.full((n_sequences,), length), starts_with_bos=True, source="planted", labels=labels)
+        labels = TokenLabels(
+            [f"v{variable}" for variable in seen],
+            scipy.sparse.csr_matrix(last.reshape(-1, last.shape[-1])[:, seen] > 0.1)
+        )
+        return Corpus(torch.as_tensor(tokens), torch.full((n_sequences,), length),
+                      starts_with_bos=True, source="planted", labels=labels)
 
     def feature(self, layer: int, variable: int, half: int = 0) -> int:
-        "The index of the feature of `variable` in the SAE of `layer`; `InputError` where it has none."
-        if layer not in self.intended: raise InputError(f"layer {layer} was asked for, but the model has layers 0 to {self.wiring.n_blocks}; choose one.")
-        found = np.flatnonzero((self.intended[layer].variable == variable) & (self.intended[layer].half == half))
-        if not len(found): raise InputError(f"v{variable} has no feature (half {half}) in layer {layer}; it is hidden, not split, or written later.")
+        """The index of the feature of `variable` in the SAE of `layer`; `InputError` where it has
+        none."""
+        if layer not in self.intended:
+            raise InputError(f"layer {layer} was asked for, but the model has layers 0 to "
+                             f"{self.wiring.n_blocks}; choose one.")
+        found = np.flatnonzero(
+            (self.intended[layer].variable == variable) & (self.intended[layer].half == half)
+        )
+        if not len(found):
+            raise InputError(f"v{variable} has no feature (half {half}) in layer {layer}; it is "
+                             "hidden, not split, or written later.")
         return int(found[0])
 
-    def _simulator(self, tokens: Int[np.ndarray, "n_sequences length"], reading: str = "intended") -> Simulator:
-        return Simulator(self.wiring, self.values[tokens], self.actual if reading == "actual" else self.intended)
+    def _simulator(
+        self, tokens: Int[np.ndarray, "n_sequences length"], reading: str = "intended"
+    ) -> Simulator:
+        return Simulator(
+            self.wiring, self.values[tokens], self.actual if reading == "actual" else self.intended
+        )
 
     def simulator(self, corpus: Corpus, reading: str = "intended") -> Simulator:
-        """The wiring in operation on `corpus`. `reading`: "intended", features as planned, or "actual", as the SAEs read and write with their flaws."""
-        if reading not in ("intended", "actual"): raise InputError(f"reading is {reading!r}; use 'intended' or 'actual'.")
-        if bool((corpus.lengths != corpus.tokens.shape[1]).any()): raise InputError("this corpus is ragged; use one from PlantedModel.corpus.")
+        """The wiring in operation on `corpus`. `reading`: "intended", features as planned, or
+        "actual", as the SAEs read and write with their flaws."""
+        if reading not in ("intended", "actual"):
+            raise InputError(f"reading is {reading!r}; use 'intended' or 'actual'.")
+        if bool((corpus.lengths != corpus.tokens.shape[1]).any()):
+            raise InputError("this corpus is ragged; use one from PlantedModel.corpus.")
         return self._simulator(corpus.tokens.numpy(), reading)
 
     def effects(self, corpus: Corpus, *, reading: str = "intended", **how: Any) -> pd.DataFrame:
-        "True effect of every (source, target, offset), zeros included: see `planted.simulator.all_effects` for columns and arguments."
+        """True effect of every (source, target, offset), zeros included: see
+        `planted.simulator.all_effects` for columns and arguments."""
         return all_effects(self.simulator(corpus, reading), **how)
 
-    def truth(self, corpus: Corpus, *, reading: str = "intended", direct_only: bool = False, multigraph: bool = False, gates: bool = True, **how: Any
-              ) -> nx.DiGraph:
+    def truth(self, corpus: Corpus, *, reading: str = "intended", direct_only: bool = False,
+              multigraph: bool = False, gates: bool = True, **how: Any) -> nx.DiGraph:
         "The graph a perfect measurement would find: see `truth_graph`."
-        return truth_graph(self.simulator(corpus, reading), direct_only=direct_only, multigraph=multigraph, gates=gates, **how)
+        return truth_graph(self.simulator(corpus, reading), direct_only=direct_only,
+                           multigraph=multigraph, gates=gates, **how)
 
 # %% ../../nbs/planted/05_models.ipynb #5e2b5da3
-def plant(wiring: Wiring, angle: float = 90.0, encoder: str = "dual", flaws: Flaws = NO_FLAWS, seed: int = 0, negative: float = 0.1) -> PlantedModel:
+def plant(wiring: Wiring, angle: float = 90.0, encoder: str = "dual", flaws: Flaws = NO_FLAWS,
+          seed: int = 0, negative: float = 0.1) -> PlantedModel:
     """The model and SAEs of `wiring`.
 
-    `angle`: degrees between paired directions; `encoder`: "dual" or "tied"; `negative`: share of features that fire where their variable is absent.
-    With split features the wiring gets one more hidden variable, the parity of the text.
+    `angle`: degrees between paired directions; `encoder`: "dual" or "tied"; `negative`: share of
+    features that fire where their variable is absent. With split features the wiring gets one more
+    hidden variable, the parity of the text.
     """
-    if encoder not in ("dual", "tied"): raise InputError(f"encoder is {encoder!r}; use 'dual' or 'tied'.")
-    if not 0 <= negative <= 1: raise InputError(f"negative is {negative}; give a share from 0 to 1.")
+    if encoder not in ("dual", "tied"):
+        raise InputError(f"encoder is {encoder!r}; use 'dual' or 'tied'.")
+    if not 0 <= negative <= 1:
+        raise InputError(f"negative is {negative}; give a share from 0 to 1.")
     parity = wiring.n_variables if flaws.split else None
     if parity is not None:
-        wiring = replace(wiring, n_variables=parity + 1, inputs=[*wiring.inputs, Input(parity, rate=1.0, low=1.0, high=1.0, symmetric=True)],
-                         hidden=wiring.hidden | {parity})
+        wiring = replace(
+            wiring, n_variables=parity + 1,
+            inputs=[*wiring.inputs, Input(parity, rate=1.0, low=1.0, high=1.0, symmetric=True)],
+            hidden=wiring.hidden | {parity}
+        )
     values = vocabulary(wiring, seed)
     dictionary = make_dictionary(wiring.n_variables, stream_width(wiring), angle, seed)
     hf_model = planted_transformer(wiring, dictionary, values, seed)
-    hooks = {layer: f"blocks.{layer}.hook_resid_pre" for layer in range(wiring.n_blocks)} | {wiring.n_blocks: f"blocks.{wiring.n_blocks - 1}.hook_resid_post"}
-    intended = {layer: layer_readout(wiring, layer, negative=negative, flaws=flaws, parity=parity, seed=seed) for layer in hooks}
-    saes = {layer: planted_sae(intended[layer], dictionary, hook, encoder=encoder, error=flaws.error, seed=seed + layer) for layer, hook in hooks.items()}
+    hooks = {layer: f"blocks.{layer}.hook_resid_pre" for layer in range(wiring.n_blocks)} | {
+        wiring.n_blocks: f"blocks.{wiring.n_blocks - 1}.hook_resid_post"
+    }
+    intended = {layer: layer_readout(
+                    wiring, layer, negative=negative, flaws=flaws, parity=parity, seed=seed
+                ) for layer in hooks}
+    saes = {layer: planted_sae(intended[layer], dictionary, hook, encoder=encoder,
+                               error=flaws.error, seed=seed + layer)
+            for layer, hook in hooks.items()}
     actual = {layer: readout_of(sae, intended[layer], dictionary) for layer, sae in saes.items()}
-    return PlantedModel(wrap_model(hf_model, name="planted"), hf_model, saes, wiring, dictionary, values, intended, actual)
+    return PlantedModel(wrap_model(hf_model, name="planted"), hf_model, saes, wiring, dictionary,
+                        values, intended, actual)
 
 # %% ../../nbs/planted/05_models.ipynb #31446a9d
 def plant_chain(weights: tuple[float, ...] = (0.8, -0.6), **how: Any) -> PlantedModel:
-    "v0 drives v1, v1 drives v2, ..., one block each; a negative weight damps a variable that is on by itself. `how`: as `plant`."
-    inputs = [Input(0, rate=0.3)] + [Input(index + 1, rate=0.9, low=1.5, high=2.5) for index, weight in enumerate(weights) if weight < 0]
+    """v0 drives v1, v1 drives v2, ..., one block each; a negative weight damps a variable that is
+    on by itself. `how`: as `plant`."""
+    inputs = [Input(0, rate=0.3)] + [Input(index + 1, rate=0.9, low=1.5, high=2.5)
+                                     for index, weight in enumerate(weights) if weight < 0]
     edges = [Edge(index, index + 1, index, weight) for index, weight in enumerate(weights)]
     return plant(Wiring(len(weights) + 1, len(weights), inputs, edges), **{"negative": 0.0, **how})
 
 
 def plant_attention(offset: int = 2, weight: float = 0.7, **how: Any) -> PlantedModel:
     "v1 at a position is v0 `offset` positions earlier, times `weight`. `how`: as `plant`."
-    return plant(Wiring(2, 1, [Input(0, rate=0.3)], [Edge(0, 1, 0, weight, kind="attention", offset=offset)]), **{"negative": 0.0, **how})
+    return plant(Wiring(2, 1, [Input(0, rate=0.3)],
+                        [Edge(0, 1, 0, weight, kind="attention", offset=offset)]),
+                 **{"negative": 0.0, **how})
 
 
 def plant_gate(kind: str = "AND", weight: float = 0.8, **how: Any) -> PlantedModel:
-    "v0 acts on v2 as v1 decides (`kind`: AND, NOT, sign-flip); v1 is on at every second token, v2 always on so that both signs show. `how`: as `plant`."
+    """v0 acts on v2 as v1 decides (`kind`: AND, NOT, sign-flip); v1 is on at every second token, v2
+    always on so that both signs show. `how`: as `plant`."""
     inputs = [Input(0, rate=0.3), Input(1, rate=0.5), Input(2, rate=1.0, low=1.5, high=2.5)]
-    return plant(Wiring(3, 1, inputs, [Edge(0, 2, 0, weight, gate=1, gate_kind=kind)]), **{"negative": 0.0, **how})
+    return plant(Wiring(3, 1, inputs, [Edge(0, 2, 0, weight, gate=1, gate_kind=kind)]),
+                 **{"negative": 0.0, **how})
 
 
 def plant_common_cause(weight: float = 0.8, **how: Any) -> PlantedModel:
-    "v0 drives v1 in block 0 and v2 in block 1: these fire together without acting on each other; so do the inputs v3 and v4. `how`: as `plant`."
+    """v0 drives v1 in block 0 and v2 in block 1: these fire together without acting on each other;
+    so do the inputs v3 and v4. `how`: as `plant`."""
     inputs = [Input(0, rate=0.3), Input(3, rate=0.2), Input(4, rate=0.02, given=3, rate_given=0.8)]
-    return plant(Wiring(5, 2, inputs, [Edge(0, 1, 0, weight), Edge(0, 2, 1, weight)]), **{"negative": 0.0, **how})
+    return plant(Wiring(5, 2, inputs, [Edge(0, 1, 0, weight), Edge(0, 2, 1, weight)]),
+                 **{"negative": 0.0, **how})
 
 # %% ../../nbs/planted/05_models.ipynb #df8562f6
-def null_planted(seed: int = 0, n: int = 20, *, effect: float = 0.0, noise: float = 0.5) -> tuple[PlantedModel, list[tuple[tuple[int, int], tuple[int, int]]]]:
-    """A model of `n` independent pairs whose effect has mean exactly `effect` (in units of the variables), and the pairs themselves,
+def null_planted(
+    seed: int = 0, n: int = 20, *, effect: float = 0.0, noise: float = 0.5
+) -> tuple[PlantedModel, list[tuple[tuple[int, int], tuple[int, int]]]]:
+    """A model of `n` independent pairs whose effect has mean exactly `effect` (in units of the
+    variables), and the pairs themselves,
     ((layer, feature), (layer, feature)). See `null_wiring`."""
     planted = plant(null_wiring(n, effect=effect, noise=noise), seed=seed, negative=0.0)
-    return planted, [((0, planted.feature(0, index)), (1, planted.feature(1, n + index))) for index in range(n)]
+    return planted, [
+        ((0, planted.feature(0, index)), (1, planted.feature(1, n + index))) for index in range(n)
+    ]

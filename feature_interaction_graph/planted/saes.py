@@ -23,14 +23,20 @@ if TYPE_CHECKING:
 # %% ../../nbs/planted/03_saes.ipynb #c51ac5a7
 @dataclass(frozen=True)
 class Flaws:
-    """What is wrong with the SAEs. A split feature is two: one for half of the tokens, one for the other half (a hidden variable of the text decides)."""
-    error: float = 0.0      # relative length of a random error in every encoder column and decoder row
+    """What is wrong with the SAEs. A split feature is two: one for half of the tokens, one for the
+    other half (a hidden variable of the text decides)."""
+    # relative length of a random error in every encoder column and decoder row
+    error: float = 0.0
     split: int = 0          # features per layer that are split
     dead: int = 0           # additional features per layer that never fire
 
     def __post_init__(self) -> None:
-        if not 0 <= self.error < 1: raise InputError(f"flaws.error is {self.error}; give a share from 0 to below 1.")
-        if self.split < 0 or self.dead < 0: raise InputError(f"flaws.split is {self.split} and flaws.dead {self.dead}; give 0 or more.")
+        if not 0 <= self.error < 1:
+            raise InputError(f"flaws.error is {self.error}; give a share from 0 to below 1.")
+        if self.split < 0 or self.dead < 0:
+            raise InputError(
+                f"flaws.split is {self.split} and flaws.dead {self.dead}; give 0 or more."
+            )
 
 
 NO_FLAWS = Flaws()
@@ -39,26 +45,38 @@ NO_FLAWS = Flaws()
 THRESHOLD = 0.1         # what a variable must exceed for its feature to fire
 SILENT = -100.0         # bias of a feature that never fires
 
-def layer_readout(wiring: Wiring, layer: int, *, negative: float = 0.1, flaws: Flaws = NO_FLAWS, parity: int | None = None, seed: int = 0
-                  ) -> Readout:
-    """The intended features of one layer, shuffled: one per variable that is not hidden (silent before the variable is born), split ones twice, dead ones.
+def layer_readout(wiring: Wiring, layer: int, *, negative: float = 0.1, flaws: Flaws = NO_FLAWS,
+                  parity: int | None = None, seed: int = 0) -> Readout:
+    """The intended features of one layer, shuffled: one per variable that is not hidden (silent
+    before the variable is born), split ones twice, dead ones.
 
-    `negative`: share of features that fire where their variable is absent; `parity`: the variable, +-1 per token, that decides between the halves.
+    `negative`: share of features that fire where their variable is absent; `parity`: the variable,
+    +-1 per token, that decides between the halves.
     """
     random, live = np.random.default_rng((seed, 5, layer)), wiring.live(layer)
     seen = [variable for variable in range(wiring.n_variables) if variable not in wiring.hidden]
     split = {int(variable) for variable in random.permutation(live)[:flaws.split]}
-    listed = [(variable, half) for variable in seen for half in range(1 + (variable in split))] + [(-1, 0)] * flaws.dead
-    gain = dict(zip(seen, random.uniform(0.5, 1.5, len(seen)) * np.where(random.random(len(seen)) < negative, -1, 1), strict=True))
+    listed = [
+        (variable, half) for variable in seen for half in range(1 + (variable in split))
+    ] + [(-1, 0)] * flaws.dead
+    gain = dict(zip(seen, random.uniform(0.5, 1.5, len(seen))
+                    * np.where(random.random(len(seen)) < negative, -1, 1), strict=True))
     order = random.permutation(len(listed))
-    encoder, bias, level = np.zeros((wiring.n_variables, len(listed))), np.full(len(listed), SILENT), np.full(len(listed), THRESHOLD)
+    encoder = np.zeros((wiring.n_variables, len(listed)))
+    bias = np.full(len(listed), SILENT)
+    level = np.full(len(listed), THRESHOLD)
     decoder = np.zeros((len(listed), wiring.n_variables))
     for feature, (variable, half) in zip(order, listed, strict=True):
         strength = gain.get(variable, 1.0)
-        encoder[max(variable, 0), feature], decoder[feature, max(variable, 0)], level[feature] = strength, 1 / strength, THRESHOLD * abs(strength)
-        if variable in live: bias[feature] = 0.0 if strength > 0 else -strength * _absent(wiring, variable)
+        encoder[max(variable, 0), feature], decoder[feature, max(variable, 0)], level[feature] = (
+            strength, 1 / strength, THRESHOLD * abs(strength)
+        )
+        if variable in live:
+            bias[feature] = 0.0 if strength > 0 else -strength * _absent(wiring, variable)
         if variable in split and parity is not None:
-            encoder[parity, feature], bias[feature] = (1 - 2 * half) * 4 * abs(strength), bias[feature] - 4 * abs(strength)
+            encoder[parity, feature], bias[feature] = (
+                (1 - 2 * half) * 4 * abs(strength), bias[feature] - 4 * abs(strength)
+            )
     variables, halves = np.full(len(listed), -1), np.zeros(len(listed), int)
     for feature, (variable, half) in zip(order, listed, strict=True):
         if variable in live: variables[feature], halves[feature] = variable, half
@@ -66,31 +84,47 @@ def layer_readout(wiring: Wiring, layer: int, *, negative: float = 0.1, flaws: F
 
 
 def _absent(wiring: Wiring, variable: int) -> float:
-    "Where a feature of negative gain stops firing, in units of its variable: above the variable's usual values."
-    return max([2.0, *(given.high + 1.5 for given in wiring.inputs if given.variable == variable and given.high > 2)])
+    """Where a feature of negative gain stops firing, in units of its variable: above the variable's
+    usual values."""
+    return max([2.0, *(given.high + 1.5 for given in wiring.inputs
+                       if given.variable == variable and given.high > 2)])
 
 # %% ../../nbs/planted/03_saes.ipynb #bc2c3870
-def planted_sae(readout: Readout, dictionary: Dictionary, hook_name: str, *, encoder: str = "dual", error: float = 0.0, seed: int = 0) -> "SAE":
+def planted_sae(readout: Readout, dictionary: Dictionary, hook_name: str, *, encoder: str = "dual",
+                error: float = 0.0, seed: int = 0) -> "SAE":
     """A JumpReLU SAE with the features of `readout`.
 
-    `encoder`: "dual" reads each variable alone; "tied" reads along its own direction, so that neighbours interfere, with thresholds that silence a lone
-    neighbour of size 1.5. `error`: relative length of a random error in every encoder column and decoder row.
+    `encoder`: "dual" reads each variable alone; "tied" reads along its own direction, so that
+    neighbours interfere, with thresholds that silence a lone neighbour of size 1.5. `error`:
+    relative length of a random error in every encoder column and decoder row.
     """
     from sae_lens import JumpReLUSAE, JumpReLUSAEConfig
     from sae_lens.saes.sae import SAEMetadata
     (n_variables, n_features), d_model = readout.encoder.shape, dictionary.vectors.shape[1]
-    sae = JumpReLUSAE(JumpReLUSAEConfig(d_in=d_model, d_sae=n_features, apply_b_dec_to_input=False,
-                                        metadata=SAEMetadata(hook_name=hook_name, model_name="planted", prepend_bos=True))).requires_grad_(False)
+    sae = JumpReLUSAE(
+        JumpReLUSAEConfig(
+            d_in=d_model, d_sae=n_features, apply_b_dec_to_input=False,
+            metadata=SAEMetadata(hook_name=hook_name, model_name="planted", prepend_bos=True)
+        )
+    ).requires_grad_(False)
     random, subspace = np.random.default_rng((seed, 6)), dictionary.vectors[:, :n_variables]
     def disturbed(rows: np.ndarray) -> np.ndarray:
-        noise = np.pad(random.standard_normal((n_features, n_variables)), ((0, 0), (0, d_model - n_variables)))
-        return rows + error * np.linalg.norm(rows, axis=1, keepdims=True) * noise / np.linalg.norm(noise, axis=1, keepdims=True)
+        noise = np.pad(
+            random.standard_normal((n_features, n_variables)), ((0, 0), (0, d_model - n_variables))
+        )
+        return rows + error * np.linalg.norm(rows, axis=1, keepdims=True) * noise / np.linalg.norm(
+            noise, axis=1, keepdims=True
+        )
     reading = dictionary.dual if encoder == "dual" else dictionary.vectors
-    nearest = np.abs(subspace @ subspace.T - np.eye(n_variables)).max(initial=0.0) if encoder == "tied" else 0.0
-    absent = np.where((readout.bias > 0)[:, None] * (np.abs(readout.decoder) > 0), readout.decoder * readout.bias[:, None], 0.0).sum(0)
-    offset = -absent @ dictionary.vectors                                    # what the features of absence say in every token
+    nearest = (np.abs(subspace @ subspace.T - np.eye(n_variables)).max(initial=0.0)
+               if encoder == "tied" else 0.0)
+    absent = np.where((readout.bias > 0)[:, None] * (np.abs(readout.decoder) > 0),
+                      readout.decoder * readout.bias[:, None], 0.0).sum(0)
+    # what the features of absence say in every token
+    offset = -absent @ dictionary.vectors
     offset[dictionary.constant] = CONSTANT
-    def write(tensor: torch.Tensor, numbers: np.ndarray) -> None: tensor.copy_(torch.as_tensor(numbers, dtype=torch.float32))
+    def write(tensor: torch.Tensor, numbers: np.ndarray) -> None:
+        tensor.copy_(torch.as_tensor(numbers, dtype=torch.float32))
     write(sae.W_enc, disturbed(readout.encoder.T @ reading).T)
     write(sae.W_dec, disturbed(readout.decoder @ dictionary.vectors))
     write(sae.b_enc, readout.bias)
@@ -100,7 +134,10 @@ def planted_sae(readout: Readout, dictionary: Dictionary, hook_name: str, *, enc
 
 # %% ../../nbs/planted/03_saes.ipynb #b75e1be0
 def readout_of(sae: "SAE", intended: Readout, dictionary: Dictionary) -> Readout:
-    "The affine reading and writing of `sae` in the space of variables; which feature stands for which variable is as intended."
+    """The affine reading and writing of `sae` in the space of variables; which feature stands for
+    which variable is as intended."""
     def numbers(tensor: torch.Tensor) -> np.ndarray: return tensor.detach().double().cpu().numpy()
-    return replace(intended, encoder=dictionary.vectors @ numbers(sae.W_enc), bias=numbers(sae.b_enc), threshold=numbers(sae.threshold),
-                   decoder=numbers(sae.W_dec) @ dictionary.dual.T)
+    return replace(
+        intended, encoder=dictionary.vectors @ numbers(sae.W_enc), bias=numbers(sae.b_enc),
+        threshold=numbers(sae.threshold), decoder=numbers(sae.W_dec) @ dictionary.dual.T
+    )

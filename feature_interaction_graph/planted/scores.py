@@ -23,19 +23,23 @@ from .truth import CANCELS, WEAK
 @dataclass(frozen=True)
 class EdgeScore:
     "Shares are NaN where they would be shares of nothing."
-    n_tested: int               # (source, target, offset) that were measured and whose truth is known
+    # (source, target, offset) that were measured and whose truth is known
+    n_tested: int
     n_demanded: int             # true effects among them
     n_found: int                # called significant
     precision: float            # share of the found that are real
     recall: float               # share of the demanded that are found
-    coverage: float             # share of all demanded effects, at the measured offsets, that were tested at all
+    # share of all demanded effects, at the measured offsets, that were tested at all
+    coverage: float
     sign_accuracy: float        # share of the demanded and found whose sign is right
     rank_correlation: float     # Spearman, of measured and true strength of the demanded and tested
     median_error: float         # |measured / true - 1| of the demanded and found
 
     def __str__(self) -> str:
-        return (f"{self.n_tested:,} tested, {self.n_demanded:,} real, {self.n_found:,} found: precision {self.precision:.3f}, recall {self.recall:.3f}, "
-                f"coverage {self.coverage:.3f}, signs {self.sign_accuracy:.3f}, rank correlation {self.rank_correlation:.3f}, "
+        return (f"{self.n_tested:,} tested, {self.n_demanded:,} real, {self.n_found:,} found: "
+                f"precision {self.precision:.3f}, recall {self.recall:.3f}, "
+                f"coverage {self.coverage:.3f}, signs {self.sign_accuracy:.3f}, rank correlation "
+                f"{self.rank_correlation:.3f}, "
                 f"median error {self.median_error:.1%}")
 
 # %% ../../nbs/planted/06_scores.ipynb #74119a7f
@@ -43,9 +47,12 @@ def edge_score(
     measured: "pd.DataFrame | Any",     # an InteractionTable, or its to_pandas()
     effects: pd.DataFrame,              # PlantedModel.effects
     significance_level: float = 0.01,
-    demanded: "pd.Series | None" = None,    # bool per row of `effects`, to ask for less than everything
+    # bool per row of `effects`, to ask for less than everything
+    demanded: "pd.Series | None" = None,
 ) -> EdgeScore:
-    "Scores a table of measured effects against the true ones. Raises `InputError` if no measured row is one whose truth is known."
+    """Scores a table of measured effects against the true ones.
+
+    Raises `InputError` if no measured row is one whose truth is known."""
     keys = ["src_layer", "src_feature", "tgt_layer", "tgt_feature", "offset"]
     table = measured if isinstance(measured, pd.DataFrame) else measured.to_pandas()
     size = effects["strength"].abs()
@@ -54,15 +61,21 @@ def edge_score(
     if demanded is not None: wanted &= demanded
     true = effects[keys].assign(true=effects["strength"], real=real, wanted=wanted)
     both = table[[*keys, "strength", "q_value"]].merge(true, on=keys)
-    if not len(both): raise InputError("no measured row belongs to features that were planted; score a table measured on this model.")
+    if not len(both):
+        raise InputError("no measured row belongs to features that were planted; score a table "
+                         "measured on this model.")
     found = (both["q_value"] < significance_level) & (both["strength"] != 0)
     right = both[found & both["wanted"]]
     at_offsets = wanted & effects["offset"].isin(both["offset"].unique())
     asked = both[both["wanted"]]
-    return EdgeScore(len(both), int(both["wanted"].sum()), int(found.sum()), _share(both["real"][found]), _share(found[both["wanted"]]),
-                     len(asked) / at_offsets.sum() if at_offsets.any() else float("nan"), _share(np.sign(right["strength"]) == np.sign(right["true"])),
-                     float(stats.spearmanr(asked["strength"], asked["true"]).statistic) if len(asked) > 2 else float("nan"),
-                     float((right["strength"] / right["true"] - 1).abs().median()))
+    return EdgeScore(
+        len(both), int(both["wanted"].sum()), int(found.sum()), _share(both["real"][found]),
+        _share(found[both["wanted"]]),
+        len(asked) / at_offsets.sum() if at_offsets.any() else float("nan"),
+        _share(np.sign(right["strength"]) == np.sign(right["true"])),
+        float(stats.spearmanr(asked["strength"], asked["true"]).statistic) if len(asked) > 2
+        else float("nan"), float((right["strength"] / right["true"] - 1).abs().median())
+    )
 
 
 def _share(values: Any) -> float: return float(np.mean(values)) if len(values) else float("nan")
@@ -78,24 +91,30 @@ class GateScore:
     direction_accuracy: float   # share of the really changing whose direction is right
 
 # %% ../../nbs/planted/06_scores.ipynb #9856e7b2
-def gate_score(columns: Mapping[str, np.ndarray], hyperedges: Sequence[Mapping[str, Any]], simulator: Simulator, significance_level: float = 0.01,
-               **how: Any) -> GateScore:
-    """Scores measured gates: `columns` as of a gating table (src_*, gate_*, tgt_* layer and feature, offset, direction, q_value), `hyperedges` of the truth.
+def gate_score(columns: Mapping[str, np.ndarray], hyperedges: Sequence[Mapping[str, Any]],
+               simulator: Simulator, significance_level: float = 0.01, **how: Any) -> GateScore:
+    """Scores measured gates: `columns` as of a gating table (src_*, gate_*, tgt_* layer and
+    feature, offset, direction, q_value), `hyperedges` of the truth.
 
     `how`: `n_samples`, `gate_dose`, `seed` of the simulator's own 2 x 2.
     """
     ends = [f"{end}_{part}" for end in ("src", "gate", "tgt") for part in ("layer", "feature")]
-    rows = pd.DataFrame({name: np.asarray(columns[name]) for name in [*ends, "offset", "direction", "q_value"]})
+    rows = pd.DataFrame(
+        {name: np.asarray(columns[name]) for name in [*ends, "offset", "direction", "q_value"]}
+    )
     rows = rows[rows["q_value"] < significance_level]
     corners: dict[tuple[int, ...], Any] = {}
     real, right, found = [], [], set()
     for src_layer, src_feature, gate_layer, gate_feature, tgt_layer, tgt_feature, offset, direction, _ in rows.itertuples(index=False):
         key = (int(src_layer), int(src_feature), int(gate_layer), int(gate_feature), int(offset))
-        if key not in corners: corners[key] = gate_effects(simulator, key[:2], key[2:4], horizon=key[4], **how)
-        off, on = (float(part[key[4], int(tgt_feature)]) for part in corners[key][int(tgt_layer)]) if int(tgt_layer) in corners[key] else (0.0, 0.0)
+        if key not in corners:
+            corners[key] = gate_effects(simulator, key[:2], key[2:4], horizon=key[4], **how)
+        off, on = ((float(part[key[4], int(tgt_feature)]) for part in corners[key][int(tgt_layer)])
+                   if int(tgt_layer) in corners[key] else (0.0, 0.0))
         real.append(abs(on - off) > 1e-6)
         if real[-1]: right.append(gate_direction(off, on) in (direction, "none"))
         found.add((*key[:4], int(tgt_layer), int(tgt_feature), key[4]))
-    planted = {(*parse_feature_id(edge["source"]), *parse_feature_id(edge["gate"]), *parse_feature_id(edge["target"]), int(edge["offset"]))
-               for edge in hyperedges}
-    return GateScore(len(rows), len(planted), _share(real), _share([gate in found for gate in planted]), _share(right))
+    planted = {(*parse_feature_id(edge["source"]), *parse_feature_id(edge["gate"]),
+                *parse_feature_id(edge["target"]), int(edge["offset"])) for edge in hyperedges}
+    return GateScore(len(rows), len(planted), _share(real),
+                     _share([gate in found for gate in planted]), _share(right))

@@ -23,15 +23,20 @@ from .wiring import GATES, Wiring
 State = Float[np.ndarray, "n_rows n_positions n_variables"]
 
 def block_step(wiring: Wiring, block: int, before: State) -> State:
-    "The state after `block`: first what attention brings from earlier positions (nothing from before the first one), then the MLP edges, all reading that."
+    """The state after `block`: first what attention brings from earlier positions (nothing from
+    before the first one), then the MLP edges, all reading that."""
     middle = before.copy()
     for edge in wiring.edges:
-        if edge.block == block and edge.kind == "attention": middle[:, edge.offset:, edge.target] += edge.weight * before[:, :-edge.offset, edge.source]
+        if edge.block == block and edge.kind == "attention":
+            middle[:, edge.offset:, edge.target] += (
+                edge.weight * before[:, :-edge.offset, edge.source]
+            )
     after = middle.copy()
     for edge in wiring.edges:
         if edge.block != block or edge.kind != "mlp": continue
         value = middle[..., edge.source]
-        if edge.gate_kind is not None: value = value * gate_value(edge.gate_kind, middle[..., edge.gate])
+        if edge.gate_kind is not None:
+            value = value * gate_value(edge.gate_kind, middle[..., edge.gate])
         else:
             shaped = np.maximum(value - edge.threshold, 0.0)
             value = shaped if edge.saturation is None else np.minimum(shaped, edge.saturation)
@@ -40,7 +45,8 @@ def block_step(wiring: Wiring, block: int, before: State) -> State:
 
 # %% ../../nbs/planted/01_simulator.ipynb #edc6ca9f
 def gate_value(kind: str, value: np.ndarray) -> np.ndarray:
-    "g of the gate's `value`: between its off and on factor by how far the gate is on (fully from 0.5), or the value itself for a product."
+    """g of the gate's `value`: between its off and on factor by how far the gate is on (fully from
+    0.5), or the value itself for a product."""
     factors = GATES[kind]
     return value if factors is None else factors[0] + factors[1] * np.clip(2 * value, 0.0, 1.0)
 
@@ -49,7 +55,8 @@ def gate_value(kind: str, value: np.ndarray) -> np.ndarray:
 class Readout:
     """The features of one layer in the space of variables.
 
-    `variable`: which variable a feature stands for, -1 for one that never fires; `half`: 0, or 1 for the second half of a split feature.
+    `variable`: which variable a feature stands for, -1 for one that never fires; `half`: 0, or 1
+    for the second half of a split feature.
     """
     encoder: Float[np.ndarray, "n_variables n_features"]
     bias: Float[np.ndarray, "n_features"]
@@ -77,108 +84,160 @@ class Clamp:
 
 
 class Simulator:
-    "The wiring in operation on a corpus: `states[l]` is what the hook point of layer l sees, `[n_sequences, length, n_variables]`."
+    """The wiring in operation on a corpus: `states[l]` is what the hook point of layer l sees,
+    `[n_sequences, length, n_variables]`."""
     def __init__(self, wiring: Wiring, start: State, readouts: Mapping[int, Readout]) -> None:
-        self.wiring, self.readouts, self.states = wiring, dict(readouts), [np.asarray(start, dtype=np.float64)]
-        for block in range(wiring.n_blocks): self.states.append(block_step(wiring, block, self.states[-1]))
+        self.wiring, self.readouts, self.states = wiring, dict(readouts), [
+            np.asarray(start, dtype=np.float64)
+        ]
+        for block in range(wiring.n_blocks):
+            self.states.append(block_step(wiring, block, self.states[-1]))
         self.reach = max([edge.offset for edge in wiring.edges], default=0)
-        self.activations = {layer: readout.active(self.states[layer]) for layer, readout in self.readouts.items()}
+        self.activations = {
+            layer: readout.active(self.states[layer]) for layer, readout in self.readouts.items()
+        }
 
     def window(self, layer: int, sequence: np.ndarray, position: np.ndarray, horizon: int) -> State:
-        "Clean state from `reach` positions before `position` to `horizon` after it (-1: before it only); zeros before the first position and after the last."
+        """Clean state from `reach` positions before `position` to `horizon` after it (-1: before it
+        only); zeros before the first position and after the last."""
         at = position[:, None] + np.arange(-self.reach, horizon + 1)
         inside = (at >= 0) & (at < self.states[layer].shape[1])
-        return np.where(inside[..., None], self.states[layer][sequence[:, None], at.clip(0, self.states[layer].shape[1] - 1)], 0.0)
+        return np.where(
+            inside[..., None],
+            self.states[layer][sequence[:, None], at.clip(0, self.states[layer].shape[1] - 1)], 0.0
+        )
 
-    def branch(self, clamps: Sequence[Clamp], sequence: np.ndarray, position: np.ndarray, horizon: int = 0, hold: Sequence[int] = ()) -> dict[int, State]:
-        """Layer -> state at `position`, ..., `position + horizon` with `clamps` in force, for every layer from the first clamp on.
+    def branch(self, clamps: Sequence[Clamp], sequence: np.ndarray, position: np.ndarray,
+               horizon: int = 0, hold: Sequence[int] = ()) -> dict[int, State]:
+        """Layer -> state at `position`, ..., `position + horizon` with `clamps` in force, for
+        every layer from the first clamp on.
 
-        `hold`: layers whose features are set back to their clean values, each moving the state along its decoder row.
+        `hold`: layers whose features are set back to their clean values, each moving the state
+        along its decoder row.
         """
         first, found = min(clamp.layer for clamp in clamps), {}
         state = self.window(first, sequence, position, horizon)
         for layer in range(first, self.wiring.n_blocks + 1):
             if layer > first:
                 past = self.window(layer, sequence, position, -1)
-                state = np.concatenate([past, block_step(self.wiring, layer - 1, state)[:, self.reach:]], 1)
+                state = np.concatenate(
+                    [past, block_step(self.wiring, layer - 1, state)[:, self.reach:]], 1
+                )
             if layer in hold:
                 clean = self.window(layer, sequence, position, horizon)
-                state = state + (self.readouts[layer].active(clean) - self.readouts[layer].active(state)) @ self.readouts[layer].decoder
+                state = state + (
+                    self.readouts[layer].active(clean) - self.readouts[layer].active(state)
+                ) @ self.readouts[layer].decoder
             for clamp in clamps:
-                if clamp.layer == layer: state[:, self.reach] += self._push(clamp, state[:, self.reach])
+                if clamp.layer == layer:
+                    state[:, self.reach] += self._push(clamp, state[:, self.reach])
             found[layer] = state[:, self.reach:]
         return found
 
-    def _push(self, clamp: Clamp, state: Float[np.ndarray, "n_rows n_variables"]) -> Float[np.ndarray, "n_rows n_variables"]:
+    def _push(
+        self, clamp: Clamp, state: Float[np.ndarray, "n_rows n_variables"]
+    ) -> Float[np.ndarray, "n_rows n_variables"]:
         readout = self.readouts[clamp.layer]
-        return (clamp.dose - readout.active(state)[:, clamp.feature])[:, None] * readout.decoder[clamp.feature]
+        return (
+            clamp.dose - readout.active(state)[:, clamp.feature]
+        )[:, None] * readout.decoder[clamp.feature]
 
-    def firings(self, layer: int, feature: int) -> tuple[Int[np.ndarray, "n_firings"], Int[np.ndarray, "n_firings"], Float[np.ndarray, "n_firings"]]:
+    def firings(self, layer: int, feature: int) -> tuple[
+        Int[np.ndarray, "n_firings"], Int[np.ndarray, "n_firings"], Float[np.ndarray, "n_firings"]
+    ]:
         "Sequence, position and value of every firing of a feature, BOS left out."
         value = self.activations[layer][:, 1:, feature]
         sequence, position = np.nonzero(value)
         return sequence, position + 1, value[sequence, position]
 
 # %% ../../nbs/planted/01_simulator.ipynb #2c2365ef
-def source_effects(simulator: Simulator, layer: int, feature: int, *, horizon: int = 0, n_samples: int | None = 2000, doses: Sequence[float] | None = None,
+def source_effects(simulator: Simulator, layer: int, feature: int, *, horizon: int = 0,
+                   n_samples: int | None = 2000, doses: Sequence[float] | None = None,
                    hold: bool = False, seed: int = 0) -> dict[int, dict[str, Any]]:
-    """Target layer -> effects of one source on every feature there, as arrays `[horizon + 1, n_features]`: `strength`, `std`, `share_nonzero`,
-    `share_positive`, `mean_abs`, `pre_strength`, `n_samples`; empty when the source fires fewer than twice.
+    """Target layer -> effects of one source on every feature there, as arrays `[horizon + 1,
+    n_features]`: `strength`, `std`, `share_nonzero`, `share_positive`, `mean_abs`, `pre_strength`,
+    `n_samples`; empty when the source fires fewer than twice.
 
-    `n_samples`: firings used, at random if there are more, None for all; `doses`: default p10 and p90 of the source's firings; `hold`: keep the features of
-    the layers between source and target at their clean values, so that only what goes past them is left.
+    `n_samples`: firings used, at random if there are more, None for all; `doses`: default p10 and
+    p90 of the source's firings; `hold`: keep the features of the layers between source and target
+    at their clean values, so that only what goes past them is left.
     """
     sequence, position, value = simulator.firings(layer, feature)
     if len(value) < 2: return {}
     low, high = choose_doses(value) if doses is None else (float(min(doses)), float(max(doses)))
     if n_samples is not None and len(value) > n_samples:
-        chosen = np.sort(np.random.default_rng((seed, layer, feature)).permutation(len(value))[:n_samples])
+        chosen = np.sort(
+            np.random.default_rng((seed, layer, feature)).permutation(len(value))[:n_samples]
+        )
         sequence, position = sequence[chosen], position[chosen]
     ends = position[:, None] + np.arange(horizon + 1) < simulator.states[0].shape[1]
     found: dict[int, dict[str, Any]] = {}
     for target in range(layer + 1, simulator.wiring.n_blocks + 1):
         if target in simulator.readouts and (hold or not found):
-            held = [between for between in range(layer + 1, target) if between in simulator.readouts] if hold else []
-            arms = [simulator.branch([Clamp(layer, feature, np.full(len(sequence), dose))], sequence, position, horizon, held) for dose in (low, high)]
-        if target in simulator.readouts: found[target] = _moments(simulator.readouts[target], arms[0][target], arms[1][target], ends, high - low)
+            held = [
+                between for between in range(layer + 1, target) if between in simulator.readouts
+            ] if hold else []
+            arms = [simulator.branch([Clamp(layer, feature, np.full(len(sequence), dose))],
+                                     sequence, position, horizon, held) for dose in (low, high)]
+        if target in simulator.readouts:
+            found[target] = _moments(
+                simulator.readouts[target], arms[0][target], arms[1][target], ends, high - low
+            )
         if target in found: found[target] |= {"dose_low": low, "dose_high": high}
     return found
 
 # %% ../../nbs/planted/01_simulator.ipynb #8a6b154e
-def _moments(readout: Readout, low: State, high: State, ends: Bool[np.ndarray, "n_rows n_offsets"], unit: float) -> dict[str, Any]:
+def _moments(readout: Readout, low: State, high: State, ends: Bool[np.ndarray, "n_rows n_offsets"],
+             unit: float) -> dict[str, Any]:
     "Mean, spread, signs and shares of the effects over rows, per offset and feature."
     effect, pre = ((read(high) - read(low)) / unit for read in (readout.active, readout.pre))
-    effect, pre = (np.where(np.abs(part) > 1e-9, part, 0.0) * ends[..., None] for part in (effect, pre))
+    effect, pre = (
+        np.where(np.abs(part) > 1e-9, part, 0.0) * ends[..., None] for part in (effect, pre)
+    )
     count = ends.sum(0)[:, None]
     n = np.maximum(count, 1)
     mean = effect.sum(0) / n
     spread = (((effect - mean) * ends[..., None]) ** 2).sum(0) / np.maximum(n - 1, 1)
-    return {"strength": mean, "std": np.sqrt(spread), "share_nonzero": (effect != 0).sum(0) / n, "share_positive": (effect > 0).sum(0) / n,
-            "mean_abs": np.abs(effect).sum(0) / n, "pre_strength": pre.sum(0) / n, "n_samples": np.broadcast_to(count, mean.shape)}
+    return {"strength": mean, "std": np.sqrt(spread), "share_nonzero": (effect != 0).sum(0) / n,
+            "share_positive": (effect > 0).sum(0) / n, "mean_abs": np.abs(effect).sum(0) / n,
+            "pre_strength": pre.sum(0) / n, "n_samples": np.broadcast_to(count, mean.shape)}
 
 # %% ../../nbs/planted/01_simulator.ipynb #292773e5
-def all_effects(simulator: Simulator, sources: Mapping[int, Sequence[int]] | None = None, **how: Any) -> pd.DataFrame:
-    """One row per (source, target, offset), zero effects included, for every feature that stands for a variable and fires at least twice.
+def all_effects(
+    simulator: Simulator, sources: Mapping[int, Sequence[int]] | None = None, **how: Any
+) -> pd.DataFrame:
+    """One row per (source, target, offset), zero effects included, for every feature that stands
+    for a variable and fires at least twice.
 
     `sources`: layer -> features, default all; further arguments as `source_effects`.
     """
     parts = []
     for layer, readout in sorted(simulator.readouts.items()):
-        wanted = np.flatnonzero(readout.variable >= 0) if sources is None else sources.get(layer, ())
+        wanted = (
+            np.flatnonzero(readout.variable >= 0) if sources is None else sources.get(layer, ())
+        )
         for feature in wanted:
             for target, found in source_effects(simulator, layer, int(feature), **how).items():
                 features = np.flatnonzero(simulator.readouts[target].variable >= 0)
                 shape = found["strength"][:, features].shape
-                columns: dict[str, Any] = {"src_layer": layer, "src_feature": int(feature), "tgt_layer": target, "tgt_feature": features[None],
-                           "offset": np.arange(shape[0])[:, None]}
-                columns |= {name: values[:, features] if isinstance(values, np.ndarray) else values for name, values in found.items()}
-                parts.append(pd.DataFrame({name: np.broadcast_to(values, shape).reshape(-1) for name, values in columns.items()}))
-    if not parts: raise InputError("no source fires twice in this corpus, so there are no effects; give more text.")
+                columns: dict[str, Any] = {
+                    "src_layer": layer, "src_feature": int(feature), "tgt_layer": target,
+                    "tgt_feature": features[None], "offset": np.arange(shape[0])[:, None]
+                }
+                columns |= {name: values[:, features] if isinstance(values, np.ndarray) else values
+                            for name, values in found.items()}
+                parts.append(pd.DataFrame({name: np.broadcast_to(values, shape).reshape(-1)
+                                           for name, values in columns.items()}))
+    if not parts:
+        raise InputError(
+            "no source fires twice in this corpus, so there are no effects; give more text."
+        )
     return pd.concat(parts, ignore_index=True)
 
 # %% ../../nbs/planted/01_simulator.ipynb #b1949203
 def gate_direction(effect_off: float, effect_on: float) -> str:
-    """What two effects say: 'AND' (only with the gate on), 'NOT' (only with it off), 'sign-flip' (opposite signs), 'modulation' (one weaker), 'none' (no
+    """What two effects say: 'AND' (only with the gate on), 'NOT' (only with it off), 'sign-flip'
+    (opposite signs), 'modulation' (one weaker), 'none' (no
     change worth the name). 'Only' and 'opposite' leave room for a quarter of the larger effect."""
     larger, smaller = max(abs(effect_off), abs(effect_on)), min(abs(effect_off), abs(effect_on))
     if larger <= 1e-6 or abs(effect_on - effect_off) <= 0.02 * larger: return "none"
@@ -186,10 +245,13 @@ def gate_direction(effect_off: float, effect_on: float) -> str:
     return "sign-flip" if effect_on * effect_off < 0 else "modulation"
 
 # %% ../../nbs/planted/01_simulator.ipynb #87a760d8
-def gate_effects(simulator: Simulator, source: tuple[int, int], gate: tuple[int, int], *, horizon: int = 0, n_samples: int | None = 200,
-                 gate_dose: float | None = None, seed: int = 0) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Target layer -> (effect_off, effect_on), each `[horizon + 1, n_features]`: strength of `source` with `gate` at 0 and at `gate_dose` (default: the 90th
-    percentile of its firings), at the firings of the source. Empty when one of them fires fewer than twice.
+def gate_effects(
+    simulator: Simulator, source: tuple[int, int], gate: tuple[int, int], *, horizon: int = 0,
+    n_samples: int | None = 200, gate_dose: float | None = None, seed: int = 0
+) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Target layer -> (effect_off, effect_on), each `[horizon + 1, n_features]`: strength of
+    `source` with `gate` at 0 and at `gate_dose` (default: the 90th percentile of its firings), at
+    the firings of the source. Empty when one of them fires fewer than twice.
     """
     sequence, position, value = simulator.firings(*source)
     others = simulator.firings(*gate)[2]
@@ -201,9 +263,13 @@ def gate_effects(simulator: Simulator, source: tuple[int, int], gate: tuple[int,
         sequence, position = sequence[chosen], position[chosen]
     ends = position[:, None] + np.arange(horizon + 1) < simulator.states[0].shape[1]
     def strength(gate_value: float) -> dict[int, np.ndarray]:
-        arms = [simulator.branch([Clamp(*source, np.full(len(sequence), alpha)), Clamp(*gate, np.full(len(sequence), gate_value))], sequence, position, horizon)
-                for alpha in (low, high)]
+        arms = [simulator.branch(
+                    [Clamp(*source, np.full(len(sequence), alpha)),
+                     Clamp(*gate, np.full(len(sequence), gate_value))], sequence, position, horizon
+                ) for alpha in (low, high)]
         later = [layer for layer in simulator.readouts if layer > max(source[0], gate[0])]
-        return {layer: _moments(simulator.readouts[layer], arms[0][layer], arms[1][layer], ends, high - low)["strength"] for layer in later}
+        return {layer: _moments(
+                    simulator.readouts[layer], arms[0][layer], arms[1][layer], ends, high - low
+                )["strength"] for layer in later}
     off, on = strength(0.0), strength(dose)
     return {layer: (off[layer], on[layer]) for layer in off}

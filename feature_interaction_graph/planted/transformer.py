@@ -29,7 +29,8 @@ D_HEAD = 64
 
 @dataclass(frozen=True)
 class Dictionary:
-    "The directions of the variables in the stream; the two dimensions after them hold the constant and the mark of BOS."
+    """The directions of the variables in the stream; the two dimensions after them hold the
+    constant and the mark of BOS."""
     vectors: Float[np.ndarray, "n_variables d_model"]       # d_v, unit length
     dual: Float[np.ndarray, "n_variables d_model"]          # d*_v: reads v and no other variable
 
@@ -40,34 +41,53 @@ class Dictionary:
     def bos(self) -> int: return self.vectors.shape[0] + 1
 
 # %% ../../nbs/planted/02_transformer.ipynb #9452832c
-def make_dictionary(n_variables: int, d_model: int, angle: float = 90.0, seed: int = 0) -> Dictionary:
+def make_dictionary(
+    n_variables: int, d_model: int, angle: float = 90.0, seed: int = 0
+) -> Dictionary:
     """Random directions: orthonormal, or with `angle` < 90 in random pairs at that angle (degrees).
 
     Raises `InputError` for an angle at which a pair would be one direction.
     """
-    if not 10 <= angle <= 90: raise InputError(f"angle is {angle}; give degrees from 10 (hard to tell apart) to 90 (orthogonal).")
+    if not 10 <= angle <= 90:
+        raise InputError(
+            f"angle is {angle}; give degrees from 10 (hard to tell apart) to 90 (orthogonal)."
+        )
     random = np.random.default_rng((seed, 3))
     vectors = np.linalg.qr(random.standard_normal((n_variables, n_variables)))[0]
     for first, second in random.permutation(n_variables)[:n_variables // 2 * 2].reshape(-1, 2):
-        vectors[second] = math.cos(math.radians(angle)) * vectors[first] + math.sin(math.radians(angle)) * vectors[second]
-    def widened(rows: np.ndarray) -> np.ndarray: return np.pad(rows, ((0, 0), (0, d_model - n_variables)))
+        vectors[second] = (math.cos(math.radians(angle)) * vectors[first]
+                           + math.sin(math.radians(angle)) * vectors[second])
+    def widened(rows: np.ndarray) -> np.ndarray:
+        return np.pad(rows, ((0, 0), (0, d_model - n_variables)))
     return Dictionary(widened(vectors), widened(np.linalg.inv(vectors).T))
 
 # %% ../../nbs/planted/02_transformer.ipynb #4e74a746
-def offset_head(offset: int, n_positions: int = N_POSITIONS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Constant query, key, and the key of BOS, `[D_HEAD]` each, of a head that attends `offset` positions back with weight 1 to float32.
+def offset_head(
+    offset: int, n_positions: int = N_POSITIONS
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Constant query, key, and the key of BOS, `[D_HEAD]` each, of a head that attends `offset`
+    positions back with weight 1 to float32.
 
     Raises `InputError` if the offset is too long for the context.
     """
-    if not 1 <= offset < n_positions // 2: raise InputError(f"attention offset {offset} was asked for; give 1 to {n_positions // 2 - 1}.")
-    angles = 10000.0 ** (-np.arange(0, D_HEAD, 2) / D_HEAD)                  # theta_f, as Llama rotates
+    if not 1 <= offset < n_positions // 2:
+        raise InputError(
+            f"attention offset {offset} was asked for; give 1 to {n_positions // 2 - 1}."
+        )
+    # theta_f, as Llama rotates
+    angles = 10000.0 ** (-np.arange(0, D_HEAD, 2) / D_HEAD)
     used = (angles > 0.02).astype(float)
-    used[-1] = 1.0                                                           # nearly constant over the context: carries the score of BOS
+    # nearly constant over the context: carries the score of BOS
+    used[-1] = 1.0
     distance = np.arange(1, n_positions)[:, None]
-    gap = ((1 - np.cos(distance * angles)) * used).sum(1).min()              # the peak above the best other distance
-    sharp = 32.0 * 2 * math.sqrt(D_HEAD) / gap                               # A: half the gap becomes 32, e^-32 of the weight elsewhere
+    # the peak above the best other distance
+    gap = ((1 - np.cos(distance * angles)) * used).sum(1).min()
+    # A: half the gap becomes 32, e^-32 of the weight elsewhere
+    sharp = 32.0 * 2 * math.sqrt(D_HEAD) / gap
     query = math.sqrt(sharp) * np.concatenate([used, np.zeros_like(used)])
-    key = math.sqrt(sharp) * np.concatenate([used * np.cos(offset * angles), used * np.sin(offset * angles)])
+    key = math.sqrt(sharp) * np.concatenate(
+        [used * np.cos(offset * angles), used * np.sin(offset * angles)]
+    )
     sink = np.zeros(D_HEAD)
     sink[len(angles) - 1] = math.sqrt(sharp) * (used.sum() - gap / 2)
     return query, key, sink
@@ -79,15 +99,21 @@ def _heads(wiring: Wiring, block: int) -> list[tuple[int, list[int]]]:
     found = []
     for offset in sorted({edge.offset for edge in edges}):
         sources = sorted({edge.source for edge in edges if edge.offset == offset})
-        found += [(offset, sources[start:start + D_HEAD]) for start in range(0, len(sources), D_HEAD)]
+        found += [
+            (offset, sources[start:start + D_HEAD]) for start in range(0, len(sources), D_HEAD)
+        ]
     return found
 
 
 def _set_attention(attention: Any, wiring: Wiring, block: int, dictionary: Dictionary) -> None:
-    "One head per offset: constant query and key, values read by the dual vectors, written along the targets' directions."
-    def write(tensor: torch.Tensor, values: np.ndarray) -> None: tensor.copy_(torch.as_tensor(values, dtype=torch.float32))
+    """One head per offset: constant query and key, values read by the dual vectors, written along
+    the targets' directions."""
+    def write(tensor: torch.Tensor, values: np.ndarray) -> None:
+        tensor.copy_(torch.as_tensor(values, dtype=torch.float32))
     for number, (offset, sources) in enumerate(_heads(wiring, block)):
-        rows, (query, key, sink) = slice(number * D_HEAD, (number + 1) * D_HEAD), offset_head(offset)
+        rows, (query, key, sink) = slice(
+            number * D_HEAD, (number + 1) * D_HEAD
+        ), offset_head(offset)
         write(attention.q_proj.bias[rows], query)
         write(attention.k_proj.bias[rows], key)
         write(attention.k_proj.weight[rows, dictionary.bos], sink - key)
@@ -95,49 +121,69 @@ def _set_attention(attention: Any, wiring: Wiring, block: int, dictionary: Dicti
             row = number * D_HEAD + slot
             write(attention.v_proj.weight[row], dictionary.dual[source])
             written = [edge.weight * dictionary.vectors[edge.target] for edge in wiring.edges
-                       if (edge.block, edge.kind, edge.offset, edge.source) == (block, "attention", offset, source)]
+                       if (edge.block, edge.kind, edge.offset, edge.source)
+                       == (block, "attention", offset, source)]
             write(attention.o_proj.weight[:, row], np.sum(written, axis=0))
 
 # %% ../../nbs/planted/02_transformer.ipynb #38f1c904
 Neuron = tuple[float, tuple[int | None, float, float], tuple[int | None, float]]
 
 def _neurons(edge: Edge) -> list[Neuron]:
-    "(output weight, (gate variable, factor, bias), (up variable, bias)) of the neurons of one MLP edge; variable None reads nothing."
-    plain: tuple[int | None, float] = (None, 1.0)                                                      # up = 1
-    if edge.gate_kind == "product": return [(sign * edge.weight, (edge.gate, sign, 0.0), (edge.source, 0.0)) for sign in (1.0, -1.0)]
+    """(output weight, (gate variable, factor, bias), (up variable, bias)) of the neurons of one MLP
+    edge; variable None reads nothing."""
+    # up = 1
+    plain: tuple[int | None, float] = (None, 1.0)
+    if edge.gate_kind == "product":
+        return [
+            (sign * edge.weight, (edge.gate, sign, 0.0), (edge.source, 0.0)) for sign in (1.0, -1.0)
+        ]
     if edge.gate_kind is not None:
-        off, change = {"AND": (0.0, 1.0), "NOT": (1.0, -1.0), "sign-flip": (-1.0, 2.0)}[edge.gate_kind]
-        always: list[Neuron] = [(off * edge.weight, (None, 0.0, 1.0), (edge.source, 0.0))] if off else []
-        return [*always, (change * edge.weight, (edge.gate, 2.0, 0.0), (edge.source, 0.0)), (-change * edge.weight, (edge.gate, 2.0, -1.0), (edge.source, 0.0))]
+        off, change = {
+            "AND": (0.0, 1.0), "NOT": (1.0, -1.0), "sign-flip": (-1.0, 2.0)
+        }[edge.gate_kind]
+        always: list[Neuron] = (
+            [(off * edge.weight, (None, 0.0, 1.0), (edge.source, 0.0))] if off else []
+        )
+        return [*always, (change * edge.weight, (edge.gate, 2.0, 0.0), (edge.source, 0.0)),
+                (-change * edge.weight, (edge.gate, 2.0, -1.0), (edge.source, 0.0))]
     rising: list[Neuron] = [(edge.weight, (edge.source, 1.0, -edge.threshold), plain)]
-    return rising if edge.saturation is None else [*rising, (-edge.weight, (edge.source, 1.0, -edge.threshold - edge.saturation), plain)]
+    return rising if edge.saturation is None else [
+        *rising, (-edge.weight, (edge.source, 1.0, -edge.threshold - edge.saturation), plain)
+    ]
 
 
 def _set_mlp(mlp: Any, wiring: Wiring, block: int, dictionary: Dictionary) -> None:
     def direction(variable: int | None, factor: float) -> torch.Tensor:
-        return torch.zeros(dictionary.dual.shape[1]) if variable is None else torch.as_tensor(factor * dictionary.dual[variable], dtype=torch.float32)
+        return torch.zeros(dictionary.dual.shape[1]) if variable is None else torch.as_tensor(
+            factor * dictionary.dual[variable], dtype=torch.float32
+        )
     row = 0
     for edge in wiring.edges:
         if edge.block != block or edge.kind != "mlp": continue
         for out, (gate, factor, bias), (up, up_bias) in _neurons(edge):
             mlp.gate_proj.weight[row], mlp.gate_proj.bias[row] = direction(gate, factor), bias
             mlp.up_proj.weight[row], mlp.up_proj.bias[row] = direction(up, 1.0), up_bias
-            mlp.down_proj.weight[:, row] = torch.as_tensor(out * dictionary.vectors[edge.target], dtype=torch.float32)
+            mlp.down_proj.weight[:, row] = torch.as_tensor(
+                out * dictionary.vectors[edge.target], dtype=torch.float32
+            )
             row += 1
 
 # %% ../../nbs/planted/02_transformer.ipynb #ccca3921
 MIN_WIDTH = 256
 
 def stream_width(wiring: Wiring) -> int:
-    """d_model: at least `MIN_WIDTH`, with room for the variables, the constant and the mark of BOS, a multiple of 4 and of the number of heads.
+    """d_model: at least `MIN_WIDTH`, with room for the variables, the constant and the mark of
+    BOS, a multiple of 4 and of the number of heads.
 
-    Real streams are wide. In one hardly wider than the number of variables a random direction would be close to many of them, and no placebo one.
+    Real streams are wide. In one hardly wider than the number of variables a random direction would
+    be close to many of them, and no placebo one.
     """
     step = math.lcm(4, _head_count(wiring))
     return math.ceil(max(MIN_WIDTH, wiring.n_variables + 2) / step) * step
 
 
-def _head_count(wiring: Wiring) -> int: return max([1, *(len(_heads(wiring, block)) for block in range(wiring.n_blocks))])
+def _head_count(wiring: Wiring) -> int:
+    return max([1, *(len(_heads(wiring, block)) for block in range(wiring.n_blocks))])
 
 
 def _config(wiring: Wiring) -> Any:
@@ -145,25 +191,37 @@ def _config(wiring: Wiring) -> Any:
     from transformers import LlamaConfig
     blocks = range(wiring.n_blocks)
     n_heads = _head_count(wiring)
-    neurons = max([1, *(sum(len(_neurons(edge)) for edge in wiring.edges if edge.block == block and edge.kind == "mlp") for block in blocks)])
-    return LlamaConfig(vocab_size=wiring.n_tokens, hidden_size=stream_width(wiring), intermediate_size=neurons,
-                       num_hidden_layers=wiring.n_blocks, num_attention_heads=n_heads, num_key_value_heads=n_heads, head_dim=D_HEAD, hidden_act="relu",
-                       max_position_embeddings=N_POSITIONS, rms_norm_eps=1e-6, attention_bias=True, mlp_bias=True, bos_token_id=0, eos_token_id=None,
-                       rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, tie_word_embeddings=False, use_cache=False)
+    neurons = max([1, *(sum(len(_neurons(edge)) for edge in wiring.edges
+                            if edge.block == block and edge.kind == "mlp") for block in blocks)])
+    return LlamaConfig(
+        vocab_size=wiring.n_tokens, hidden_size=stream_width(wiring), intermediate_size=neurons,
+        num_hidden_layers=wiring.n_blocks, num_attention_heads=n_heads, num_key_value_heads=n_heads,
+        head_dim=D_HEAD, hidden_act="relu", max_position_embeddings=N_POSITIONS, rms_norm_eps=1e-6,
+        attention_bias=True, mlp_bias=True, bos_token_id=0, eos_token_id=None,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, tie_word_embeddings=False,
+        use_cache=False
+    )
 
 
 @torch.no_grad()
-def planted_transformer(wiring: Wiring, dictionary: Dictionary, values: Float[np.ndarray, "n_tokens n_variables"], seed: int = 0) -> "LlamaForCausalLM":
-    "The Hugging Face model that computes `wiring` on tokens with embedded `values`; its unembedding is a random linear function of the variables."
+def planted_transformer(
+    wiring: Wiring, dictionary: Dictionary, values: Float[np.ndarray, "n_tokens n_variables"],
+    seed: int = 0
+) -> "LlamaForCausalLM":
+    """The Hugging Face model that computes `wiring` on tokens with embedded `values`; its
+    unembedding is a random linear function of the variables."""
     from transformers import LlamaForCausalLM
     model = LlamaForCausalLM(_config(wiring)).float().eval().requires_grad_(False)
-    for name, parameter in model.named_parameters(): parameter.fill_(CONSTANT / model.config.hidden_size ** 0.5 if "norm" in name else 0.0)
+    for name, parameter in model.named_parameters():
+        parameter.fill_(CONSTANT / model.config.hidden_size ** 0.5 if "norm" in name else 0.0)
     embedding = values @ dictionary.vectors
     embedding[:, dictionary.constant], embedding[0, dictionary.bos] = CONSTANT, 1.0
     model.model.embed_tokens.weight.copy_(torch.as_tensor(embedding, dtype=torch.float32))
     for block, layer in enumerate(model.model.layers):
         _set_attention(layer.self_attn, wiring, block, dictionary)
         _set_mlp(layer.mlp, wiring, block, dictionary)
-    readout = np.random.default_rng((seed, 4)).standard_normal((wiring.n_tokens, wiring.n_variables)) @ dictionary.dual
+    readout = np.random.default_rng((seed, 4)).standard_normal(
+        (wiring.n_tokens, wiring.n_variables)
+    ) @ dictionary.dual
     model.lm_head.weight.copy_(torch.as_tensor(readout, dtype=torch.float32))
     return model

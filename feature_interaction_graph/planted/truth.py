@@ -12,31 +12,48 @@ import networkx as nx
 import numpy as np
 
 from ..engine.names import feature_id
-from .simulator import Simulator, all_effects, gate_direction, gate_effects
+from feature_interaction_graph.planted.simulator import (
+    Simulator, all_effects, gate_direction, gate_effects
+)
 
 # %% ../../nbs/planted/04_truth.ipynb #46a849e8
-WEAK = 0.05             # an effect seen in a smaller share of firings is neither demanded of a tool nor held against it
+# an effect seen in a smaller share of firings is neither demanded of a tool nor held against it
+WEAK = 0.05
 CANCELS = 0.2           # a mean smaller than this share of the mean size has no sign to speak of
 
-def truth_graph(simulator: Simulator, *, direct_only: bool = False, multigraph: bool = False, gates: bool = True, **how: Any) -> nx.DiGraph:
+def truth_graph(simulator: Simulator, *, direct_only: bool = False, multigraph: bool = False,
+                gates: bool = True, **how: Any) -> nx.DiGraph:
     """Total effects of every feature on every later one, as the attributes of a measured graph.
 
-    Edges carry `strength`, `interaction_type` (of the sign of the mean; "gating" where signs cancel), `offset`, `share_nonzero`, `std`, `direct` (persistence
-    or one planted rule, not by way of others), `path`, and `weak` (nonzero in fewer than 5 % of firings). One edge per pair with its strongest offset, or with
-    `multigraph` one per offset. `direct_only`: neighbouring layers only, where nothing lies between. `how`: `horizon`, `n_samples`, `doses`, `hold`, `seed`.
+    Edges carry `strength`, `interaction_type` (of the sign of the mean; "gating" where signs
+    cancel), `offset`, `share_nonzero`, `std`, `direct` (persistence or one planted rule, not by way
+    of others), `path`, and `weak` (nonzero in fewer than 5 % of firings). One edge per pair with
+    its strongest offset, or with `multigraph` one per offset. `direct_only`: neighbouring layers
+    only, where nothing lies between. `how`: `horizon`, `n_samples`, `doses`, `hold`, `seed`.
     """
     rows = all_effects(simulator, **how)
     rows = rows[rows["share_nonzero"] > 0]
     if direct_only: rows = rows[rows["tgt_layer"] == rows["src_layer"] + 1]
-    rows = rows.assign(size=rows["strength"].abs()).sort_values(["size", "share_nonzero", "offset"], ascending=[False, False, True], kind="stable")
+    rows = rows.assign(size=rows["strength"].abs()).sort_values(
+        ["size", "share_nonzero", "offset"], ascending=[False, False, True], kind="stable"
+    )
     G = nx.MultiDiGraph() if multigraph else nx.DiGraph()
-    G.graph.update({"method": "planted", "hyperedges": _hyperedges(simulator, how) if gates else []})
+    G.graph.update(
+        {"method": "planted", "hyperedges": _hyperedges(simulator, how) if gates else []}
+    )
     for layer, readout in simulator.readouts.items():
-        G.add_nodes_from((feature_id(layer, int(feature)), _node(simulator, layer, int(feature))) for feature in np.flatnonzero(readout.variable >= 0))
+        G.add_nodes_from((feature_id(layer, int(feature)), _node(simulator, layer, int(feature)))
+                         for feature in np.flatnonzero(readout.variable >= 0))
     for row in rows.to_dict("records"):
-        ends = feature_id(row["src_layer"], row["src_feature"]), feature_id(row["tgt_layer"], row["tgt_feature"])
-        if multigraph: G.add_edges_from([(*ends, f"planted+{row['offset']}", _edge(simulator, row))])
-        elif G.has_edge(*ends): G.edges[ends]["other_offsets"] += f"{'; ' if G.edges[ends]['other_offsets'] else ''}+{row['offset']}: {row['strength']:.4g}"
+        ends = (feature_id(row["src_layer"], row["src_feature"]),
+                feature_id(row["tgt_layer"], row["tgt_feature"]))
+        if multigraph:
+            G.add_edges_from([(*ends, f"planted+{row['offset']}", _edge(simulator, row))])
+        elif G.has_edge(*ends):
+            G.edges[ends]["other_offsets"] += (
+                f"{'; ' if G.edges[ends]['other_offsets'] else ''}+{row['offset']}: "
+                f"{row['strength']:.4g}"
+            )
         else: G.add_edge(*ends, **_edge(simulator, row), other_offsets="")
     return G
 
@@ -45,48 +62,78 @@ def _node(simulator: Simulator, layer: int, feature: int) -> dict[str, Any]:
     readout = simulator.readouts[layer]
     variable = int(readout.variable[feature])
     active = simulator.activations[layer][:, 1:, feature]
-    return {"layer": layer, "feature_idx": feature, "label": f"v{variable}", "importance": float("nan"), "activation_freq": float((active > 0).mean()),
-            "variable": variable, "gain": float(readout.encoder[variable, feature]), "half": int(readout.half[feature])}
+    return {
+        "layer": layer, "feature_idx": feature, "label": f"v{variable}", "importance": float("nan"),
+        "activation_freq": float((active > 0).mean()), "variable": variable,
+        "gain": float(readout.encoder[variable, feature]), "half": int(readout.half[feature])
+    }
 
 
 def _edge(simulator: Simulator, row: dict[str, Any]) -> dict[str, Any]:
     path = _path(simulator, row)
     cancels = abs(row["strength"]) < CANCELS * row["mean_abs"]
     kind = "gating" if cancels else "excitatory" if row["strength"] > 0 else "inhibitory"
-    kept = {name: float(row[name]) for name in ("strength", "std", "share_nonzero", "share_positive", "mean_abs", "pre_strength", "dose_low", "dose_high")}
-    return {**kept, "abs_strength": abs(kept["strength"]), "interaction_type": kind, "offset": int(row["offset"]), "n_samples": int(row["n_samples"]),
-            "method": "planted", "path": path, "direct": path != "indirect", "weak": bool(row["share_nonzero"] < WEAK)}
+    kept = {
+        name: float(row[name]) for name in ("strength", "std", "share_nonzero", "share_positive",
+                                            "mean_abs", "pre_strength", "dose_low", "dose_high")
+    }
+    return {**kept, "abs_strength": abs(kept["strength"]), "interaction_type": kind,
+            "offset": int(row["offset"]), "n_samples": int(row["n_samples"]), "method": "planted",
+            "path": path, "direct": path != "indirect", "weak": bool(row["share_nonzero"] < WEAK)}
 
 
 def _path(simulator: Simulator, row: dict[str, Any]) -> str:
     """How source reaches target: "persistence", "wire" (one rule, or its gate), or "indirect"."""
-    source, target = (int(simulator.readouts[row[f"{end}_layer"]].variable[row[f"{end}_feature"]]) for end in ("src", "tgt"))
+    source, target = (int(simulator.readouts[row[f"{end}_layer"]].variable[row[f"{end}_feature"]])
+                      for end in ("src", "tgt"))
     if source == target and row["offset"] == 0: return "persistence"
-    rules = [edge for edge in simulator.wiring.edges if edge.target == target and row["src_layer"] <= edge.block < row["tgt_layer"]]
-    wired = any(source in (edge.source, edge.gate) and edge.offset == row["offset"] for edge in rules)
+    rules = [edge for edge in simulator.wiring.edges
+             if edge.target == target and row["src_layer"] <= edge.block < row["tgt_layer"]]
+    wired = any(
+        source in (edge.source, edge.gate) and edge.offset == row["offset"] for edge in rules
+    )
     return "wire" if wired else "indirect"
 
 # %% ../../nbs/planted/04_truth.ipynb #8071675e
 def _hyperedges(simulator: Simulator, how: dict[str, Any]) -> list[dict[str, Any]]:
-    "Every planted gate (source, gate -> target), in both orders and all layers where the four corners of the 2 x 2 differ."
+    """Every planted gate (source, gate -> target), in both orders and all layers where the four
+    corners of the 2 x 2 differ."""
     found, settings = [], {name: how[name] for name in ("horizon", "seed") if name in how}
     wires = {(one, other, edge.target) for edge in simulator.wiring.edges if edge.gate is not None
              for one, other in ((edge.source, edge.gate), (edge.gate, edge.source))}
-    def features(layer: int, variable: int) -> list[int]: return [int(index) for index in np.flatnonzero(simulator.readouts[layer].variable == variable)]
+    def features(layer: int, variable: int) -> list[int]:
+        return [
+            int(index) for index in np.flatnonzero(simulator.readouts[layer].variable == variable)
+        ]
     layers = sorted(simulator.readouts)
     ends = sorted({(source, gate) for source, gate, _ in wires})
-    for (source, gate), src_layer, gate_layer in ((pair, first, second) for pair in ends for first in layers for second in layers):
+    for (source, gate), src_layer, gate_layer in (
+        (pair, first, second) for pair in ends for first in layers for second in layers
+    ):
         targets = {target for one, other, target in wires if (one, other) == (source, gate)}
-        for src_feature, gate_feature in ((one, other) for one in features(src_layer, source) for other in features(gate_layer, gate)):
-            for tgt_layer, (off, on) in gate_effects(simulator, (src_layer, src_feature), (gate_layer, gate_feature), **settings).items():
-                for tgt_feature in (index for target in targets for index in features(tgt_layer, target)):
-                    found += _gate_rows((src_layer, src_feature), (gate_layer, gate_feature), (tgt_layer, tgt_feature), off[:, tgt_feature], on[:, tgt_feature])
+        for src_feature, gate_feature in ((one, other) for one in features(src_layer, source)
+                                          for other in features(gate_layer, gate)):
+            for tgt_layer, (off, on) in gate_effects(
+                simulator, (src_layer, src_feature), (gate_layer, gate_feature), **settings
+            ).items():
+                for tgt_feature in (
+                    index for target in targets for index in features(tgt_layer, target)
+                ):
+                    found += _gate_rows(
+                        (src_layer, src_feature), (gate_layer, gate_feature),
+                        (tgt_layer, tgt_feature), off[:, tgt_feature], on[:, tgt_feature]
+                    )
     return found
 
 
-def _gate_rows(source: tuple[int, int], gate: tuple[int, int], target: tuple[int, int], off: np.ndarray, on: np.ndarray) -> list[dict[str, Any]]:
+def _gate_rows(source: tuple[int, int], gate: tuple[int, int], target: tuple[int, int],
+               off: np.ndarray, on: np.ndarray) -> list[dict[str, Any]]:
     "The hyperedges of one triple, one per offset at which the gate changes something."
-    named = {"source": feature_id(*source), "gate": feature_id(*gate), "target": feature_id(*target)}
-    rows = [{**named, "direction": gate_direction(float(before), float(after)), "effect_off": float(before), "effect_on": float(after),
-             "interaction": float(after - before), "offset": offset} for offset, (before, after) in enumerate(zip(off, on, strict=True))]
+    named = {
+        "source": feature_id(*source), "gate": feature_id(*gate), "target": feature_id(*target)
+    }
+    rows = [{**named, "direction": gate_direction(float(before), float(after)),
+             "effect_off": float(before), "effect_on": float(after),
+             "interaction": float(after - before), "offset": offset}
+            for offset, (before, after) in enumerate(zip(off, on, strict=True))]
     return [row for row in rows if row["direction"] != "none"]

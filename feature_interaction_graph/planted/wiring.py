@@ -16,7 +16,8 @@ from jaxtyping import Float, Int
 from ..engine.errors import InputError
 
 # %% ../../nbs/planted/00_wiring.ipynb #56682d85
-GATES = {"AND": (0.0, 1.0), "NOT": (1.0, -1.0), "sign-flip": (-1.0, 2.0), "product": None}   # g(x_k) = first + second * on(x_k); product: g(x_k) = x_k
+# g(x_k) = first + second * on(x_k); product: g(x_k) = x_k
+GATES = {"AND": (0.0, 1.0), "NOT": (1.0, -1.0), "sign-flip": (-1.0, 2.0), "product": None}
 
 
 @dataclass(frozen=True)
@@ -41,67 +42,106 @@ class Edge:
 # %% ../../nbs/planted/00_wiring.ipynb #d641a1d4
 def _check_edge(edge: Edge) -> None:
     name = f"edge v{edge.source} -> v{edge.target}"
-    if edge.kind not in ("mlp", "attention"): raise InputError(f"{name} is of kind {edge.kind!r}; use 'mlp' or 'attention'.")
-    if not math.isfinite(edge.weight) or edge.weight == 0: raise InputError(f"{name} has weight {edge.weight}; give a finite weight other than 0.")
+    if edge.kind not in ("mlp", "attention"):
+        raise InputError(f"{name} is of kind {edge.kind!r}; use 'mlp' or 'attention'.")
+    if not math.isfinite(edge.weight) or edge.weight == 0:
+        raise InputError(f"{name} has weight {edge.weight}; give a finite weight other than 0.")
     shaped = edge.threshold != 0 or edge.saturation is not None or edge.gate is not None
     if edge.kind == "attention":
-        if edge.offset < 1: raise InputError(f"attention {name} has offset {edge.offset}; it reads an earlier position, so give an offset of 1 or more.")
-        if shaped: raise InputError(f"attention {name} has a threshold, saturation or gate; attention only copies, so let an MLP edge do that.")
-    elif edge.offset: raise InputError(f"MLP {name} has offset {edge.offset}; an MLP sees one position only, so use kind='attention' for other offsets.")
-    elif edge.source == edge.target: raise InputError(f"MLP {name} leads from a variable to itself; its value persists anyway, so leave this edge out.")
-    if (edge.gate is None) != (edge.gate_kind is None): raise InputError(f"{name} has only one of gate and gate_kind; give both or neither.")
+        if edge.offset < 1:
+            raise InputError(f"attention {name} has offset {edge.offset}; it reads an earlier "
+                             "position, so give an offset of 1 or more.")
+        if shaped:
+            raise InputError(f"attention {name} has a threshold, saturation or gate; attention "
+                             "only copies, so let an MLP edge do that.")
+    elif edge.offset:
+        raise InputError(f"MLP {name} has offset {edge.offset}; an MLP sees one position only, so "
+                         "use kind='attention' for other offsets.")
+    elif edge.source == edge.target:
+        raise InputError(f"MLP {name} leads from a variable to itself; its value persists anyway, "
+                         "so leave this edge out.")
+    if (edge.gate is None) != (edge.gate_kind is None):
+        raise InputError(f"{name} has only one of gate and gate_kind; give both or neither.")
     if edge.gate is not None:
-        if edge.gate_kind not in GATES: raise InputError(f"{name} has gate_kind {edge.gate_kind!r}; use one of {', '.join(GATES)}.")
-        if edge.gate in (edge.source, edge.target): raise InputError(f"{name} is gated by v{edge.gate} itself; the gate must be a third variable.")
+        if edge.gate_kind not in GATES:
+            raise InputError(
+                f"{name} has gate_kind {edge.gate_kind!r}; use one of {', '.join(GATES)}."
+            )
+        if edge.gate in (edge.source, edge.target):
+            raise InputError(
+                f"{name} is gated by v{edge.gate} itself; the gate must be a third variable."
+            )
         if edge.threshold or edge.saturation is not None:
-            raise InputError(f"{name} has a gate and also a threshold or saturation; use two edges in two blocks.")
-    if not (edge.threshold >= 0 and math.isfinite(edge.threshold)): raise InputError(f"{name} has threshold {edge.threshold}; give 0 or more.")
-    if edge.saturation is not None and not edge.saturation > 0: raise InputError(f"{name} has saturation {edge.saturation}; give more than 0, or None.")
+            raise InputError(f"{name} has a gate and also a threshold or saturation; use two "
+                             "edges in two blocks.")
+    if not (edge.threshold >= 0 and math.isfinite(edge.threshold)):
+        raise InputError(f"{name} has threshold {edge.threshold}; give 0 or more.")
+    if edge.saturation is not None and not edge.saturation > 0:
+        raise InputError(f"{name} has saturation {edge.saturation}; give more than 0, or None.")
 
 # %% ../../nbs/planted/00_wiring.ipynb #85abb91a
 @dataclass(frozen=True)
 class Input:
     """Which tokens switch a variable on, and how strongly.
 
-    Each token of the vocabulary has the variable on with probability `rate`, at a value drawn uniformly from `low` to `high`.
+    Each token of the vocabulary has the variable on with probability `rate`, at a value drawn
+    uniformly from `low` to `high`.
     """
     variable: int
     rate: float = 0.2               # share of the vocabulary that carries the variable
     low: float = 0.5
     high: float = 1.5
     given: int | None = None        # another input, listed earlier; where that one is on ...
-    rate_given: float | None = None # ... this is the rate: inputs that fire together without causing each other
-    once: bool = False              # tokens that carry the variable stand at exactly one position of a sequence
-    symmetric: bool = False         # either sign; every token has a twin with the same inputs and the opposite sign, so that means are exactly 0
+    # ... this is the rate: inputs that fire together without causing each other
+    rate_given: float | None = None
+    # tokens that carry the variable stand at exactly one position of a sequence
+    once: bool = False
+    # either sign; every token has a twin with the same inputs and the opposite sign, so that means
+    # are exactly 0
+    symmetric: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.rate <= 1: raise InputError(f"input v{self.variable} has rate {self.rate}; give a share above 0 and up to 1.")
-        if not 0 < self.low <= self.high: raise InputError(f"input v{self.variable} runs from {self.low} to {self.high}; give 0 < low <= high.")
-        if (self.given is None) != (self.rate_given is None): raise InputError(f"input v{self.variable} has only one of given and rate_given; give both.")
+        if not 0 < self.rate <= 1:
+            raise InputError(
+                f"input v{self.variable} has rate {self.rate}; give a share above 0 and up to 1."
+            )
+        if not 0 < self.low <= self.high:
+            raise InputError(
+                f"input v{self.variable} runs from {self.low} to {self.high}; give 0 < low <= high."
+            )
+        if (self.given is None) != (self.rate_given is None):
+            raise InputError(
+                f"input v{self.variable} has only one of given and rate_given; give both."
+            )
         if self.rate_given is not None and not 0 <= self.rate_given <= 1:
-            raise InputError(f"input v{self.variable} has rate_given {self.rate_given}; give a share from 0 to 1.")
+            raise InputError(f"input v{self.variable} has rate_given {self.rate_given}; give a "
+                             "share from 0 to 1.")
 
 # %% ../../nbs/planted/00_wiring.ipynb #5419cb36
 @dataclass(frozen=True)
 class Wiring:
     """Inputs and edges over `n_variables` variables and `n_blocks` blocks.
 
-    Raises `InputError` for a variable or block that does not exist, is read before anything writes it, or is never written at all.
+    Raises `InputError` for a variable or block that does not exist, is read before anything writes
+    it, or is never written at all.
     """
     n_variables: int
     n_blocks: int
     inputs: Sequence[Input]
     edges: Sequence[Edge] = ()
     hidden: frozenset[int] = field(default_factory=frozenset)   # variables without an SAE feature
-    n_tokens: int = 1000                                        # size of the vocabulary, BOS (token 0) included
+    # size of the vocabulary, BOS (token 0) included
+    n_tokens: int = 1000
 
     def __post_init__(self) -> None:
-        for name, kind in (("inputs", tuple), ("edges", tuple), ("hidden", frozenset)): object.__setattr__(self, name, kind(getattr(self, name)))
+        for name, kind in (("inputs", tuple), ("edges", tuple), ("hidden", frozenset)):
+            object.__setattr__(self, name, kind(getattr(self, name)))
         _check_wiring(self)
 
     @property
     def births(self) -> Int[np.ndarray, "n_variables"]:
-        "The first layer (0: the embedding, l: after block l - 1) at which each variable can be other than 0."
+        """The first layer (0: the embedding, l: after block l - 1) at which each variable can be
+        other than 0."""
         first = np.full(self.n_variables, self.n_blocks + 1)
         first[[given.variable for given in self.inputs]] = 0
         for edge in self.edges: first[edge.target] = min(first[edge.target], edge.block + 1)
@@ -109,44 +149,65 @@ class Wiring:
 
     def live(self, layer: int) -> list[int]:
         "The variables an SAE can find at `layer`: born by then and not hidden."
-        return [int(variable) for variable in np.flatnonzero(self.births <= layer) if variable not in self.hidden]
+        return [int(variable) for variable in np.flatnonzero(self.births <= layer)
+                if variable not in self.hidden]
 
 # %% ../../nbs/planted/00_wiring.ipynb #d6f5ce94
 def _check_wiring(wiring: Wiring) -> None:
     if wiring.n_variables < 1 or wiring.n_blocks < 1:
-        raise InputError(f"a wiring of {wiring.n_variables} variables and {wiring.n_blocks} blocks was asked for; at least 1 of each is needed.")
-    if wiring.n_tokens < 3: raise InputError(f"n_tokens is {wiring.n_tokens}; a vocabulary of at least 3 tokens is needed.")
-    named = [(f"input v{given.variable}", (given.variable,)) for given in wiring.inputs] + [("hidden", tuple(wiring.hidden))]
-    named += [(f"edge v{edge.source} -> v{edge.target}", (edge.source, edge.target, *(() if edge.gate is None else (edge.gate,)))) for edge in wiring.edges]
+        raise InputError(f"a wiring of {wiring.n_variables} variables and {wiring.n_blocks} "
+                         "blocks was asked for; at least 1 of each is needed.")
+    if wiring.n_tokens < 3:
+        raise InputError(
+            f"n_tokens is {wiring.n_tokens}; a vocabulary of at least 3 tokens is needed."
+        )
+    named = [(f"input v{given.variable}", (given.variable,)) for given in wiring.inputs] + [
+        ("hidden", tuple(wiring.hidden))
+    ]
+    named += [(f"edge v{edge.source} -> v{edge.target}",
+               (edge.source, edge.target, *(() if edge.gate is None else (edge.gate,))))
+              for edge in wiring.edges]
     for name, variables in named:
         unknown = [variable for variable in variables if not 0 <= variable < wiring.n_variables]
-        if unknown: raise InputError(f"{name} names v{unknown[0]}, but the wiring has v0 to v{wiring.n_variables - 1}; raise n_variables or choose others.")
+        if unknown:
+            raise InputError(f"{name} names v{unknown[0]}, but the wiring has v0 to "
+                             f"v{wiring.n_variables - 1}; raise n_variables or choose others.")
     listed: set[int] = set()
     for given in wiring.inputs:
-        if given.variable in listed: raise InputError(f"v{given.variable} is an input twice; list it once.")
+        if given.variable in listed:
+            raise InputError(f"v{given.variable} is an input twice; list it once.")
         if given.given is not None and given.given not in listed:
-            raise InputError(f"input v{given.variable} depends on v{given.given}, which is not an input listed before it; list that one first.")
+            raise InputError(f"input v{given.variable} depends on v{given.given}, which is not an "
+                             "input listed before it; list that one first.")
         listed.add(given.variable)
     for edge in wiring.edges:
         if not 0 <= edge.block < wiring.n_blocks:
-            raise InputError(f"edge v{edge.source} -> v{edge.target} is in block {edge.block}, but there are blocks 0 to {wiring.n_blocks - 1}; choose one.")
+            raise InputError(f"edge v{edge.source} -> v{edge.target} is in block {edge.block}, "
+                             f"but there are blocks 0 to {wiring.n_blocks - 1}; choose one.")
     _check_births(wiring)
 
 # %% ../../nbs/planted/00_wiring.ipynb #e1862996
 def _check_births(wiring: Wiring) -> None:
     births = wiring.births
     unborn = np.flatnonzero(births > wiring.n_blocks)
-    if len(unborn): raise InputError(f"v{unborn[0]} is neither an input nor the target of an edge, so it is always 0; leave it out or give it a cause.")
+    if len(unborn):
+        raise InputError(f"v{unborn[0]} is neither an input nor the target of an edge, so it is "
+                         "always 0; leave it out or give it a cause.")
     for edge in wiring.edges:
-        moved = {other.target for other in wiring.edges if other.kind == "attention" and other.block == edge.block} if edge.kind == "mlp" else set()
+        moved = {other.target for other in wiring.edges if other.kind == "attention"
+                 and other.block == edge.block} if edge.kind == "mlp" else set()
         for variable in (edge.source, *(() if edge.gate is None else (edge.gate,))):
             if births[variable] > edge.block and variable not in moved:
-                raise InputError(f"edge v{edge.source} -> v{edge.target} reads v{variable} in block {edge.block}, but nothing writes v{variable} before layer "
-                                 f"{births[variable]}; move the edge to block {births[variable]} or later.")
+                raise InputError(
+                    f"edge v{edge.source} -> v{edge.target} reads v{variable} in block "
+                    f"{edge.block}, but nothing writes v{variable} before layer "
+                    f"{births[variable]}; move the edge to block {births[variable]} or later."
+                )
 
 # %% ../../nbs/planted/00_wiring.ipynb #cbcbbec6
 def vocabulary(wiring: Wiring, seed: int = 0) -> Float[np.ndarray, "n_tokens n_variables"]:
-    """The value of every variable in the embedding of every token; token 0 is BOS and carries nothing.
+    """The value of every variable in the embedding of every token; token 0 is BOS and carries
+    nothing.
 
     With symmetric inputs tokens 1 and 2, 3 and 4, ... differ in the sign of those inputs only.
     """
@@ -157,37 +218,50 @@ def vocabulary(wiring: Wiring, seed: int = 0) -> Float[np.ndarray, "n_tokens n_v
     for given in wiring.inputs:
         chance = np.full(n_drawn, given.rate)
         if given.given is not None: chance[values[:, given.given] != 0] = given.rate_given
-        size = random.uniform(given.low, given.high, n_drawn) * (random.choice([-1, 1], n_drawn) if given.symmetric else 1)
+        size = random.uniform(given.low, given.high, n_drawn) * (
+            random.choice([-1, 1], n_drawn) if given.symmetric else 1
+        )
         values[:, given.variable] = np.where(random.random(n_drawn) < chance, size, 0.0)
     if paired:
         mirrored = [given.variable for given in wiring.inputs if given.symmetric]
         twins = values.copy()
         twins[:, mirrored] *= -1
         values = np.stack([values, twins], 1).reshape(-1, wiring.n_variables)
-    values = np.concatenate([np.zeros((1, wiring.n_variables)), values, values[:wiring.n_tokens - 1 - len(values)]])
+    values = np.concatenate(
+        [np.zeros((1, wiring.n_variables)), values, values[:wiring.n_tokens - 1 - len(values)]]
+    )
     return values.astype(np.float32).astype(np.float64)
 
 # %% ../../nbs/planted/00_wiring.ipynb #99f79d30
-def draw_tokens(wiring: Wiring, values: Float[np.ndarray, "n_tokens n_variables"], n_sequences: int, length: int, seed: int = 0
-                ) -> Int[np.ndarray, "n_sequences length"]:
-    """Sequences of independent, equally likely tokens after a BOS; each `once` input stands at exactly one position of every sequence.
+def draw_tokens(wiring: Wiring, values: Float[np.ndarray, "n_tokens n_variables"], n_sequences: int,
+                length: int, seed: int = 0) -> Int[np.ndarray, "n_sequences length"]:
+    """Sequences of independent, equally likely tokens after a BOS; each `once` input stands at
+    exactly one position of every sequence.
 
     Raises `InputError` if the sequences are too short for that, or if no token fits.
     """
     once = [given.variable for given in wiring.inputs if given.once]
     if n_sequences < 1 or length < 2 + len(once):
-        raise InputError(f"{n_sequences} sequences of length {length} were asked for; at least 1 sequence of {2 + len(once)} tokens is needed.")
+        raise InputError(f"{n_sequences} sequences of length {length} were asked for; at least 1 "
+                         f"sequence of {2 + len(once)} tokens is needed.")
     random = np.random.default_rng((seed, 1))
-    n_drawn = wiring.n_tokens - (wiring.n_tokens - 1) % 2 if any(given.symmetric for given in wiring.inputs) else wiring.n_tokens
+    n_drawn = (wiring.n_tokens - (wiring.n_tokens - 1) % 2
+               if any(given.symmetric for given in wiring.inputs) else wiring.n_tokens)
     carried = values[:n_drawn, once] != 0
     plain = np.flatnonzero(~carried.any(1))[1:]
-    if not len(plain): raise InputError("every token carries a once-per-sequence input, so there is nothing to fill the sequences with; lower the rates.")
+    if not len(plain):
+        raise InputError("every token carries a once-per-sequence input, so there is nothing to "
+                         "fill the sequences with; lower the rates.")
     tokens = plain[random.integers(len(plain), size=(n_sequences, length))]
     places = np.argsort(random.random((n_sequences, length - 1)), axis=1) + 1
     for index, variable in enumerate(once):
         bearers = np.flatnonzero(carried[:, index] & (carried.sum(1) == 1))
-        if not len(bearers): raise InputError(f"no token carries v{variable} alone among the once-per-sequence inputs; raise its rate or n_tokens.")
-        tokens[np.arange(n_sequences), places[:, index]] = bearers[random.integers(len(bearers), size=n_sequences)]
+        if not len(bearers):
+            raise InputError(f"no token carries v{variable} alone among the once-per-sequence "
+                             "inputs; raise its rate or n_tokens.")
+        tokens[np.arange(n_sequences), places[:, index]] = (
+            bearers[random.integers(len(bearers), size=n_sequences)]
+        )
     tokens[:, 0] = 0
     return tokens
 
@@ -196,7 +270,9 @@ class _Draft:
     "A wiring while it is being drawn: a growing list of variables, inputs and edges."
     def __init__(self, seed: int, n_blocks: int, n_inputs: int, rate: float) -> None:
         self.random, self.n_blocks = np.random.default_rng((seed, 2)), n_blocks
-        self.inputs, self.births = [Input(variable, rate=rate) for variable in range(n_inputs)], [0] * n_inputs
+        self.inputs, self.births = [
+            Input(variable, rate=rate) for variable in range(n_inputs)
+        ], [0] * n_inputs
         self.edges: list[Edge] = []
         self.pool = list(range(n_inputs))              # what may be a source
         self.roots = list(range(n_inputs))
@@ -213,53 +289,76 @@ class _Draft:
 
     def block(self, first: int = 0, last: int | None = None) -> int:
         "One of the blocks `first` to `last` with the fewest edges so far."
-        used = [sum(edge.block == block for edge in self.edges) for block in range(first, self.n_blocks if last is None else last + 1)]
+        used = [sum(edge.block == block for edge in self.edges)
+                for block in range(first, self.n_blocks if last is None else last + 1)]
         return first + int(self.random.choice(np.flatnonzero(np.array(used) == min(used))))
 
-    def weight(self, low: float = 0.5, high: float = 1.1) -> float: return round(float(self.random.uniform(low, high)), 3)
+    def weight(self, low: float = 0.5, high: float = 1.1) -> float:
+        return round(float(self.random.uniform(low, high)), 3)
 
     def source(self, block: int, apart_from: Sequence[int] = ()) -> int:
-        "A variable that is there before `block`: an ordinary input or, equally often, one written earlier."
-        ready = [variable for variable in self.pool if self.births[variable] <= block and variable not in apart_from]
+        """A variable that is there before `block`: an ordinary input or, equally often, one written
+        earlier."""
+        ready = [variable for variable in self.pool
+                 if self.births[variable] <= block and variable not in apart_from]
         written = [variable for variable in ready if variable not in self.roots]
         roots = [variable for variable in ready if variable in self.roots]
-        return int(self.random.choice(written if written and (not roots or self.random.random() < 0.5) else roots))
+        return int(self.random.choice(
+                       written if written and (not roots or self.random.random() < 0.5) else roots
+                   ))
 
     def edge(self, source: int, target: int, block: int, weight: float, **how: object) -> None:
         self.edges.append(Edge(source, target, block, weight, **how))  # type: ignore[arg-type]
 
 # %% ../../nbs/planted/00_wiring.ipynb #851d3058
-def random_wiring(seed: int = 0, *, n_blocks: int = 4, n_inputs: int = 8, rate: float = 0.2, excitatory: int = 2, inhibitory: int = 2,
-                  attention: Sequence[int] = (1, 2), chains: int = 1, fan_in: int = 1, common_causes: int = 1, correlated: int = 1, and_gates: int = 1,
-                  not_gates: int = 1, sign_flips: int = 1, thresholds: int = 1, saturations: int = 1, once: int = 0, n_tokens: int = 1000) -> Wiring:
+def random_wiring(seed: int = 0, *, n_blocks: int = 4, n_inputs: int = 8, rate: float = 0.2,
+                  excitatory: int = 2, inhibitory: int = 2, attention: Sequence[int] = (1, 2),
+                  chains: int = 1, fan_in: int = 1, common_causes: int = 1, correlated: int = 1,
+                  and_gates: int = 1, not_gates: int = 1, sign_flips: int = 1, thresholds: int = 1,
+                  saturations: int = 1, once: int = 0, n_tokens: int = 1000) -> Wiring:
     """A random wiring with the given number of motifs; with the defaults, 28 variables in 4 blocks.
 
-    `attention`: one edge at each of these offsets; `chains`: i -> j -> k in two blocks; `fan_in`: two causes of one target; `common_causes`: one cause of two
-    targets in different blocks; `correlated`: inputs that fire with another one without an edge between them; `once`: inputs that stand once in a sequence.
+    `attention`: one edge at each of these offsets; `chains`: i -> j -> k in two blocks; `fan_in`:
+    two causes of one target; `common_causes`: one cause of two targets in different blocks;
+    `correlated`: inputs that fire with another one without an edge between them; `once`: inputs
+    that stand once in a sequence.
     """
-    if n_blocks < 2 or n_inputs < 2: raise InputError(f"n_blocks is {n_blocks} and n_inputs {n_inputs}; a random wiring needs at least 2 of each.")
+    if n_blocks < 2 or n_inputs < 2:
+        raise InputError(f"n_blocks is {n_blocks} and n_inputs {n_inputs}; a random wiring needs "
+                         "at least 2 of each.")
     draft = _Draft(seed, n_blocks, n_inputs, rate)
     _draw_plain(draft, excitatory, thresholds, saturations, attention)
     _draw_motifs(draft, chains, fan_in, common_causes)
     _draw_gates(draft, inhibitory, and_gates, not_gates, sign_flips)
-    for _ in range(correlated): draft.new_input(rate=round(rate / 4, 3), given=int(draft.random.integers(n_inputs)), rate_given=0.6)
+    for _ in range(correlated):
+        draft.new_input(
+            rate=round(rate / 4, 3), given=int(draft.random.integers(n_inputs)), rate_given=0.6
+        )
     for _ in range(once):
         block, source = draft.block(), draft.new_input(rate=0.05, once=True)
         draft.edge(source, draft.new_variable(block), block, draft.weight())
-    return Wiring(len(draft.births), n_blocks, tuple(draft.inputs), tuple(draft.edges), n_tokens=n_tokens)
+    return Wiring(
+        len(draft.births), n_blocks, tuple(draft.inputs), tuple(draft.edges), n_tokens=n_tokens
+    )
 
 # %% ../../nbs/planted/00_wiring.ipynb #76d24af9
-def _draw_plain(draft: _Draft, excitatory: int, thresholds: int, saturations: int, attention: Sequence[int]) -> None:
+def _draw_plain(
+    draft: _Draft, excitatory: int, thresholds: int, saturations: int, attention: Sequence[int]
+) -> None:
     "Single edges to new variables."
-    shapes: list[dict[str, float]] = [{}] * excitatory + [{"threshold": 0.4}] * thresholds + [{"saturation": 1.0}] * saturations
+    shapes: list[dict[str, float]] = (
+        [{}] * excitatory + [{"threshold": 0.4}] * thresholds + [{"saturation": 1.0}] * saturations
+    )
     for shape in shapes:
         block = draft.block()
-        source = int(draft.random.choice(draft.roots)) if shape else draft.source(block)         # an input's range is known, so its shape is seen
+        # an input's range is known, so its shape is seen
+        source = int(draft.random.choice(draft.roots)) if shape else draft.source(block)
         draft.edge(source, draft.new_variable(block), block, draft.weight(), **shape)
     for offset in attention:
         block = draft.block()
         source = draft.source(block)
-        draft.edge(source, draft.new_variable(block), block, draft.weight(), kind="attention", offset=int(offset))
+        draft.edge(source, draft.new_variable(block), block, draft.weight(), kind="attention",
+                   offset=int(offset))
 
 
 def _draw_motifs(draft: _Draft, chains: int, fan_in: int, common_causes: int) -> None:
@@ -278,10 +377,13 @@ def _draw_motifs(draft: _Draft, chains: int, fan_in: int, common_causes: int) ->
     for _ in range(common_causes):
         early = draft.block(0, draft.n_blocks - 2)
         late, cause = draft.block(early + 1), draft.source(early)
-        for block in (early, late): draft.edge(cause, draft.new_variable(block), block, draft.weight())
+        for block in (early, late):
+            draft.edge(cause, draft.new_variable(block), block, draft.weight())
 
 
-def _draw_gates(draft: _Draft, inhibitory: int, and_gates: int, not_gates: int, sign_flips: int) -> None:
+def _draw_gates(
+    draft: _Draft, inhibitory: int, and_gates: int, not_gates: int, sign_flips: int
+) -> None:
     "Edges that damp, and edges that a third variable decides about."
     for _ in range(inhibitory):
         block = draft.block()
@@ -290,19 +392,30 @@ def _draw_gates(draft: _Draft, inhibitory: int, and_gates: int, not_gates: int, 
     for kind in ["AND"] * and_gates + ["NOT"] * not_gates + ["sign-flip"] * sign_flips:
         block, gate = draft.block(), draft.new_input(rate=0.5)
         source = draft.source(block)
-        target = draft.new_input(rate=1.0, low=1.5, high=2.5) if kind == "sign-flip" else draft.new_variable(block)
+        target = (draft.new_input(rate=1.0, low=1.5, high=2.5) if kind == "sign-flip"
+                  else draft.new_variable(block))
         draft.edge(source, target, block, draft.weight(0.5, 0.9), gate=gate, gate_kind=kind)
 
 # %% ../../nbs/planted/00_wiring.ipynb #8de4d99f
-def null_wiring(n_pairs: int = 20, *, effect: float = 0.0, noise: float = 0.5, rate: float = 0.2, n_tokens: int = 2001) -> Wiring:
-    """`n_pairs` sources v0, v1, ... whose effect on target v(n_pairs + source) varies by a hidden factor around a mean of exactly `effect`.
+def null_wiring(n_pairs: int = 20, *, effect: float = 0.0, noise: float = 0.5, rate: float = 0.2,
+                n_tokens: int = 2001) -> Wiring:
+    """`n_pairs` sources v0, v1, ... whose effect on target v(n_pairs + source) varies by a hidden
+    factor around a mean of exactly `effect`.
 
-    The standard deviation of the effect is about `noise` (the hidden factor is +-uniform(0.5, 1.5)).
+    The standard deviation of the effect is about `noise` (the hidden factor is +-uniform(0.5,
+    1.5)).
     """
     if n_pairs < 1: raise InputError(f"n_pairs is {n_pairs}; give at least 1.")
-    sources, targets, factors = (range(start * n_pairs, (start + 1) * n_pairs) for start in range(3))
-    inputs = [*(Input(source, rate=rate) for source in sources), *(Input(target, rate=1.0, low=2.5, high=3.5) for target in targets),
+    sources, targets, factors = (
+        range(start * n_pairs, (start + 1) * n_pairs) for start in range(3)
+    )
+    inputs = [*(Input(source, rate=rate) for source in sources),
+              *(Input(target, rate=1.0, low=2.5, high=3.5) for target in targets),
               *(Input(factor, rate=1.0, symmetric=True) for factor in factors)]
-    edges = [Edge(source, target, 0, noise, gate=factor, gate_kind="product") for source, target, factor in zip(sources, targets, factors, strict=True)]
-    if effect: edges += [Edge(source, target, 0, effect) for source, target in zip(sources, targets, strict=True)]
+    edges = [Edge(source, target, 0, noise, gate=factor, gate_kind="product")
+             for source, target, factor in zip(sources, targets, factors, strict=True)]
+    if effect:
+        edges += [
+            Edge(source, target, 0, effect) for source, target in zip(sources, targets, strict=True)
+        ]
     return Wiring(3 * n_pairs, 1, inputs, edges, frozenset(factors), n_tokens)

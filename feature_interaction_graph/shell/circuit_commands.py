@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from ..circuits.behaviors import Behavior
 from ..circuits.library import held_out, load_behavior, predefined_behavior
 from ..engine.errors import InputError
-from ..subgraphs import BehaviorSubgraph, CircuitValidation, extract_behavior_subgraph, validate_subgraph
+from feature_interaction_graph.subgraphs import (
+    BehaviorSubgraph, CircuitValidation, extract_behavior_subgraph, validate_subgraph
+)
 from .pipeline import Run, write_json
 
 if TYPE_CHECKING:
@@ -41,23 +43,31 @@ def judged_on(run: Run, behavior: str, facts: dict[str, Any], n_prompts: int) ->
 
 # %% ../../nbs/shell/02_circuit_commands.ipynb #931d6b2b
 def graph_for(run: Run, behavior: Behavior, measure: bool, n_features: int) -> "nx.DiGraph":
-    "The run's graph, or one measured for `behavior`, with labels if the run has collected activations."
+    """The run's graph, or one measured for `behavior`, with labels if the run has collected
+    activations."""
     if not measure: return run.graph
     from feature_interaction_graph.circuits.graph import behavior_graph
     from feature_interaction_graph.features import feature_table
-    known = feature_table(run.activations) if (run.cfg.output_path / "activations.h5").is_file() else None
-    return behavior_graph(*run.loaded, behavior, run.cfg, n_features=n_features, features=known, seed=run.cfg.seed, progress=run.progress)
+    known = (feature_table(run.activations) if (run.cfg.output_path / "activations.h5").is_file()
+             else None)
+    return behavior_graph(*run.loaded, behavior, run.cfg, n_features=n_features, features=known,
+                          seed=run.cfg.seed, progress=run.progress)
 
 
-def extract_command(run: Run, behavior: str, *, measure: bool, n_features: int, output: Path | None, n_prompts: int, **how: Any
-                    ) -> tuple[BehaviorSubgraph, list[Path]]:
-    "The circuit of `behavior`, and the files written: the circuit (.json or .graphml) and its picture beside it."
+def extract_command(run: Run, behavior: str, *, measure: bool, n_features: int, output: Path | None,
+                    n_prompts: int, **how: Any) -> tuple[BehaviorSubgraph, list[Path]]:
+    """The circuit of `behavior`, and the files written: the circuit (.json or .graphml) and its
+    picture beside it."""
     from feature_interaction_graph.drawing.circuit import plot_circuit
     from feature_interaction_graph.graphs.files import graph_format
     path = output or run.cfg.output_path / f"circuit_{slug(Path(behavior).stem)}.json"
-    if graph_format(path, None) == "pickle": raise InputError(f"{path} would be a pickle, which others cannot trust; name a .json or .graphml file.")
+    if graph_format(path, None) == "pickle":
+        raise InputError(
+            f"{path} would be a pickle, which others cannot trust; name a .json or .graphml file."
+        )
     prompts = found_on(run, behavior, n_prompts)
-    circuit = extract_behavior_subgraph(*run.loaded, graph_for(run, prompts, measure, n_features), prompts, run.cfg, progress=run.progress, **how)
+    circuit = extract_behavior_subgraph(*run.loaded, graph_for(run, prompts, measure, n_features),
+                                        prompts, run.cfg, progress=run.progress, **how)
     facts = {**circuit.facts, "given_as": behavior, "n_prompts": len(prompts), "seed": run.cfg.seed}
     circuit.graph.graph["circuit"] = facts
     circuit = dataclasses.replace(circuit, facts=facts)
@@ -67,19 +77,25 @@ def extract_command(run: Run, behavior: str, *, measure: bool, n_features: int, 
     return circuit, [path, picture]
 
 # %% ../../nbs/shell/02_circuit_commands.ipynb #2171d2cf
-def validate_command(run: Run, subgraph: Path | None, behavior: str | None, *, n_prompts: int, n_random: int, output: Path | None
-                     ) -> tuple[CircuitValidation, Path]:
-    "The verdict on a saved circuit, on prompts it was not found on, and the JSON file with every number."
+def validate_command(run: Run, subgraph: Path | None, behavior: str | None, *, n_prompts: int,
+                     n_random: int, output: Path | None) -> tuple[CircuitValidation, Path]:
+    """The verdict on a saved circuit, on prompts it was not found on, and the JSON file with every
+    number."""
     if subgraph is None:
         found = sorted(run.cfg.output_path.glob("circuit_*.json"))
         if len(found) != 1:
-            raise InputError(f"{run.cfg.output_path} holds {len(found)} circuits; say which to validate with --subgraph, or make one with extract-subgraph.")
+            raise InputError(f"{run.cfg.output_path} holds {len(found)} circuits; say which to "
+                             "validate with --subgraph, or make one with extract-subgraph.")
         subgraph = found[0]
     circuit = BehaviorSubgraph.load(subgraph)
-    if "given_as" not in circuit.facts: raise InputError(f"{subgraph} does not say how its prompts were made; make it with fig extract-subgraph.")
+    if "given_as" not in circuit.facts:
+        raise InputError(
+            f"{subgraph} does not say how its prompts were made; make it with fig extract-subgraph."
+        )
     prompts = judged_on(run, behavior or str(circuit.facts["given_as"]), circuit.facts, n_prompts)
     verdict = validate_subgraph(*run.loaded, circuit, prompts, n_random=n_random, seed=run.cfg.seed)
     path = output or subgraph.with_name(f"validation_{subgraph.stem.removeprefix('circuit_')}.json")
-    if path.resolve() == subgraph.resolve(): raise InputError(f"{path} is the circuit itself; name another file for the verdict.")
+    if path.resolve() == subgraph.resolve():
+        raise InputError(f"{path} is the circuit itself; name another file for the verdict.")
     write_json(path, json.loads(json.dumps(verdict.to_dict())))
     return verdict, path

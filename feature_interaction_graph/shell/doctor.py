@@ -28,7 +28,8 @@ class Check(NamedTuple):
 
 # %% ../../nbs/shell/01_doctor.ipynb #7832d010
 def check_versions(package: str = "feature_interaction_graph") -> list[Check]:
-    "One check for every run-time requirement of `package`: installed, and of a version that is asked for."
+    """One check for every run-time requirement of `package`: installed, and of a version that is
+    asked for."""
     from packaging.requirements import Requirement
     checks = []
     for line in importlib.metadata.requires(package) or []:
@@ -38,7 +39,8 @@ def check_versions(package: str = "feature_interaction_graph") -> list[Check]:
         except importlib.metadata.PackageNotFoundError: found = ""
         good = bool(found) and wanted.specifier.contains(found, prereleases=True)
         detail = f"{found or 'not installed'}, asked for: {wanted.specifier or 'any'}"
-        checks.append(Check(wanted.name, "ok" if good else "failed", detail if good else f"{detail}; run `pip install '{wanted}'`"))
+        checks.append(Check(wanted.name, "ok" if good else "failed",
+                            detail if good else f"{detail}; run `pip install '{wanted}'`"))
     return checks
 
 # %% ../../nbs/shell/01_doctor.ipynb #edcb24ab
@@ -50,16 +52,22 @@ def check_machine(folder: str | Path = ".") -> list[Check]:
     from feature_interaction_graph.config import Config
     device = Config.preset("demo").torch_device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    place = next(path for path in [Path(folder).absolute(), *Path(folder).absolute().parents] if path.exists())
+    place = next(path for path in [Path(folder).absolute(), *Path(folder).absolute().parents]
+                 if path.exists())
     free, memory = shutil.disk_usage(place).free / 2**30, psutil.virtual_memory()
-    return [Check("python", "ok", platform.python_version()),
-            Check("device", "ok", f"{device} ({name}, {torch.get_num_threads()} threads, float32)"),
-            Check("memory", "ok" if memory.available > 2**30 else "note", f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free"),
-            Check("disk", "ok" if free > 1 else "note", f"{free:.1f} GiB free in {place}; the demo takes less than 1, a large model tens")]
+    return [
+        Check("python", "ok", platform.python_version()),
+        Check("device", "ok", f"{device} ({name}, {torch.get_num_threads()} threads, float32)"),
+        Check("memory", "ok" if memory.available > 2**30 else "note",
+              f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free"),
+        Check("disk", "ok" if free > 1 else "note",
+              f"{free:.1f} GiB free in {place}; the demo takes less than 1, a large model tens")
+    ]
 
 # %% ../../nbs/shell/01_doctor.ipynb #1e3f52f8
 def check_demo(n_tokens: int = 500) -> Check:
-    "Loads the demo and reads the features of `n_tokens` tokens; `failed` says what is wrong with it."
+    """Loads the demo and reads the features of `n_tokens` tokens; `failed` says what is wrong with
+    it."""
     from feature_interaction_graph.config import Config
     from feature_interaction_graph.engine.encoders import FeatureReader
     from feature_interaction_graph.engine.residuals import clean_residuals
@@ -71,33 +79,51 @@ def check_demo(n_tokens: int = 500) -> Check:
         corpus = load_corpus(cfg, model)
         hook_names = {layer: sae.cfg.metadata.hook_name for layer, sae in saes.items()}
         residuals = clean_residuals(model, corpus.tokens[:4], list(hook_names.values()))
-        firing = {layer: float((FeatureReader(sae).read(residuals[hook_names[layer]].flatten(0, 1))[1] > 0).sum(-1).float().mean())
-                  for layer, sae in saes.items()}
+        firing = {
+            layer: float((FeatureReader(sae).read(residuals[hook_names[layer]].flatten(0, 1))[1]
+                          > 0).sum(-1).float().mean()) for layer, sae in saes.items()
+        }
     except InputError as error: return Check("demo", "failed", str(error))
     detail = ", ".join(f"{hook_names[layer]} {value:.0f}" for layer, value in firing.items())
     return Check("demo", "ok" if min(firing.values()) > 0 else "failed",
-                 f"loaded and run in {time.perf_counter() - start:.1f} s; features firing per token: {detail}")
+                 f"loaded and run in {time.perf_counter() - start:.1f} s; features firing per "
+                 f"token: {detail}")
 
 # %% ../../nbs/shell/01_doctor.ipynb #5644adad
 def check_browser(which: Callable[[str], str | None] = shutil.which) -> Check:
     "Whether a Chromium is there to show pages."
-    found = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := which(name))), None)
-    return Check("chromium", "ok", found) if found else Check("chromium", "note", "not found; graph.html opens in any browser, only the browser tests need it")
+    found = next((path for name in ("chromium", "chromium-browser", "google-chrome")
+                  if (path := which(name))), None)
+    return Check("chromium", "ok", found) if found else Check(
+        "chromium", "note",
+        "not found; graph.html opens in any browser, only the browser tests need it"
+    )
 
 
 def check_hub(timeout: float = 3.0) -> Check:
     "Whether models that are not on this machine could be fetched."
     from huggingface_hub import constants
-    flags = [name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")]
-    if flags: return Check("hub", "note", f"{' and '.join(flags)} set: only models on this machine will load")
+    flags = [name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+             if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")]
+    if flags:
+        return Check(
+            "hub", "note", f"{' and '.join(flags)} set: only models on this machine will load"
+        )
     url = urlsplit(constants.ENDPOINT)
     try: socket.create_connection((url.hostname or "", url.port or 443), timeout=timeout).close()
-    except OSError as error: return Check("hub", "note", f"{url.hostname} cannot be reached ({error.strerror or error}): only models on this machine will load")
+    except OSError as error:
+        return Check("hub", "note",
+                     f"{url.hostname} cannot be reached ({error.strerror or error}): only models "
+                     "on this machine will load")
     return Check("hub", "ok", f"{url.hostname} can be reached")
 
 # %% ../../nbs/shell/01_doctor.ipynb #3f79fa14
 def run_checks(folder: str | Path = ".") -> list[Check]:
-    "Every check; those that need a package come after the versions, and are left out where one is missing."
+    """Every check; those that need a package come after the versions, and are left out where one is
+    missing."""
     versions = check_versions()
-    if any(check.verdict == "failed" and check.detail.startswith("not installed") for check in versions): return versions
+    if any(
+        check.verdict == "failed" and check.detail.startswith("not installed") for check in versions
+    ):
+        return versions
     return [*versions, *check_machine(folder), check_browser(), check_hub(), check_demo()]

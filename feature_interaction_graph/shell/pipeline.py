@@ -19,7 +19,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..config import ACTIVATION_SETTINGS, FREE_SETTINGS, CandidateSettings, Config
+from feature_interaction_graph.config import (
+    ACTIVATION_SETTINGS, FREE_SETTINGS, CandidateSettings, Config
+)
 from ..engine.errors import InputError, atomic_write
 
 if TYPE_CHECKING:
@@ -42,9 +44,13 @@ class Stage:
 
 
 _all = tuple(item.name for item in dataclasses.fields(Config) if item.name not in FREE_SETTINGS)
-_selection = (*ACTIVATION_SETTINGS, *(item.name for item in dataclasses.fields(CandidateSettings)), "within_layer")
-_atlas = tuple(name for name in _selection if name not in ("candidate_method", "n_transport_tokens"))
-_measurement = tuple(name for name in _all if name not in ("significance_level", "edge_strength_threshold", "gated_pairs"))
+_selection = (*ACTIVATION_SETTINGS, *(item.name for item in dataclasses.fields(CandidateSettings)),
+              "within_layer")
+_atlas = tuple(
+    name for name in _selection if name not in ("candidate_method", "n_transport_tokens")
+)
+_measurement = tuple(name for name in _all if name not
+                     in ("significance_level", "edge_strength_threshold", "gated_pairs"))
 STAGES = {stage.name: stage for stage in (
     Stage("activations", ("activations.h5",), ACTIVATION_SETTINGS),
     Stage("atlas", ("atlas.h5",), _atlas),
@@ -58,39 +64,54 @@ STAGES = {stage.name: stage for stage in (
 
 # %% ../../nbs/shell/00_pipeline.ipynb #6da75475
 def input_state(cfg: Config) -> list[tuple[str, int, int]]:
-    "(name, bytes, time of change) of every local file behind the model, the SAEs and the text of `cfg`; nothing for names on a hub."
+    """(name, bytes, time of change) of every local file behind the model, the SAEs and the text of
+    `cfg`; nothing for names on a hub."""
     state = []
     for place in dict.fromkeys((cfg.model_name, cfg.sae_release, cfg.dataset)):
-        path = Path(str(files("feature_interaction_graph"))) / "demo" if place == "demo" else Path(place)
+        path = (Path(str(files("feature_interaction_graph"))) / "demo" if place == "demo"
+                else Path(place))
         if not path.exists(): continue
-        found = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        found = (
+            sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        )
         state += [(file.as_posix(), file.stat().st_size, file.stat().st_mtime_ns) for file in found]
     return state
 
 
 def stage_key(stage: Stage, cfg: Config) -> str:
-    "16 hex digits that change with any setting of `stage`, with any local input file, and with the version of the package."
+    """16 hex digits that change with any setting of `stage`, with any local input file, and with
+    the version of the package."""
     from feature_interaction_graph import __version__
     settings = set(stage.settings)
     if cfg.max_samples is not None and "max_samples" in settings: settings.add("significance_level")
-    if cfg.candidate_method != "coactivation" and "candidate_method" in settings: settings.add("horizon")
-    return hashlib.sha256(json.dumps([cfg.fingerprint(sorted(settings)), input_state(cfg), __version__]).encode()).hexdigest()[:16]
+    if cfg.candidate_method != "coactivation" and "candidate_method" in settings:
+        settings.add("horizon")
+    return hashlib.sha256(
+        json.dumps([cfg.fingerprint(sorted(settings)), input_state(cfg), __version__]).encode()
+    ).hexdigest()[:16]
 
 # %% ../../nbs/shell/00_pipeline.ipynb #3998b9a3
 def write_json(path: Path, value: Any) -> None:
     "`value` as indented JSON, whole or not at all."
-    with atomic_write(path) as part: part.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    with atomic_write(path) as part:
+        part.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 # %% ../../nbs/shell/00_pipeline.ipynb #43c0d490
 Value = TypeVar("Value")
 
 
 class RunFolder:
-    "The files of a run in one folder, each reused while the key it was made with is the key asked for."
+    """The files of a run in one folder, each reused while the key it was made with is the key asked
+    for."""
 
-    def __init__(self, folder: str | Path, force: bool = False, say: Callable[[str], None] = print) -> None:
+    def __init__(
+        self, folder: str | Path, force: bool = False, say: Callable[[str], None] = print
+    ) -> None:
         self.folder, self.force, self.say, self.seconds = Path(folder), force, say, 0.0
-        try: self.records: dict[str, Any] = json.loads((self.folder / "stages.json").read_text(encoding="utf-8"))
+        try:
+            self.records: dict[str, Any] = json.loads(
+                (self.folder / "stages.json").read_text(encoding="utf-8")
+            )
         except (OSError, ValueError): self.records = {}
 
     def why_not(self, stage: Stage, key: str) -> str | None:
@@ -99,12 +120,16 @@ class RunFolder:
         paths = [self.folder / name for name in stage.files]
         if not all(path.is_file() for path in paths): return "is not there"
         if self.force: return "is made again, as asked"
-        if not isinstance(record, dict) or record.get("key") != key: return "was made with other settings"
-        if record.get("bytes") != [path.stat().st_size for path in paths]: return "is not as the run left it"
+        if not isinstance(record, dict) or record.get("key") != key:
+            return "was made with other settings"
+        if record.get("bytes") != [path.stat().st_size for path in paths]:
+            return "is not as the run left it"
         return None
 
-    def get(self, stage: Stage, key: str, load: Callable[[list[Path]], Value], compute: Callable[[list[Path]], Value]) -> Value:
-        "What `stage` holds: loaded from its files if they can be reused, else computed, with a record of it."
+    def get(self, stage: Stage, key: str, load: Callable[[list[Path]], Value],
+            compute: Callable[[list[Path]], Value]) -> Value:
+        """What `stage` holds: loaded from its files if they can be reused, else computed, with a
+        record of it."""
         paths = [self.folder / name for name in stage.files]
         reason, written = self.why_not(stage, key), ", ".join([str(paths[0]), *stage.files[1:]])
         if reason is None:
@@ -113,10 +138,12 @@ class RunFolder:
         if reason != "is not there": self.say(f"{stage.name}: {paths[0]} {reason}")
         start, elsewhere = time.perf_counter(), self.seconds
         value = compute(paths)
-        seconds = round(time.perf_counter() - start - (self.seconds - elsewhere), 2)    # without the stages it asked for
+        # without the stages it asked for
+        seconds = round(time.perf_counter() - start - (self.seconds - elsewhere), 2)
         self.seconds += seconds
         self.records = {**(self.records if isinstance(self.records, dict) else {}),
-                        stage.name: {"key": key, "bytes": [path.stat().st_size for path in paths], "seconds": seconds}}
+                        stage.name: {"key": key, "bytes": [path.stat().st_size for path in paths],
+                                     "seconds": seconds}}
         write_json(self.folder / "stages.json", self.records)
         self.say(f"{stage.name}: wrote {written} ({seconds:.1f} s)")
         return value
@@ -124,7 +151,8 @@ class RunFolder:
 # %% ../../nbs/shell/00_pipeline.ipynb #dcda73da
 @contextlib.contextmanager
 def no_empty_folder(folder: str | Path) -> Iterator[None]:
-    "Removes `folder` and its parents after a failure if they were not there before and hold nothing."
+    """Removes `folder` and its parents after a failure if they were not there before and hold
+    nothing."""
     missing = [path for path in [Path(folder), *Path(folder).parents] if not path.exists()]
     try: yield
     except BaseException:
@@ -137,22 +165,32 @@ MAX_CONTEXTS = 300    # features whose texts are looked up for graph.html
 
 
 class Run:
-    """Every artefact of a run, each loaded from the output folder of `cfg` if it can be, else computed and written there.
+    """Every artefact of a run, each loaded from the output folder of `cfg` if it can be, else
+    computed and written there.
 
-    `given` names files to take the place of a stage, such as `{"activations": Path("elsewhere.h5")}`."""
+    `given` names files to take the place of a stage, such as `{"activations":
+    Path("elsewhere.h5")}`."""
 
-    def __init__(self, cfg: Config, *, force: bool = False, progress: bool = True, say: Callable[[str], None] = print,
-                 given: dict[str, Path] | None = None) -> None:
+    def __init__(self, cfg: Config, *, force: bool = False, progress: bool = True,
+                 say: Callable[[str], None] = print, given: dict[str, Path] | None = None) -> None:
         self.cfg, self.progress, self.say, self.given = cfg, progress, say, given or {}
         self.folder = RunFolder(cfg.output_path, force, say)
         for path in self.given.values():
-            if not path.is_file(): raise InputError(f"{path} is not there; give a file that an earlier command wrote.")
+            if not path.is_file():
+                raise InputError(f"{path} is not there; give a file that an earlier command wrote.")
 
-    def stage(self, name: str, load: Callable[[list[Path]], Value], compute: Callable[[list[Path]], Value]) -> Value:
-        "The artefact `name`: as given, as it lies in the folder, or computed; the settings are written beside what was computed."
+    def stage(
+        self, name: str, load: Callable[[list[Path]], Value], compute: Callable[[list[Path]], Value]
+    ) -> Value:
+        """The artefact `name`: as given, as it lies in the folder, or computed; the settings are
+        written beside what was computed."""
         if name in self.given: return load([self.given[name]])
-        stage, sources = STAGES[name], [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in self.given.values()]
-        key = stage_key(stage, self.cfg) + (hashlib.sha256(json.dumps(sources).encode()).hexdigest()[:8] if sources else "")
+        stage = STAGES[name]
+        sources = [(str(path), path.stat().st_size, path.stat().st_mtime_ns)
+                   for path in self.given.values()]
+        key = stage_key(stage, self.cfg) + (
+            hashlib.sha256(json.dumps(sources).encode()).hexdigest()[:8] if sources else ""
+        )
 
         def made(paths: list[Path]) -> Value:
             value = compute(paths)
@@ -178,14 +216,21 @@ class Run:
         "The activation store."
         from feature_interaction_graph.activations import ActivationStore, collect_activations
         return self.stage("activations", lambda paths: ActivationStore.open(paths[0]),
-                          lambda paths: collect_activations(*self.loaded, self.cfg, self.corpus, progress=self.progress))
+                          lambda paths: collect_activations(
+                              *self.loaded, self.cfg, self.corpus, progress=self.progress
+                          ))
 
     @cached_property
     def atlas(self) -> "CoactivationAtlas":
         "Who fires with whom."
-        from feature_interaction_graph.coactivation import CoactivationAtlas, build_coactivation_atlas
-        return self.stage("atlas", lambda paths: CoactivationAtlas.load(paths[0]),
-                          lambda paths: saved(build_coactivation_atlas(self.activations, self.cfg, progress=self.progress), paths))
+        from feature_interaction_graph.coactivation import (
+            CoactivationAtlas, build_coactivation_atlas
+        )
+        return self.stage(
+            "atlas", lambda paths: CoactivationAtlas.load(paths[0]), lambda paths: saved(
+                build_coactivation_atlas(self.activations, self.cfg, progress=self.progress), paths
+            )
+        )
 
     @cached_property
     def candidates(self) -> "Candidates":
@@ -193,7 +238,9 @@ class Run:
         from feature_interaction_graph.candidates import Candidates, propose_candidates
         def choose(paths: list[Path]) -> "Candidates":
             store = self.activations if self.cfg.importance_method == "ablation" else None
-            return saved(propose_candidates(*self.loaded, self.corpus, self.atlas, self.cfg, store, self.progress), paths)
+            return saved(propose_candidates(
+                             *self.loaded, self.corpus, self.atlas, self.cfg, store, self.progress
+                         ), paths)
         return self.stage("candidates", lambda paths: Candidates.load(paths[0]), choose)
 
     @cached_property
@@ -201,19 +248,31 @@ class Run:
         "The measured effects, with the stability of the edge set at the level of `cfg`."
         from feature_interaction_graph.interactions import InteractionTable, measure_interactions
         def measured(paths: list[Path]) -> "InteractionTable":
-            return saved(measure_interactions(*self.loaded, self.candidates, self.cfg, self.corpus, self.progress), paths)
-        return at_level(self.stage("interactions", lambda paths: InteractionTable.load(paths[0]), measured), self.cfg)
+            return saved(measure_interactions(
+                             *self.loaded, self.candidates, self.cfg, self.corpus, self.progress
+                         ), paths)
+        return at_level(
+            self.stage("interactions", lambda paths: InteractionTable.load(paths[0]), measured),
+            self.cfg
+        )
 
     @cached_property
     def gates(self) -> "GatingTable | None":
         "Third features on which measured effects depend; None where none were asked for."
-        from feature_interaction_graph.measurement.gating import GatingTable, measure_gating, pairs_to_gate
+        from feature_interaction_graph.measurement.gating import (
+            GatingTable, measure_gating, pairs_to_gate
+        )
         if not self.cfg.gated_pairs and "gates" not in self.given: return None
         def measured(paths: list[Path]) -> GatingTable:
             cfg, pairs = self.cfg, pairs_to_gate(self.interactions, self.cfg.gated_pairs)
-            return saved(measure_gating(
-                *self.loaded, pairs, self.corpus, n_samples=cfg.n_samples, max_per_sequence=cfg.max_per_sequence, horizon=cfg.horizon, doses=cfg.doses,
-                percentiles=(cfg.clamp_percentile_low, cfg.clamp_percentile_high), seed=cfg.seed, batch_rows=cfg.batch_rows, progress=self.progress), paths)
+            return saved(
+                measure_gating(
+                    *self.loaded, pairs, self.corpus, n_samples=cfg.n_samples,
+                    max_per_sequence=cfg.max_per_sequence, horizon=cfg.horizon, doses=cfg.doses,
+                    percentiles=(cfg.clamp_percentile_low, cfg.clamp_percentile_high),
+                    seed=cfg.seed, batch_rows=cfg.batch_rows, progress=self.progress
+                ), paths
+            )
         return self.stage("gates", lambda paths: GatingTable.load(paths[0]), measured)
 
     @cached_property
@@ -228,21 +287,29 @@ class Run:
 
     @cached_property
     def contexts(self) -> dict[str, list[str]]:
-        "The texts in which the features of the graph fire most, for at most `MAX_CONTEXTS` of them: those of the strongest edges first."
+        """The texts in which the features of the graph fire most, for at most `MAX_CONTEXTS` of
+        them: those of the strongest edges first."""
         from feature_interaction_graph.engine.names import parse_feature_id
         from feature_interaction_graph.features import top_examples
         edges = sorted(self.graph.edges(data="strength"), key=lambda edge: -abs(edge[2]))
-        gated = [gate[end] for gate in self.graph.graph.get("hyperedges", [])[:10] for end in ("source", "gate", "target")]
-        named = list(dict.fromkeys([*gated, *(node for source, target, _ in edges for node in (source, target))]))[:MAX_CONTEXTS]
+        gated = [gate[end] for gate in self.graph.graph.get("hyperedges", [])[:10]
+                 for end in ("source", "gate", "target")]
+        named = list(
+            dict.fromkeys(
+                [*gated, *(node for source, target, _ in edges for node in (source, target))]
+            )
+        )[:MAX_CONTEXTS]
         def texts(name: str) -> list[str]:
             examples = top_examples(self.activations, *parse_feature_id(name), k=3, window=8)
-            return [str(example).strip().partition("  ")[2] for example in examples]    # without the activation before the text
+            # without the activation before the text
+            return [str(example).strip().partition("  ")[2] for example in examples]
         return {name: texts(name) for name in named}
 
     @cached_property
     def pages(self) -> list[Path]:
         "The graph to look at, and plots of degrees, decay and types."
-        return self.stage("pages", lambda paths: paths, lambda paths: draw_pages(self.graph, self.cfg.output_path, self.contexts))
+        return self.stage("pages", lambda paths: paths,
+                          lambda paths: draw_pages(self.graph, self.cfg.output_path, self.contexts))
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -250,15 +317,25 @@ class Run:
         def write(paths: list[Path]) -> dict[str, Any]:
             from feature_interaction_graph.graph import graph_summary
             graph, pages = graph_summary(self.graph).to_dict(), self.pages
-            named = dict.fromkeys([*(edge[end] for edge in graph["strongest"] for end in ("source", "target")),
-                                   *(gate[end] for gate in graph["strongest_gates"] for end in ("source", "gate", "target"))])
-            facts = {"config": dataclasses.asdict(self.cfg), "counts": measurement_counts(self.interactions, self.cfg),
-                     "skipped": self.interactions.meta["counts"]["skipped"], **evidence_facts(self.interactions, self.gates, self.graph, self.cfg),
-                     "graph": graph, "contexts": {name: self.contexts[name] for name in named}, "pages": [path.name for path in pages],
-                     "seconds": {name: record["seconds"] for name, record in self.folder.records.items()}}
+            named = dict.fromkeys(
+                [*(edge[end] for edge in graph["strongest"] for end in ("source", "target")),
+                 *(gate[end] for gate in graph["strongest_gates"]
+                   for end in ("source", "gate", "target"))]
+            )
+            facts = {
+                "config": dataclasses.asdict(self.cfg),
+                "counts": measurement_counts(self.interactions, self.cfg),
+                "skipped": self.interactions.meta["counts"]["skipped"],
+                **evidence_facts(self.interactions, self.gates, self.graph, self.cfg),
+                "graph": graph, "contexts": {name: self.contexts[name] for name in named},
+                "pages": [path.name for path in pages],
+                "seconds": {name: record["seconds"] for name, record in self.folder.records.items()}
+            }
             write_json(paths[0], facts)
             return facts
-        return self.stage("summary", lambda paths: json.loads(paths[0].read_text(encoding="utf-8")), write)
+        return self.stage(
+            "summary", lambda paths: json.loads(paths[0].read_text(encoding="utf-8")), write
+        )
 
 # %% ../../nbs/shell/00_pipeline.ipynb #7d8895f1
 def saved(value: Any, paths: list[Path]) -> Any:
@@ -268,24 +345,32 @@ def saved(value: Any, paths: list[Path]) -> Any:
 
 
 def measurement_counts(interactions: "InteractionTable", cfg: Config) -> dict[str, int]:
-    "How many pairs were attempted, measured, skipped for whatever reason, and significant at the level of `cfg`."
+    """How many pairs were attempted, measured, skipped for whatever reason, and significant at the
+    level of `cfg`."""
     counts = interactions.meta["counts"]
-    return {"attempted": counts["attempted"], "measured": counts["measured"], "skipped": sum(counts["skipped"].values()),
+    return {"attempted": counts["attempted"], "measured": counts["measured"],
+            "skipped": sum(counts["skipped"].values()),
             "significant": len(interactions.significant(cfg.significance_level))}
 
 # %% ../../nbs/shell/00_pipeline.ipynb #78da320b
 def at_level(interactions: "InteractionTable", cfg: Config) -> "InteractionTable":
-    "`interactions` with the stability of their edge set at the significance level of `cfg`, which may be later than the measurement."
+    """`interactions` with the stability of their edge set at the significance level of `cfg`, which
+    may be later than the measurement."""
     from feature_interaction_graph.interactions import stability_of
     stability = interactions.meta.get("stability") or {}
     if stability.get("level") != cfg.significance_level and cfg.max_samples is None:
-        stability = stability_of(interactions.columns, cfg.significance_level, cfg.correction_method, cfg.evidence)
+        stability = stability_of(
+            interactions.columns, cfg.significance_level, cfg.correction_method, cfg.evidence
+        )
     interactions.meta["stability"] = stability
     return interactions
 
 
-def evidence_facts(interactions: "InteractionTable", gates: "GatingTable | None", G: "nx.DiGraph", cfg: Config) -> dict[str, Any]:
-    """`stability` of the edge set; `placebo`: of the significant effects compared with other directions, how many differ from them; `gates`: what was examined
+def evidence_facts(
+    interactions: "InteractionTable", gates: "GatingTable | None", G: "nx.DiGraph", cfg: Config
+) -> dict[str, Any]:
+    """`stability` of the edge set; `placebo`: of the significant effects compared with other
+    directions, how many differ from them; `gates`: what was examined
     and how many hyperedges of each direction were confirmed. None for what was not asked for."""
     from collections import Counter
 
@@ -293,36 +378,51 @@ def evidence_facts(interactions: "InteractionTable", gates: "GatingTable | None"
     columns = interactions.significant(cfg.significance_level).columns
     compared = columns.get("placebo_p_value", np.zeros(0))
     compared = compared[~np.isnan(compared)]
-    placebo = {"compared": len(compared), "passed": int((compared < 0.05).sum())} if cfg.placebo else None
+    placebo = (
+        {"compared": len(compared), "passed": int((compared < 0.05).sum())} if cfg.placebo else None
+    )
     found = dict(Counter(gate["direction"] for gate in G.graph.get("hyperedges", [])).most_common())
     examined = None if gates is None else {**gates.meta.get("counts", {}), "confirmed": found}
     return {"stability": interactions.meta["stability"], "placebo": placebo, "gates": examined}
 
 # %% ../../nbs/shell/00_pipeline.ipynb #52725696
 def analysis(G: "nx.DiGraph") -> dict[str, Any]:
-    "Counts by type, degrees, mean |strength| by layer distance, hubs and strongest edges of a graph, as plain data."
+    """Counts by type, degrees, mean |strength| by layer distance, hubs and strongest edges of a
+    graph, as plain data."""
     import numpy as np
 
     from feature_interaction_graph.graph import graph_summary
     summary, layer = graph_summary(G), dict(G.nodes(data="layer"))
-    degrees = {name: np.array([degree for _, degree in view]) for name, view in (("in", G.in_degree()), ("out", G.out_degree()), ("total", G.degree()))}
+    degrees = {name: np.array([degree for _, degree in view]) for name, view
+               in (("in", G.in_degree()), ("out", G.out_degree()), ("total", G.degree()))}
     strengths: dict[int, list[float]] = {}
-    for source, target, strength in G.edges(data="strength"): strengths.setdefault(layer[target] - layer[source], []).append(abs(strength))
-    statistics = {
-        "n_nodes": summary.n_nodes, "n_edges": summary.n_edges, "types": summary.types, "layer_pairs": summary.layer_pairs,
-        "degree": {name: {"mean": float(values.mean()), "median": float(np.median(values)), "max": int(values.max())} for name, values in degrees.items()},
-        "layer_distance": [{"distance": distance, "n_edges": len(values), "mean_abs_strength": float(np.mean(values))}
-                           for distance, values in sorted(strengths.items())]}
-    return {"statistics": statistics, "hubs": summary.hubs, "strongest": summary.strongest, "stability": summary.stability,
-            "gates": summary.hyperedges, "strongest_gates": summary.strongest_gates}
+    for source, target, strength in G.edges(data="strength"):
+        strengths.setdefault(layer[target] - layer[source], []).append(abs(strength))
+    statistics = {"n_nodes": summary.n_nodes, "n_edges": summary.n_edges, "types": summary.types,
+                  "layer_pairs": summary.layer_pairs, "degree": {
+                      name: {"mean": float(values.mean()), "median": float(np.median(values)),
+                             "max": int(values.max())} for name, values in degrees.items()
+                  }, "layer_distance": [{"distance": distance, "n_edges": len(values),
+                                         "mean_abs_strength": float(np.mean(values))}
+                                        for distance, values in sorted(strengths.items())]}
+    return {"statistics": statistics, "hubs": summary.hubs, "strongest": summary.strongest,
+            "stability": summary.stability, "gates": summary.hyperedges,
+            "strongest_gates": summary.strongest_gates}
 
 # %% ../../nbs/shell/00_pipeline.ipynb #444b9cbd
-def draw_pages(G: "nx.DiGraph", folder: Path, contexts: dict[str, list[str]] | None = None) -> list[Path]:
+def draw_pages(
+    G: "nx.DiGraph", folder: Path, contexts: dict[str, list[str]] | None = None
+) -> list[Path]:
     "Writes graph.html (with `contexts` for its features), degree.html, decay.html and types.html."
-    from feature_interaction_graph.visualization import plot_degree_distribution, plot_interaction_types, plot_layer_distance_decay, render_interactive_graph
+    from feature_interaction_graph.visualization import (
+        plot_degree_distribution, plot_interaction_types, plot_layer_distance_decay,
+        render_interactive_graph
+    )
     paths = [folder / name for name in STAGES["pages"].files]
     render_interactive_graph(G, paths[0], top_contexts=contexts)
-    for draw, path in zip((plot_degree_distribution, plot_layer_distance_decay, plot_interaction_types), paths[1:], strict=True): draw(G, path)
+    for draw, path in zip((plot_degree_distribution, plot_layer_distance_decay,
+                           plot_interaction_types), paths[1:], strict=True):
+        draw(G, path)
     return paths
 
 

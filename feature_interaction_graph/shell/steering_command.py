@@ -11,10 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from ..control.comparison import SteeringComparison, compare_steering, outcome, plot_comparison
+from feature_interaction_graph.control.comparison import (
+    SteeringComparison, compare_steering, outcome, plot_comparison
+)
 from ..engine.errors import InputError
 from ..engine.names import feature_id, parse_feature_id
-from ..steering import Clamp, Contexts, FeatureRanges, choose_contexts, feature_ranges, steer_compensated
+from feature_interaction_graph.steering import (
+    Clamp, Contexts, FeatureRanges, choose_contexts, feature_ranges, steer_compensated
+)
 from .pipeline import Run, no_empty_folder, write_json
 
 # %% ../../nbs/shell/03_steering_command.ipynb #92184f6d
@@ -23,48 +27,75 @@ def feature_named(text: str, saes: dict[int, Any]) -> tuple[int, int]:
     return parse_feature_id(text, {layer: int(sae.cfg.d_sae) for layer, sae in saes.items()})
 
 
-def clamp_for(ranges: FeatureRanges, source: tuple[int, int], dose: float | None, where: str) -> Clamp:
+def clamp_for(
+    ranges: FeatureRanges, source: tuple[int, int], dose: float | None, where: str
+) -> Clamp:
     "`source` at `dose`, or at 0 where it fires, or at its usual maximum where it is silent."
     usual = float(ranges.usual(source[0], [source[1]])[0])
-    if usual == 0: raise InputError(f"{feature_id(*source)} never fires on this corpus, so it has no range to steer in; choose another, or more text.")
+    if usual == 0:
+        raise InputError(f"{feature_id(*source)} never fires on this corpus, so it has no range "
+                         "to steer in; choose another, or more text.")
     return Clamp(*source, dose if dose is not None else 0.0 if where == "firing" else usual)
 
 
-def most_moved(run: Run, ranges: FeatureRanges, contexts: Contexts, clamp: Clamp) -> tuple[int, int]:
-    """The later feature whose mean change is largest, in standard deviations, of those that move in a third of `contexts` (if none does: of all).
+def most_moved(
+    run: Run, ranges: FeatureRanges, contexts: Contexts, clamp: Clamp
+) -> tuple[int, int]:
+    """The later feature whose mean change is largest, in standard deviations, of those that move
+    in a third of `contexts` (if none does: of all).
 
     Raises `InputError` where nothing moves.
     """
     model, saes = run.loaded
-    watched = [(layer, int(feature)) for layer in sorted(saes) if layer > clamp.layer for feature in ranges.live(layer)]
+    watched = [(layer, int(feature)) for layer in sorted(saes) if layer > clamp.layer
+               for feature in ranges.live(layer)]
     name = feature_id(*clamp.key)
-    if not watched: raise InputError(f"{name} is in the last layer that has an SAE, so there is nothing after it to move; choose an earlier one.")
+    if not watched:
+        raise InputError(f"{name} is in the last layer that has an SAE, so there is nothing after "
+                         "it to move; choose an earlier one.")
     std = np.array([ranges.std(layer)[feature] for layer, feature in watched])
     change = outcome(model, saes, contexts, [clamp], watched, std).change
     moved, often = np.abs(change.mean(0)), (change != 0).mean(0) >= 1 / 3
     if (moved * often).max() > 0: moved *= often
-    if moved.max() == 0: raise InputError(f"{name} at {clamp.value:.3g} moves no later feature in {len(contexts)} contexts; give another --dose.")
+    if moved.max() == 0:
+        raise InputError(f"{name} at {clamp.value:.3g} moves no later feature in {len(contexts)} "
+                         "contexts; give another --dose.")
     return watched[int(moved.argmax())]
 
 # %% ../../nbs/shell/03_steering_command.ipynb #853c3970
-def steer_command(run: Run, feature: str, *, dose: float | None, target: str | None, protect: list[str], where: str, n_contexts: int, corrections: int,
-                  n_compensators: int, output: Path | None) -> tuple[SteeringComparison, list[Path]]:
-    "Naive and compensated steering of `feature`, compared on held-out contexts, and the files written: every number (.json) and a picture (.png)."
+def steer_command(
+    run: Run, feature: str, *, dose: float | None, target: str | None, protect: list[str],
+    where: str, n_contexts: int, corrections: int, n_compensators: int, output: Path | None
+) -> tuple[SteeringComparison, list[Path]]:
+    """Naive and compensated steering of `feature`, compared on held-out contexts, and the files
+    written: every number (.json) and a picture (.png)."""
     model, saes = run.loaded
     source = feature_named(feature, saes)
-    wanted, kept = None if target is None else feature_named(target, saes), [feature_named(name, saes) for name in protect]
-    if wanted is not None and wanted in kept: raise InputError(f"the protected set includes the target {target}, which is meant to change; leave it out.")
-    if n_contexts < 4: raise InputError(f"--n-contexts is {n_contexts}; at least 4 are needed, half of them to calibrate on.")
+    wanted = None if target is None else feature_named(target, saes)
+    kept = [feature_named(name, saes) for name in protect]
+    if wanted is not None and wanted in kept:
+        raise InputError(f"the protected set includes the target {target}, which is meant to "
+                         "change; leave it out.")
+    if n_contexts < 4:
+        raise InputError(
+            f"--n-contexts is {n_contexts}; at least 4 are needed, half of them to calibrate on."
+        )
     path = output or run.cfg.output_path / f"steering_{feature}.json"
-    if path.suffix != ".json": raise InputError(f"{path} would hold numbers as JSON; give a name that ends in .json.")
+    if path.suffix != ".json":
+        raise InputError(f"{path} would hold numbers as JSON; give a name that ends in .json.")
     ranges = feature_ranges(model, saes, run.corpus, progress=run.progress)
     clamp = clamp_for(ranges, source, dose, where)
-    calibration, held_out = choose_contexts(ranges, source, n_contexts, where=where, seed=run.cfg.seed).split(run.cfg.seed)
+    calibration, held_out = choose_contexts(
+        ranges, source, n_contexts, where=where, seed=run.cfg.seed
+    ).split(run.cfg.seed)
     aim = wanted or most_moved(run, ranges, calibration, clamp)
-    settings: dict[str, Any] = {"protect": kept or None, "corrections": corrections, "n_compensators": n_compensators}
-    def compensated(contexts: Contexts) -> Any: return steer_compensated(model, saes, contexts, [clamp], aim, ranges, **settings)
-    result = compare_steering(model, saes, held_out, {"naive": [clamp], "compensated": compensated}, aim, ranges, calibration=calibration, protect=kept,
-                              seed=run.cfg.seed)
+    settings: dict[str, Any] = {
+        "protect": kept or None, "corrections": corrections, "n_compensators": n_compensators
+    }
+    def compensated(contexts: Contexts) -> Any:
+        return steer_compensated(model, saes, contexts, [clamp], aim, ranges, **settings)
+    result = compare_steering(model, saes, held_out, {"naive": [clamp], "compensated": compensated},
+                              aim, ranges, calibration=calibration, protect=kept, seed=run.cfg.seed)
     with no_empty_folder(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, steering_facts(result, clamp, where, settings))
@@ -73,22 +104,35 @@ def steer_command(run: Run, feature: str, *, dose: float | None, target: str | N
     return result, [path, picture]
 
 
-def steering_facts(result: SteeringComparison, clamp: Clamp, where: str, settings: dict[str, Any]) -> dict[str, Any]:
-    "What the file says: the question, a row per plan, a row per layer, and the change of every watched feature under each plan."
+def steering_facts(
+    result: SteeringComparison, clamp: Clamp, where: str, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """What the file says: the question, a row per plan, a row per layer, and the change of every
+    watched feature under each plan."""
     changes = {name: one.change.mean(0) for name, one in result.outcomes.items()}
-    features = [{"feature": feature_id(*key), **{name: float(values[at]) for name, values in changes.items()}} for at, key in enumerate(result.watched)]
+    features = [{"feature": feature_id(*key),
+                 **{name: float(values[at]) for name, values in changes.items()}}
+                for at, key in enumerate(result.watched)]
     kinds = ("all", "protected") if result.protected.any() else ("all",)
-    layers = [{key: None if isinstance(value, float) and np.isnan(value) else value for key, value in row.items()} for row in result.hops.to_dict("records")]
-    return {"feature": feature_id(*clamp.key), "dose": float(clamp.value), "where": where, "target": feature_id(*result.target),
-            "settings": {**settings, "protect": [feature_id(*key) for key in settings["protect"] or ()]}, "share_of_the_naive_move": result.share,
-            "side_effect_removed": {kind: result.reduction("compensated", protected=kind == "protected") for kind in kinds},
-            "plans": {str(name): {key: float(value) for key, value in row.items()} for name, row in result.rows.T.to_dict().items()},
-            "layers": layers, "mean_change_in_sd": features}
+    layers = [{key: None if isinstance(value, float) and np.isnan(value) else value
+               for key, value in row.items()} for row in result.hops.to_dict("records")]
+    return {
+        "feature": feature_id(*clamp.key), "dose": float(clamp.value), "where": where,
+        "target": feature_id(*result.target), "settings": {
+            **settings, "protect": [feature_id(*key) for key in settings["protect"] or ()]
+        }, "share_of_the_naive_move": result.share, "side_effect_removed": {
+            kind: result.reduction("compensated", protected=kind == "protected") for kind in kinds
+        }, "plans": {str(name): {key: float(value) for key, value in row.items()}
+                     for name, row in result.rows.T.to_dict().items()}, "layers": layers,
+        "mean_change_in_sd": features
+    }
 
 
 def side_effect_lines(result: SteeringComparison, n: int = 8) -> list[str]:
     "The largest off-target mean changes of the naive plan, and what is left of each."
-    naive, rest = (result.outcomes[name].change.mean(0) for name in (result.reference, "compensated"))
+    naive, rest = (
+        result.outcomes[name].change.mean(0) for name in (result.reference, "compensated")
+    )
     order = np.argsort(-np.abs(naive) * result.off)[:n]
-    return [f"  {feature_id(*result.watched[at]):10s} {naive[at]:+6.2f} -> {rest[at]:+6.2f} sd{'  protected' if result.protected[at] else ''}"
-            for at in order if result.off[at]]
+    return [f"  {feature_id(*result.watched[at]):10s} {naive[at]:+6.2f} -> {rest[at]:+6.2f} "
+            f"sd{'  protected' if result.protected[at] else ''}" for at in order if result.off[at]]

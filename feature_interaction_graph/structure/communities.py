@@ -21,7 +21,9 @@ from scipy.stats import hypergeom
 
 from ..engine.errors import InputError
 from ..engine.names import parse_feature_id
-from .nulls import EdgeList, Measure, against, edge_list, node_labels, permuted_within, rewire
+from feature_interaction_graph.structure.nulls import (
+    EdgeList, Measure, against, edge_list, node_labels, permuted_within, rewire
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
     from feature_interaction_graph.coactivation import CoactivationAtlas
 
 # %% ../../nbs/structure/02_communities.ipynb #f535099d
-SIGN_TREATMENTS = {"oppose": "excitation pulls together, inhibition pushes apart", "ignore": "every edge pulls together, by |strength|",
+SIGN_TREATMENTS = {"oppose": "excitation pulls together, inhibition pushes apart",
+                   "ignore": "every edge pulls together, by |strength|",
                    "excitatory": "excitation pulls together, inhibition is left out"}
 
 @dataclass(frozen=True)
@@ -43,50 +46,76 @@ class Pull:
 
 
 def pull_of(edges: EdgeList, signs: str = "oppose", weighted: bool = True) -> Pull:
-    "What the edges do to communities under one of SIGN_TREATMENTS; without `weighted` every edge counts 1. Raises `InputError` if no edge is left."
-    if signs not in SIGN_TREATMENTS: raise InputError(f"signs is {signs!r}; use {', '.join(SIGN_TREATMENTS)}.")
-    side = np.ones_like(edges.sign) if signs == "ignore" else edges.sign if signs == "oppose" else np.maximum(edges.sign, 0)
+    """What the edges do to communities under one of SIGN_TREATMENTS; without `weighted` every edge
+    counts 1. Raises `InputError` if no edge is left."""
+    if signs not in SIGN_TREATMENTS:
+        raise InputError(f"signs is {signs!r}; use {', '.join(SIGN_TREATMENTS)}.")
+    side = (np.ones_like(edges.sign) if signs == "ignore" else edges.sign if signs == "oppose"
+            else np.maximum(edges.sign, 0))
     size = np.abs(edges.strength) if weighted else np.ones(len(edges))
     rows = (side != 0) & (size > 0)
-    if not rows.any(): raise InputError(f"no edge is left with signs={signs!r}; use signs='ignore'.")
+    if not rows.any():
+        raise InputError(f"no edge is left with signs={signs!r}; use signs='ignore'.")
     return Pull(len(edges.nodes), edges.source[rows], edges.target[rows], size[rows], side[rows])
 
 # %% ../../nbs/structure/02_communities.ipynb #b7a1a661
-def signed_modularity(pull: Pull, membership: Int[np.ndarray, "n_nodes"], resolution: float = 1.0) -> float:
+def signed_modularity(
+    pull: Pull, membership: Int[np.ndarray, "n_nodes"], resolution: float = 1.0
+) -> float:
     "Q of a partition: see the formula above."
     total, n_groups = 0.0, int(membership.max()) + 1
     for side in (1, -1):
         rows = pull.side == side
-        weight, source, target = pull.weight[rows], membership[pull.source[rows]], membership[pull.target[rows]]
+        weight = pull.weight[rows]
+        source = membership[pull.source[rows]]
+        target = membership[pull.target[rows]]
         if not len(weight): continue
         leaving, entering = (np.bincount(ends, weight, n_groups) for ends in (source, target))
-        total += side * (weight[source == target].sum() - resolution * (leaving @ entering) / weight.sum())
+        total += side * (
+            weight[source == target].sum() - resolution * (leaving @ entering) / weight.sum()
+        )
     return float(total / pull.weight.sum())
 
 # %% ../../nbs/structure/02_communities.ipynb #83f4a653
-def leiden(pull: Pull, resolution: float = 1.0, seed: int = 0, n_iterations: int = -1) -> Int[np.ndarray, "n_nodes"]:
-    """The partition with the largest Q that one run of Leiden finds, largest community first; `n_iterations` -1: until nothing improves.
+def leiden(
+    pull: Pull, resolution: float = 1.0, seed: int = 0, n_iterations: int = -1
+) -> Int[np.ndarray, "n_nodes"]:
+    """The partition with the largest Q that one run of Leiden finds, largest community first;
+    `n_iterations` -1: until nothing improves.
 
-    Pulling and pushing edges are two layers of a multiplex with weights +1 and -1 (Traag, Waltman & van Eck 2019).
+    Pulling and pushing edges are two layers of a multiplex with weights +1 and -1 (Traag, Waltman &
+    van Eck 2019).
     """
     import igraph
     import leidenalg
     partitions, sides = [], [side for side in (1, -1) if (pull.side == side).any()]
     for side in sides:
         rows = pull.side == side
-        graph = igraph.Graph(n=pull.n_nodes, edges=np.stack([pull.source[rows], pull.target[rows]], axis=1).tolist(), directed=True)
-        partitions.append(leidenalg.RBConfigurationVertexPartition(graph, weights=pull.weight[rows].tolist(), resolution_parameter=resolution))
+        graph = igraph.Graph(
+            n=pull.n_nodes, edges=np.stack([pull.source[rows], pull.target[rows]], axis=1).tolist(),
+            directed=True
+        )
+        partitions.append(
+            leidenalg.RBConfigurationVertexPartition(
+                graph, weights=pull.weight[rows].tolist(), resolution_parameter=resolution
+            )
+        )
     optimiser = leidenalg.Optimiser()
     optimiser.set_rng_seed(seed)
-    optimiser.optimise_partition_multiplex(partitions, layer_weights=sides, n_iterations=n_iterations)
-    optimiser.consider_comms = leidenalg.ALL_COMMS          # a feature that is only pushed finds its place among communities it has no edge to
+    optimiser.optimise_partition_multiplex(
+        partitions, layer_weights=sides, n_iterations=n_iterations
+    )
+    # a feature that is only pushed finds its place among communities it has no edge to
+    optimiser.consider_comms = leidenalg.ALL_COMMS
     optimiser.optimise_partition_multiplex(partitions, layer_weights=sides, n_iterations=2)
     membership = np.array(partitions[0].membership)
     order = np.argsort(-np.bincount(membership), kind="stable")
     return np.argsort(order, kind="stable")[membership]
 
 # %% ../../nbs/structure/02_communities.ipynb #98c86872
-def agreement(one: Int[np.ndarray, "n_nodes"], other: Int[np.ndarray, "n_nodes"]) -> tuple[float, float]:
+def agreement(
+    one: Int[np.ndarray, "n_nodes"], other: Int[np.ndarray, "n_nodes"]
+) -> tuple[float, float]:
     "Adjusted Rand index and normalised mutual information (by the mean entropy) of two partitions."
     table = np.zeros((int(one.max()) + 1, int(other.max()) + 1))
     np.add.at(table, (one, other), 1)
@@ -95,7 +124,8 @@ def agreement(one: Int[np.ndarray, "n_nodes"], other: Int[np.ndarray, "n_nodes"]
         share = counts[counts > 0] / counts.sum()
         return float(-(share * np.log(share)).sum())
     rows, columns, both = table.sum(1), table.sum(0), table.ravel()
-    expected, most = pairs(rows) * pairs(columns) / pairs(np.array([len(one)])), (pairs(rows) + pairs(columns)) / 2
+    expected = pairs(rows) * pairs(columns) / pairs(np.array([len(one)]))
+    most = (pairs(rows) + pairs(columns)) / 2
     rand = 1.0 if most == expected else (pairs(both) - expected) / (most - expected)
     total = entropy(rows) + entropy(columns)
     return rand, 1.0 if total == 0 else 2 * (total - entropy(both)) / total
@@ -106,27 +136,38 @@ def words_of(label: str) -> set[str]:
     return {word for word in re.findall(r"[^\W\d_]+", label.lower()) if len(word) > 1}
 
 
-def telling_words(labels: list[str], members: Int[np.ndarray, "n_members"], n_words: int = 3, level: float = 0.01) -> list[tuple[str, int, int, float]]:
-    "The most over-represented words in the labels of `members`: word, members with it, features with it, hypergeometric p-value."
+def telling_words(
+    labels: list[str], members: Int[np.ndarray, "n_members"], n_words: int = 3, level: float = 0.01
+) -> list[tuple[str, int, int, float]]:
+    """The most over-represented words in the labels of `members`: word, members with it, features
+    with it, hypergeometric p-value."""
     words = [words_of(label) for label in labels]
-    everywhere, inside = Counter(word for one in words for word in one), Counter(word for place in members.tolist() for word in words[place])
-    def chance(word: str, count: int) -> float: return float(hypergeom.sf(count - 1, len(labels), everywhere[word], len(members)))
-    found = [(word, count, everywhere[word], chance(word, count)) for word, count in inside.items() if count > 1]
-    return sorted((one for one in found if one[3] < level), key=lambda one: (one[3], -one[1], one[0]))[:n_words]
+    everywhere = Counter(word for one in words for word in one)
+    inside = Counter(word for place in members.tolist() for word in words[place])
+    def chance(word: str, count: int) -> float:
+        return float(hypergeom.sf(count - 1, len(labels), everywhere[word], len(members)))
+    found = [(word, count, everywhere[word], chance(word, count)) for word, count in inside.items()
+             if count > 1]
+    return sorted(
+        (one for one in found if one[3] < level), key=lambda one: (one[3], -one[1], one[0])
+    )[:n_words]
 
 # %% ../../nbs/structure/02_communities.ipynb #143b3134
 @dataclass(frozen=True)
 class Community:
-    "One community: its name, members (node ids, best connected inside first), and how it divides its edges."
+    """One community: its name, members (node ids, best connected inside first), and how it divides
+    its edges."""
     name: str
     members: tuple[str, ...]
-    words: tuple[tuple[str, int, int, float], ...]      # word, members with it, features with it, p-value
+    # word, members with it, features with it, p-value
+    words: tuple[tuple[str, int, int, float], ...]
     layers: dict[int, int]                              # members by layer
     n_inside: int                                       # edges between members
     n_leaving: int
     n_entering: int
     share_excitatory: float | None                      # of the edges inside
-    cohesion: float                                     # mean share of runs in which two members are together
+    # mean share of runs in which two members are together
+    cohesion: float
 
 
 @dataclass(frozen=True)
@@ -136,7 +177,8 @@ class Communities:
     communities: list[Community]
     modularity: Measure
     n_communities: Measure
-    stability: dict[str, float]                         # adjusted_rand and nmi between runs: mean, min; n_seeds
+    # adjusted_rand and nmi between runs: mean, min; n_seeds
+    stability: dict[str, float]
     treatment: str
     resolution: float
     atlas: dict[str, Measure] | None = None             # agreement with co-activation communities
@@ -147,44 +189,74 @@ class Communities:
     def to_pandas(self) -> "pd.DataFrame":
         "One row per community."
         import pandas as pd
-        return pd.DataFrame([{"community": number, "name": one.name, "size": len(one.members), "layers": one.layers, "n_inside": one.n_inside,
-                              "n_leaving": one.n_leaving, "n_entering": one.n_entering, "share_excitatory": one.share_excitatory, "cohesion": one.cohesion,
-                              "strongest_member": one.members[0]} for number, one in enumerate(self.communities)])
+        return pd.DataFrame(
+            [{"community": number, "name": one.name, "size": len(one.members), "layers": one.layers,
+              "n_inside": one.n_inside, "n_leaving": one.n_leaving, "n_entering": one.n_entering,
+              "share_excitatory": one.share_excitatory, "cohesion": one.cohesion,
+              "strongest_member": one.members[0]} for number, one in enumerate(self.communities)]
+        )
 
     def __str__(self) -> str:
-        lines = [f"{len(self.communities)} communities ({self.treatment}); modularity {self.modularity}",
-                 f"{self.stability['n_seeds']:.0f} runs agree with adjusted Rand {self.stability['adjusted_rand']:.2f} "
-                 f"(lowest {self.stability['adjusted_rand_min']:.2f}), normalised mutual information {self.stability['nmi']:.2f}"]
-        if self.atlas: lines.append("with communities of co-activation: " + ", ".join(f"{name} {measure}" for name, measure in self.atlas.items()))
-        lines += [f"  {len(one.members):5d} features, {one.n_inside:,} edges inside: {one.name}" for one in self.communities[:12]]
-        if len(self.communities) > 12: lines.append(f"  and {len(self.communities) - 12} smaller ones")
+        lines = [
+            f"{len(self.communities)} communities ({self.treatment}); modularity {self.modularity}",
+            f"{self.stability['n_seeds']:.0f} runs agree with adjusted Rand "
+            f"{self.stability['adjusted_rand']:.2f} "
+            f"(lowest {self.stability['adjusted_rand_min']:.2f}), normalised mutual information "
+            f"{self.stability['nmi']:.2f}"
+        ]
+        if self.atlas:
+            lines.append("with communities of co-activation: "
+                         + ", ".join(f"{name} {measure}" for name, measure in self.atlas.items()))
+        lines += [f"  {len(one.members):5d} features, {one.n_inside:,} edges inside: {one.name}"
+                  for one in self.communities[:12]]
+        if len(self.communities) > 12:
+            lines.append(f"  and {len(self.communities) - 12} smaller ones")
         return "\n".join(lines)
 
 # %% ../../nbs/structure/02_communities.ipynb #6cce16a1
-def describe_community(edges: EdgeList, membership: Int[np.ndarray, "n_nodes"], number: int, labels: list[str],
-                       together: Int[np.ndarray, "n_runs n_nodes"]) -> Community:
+def describe_community(edges: EdgeList, membership: Int[np.ndarray, "n_nodes"], number: int,
+                       labels: list[str], together: Int[np.ndarray, "n_runs n_nodes"]) -> Community:
     "The facts about community `number`; `together` holds the membership in every run."
     members = np.flatnonzero(membership == number)
     leaves, enters = membership[edges.source] == number, membership[edges.target] == number
     inside = leaves & enters
-    degree = np.bincount(edges.source[inside], minlength=len(membership)) + np.bincount(edges.target[inside], minlength=len(membership))
+    degree = np.bincount(edges.source[inside], minlength=len(membership)) + np.bincount(
+        edges.target[inside], minlength=len(membership)
+    )
     words = telling_words(labels, members)
     lone = labels[members[0]] or edges.nodes[members[0]]
-    name = ", ".join(word for word, *_ in words) or (lone if len(members) == 1 else "mixed" if any(labels[place] for place in members) else "unlabelled")
+    name = ", ".join(word for word, *_ in words) or (
+        lone if len(members) == 1 else "mixed" if any(labels[place] for place in members)
+        else "unlabelled"
+    )
     sizes = [np.unique(run[members], return_counts=True)[1] for run in together]
-    cohesion = 1.0 if len(members) == 1 else float(np.mean([(size * (size - 1)).sum() / (len(members) * (len(members) - 1)) for size in sizes]))
+    cohesion = 1.0 if len(members) == 1 else float(
+        np.mean([(size * (size - 1)).sum() / (len(members) * (len(members) - 1)) for size in sizes])
+    )
     layers, counts = np.unique(edges.layer[members], return_counts=True)
     signs = edges.sign[inside]
-    return Community(name, tuple(edges.nodes[place] for place in members[np.argsort(-degree[members], kind="stable")]), tuple(words),
-                     dict(zip(layers.tolist(), counts.tolist(), strict=True)), int(inside.sum()), int((leaves & ~enters).sum()), int((enters & ~leaves).sum()),
-                     float((signs > 0).mean()) if len(signs) else None, cohesion)
+    return Community(
+        name,
+        tuple(edges.nodes[place] for place in members[np.argsort(-degree[members], kind="stable")]),
+        tuple(words), dict(zip(layers.tolist(), counts.tolist(), strict=True)), int(inside.sum()),
+        int((leaves & ~enters).sum()), int((enters & ~leaves).sum()),
+        float((signs > 0).mean()) if len(signs) else None, cohesion
+    )
 
 # %% ../../nbs/structure/02_communities.ipynb #8d320d5f
-def atlas_communities(atlas: "CoactivationAtlas", nodes: tuple[str, ...], resolution: float, seed: int) -> Int[np.ndarray, "n_nodes"]:
-    "Leiden communities of `nodes` by co-activation: positive shrunk PMI between layers is the weight. -1: not covered by the atlas."
-    place, ends, weights = {parse_feature_id(node): position for position, node in enumerate(nodes)}, [], []
-    wanted = {layer: np.array(sorted(feature for number, feature in place if number == layer), dtype=np.int64) for layer in atlas.layers}
-    covered = {layer: np.intersect1d(wanted[layer], marginal.features) for layer, marginal in atlas.layers.items()}
+def atlas_communities(
+    atlas: "CoactivationAtlas", nodes: tuple[str, ...], resolution: float, seed: int
+) -> Int[np.ndarray, "n_nodes"]:
+    """Leiden communities of `nodes` by co-activation: positive shrunk PMI between layers is the
+    weight. -1: not covered by the atlas."""
+    place = {parse_feature_id(node): position for position, node in enumerate(nodes)}
+    ends = []
+    weights = []
+    wanted = {layer: np.array(
+                  sorted(feature for number, feature in place if number == layer), dtype=np.int64
+              ) for layer in atlas.layers}
+    covered = {layer: np.intersect1d(wanted[layer], marginal.features)
+               for layer, marginal in atlas.layers.items()}
     for a, b in atlas.layer_pairs:
         if not len(covered[a]) or not len(covered[b]): continue
         pmi = atlas.statistics(a, b, covered[a], covered[b]).pmi_shrunk
@@ -193,61 +265,93 @@ def atlas_communities(atlas: "CoactivationAtlas", nodes: tuple[str, ...], resolu
             if first == second: continue
             ends.append((first, second))
             weights.append(float(pmi[i, j]))
-    if not ends: raise InputError("no two features of the graph fire together more than by chance in this atlas; pass the atlas the graph was made from.")
+    if not ends:
+        raise InputError("no two features of the graph fire together more than by chance in this "
+                         "atlas; pass the atlas the graph was made from.")
     source, target = np.array(ends).T
-    membership = leiden(Pull(len(nodes), source, target, np.array(weights), np.ones(len(weights), dtype=np.int64)), resolution, seed)
-    known = {place[layer, int(feature)] for layer, features in covered.items() for feature in features}
+    membership = leiden(Pull(len(nodes), source, target, np.array(weights),
+                             np.ones(len(weights), dtype=np.int64)), resolution, seed)
+    known = {
+        place[layer, int(feature)] for layer, features in covered.items() for feature in features
+    }
     return np.where(np.isin(np.arange(len(nodes)), list(known)), membership, -1)
 
 
-def atlas_agreement(membership: Int[np.ndarray, "n_nodes"], other: Int[np.ndarray, "n_nodes"], layer: Int[np.ndarray, "n_nodes"], random: np.random.Generator,
-                    n_null: int = 200) -> dict[str, Measure]:
-    "Adjusted Rand and NMI of two partitions where both are known, against `other` permuted within layers."
+def atlas_agreement(
+    membership: Int[np.ndarray, "n_nodes"], other: Int[np.ndarray, "n_nodes"],
+    layer: Int[np.ndarray, "n_nodes"], random: np.random.Generator, n_null: int = 200
+) -> dict[str, Measure]:
+    """Adjusted Rand and NMI of two partitions where both are known, against `other` permuted within
+    layers."""
     rows = np.flatnonzero(other >= 0)
     one, two, layers = membership[rows], other[rows], layer[rows]
     nulls = [agreement(one, two[permuted_within(layers, random)]) for _ in range(n_null)]
     return {name: against(name, value, [null[column] for null in nulls], "permuted")
-            for column, (name, value) in enumerate(zip(("adjusted_rand", "nmi"), agreement(one, two), strict=True))}
+            for column, (name, value)
+            in enumerate(zip(("adjusted_rand", "nmi"), agreement(one, two), strict=True))}
 
 # %% ../../nbs/structure/02_communities.ipynb #30857bc0
-def detect_communities(G: nx.DiGraph, *, signs: str = "oppose", resolution: float = 1.0, weighted: bool = True, n_seeds: int = 10, n_null: int = 20,
-                       weight: str = "strength", atlas: "CoactivationAtlas | None" = None, seed: int = 0) -> Communities:
-    """Leiden communities of `G`: the best of `n_seeds` runs; the runs' mean modularity is put against that of one run on each of `n_null` rewired graphs.
+def detect_communities(
+    G: nx.DiGraph, *, signs: str = "oppose", resolution: float = 1.0, weighted: bool = True,
+    n_seeds: int = 10, n_null: int = 20, weight: str = "strength",
+    atlas: "CoactivationAtlas | None" = None, seed: int = 0
+) -> Communities:
+    """Leiden communities of `G`: the best of `n_seeds` runs; the runs' mean modularity is put
+    against that of one run on each of `n_null` rewired graphs.
 
-    `signs`: what inhibition does, one of SIGN_TREATMENTS; `weighted=False` lets every edge count 1; larger `resolution`, smaller communities.
-    `atlas`: also compare with communities of features that fire together. Raises `InputError` for an unknown treatment or a graph without edges.
+    `signs`: what inhibition does, one of SIGN_TREATMENTS; `weighted=False` lets every edge count 1;
+    larger `resolution`, smaller communities. `atlas`: also compare with communities of features
+    that fire together. Raises `InputError` for an unknown treatment or a graph without edges.
     """
     edges = edge_list(G, weight)
-    if n_seeds < 1 or resolution <= 0: raise InputError(f"n_seeds is {n_seeds} and resolution {resolution}; give at least 1 run and a resolution above 0.")
+    if n_seeds < 1 or resolution <= 0:
+        raise InputError(f"n_seeds is {n_seeds} and resolution {resolution}; give at least 1 run "
+                         "and a resolution above 0.")
     random = np.random.default_rng(seed)
-    nulls = [null_modularity(rewire(edges, random), signs, resolution, weighted, seed) for _ in range(n_null)]
+    nulls = [null_modularity(rewire(edges, random), signs, resolution, weighted, seed)
+             for _ in range(n_null)]
     labels = node_labels(G, edges)
     found = communities_of(edges, labels, nulls, signs, resolution, weighted, n_seeds, seed)
     if atlas is None: return found
     other = atlas_communities(atlas, edges.nodes, resolution, seed)
-    return replace(found, atlas=atlas_agreement(np.array(list(found.membership.values())), other, edges.layer, random))
+    return replace(
+        found,
+        atlas=atlas_agreement(np.array(list(found.membership.values())), other, edges.layer, random)
+    )
 
 
-def null_modularity(edges: EdgeList, signs: str, resolution: float, weighted: bool, seed: int) -> tuple[float, int]:
+def null_modularity(
+    edges: EdgeList, signs: str, resolution: float, weighted: bool, seed: int
+) -> tuple[float, int]:
     "Modularity and number of communities of one graph."
     pull = pull_of(edges, signs, weighted)
     membership = leiden(pull, resolution, seed, n_iterations=2)
     return signed_modularity(pull, membership, resolution), int((np.bincount(membership) > 1).sum())
 
 # %% ../../nbs/structure/02_communities.ipynb #d23fb470
-def communities_of(edges: EdgeList, labels: list[str], nulls: list[tuple[float, int]], signs: str = "oppose", resolution: float = 1.0, weighted: bool = True,
-                   n_seeds: int = 10, seed: int = 0) -> Communities:
-    "The communities of `edges`, compared with (modularity, number of communities) of null graphs. Counted are communities of two features or more."
+def communities_of(
+    edges: EdgeList, labels: list[str], nulls: list[tuple[float, int]], signs: str = "oppose",
+    resolution: float = 1.0, weighted: bool = True, n_seeds: int = 10, seed: int = 0
+) -> Communities:
+    """The communities of `edges`, compared with (modularity, number of communities) of null graphs.
+
+    Counted are communities of two features or more."""
     pull = pull_of(edges, signs, weighted)
-    runs = np.array([leiden(pull, resolution, seed + run, n_iterations=2) for run in range(n_seeds)])
+    runs = np.array(
+        [leiden(pull, resolution, seed + run, n_iterations=2) for run in range(n_seeds)]
+    )
     quality = [signed_modularity(pull, run, resolution) for run in runs]
     membership = runs[int(np.argmax(quality))]
     pairs = [agreement(one, other) for one, other in combinations(runs, 2)] or [(1.0, 1.0)]
     rands, informations = zip(*pairs, strict=True)
-    stability = {"adjusted_rand": float(np.mean(rands)), "adjusted_rand_min": float(min(rands)), "nmi": float(np.mean(informations)),
-                 "nmi_min": float(min(informations)), "n_seeds": n_seeds, "best_modularity": max(quality)}
-    described = [describe_community(edges, membership, number, labels, runs) for number in range(int(membership.max()) + 1)]
-    n_groups = float(np.mean([(np.bincount(run) > 1).sum() for run in runs]))                  # like the nulls': of a single run, not of the best
-    return Communities(dict(zip(edges.nodes, membership.tolist(), strict=True)), described,
-                       against("modularity", float(np.mean(quality)), [value for value, _ in nulls]),
-                       against("n_communities", n_groups, [count for _, count in nulls]), stability, SIGN_TREATMENTS[signs], resolution)
+    stability = {"adjusted_rand": float(np.mean(rands)), "adjusted_rand_min": float(min(rands)),
+                 "nmi": float(np.mean(informations)), "nmi_min": float(min(informations)),
+                 "n_seeds": n_seeds, "best_modularity": max(quality)}
+    described = [describe_community(edges, membership, number, labels, runs)
+                 for number in range(int(membership.max()) + 1)]
+    # like the nulls': of a single run, not of the best
+    n_groups = float(np.mean([(np.bincount(run) > 1).sum() for run in runs]))
+    return Communities(dict(zip(edges.nodes, membership.tolist(), strict=True)), described, against(
+                           "modularity", float(np.mean(quality)), [value for value, _ in nulls]
+                       ), against("n_communities", n_groups, [count for _, count in nulls]),
+                       stability, SIGN_TREATMENTS[signs], resolution)

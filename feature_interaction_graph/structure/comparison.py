@@ -24,7 +24,9 @@ from ..engine.names import parse_feature_id
 from ..measurement.table import InteractionTable
 from .communities import agreement
 from .matching import FeatureMatching, Side, match_features
-from .nulls import EdgeList, Measure, against, edge_list, permuted_within, rewire
+from feature_interaction_graph.structure.nulls import (
+    EdgeList, Measure, against, edge_list, permuted_within, rewire
+)
 from .roles import assign_roles, cluster_roles
 
 if TYPE_CHECKING:
@@ -36,7 +38,8 @@ _all_ = ["FeatureMatching", "Side", "match_features"]
 # %% ../../nbs/structure/11_comparison.ipynb #1994eab1
 @dataclass(frozen=True)
 class Agreement:
-    "One number about two graphs: value, 95 % interval over features, and the same number with partners permuted, and with the second graph rewired."
+    """One number about two graphs: value, 95 % interval over features, and the same number with
+    partners permuted, and with the second graph rewired."""
     name: str
     value: float | None
     low: float | None
@@ -46,20 +49,25 @@ class Agreement:
 
     def __str__(self) -> str:
         if self.value is None: return f"not defined ({self.permuted.reason})"
-        text = f"{self.value:.3f}" if self.low is None or self.high is None else f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        text = (f"{self.value:.3f}" if self.low is None or self.high is None
+                else f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]")
         for null in (self.permuted, self.rewired):
             if null is not None and null.null_mean is not None:
-                text += f"; {null.null} {null.null_mean:.3f}" + (f" (z = {null.z:+.1f}, p = {null.p_value:.2g})" if null.z is not None else "")
+                text += f"; {null.null} {null.null_mean:.3f}" + (
+                    f" (z = {null.z:+.1f}, p = {null.p_value:.2g})" if null.z is not None else ""
+                )
         return text
 
 # %% ../../nbs/structure/11_comparison.ipynb #7c3f5b95
 @dataclass(frozen=True)
 class GraphComparison:
-    "What two graphs have in common; `agreements` by name, `counts` of features and edges, `spectra` the leading singular values of both."
+    """What two graphs have in common; `agreements` by name, `counts` of features and edges,
+    `spectra` the leading singular values of both."""
     counts: dict[str, int]
     agreements: dict[str, Agreement]
     spectra: dict[str, list[float]] = field(repr=False)
-    common_edges: list[tuple[str, str, float, float]] = field(repr=False)       # source, target (ids of the first graph), strength here, there
+    # source, target (ids of the first graph), strength here, there
+    common_edges: list[tuple[str, str, float, float]] = field(repr=False)
 
     def __getitem__(self, name: str) -> Agreement: return self.agreements[name]
 
@@ -69,36 +77,56 @@ class GraphComparison:
         "One row per number."
         rows = []
         for one in self.agreements.values():
-            row: dict[str, Any] = {"name": one.name, "value": one.value, "low": one.low, "high": one.high}
+            row: dict[str, Any] = {
+                "name": one.name, "value": one.value, "low": one.low, "high": one.high
+            }
             for null in (one.permuted, one.rewired):
-                if null is not None: row |= {null.null: null.null_mean, f"z_{null.null}": null.z, f"p_{null.null}": null.p_value}
+                if null is not None:
+                    row |= {null.null: null.null_mean, f"z_{null.null}": null.z,
+                            f"p_{null.null}": null.p_value}
             rows.append(row)
         return pd.DataFrame(rows).set_index("name")
 
     def __str__(self) -> str: return _in_words(self)
 
 # %% ../../nbs/structure/11_comparison.ipynb #f8399789
-SENTENCES = {"jaccard": "Jaccard index of the edges", "precision": "share of the first graph's edges found in the second",
-             "recall": "share of the second graph's edges found in the first", "sign_agreement": "common edges with the same sign",
-             "strength_correlation": "rank correlation of the strengths of common edges", "out_degree": "rank correlation of out-degrees",
-             "in_degree": "rank correlation of in-degrees", "roles": "adjusted Rand index of roles", "spectrum": "distance of spectra (0: equal)"}
+SENTENCES = {
+    "jaccard": "Jaccard index of the edges",
+    "precision": "share of the first graph's edges found in the second",
+    "recall": "share of the second graph's edges found in the first",
+    "sign_agreement": "common edges with the same sign",
+    "strength_correlation": "rank correlation of the strengths of common edges",
+    "out_degree": "rank correlation of out-degrees", "in_degree": "rank correlation of in-degrees",
+    "roles": "adjusted Rand index of roles", "spectrum": "distance of spectra (0: equal)"
+}
 
 def _in_words(found: GraphComparison) -> str:
     counts, jaccard = found.counts, found["jaccard"]
-    lines = [f"{counts['shared']:,} features stand in both graphs (of {counts['nodes_1']:,} and {counts['nodes_2']:,}); among them the first graph has "
-             f"{counts['edges_1']:,} edges, the second {counts['edges_2']:,}, and {counts['common']:,} are common."]
+    lines = [f"{counts['shared']:,} features stand in both graphs (of {counts['nodes_1']:,} and "
+             f"{counts['nodes_2']:,}); among them the first graph has "
+             f"{counts['edges_1']:,} edges, the second {counts['edges_2']:,}, and "
+             f"{counts['common']:,} are common."]
     chance = jaccard.permuted
-    if jaccard.value is None: verdict = "Neither graph has an edge between shared features, so their wiring cannot be compared."
-    elif chance.p_value is None or chance.p_value > 0.05 or (chance.z or 0) < 0: verdict = "That is no more than features paired at random have in common."
+    if jaccard.value is None:
+        verdict = (
+            "Neither graph has an edge between shared features, so their wiring cannot be compared."
+        )
+    elif chance.p_value is None or chance.p_value > 0.05 or (chance.z or 0) < 0:
+        verdict = "That is no more than features paired at random have in common."
     elif jaccard.rewired is not None and (jaccard.rewired.p_value or 0) > 0.05:
-        verdict = "That is more than features paired at random have in common, but no more than their degrees explain."
-    else: verdict = "That is more than features paired at random, or graphs of the same degrees, have in common."
-    return "\n".join([lines[0], verdict, *(f"  {SENTENCES[name]}: {one}" for name, one in found.agreements.items())])
+        verdict = ("That is more than features paired at random have in common, but no more than "
+                   "their degrees explain.")
+    else:
+        verdict = ("That is more than features paired at random, or graphs of the same degrees, "
+                   "have in common.")
+    return "\n".join([lines[0], verdict,
+                      *(f"  {SENTENCES[name]}: {one}" for name, one in found.agreements.items())])
 
 # %% ../../nbs/structure/11_comparison.ipynb #c3ef4c8d
 @dataclass(frozen=True, eq=False)
 class _Shared:
-    "The edges between shared features of one graph, numbered as those: keys `source * n + target`, ascending."
+    """The edges between shared features of one graph, numbered as those: keys `source * n +
+    target`, ascending."""
     n: int
     key: Int[np.ndarray, "n_edges"]
     sign: Int[np.ndarray, "n_edges"]
@@ -115,11 +143,13 @@ class _Shared:
 
     def degrees(self) -> tuple[np.ndarray, np.ndarray]:
         "Out- and in-degree of every shared feature."
-        return np.bincount(self.key // self.n, minlength=self.n), np.bincount(self.key % self.n, minlength=self.n)
+        return (np.bincount(self.key // self.n, minlength=self.n),
+                np.bincount(self.key % self.n, minlength=self.n))
 
 # %% ../../nbs/structure/11_comparison.ipynb #11bb400b
 def _rank_correlation(x: np.ndarray, y: np.ndarray, weight: np.ndarray | None = None) -> float:
-    "Spearman's, where every point counts `weight` times (ranks are those of the unweighted points)."
+    """Spearman's, where every point counts `weight` times (ranks are those of the unweighted
+    points)."""
     if len(x) < 3: return float("nan")
     a, b = stats.rankdata(x), stats.rankdata(y)
     w = np.ones(len(a)) if weight is None else weight
@@ -129,125 +159,193 @@ def _rank_correlation(x: np.ndarray, y: np.ndarray, weight: np.ndarray | None = 
     return float((w * a * b).sum() / spread) if spread > 0 else float("nan")
 
 
-def overlap_numbers(one: _Shared, other: _Shared, weight: np.ndarray | None = None) -> dict[str, float]:
-    "Edge overlap, signs, strengths and degrees; `weight`: how often each shared feature counts (a bootstrap sample)."
-    def size(key: np.ndarray) -> np.ndarray: return np.ones(len(key)) if weight is None else (weight[key // one.n] * weight[key % one.n]).astype(float)
-    common, here, there = np.intersect1d(one.key, other.key, assume_unique=True, return_indices=True)
+def overlap_numbers(
+    one: _Shared, other: _Shared, weight: np.ndarray | None = None
+) -> dict[str, float]:
+    """Edge overlap, signs, strengths and degrees; `weight`: how often each shared feature counts (a
+    bootstrap sample)."""
+    def size(key: np.ndarray) -> np.ndarray:
+        return (np.ones(len(key)) if weight is None
+                else (weight[key // one.n] * weight[key % one.n]).astype(float))
+    common, here, there = np.intersect1d(
+        one.key, other.key, assume_unique=True, return_indices=True
+    )
     w, total = size(common), [float(size(part.key).sum()) for part in (one, other)]
     both = float(w.sum())
     signs = one.sign[here] * other.sign[there]
     signed = signs != 0
-    def share(part: float, whole: float) -> float: return part / whole if whole > 0 else float("nan")
+    def share(part: float, whole: float) -> float:
+        return part / whole if whole > 0 else float("nan")
     degrees = [part.degrees() for part in (one, other)]
-    return {"jaccard": share(both, total[0] + total[1] - both), "precision": share(both, total[0]), "recall": share(both, total[1]),
+    return {"jaccard": share(both, total[0] + total[1] - both), "precision": share(both, total[0]),
+            "recall": share(both, total[1]),
             "sign_agreement": share(float(w[signs > 0].sum()), float(w[signed].sum())),
             "strength_correlation": _rank_correlation(one.strength[here], other.strength[there], w),
-            "out_degree": _rank_correlation(degrees[0][0], degrees[1][0], weight), "in_degree": _rank_correlation(degrees[0][1], degrees[1][1], weight)}
+            "out_degree": _rank_correlation(degrees[0][0], degrees[1][0], weight),
+            "in_degree": _rank_correlation(degrees[0][1], degrees[1][1], weight)}
 
 # %% ../../nbs/structure/11_comparison.ipynb #ab9070ed
 def spectrum(edges: EdgeList, k: int = 20) -> Float[np.ndarray, "k"]:
-    "The `k` largest singular values of the signed adjacency matrix (+1, -1; gating 0), over the root of their sum of squares: no units, no sizes."
+    """The `k` largest singular values of the signed adjacency matrix (+1, -1; gating 0), over the
+    root of their sum of squares: no units, no sizes."""
     n = len(edges.nodes)
-    matrix = scipy.sparse.csr_matrix((edges.sign.astype(float), (edges.source, edges.target)), shape=(n, n))
+    matrix = scipy.sparse.csr_matrix(
+        (edges.sign.astype(float), (edges.source, edges.target)), shape=(n, n)
+    )
     few = min(k, n - 1)
     values = np.zeros(k)
     if few < 1 or not matrix.nnz: return values
     if n <= 400: found = np.linalg.svd(matrix.toarray(), compute_uv=False)[:few]
-    else: found = scipy.sparse.linalg.svds(matrix, few, return_singular_vectors=False, random_state=0)
+    else:
+        found = scipy.sparse.linalg.svds(matrix, few, return_singular_vectors=False, random_state=0)
     values[:few] = np.sort(found)[::-1]
     return values / np.sqrt((edges.sign != 0).sum())
 
 # %% ../../nbs/structure/11_comparison.ipynb #6299a361
-def compare_graphs(G1: nx.DiGraph, G2: nx.DiGraph, matching: "FeatureMatching | Mapping[str, str] | str" = "identity", *, weight: str = "strength",
-                   n_bootstrap: int = 200, n_null: int = 50, roles: bool = True, seed: int = 0) -> GraphComparison:
-    """What `G1` and `G2` have in common: edges, signs, strengths, degrees, roles and spectra, with 95 % intervals and against two null models.
+def compare_graphs(
+    G1: nx.DiGraph, G2: nx.DiGraph,
+    matching: "FeatureMatching | Mapping[str, str] | str" = "identity", *, weight: str = "strength",
+    n_bootstrap: int = 200, n_null: int = 50, roles: bool = True, seed: int = 0
+) -> GraphComparison:
+    """What `G1` and `G2` have in common: edges, signs, strengths, degrees, roles and spectra, with
+    95 % intervals and against two null models.
 
-    `matching`: from `match_features`, node of `G1` -> node of `G2`, or "identity" where names mean the same. `weight`: the attribute compared as strength.
-    Raises `InputError` for an empty graph, a matching that is not one to one, and graphs without shared features.
+    `matching`: from `match_features`, node of `G1` -> node of `G2`, or "identity" where names mean
+    the same. `weight`: the attribute compared as strength. Raises `InputError` for an empty graph,
+    a matching that is not one to one, and graphs without shared features.
     """
     edges, random = (edge_list(G1, weight), edge_list(G2, weight)), np.random.default_rng(seed)
     shared = _pairs(G1, G2, matching)
     pairs = {node: shared[node] for node in edges[0].nodes if node in shared}
-    n, place = len(pairs), [{node: index for index, node in enumerate(part.nodes)} for part in edges]
+    n = len(pairs)
+    place = [{node: index for index, node in enumerate(part.nodes)} for part in edges]
     ends = np.array([[place[0][a], place[1][b]] for a, b in pairs.items()])
     numbers = [np.full(len(part.nodes), -1) for part in edges]
     for side in (0, 1): numbers[side][ends[:, side]] = np.arange(n)
     one, other = (_Shared.of(part, number, n) for part, number in zip(edges, numbers, strict=True))
     layer = edges[0].layer[ends[:, 0]]
     values = overlap_numbers(one, other)
-    resampled = [overlap_numbers(one, other, random.multinomial(n, np.full(n, 1 / n))) for _ in range(n_bootstrap)]
-    permuted = [overlap_numbers(one, _Shared.of(edges[1], _relabelled(numbers[1], permuted_within(layer, random)), n)) for _ in range(n_null)]
+    resampled = [overlap_numbers(one, other, random.multinomial(n, np.full(n, 1 / n)))
+                 for _ in range(n_bootstrap)]
+    permuted = [
+        overlap_numbers(
+            one, _Shared.of(edges[1], _relabelled(numbers[1], permuted_within(layer, random)), n)
+        ) for _ in range(n_null)
+    ]
     shuffled = [rewire(edges[1], random) for _ in range(n_null)]
     rewired = [overlap_numbers(one, _Shared.of(part, numbers[1], n)) for part in shuffled]
-    agreements = {name: _agreement(name, value, resampled, permuted, rewired) for name, value in values.items()}
-    for name in ("out_degree", "in_degree"): agreements[name] = replace(agreements[name], rewired=None)          # rewiring keeps degrees
-    if roles: agreements["roles"] = _roles_agreement(G1, G2, pairs, layer, random, n_bootstrap, n_null, seed)
+    agreements = {name: _agreement(name, value, resampled, permuted, rewired)
+                  for name, value in values.items()}
+    # rewiring keeps degrees
+    for name in ("out_degree", "in_degree"):
+        agreements[name] = replace(agreements[name], rewired=None)
+    if roles:
+        agreements["roles"] = _roles_agreement(
+            G1, G2, pairs, layer, random, n_bootstrap, n_null, seed
+        )
     spectra = [spectrum(part) for part in edges]
     distances = [float(np.linalg.norm(spectra[0] - spectrum(part))) for part in shuffled[:10]]
     distance = float(np.linalg.norm(spectra[0] - spectra[1]))
-    agreements["spectrum"] = Agreement("spectrum", distance, None, None, against("spectrum", distance, distances, "rewired"))
-    common, here, there = np.intersect1d(one.key, other.key, assume_unique=True, return_indices=True)
+    agreements["spectrum"] = Agreement(
+        "spectrum", distance, None, None, against("spectrum", distance, distances, "rewired")
+    )
+    common, here, there = np.intersect1d(
+        one.key, other.key, assume_unique=True, return_indices=True
+    )
     names = list(pairs)
-    counts = {"nodes_1": len(edges[0].nodes), "nodes_2": len(edges[1].nodes), "shared": n, "edges_1": len(one.key), "edges_2": len(other.key),
-              "common": len(common), "all_edges_1": len(edges[0]), "all_edges_2": len(edges[1])}
-    strengths = zip(common.tolist(), one.strength[here].tolist(), other.strength[there].tolist(), strict=True)
+    counts = {"nodes_1": len(edges[0].nodes), "nodes_2": len(edges[1].nodes), "shared": n,
+              "edges_1": len(one.key), "edges_2": len(other.key), "common": len(common),
+              "all_edges_1": len(edges[0]), "all_edges_2": len(edges[1])}
+    strengths = zip(
+        common.tolist(), one.strength[here].tolist(), other.strength[there].tolist(), strict=True
+    )
     listed = [(names[key // n], names[key % n], a, b) for key, a, b in strengths]
-    return GraphComparison(counts, agreements, {"first": spectra[0].tolist(), "second": spectra[1].tolist()}, listed)
+    return GraphComparison(
+        counts, agreements, {"first": spectra[0].tolist(), "second": spectra[1].tolist()}, listed
+    )
 
-def _relabelled(number: np.ndarray, permutation: np.ndarray) -> np.ndarray: return np.where(number >= 0, permutation[number], -1)
+def _relabelled(number: np.ndarray, permutation: np.ndarray) -> np.ndarray:
+    return np.where(number >= 0, permutation[number], -1)
 
 # %% ../../nbs/structure/11_comparison.ipynb #dd90ae0a
-def _pairs(G1: nx.DiGraph, G2: nx.DiGraph, matching: "FeatureMatching | Mapping[str, str] | str") -> dict[str, str]:
+def _pairs(
+    G1: nx.DiGraph, G2: nx.DiGraph, matching: "FeatureMatching | Mapping[str, str] | str"
+) -> dict[str, str]:
     "Matched pairs that stand in both graphs."
     if isinstance(matching, str):
-        if matching != "identity": raise InputError(f"matching is {matching!r}; give 'identity', a FeatureMatching, or a mapping from nodes to nodes.")
+        if matching != "identity":
+            raise InputError(f"matching is {matching!r}; give 'identity', a FeatureMatching, or a "
+                             "mapping from nodes to nodes.")
         pairs = {node: node for node in G1}
     else: pairs = dict(matching.pairs if isinstance(matching, FeatureMatching) else matching)
-    if len(set(pairs.values())) < len(pairs): raise InputError("the matching sends two features to the same one; give a one-to-one matching.")
+    if len(set(pairs.values())) < len(pairs):
+        raise InputError(
+            "the matching sends two features to the same one; give a one-to-one matching."
+        )
     shared = {a: b for a, b in pairs.items() if a in G1 and b in G2}
     if len(shared) < 2:
-        raise InputError(f"{len(shared)} of {len(pairs):,} matched features stand in both graphs (of {len(G1):,} and {len(G2):,}), so there is nothing to "
-                         "compare; match them first (match_features), or build both graphs from the same features.")
+        raise InputError(f"{len(shared)} of {len(pairs):,} matched features stand in both graphs "
+                         f"(of {len(G1):,} and {len(G2):,}), so there is nothing to "
+                         "compare; match them first (match_features), or build both graphs from "
+                         "the same features.")
     return shared
 
 
-def _agreement(name: str, value: float, resampled: list[dict[str, float]], permuted: list[dict[str, float]], rewired: list[dict[str, float]]) -> Agreement:
+def _agreement(name: str, value: float, resampled: list[dict[str, float]],
+               permuted: list[dict[str, float]], rewired: list[dict[str, float]]) -> Agreement:
     known = np.array([one[name] for one in resampled if np.isfinite(one[name])])
-    low, high = (float(end) for end in np.percentile(known, [2.5, 97.5])) if len(known) > 10 else (None, None)
-    nulls = [against(name, value, [one[name] for one in part], kind, "" if np.isfinite(value) else "no common edges")
+    low, high = (float(end) for end in np.percentile(known, [2.5, 97.5])) if len(known) > 10 else (
+        None, None
+    )
+    nulls = [against(name, value, [one[name] for one in part], kind,
+                     "" if np.isfinite(value) else "no common edges")
              for part, kind in ((permuted, "permuted"), (rewired, "rewired"))]
     return Agreement(name, value if np.isfinite(value) else None, low, high, nulls[0], nulls[1])
 
 
-def _roles_agreement(G1: nx.DiGraph, G2: nx.DiGraph, pairs: dict[str, str], layer: np.ndarray, random: np.random.Generator, n_bootstrap: int, n_null: int,
-                     seed: int) -> Agreement:
-    "Adjusted Rand index of the roles of the first graph and of the second's features in the same roles."
-    def undefined(reason: str) -> Agreement: return Agreement("roles", None, None, None, against("roles", None, [], "permuted", reason))
+def _roles_agreement(
+    G1: nx.DiGraph, G2: nx.DiGraph, pairs: dict[str, str], layer: np.ndarray,
+    random: np.random.Generator, n_bootstrap: int, n_null: int, seed: int
+) -> Agreement:
+    """Adjusted Rand index of the roles of the first graph and of the second's features in the same
+    roles."""
+    def undefined(reason: str) -> Agreement:
+        return Agreement("roles", None, None, None, against("roles", None, [], "permuted", reason))
     if min(len(G1), len(G2)) < 20: return undefined("fewer than 20 features")
     roles = cluster_roles(G1, n_null=10, n_bootstrap=0, seed=seed)
     if len(roles.roles) < 2: return undefined("the first graph has no roles")
     there = assign_roles(roles, G2)
-    one, other = np.array([roles.membership[a] for a in pairs]), np.array([there[b] for b in pairs.values()])
+    one = np.array([roles.membership[a] for a in pairs])
+    other = np.array([there[b] for b in pairs.values()])
     value = agreement(one, other)[0]
     drawn = [random.integers(len(one), size=len(one)) for _ in range(n_bootstrap)]
     resampled = [{"roles": agreement(one[rows], other[rows])[0]} for rows in drawn]
-    permuted = [{"roles": agreement(one, other[permuted_within(layer, random)])[0]} for _ in range(n_null)]
+    permuted = [
+        {"roles": agreement(one, other[permuted_within(layer, random)])[0]} for _ in range(n_null)
+    ]
     return replace(_agreement("roles", value, resampled, permuted, []), rewired=None)
 
 # %% ../../nbs/structure/11_comparison.ipynb #b23e9301
 def comparison_figure(found: GraphComparison) -> "Figure":
-    "Every number with its interval, beside what chance gives, and the strengths of common edges against each other."
+    """Every number with its interval, beside what chance gives, and the strengths of common edges
+    against each other."""
     import matplotlib.pyplot as plt
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), gridspec_kw={"width_ratios": (1.5, 1)})
-    shown = [one for name, one in found.agreements.items() if one.value is not None and name != "spectrum"]
-    first = len(shown) - 1 - [one.name for one in shown].index("jaccard")          # the row whose marks the legend names
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(10, 3.6), gridspec_kw={"width_ratios": (1.5, 1)}
+    )
+    shown = [one for name, one in found.agreements.items()
+             if one.value is not None and name != "spectrum"]
+    # the row whose marks the legend names
+    first = len(shown) - 1 - [one.name for one in shown].index("jaccard")
     for row, one in enumerate(reversed(shown)):
         assert one.value is not None
-        if one.low is not None and one.high is not None: left.plot([one.low, one.high], [row, row], color="C0", lw=2)
+        if one.low is not None and one.high is not None:
+            left.plot([one.low, one.high], [row, row], color="C0", lw=2)
         left.plot([one.value], [row], "o", color="C0", label="measured" if row == first else None)
         for null, mark, colour in ((one.permuted, "|", "0.4"), (one.rewired, "x", "C3")):
             if null is not None and null.null_mean is not None:
-                left.plot([null.null_mean], [row], mark, color=colour, ms=9, label=null.null if row == first else None)
+                left.plot([null.null_mean], [row], mark, color=colour, ms=9,
+                          label=null.null if row == first else None)
     left.set_yticks(range(len(shown)), [one.name.replace("_", " ") for one in reversed(shown)])
     left.set_xlim(min(-0.1, *(one.value or 0.0 for one in shown)), 1.05)
     left.legend(frameon=False, fontsize=8, loc="lower left")
@@ -260,9 +358,13 @@ def comparison_figure(found: GraphComparison) -> "Figure":
     return figure
 
 # %% ../../nbs/structure/11_comparison.ipynb #2a269d3c
-def compare_effects(one: InteractionTable, other: InteractionTable, matching: "FeatureMatching | Mapping[str, str] | str" = "identity", *,
-                    column: str = "strength_std", level: float = 0.01, n_bootstrap: int = 200, seed: int = 0) -> dict[str, Any]:
-    """Agreement of the effects of all pairs tested in both tables, at the same offset: `pearson` and `spearman` of `column`, `sign_agreement` where both have
+def compare_effects(
+    one: InteractionTable, other: InteractionTable,
+    matching: "FeatureMatching | Mapping[str, str] | str" = "identity", *,
+    column: str = "strength_std", level: float = 0.01, n_bootstrap: int = 200, seed: int = 0
+) -> dict[str, Any]:
+    """Agreement of the effects of all pairs tested in both tables, at the same offset: `pearson`
+    and `spearman` of `column`, `sign_agreement` where both have
     q < `level`, each with a 95 % interval (bootstrap over sources), `n_pairs`, `n_both`.
 
     Raises `InputError` for tables that share fewer than three tested pairs.
@@ -274,23 +376,34 @@ def compare_effects(one: InteractionTable, other: InteractionTable, matching: "F
         pairs = matching.pairs if isinstance(matching, FeatureMatching) else matching
         ids = {parse_feature_id(a): parse_feature_id(b) for a, b in pairs.items()}
         for end in ("src", "tgt"):
-            partner = [ids.get(place) for place in zip(left[f"{end}_layer"], left[f"{end}_feature"], strict=True)]
+            partner = [ids.get(place)
+                       for place in zip(left[f"{end}_layer"], left[f"{end}_feature"], strict=True)]
             known = np.array([place is not None for place in partner], dtype=bool)
-            left = left[known].assign(**{f"{end}_layer": [place[0] for place in partner if place], f"{end}_feature": [place[1] for place in partner if place]})
+            left = left[known].assign(
+                **{f"{end}_layer": [place[0] for place in partner if place],
+                   f"{end}_feature": [place[1] for place in partner if place]}
+            )
     both = left.merge(frames[1], on=keys, suffixes=("_one", "_other"))
     x, y = both[f"{column}_one"].to_numpy(), both[f"{column}_other"].to_numpy()
     finite = np.isfinite(x) & np.isfinite(y)
     both, x, y = both[finite], x[finite], y[finite]
-    if len(both) < 3: raise InputError(f"{len(both)} pairs were tested on both sides, too few to compare; measure the same pairs, or match more features.")
+    if len(both) < 3:
+        raise InputError(f"{len(both)} pairs were tested on both sides, too few to compare; "
+                         "measure the same pairs, or match more features.")
     sure = (both["q_value_one"].to_numpy() < level) & (both["q_value_other"].to_numpy() < level)
-    source = np.unique(both[["src_layer", "src_feature"]].to_numpy(), axis=0, return_inverse=True)[1].ravel()
+    source = np.unique(
+        both[["src_layer", "src_feature"]].to_numpy(), axis=0, return_inverse=True
+    )[1].ravel()
     ranks, random = (stats.rankdata(x), stats.rankdata(y)), np.random.default_rng(seed)
     def numbers(weight: np.ndarray) -> dict[str, float]:
         signs = float(weight[sure].sum())
-        return {"pearson": _weighted_correlation(x, y, weight), "spearman": _weighted_correlation(*ranks, weight),
-                "sign_agreement": float(weight[sure & (x * y > 0)].sum() / signs) if signs > 0 else float("nan")}
+        return {"pearson": _weighted_correlation(x, y, weight),
+                "spearman": _weighted_correlation(*ranks, weight),
+                "sign_agreement": float(weight[sure & (x * y > 0)].sum() / signs) if signs > 0
+                else float("nan")}
     n = int(source.max()) + 1
-    drawn = [numbers(random.multinomial(n, np.full(n, 1 / n))[source].astype(float)) for _ in range(n_bootstrap)]
+    drawn = [numbers(random.multinomial(n, np.full(n, 1 / n))[source].astype(float))
+             for _ in range(n_bootstrap)]
     found: dict[str, Any] = {"n_pairs": len(both), "n_both": int(sure.sum()), "n_sources": n}
     for name, value in numbers(np.ones(len(both))).items():
         finite_ones = [one[name] for one in drawn if np.isfinite(one[name])]

@@ -17,18 +17,24 @@ from scipy.optimize import brentq
 from scipy.special import digamma, gammaln
 
 from ..engine.errors import InputError
-from .nulls import EdgeList, Measure, against, edge_list, shuffle_signs, shuffle_strengths
+from feature_interaction_graph.structure.nulls import (
+    EdgeList, Measure, against, edge_list, shuffle_signs, shuffle_strengths
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # %% ../../nbs/structure/06_decay.ipynb #6ac4f5d8
-def fit_gamma_mean(x: Float[np.ndarray, "n"], sizes: Float[np.ndarray, "n"], flat: bool = False) -> tuple[float, float, float]:
-    "Intercept, slope and AIC of ln E[size] = intercept + slope x for gamma-distributed sizes; `flat`: slope 0."
+def fit_gamma_mean(
+    x: Float[np.ndarray, "n"], sizes: Float[np.ndarray, "n"], flat: bool = False
+) -> tuple[float, float, float]:
+    """Intercept, slope and AIC of ln E[size] = intercept + slope x for gamma-distributed sizes;
+    `flat`: slope 0."""
     kinds, place = np.unique(x, return_inverse=True)
     n_each, means = np.bincount(place), np.bincount(place, sizes) / np.bincount(place)
     intercept, slope = float(np.log(sizes.mean())), 0.0
-    for _ in range(0 if flat else 100):                        # Fisher scoring: with a log link the weights are the counts
+    # Fisher scoring: with a log link the weights are the counts
+    for _ in range(0 if flat else 100):
         working = intercept + slope * kinds + means / np.exp(intercept + slope * kinds) - 1
         centre = np.average(kinds, weights=n_each)
         new_slope = float((n_each * (kinds - centre)) @ working / (n_each @ (kinds - centre) ** 2))
@@ -37,18 +43,24 @@ def fit_gamma_mean(x: Float[np.ndarray, "n"], sizes: Float[np.ndarray, "n"], fla
         intercept, slope = new_intercept, new_slope
         if moved < 1e-12: break
     ratio = sizes / np.exp(intercept + slope * x)
-    excess = max(float((ratio - np.log(ratio)).mean() - 1), 1e-12)              # = ln shape - digamma(shape) at the maximum
+    # = ln shape - digamma(shape) at the maximum
+    excess = max(float((ratio - np.log(ratio)).mean() - 1), 1e-12)
     shape = brentq(lambda guess: np.log(guess) - digamma(guess) - excess, 1e-6, 1e13)
-    log_likelihood = (shape * np.log(shape) + (shape - 1) * np.log(sizes) - shape * (intercept + slope * x) - gammaln(shape) - shape * ratio).sum()
+    log_likelihood = (shape * np.log(shape) + (shape - 1) * np.log(sizes)
+                      - shape * (intercept + slope * x) - gammaln(shape) - shape * ratio).sum()
     return intercept, slope, float(2 * (2 if flat else 3) - 2 * log_likelihood)
 
 # %% ../../nbs/structure/06_decay.ipynb #fcb379a3
 @dataclass(frozen=True)
 class LayerDistanceDecay:
-    "Mean |strength| of edges by layer distance, the laws fitted to it, and the exponential rate against shuffled strengths."
-    distances: list[dict[str, float]]           # distance, n_edges, share_of_pairs, mean, ci_lower, ci_upper
-    fits: dict[str, dict[str, float]]           # exponential (scale, rate, length), power_law (scale, exponent), constant (scale); aic each
-    best: str                                   # the fit with the smallest AIC; "undecided" within 2 of another
+    """Mean |strength| of edges by layer distance, the laws fitted to it, and the exponential rate
+    against shuffled strengths."""
+    # distance, n_edges, share_of_pairs, mean, ci_lower, ci_upper
+    distances: list[dict[str, float]]
+    # exponential (scale, rate, length), power_law (scale, exponent), constant (scale); aic each
+    fits: dict[str, dict[str, float]]
+    # the fit with the smallest AIC; "undecided" within 2 of another
+    best: str
     rate: Measure                               # per layer: ln of the factor lost
     mean_distance: float
     reason: str = ""
@@ -61,32 +73,44 @@ class LayerDistanceDecay:
         return pd.DataFrame(self.distances)
 
     def __str__(self) -> str:
-        lines = [f"distance {one['distance']:.0f}: {one['n_edges']:,.0f} edges, mean |strength| {one['mean']:.3g} "
-                 f"[{one['ci_lower']:.3g}, {one['ci_upper']:.3g}]"
-                 for one in self.distances]
+        lines = [f"distance {one['distance']:.0f}: {one['n_edges']:,.0f} edges, mean |strength| "
+                 f"{one['mean']:.3g} "
+                 f"[{one['ci_lower']:.3g}, {one['ci_upper']:.3g}]" for one in self.distances]
         if not self.fits: return "\n".join([*lines, f"no decay fitted: {self.reason}"])
-        aic = ", ".join(f"{name.replace('_', ' ')} {fit['aic'] - min(one['aic'] for one in self.fits.values()):.1f}" for name, fit in self.fits.items())
-        return "\n".join([*lines, f"best description: {self.best.replace('_', ' ')} (AIC above the smallest: {aic}); rate per layer {self.rate}"])
+        aic = ", ".join(f"{name.replace('_', ' ')} "
+                        f"{fit['aic'] - min(one['aic'] for one in self.fits.values()):.1f}"
+                        for name, fit in self.fits.items())
+        return "\n".join([*lines, f"best description: {self.best.replace('_', ' ')} (AIC above the "
+                          f"smallest: {aic}); rate per layer {self.rate}"])
 
 # %% ../../nbs/structure/06_decay.ipynb #1fbdcfc9
-def distance_rows(edges: EdgeList, distance: Int[np.ndarray, "n_edges"], sizes: Float[np.ndarray, "n_edges"]) -> list[dict[str, float]]:
-    "Of every distance the number of edges, their share of all pairs that far apart, and mean |strength| with its 95 % interval (one edge: none)."
+def distance_rows(
+    edges: EdgeList, distance: Int[np.ndarray, "n_edges"], sizes: Float[np.ndarray, "n_edges"]
+) -> list[dict[str, float]]:
+    """Of every distance the number of edges, their share of all pairs that far apart, and mean
+    |strength| with its 95 % interval (one edge: none)."""
     layers, widths = np.unique(edges.layer, return_counts=True)
     rows = []
     for step in np.unique(distance).tolist():
         mine = sizes[distance == step]
-        pairs = sum(int(width) * int(widths[other] - (step == 0)) for layer, width in zip(layers, widths, strict=True)
+        pairs = sum(int(width) * int(widths[other] - (step == 0))
+                    for layer, width in zip(layers, widths, strict=True)
                     for other in np.flatnonzero(layers == layer + step))
         margin = 1.96 * float(mine.std(ddof=1) / np.sqrt(len(mine))) if len(mine) > 1 else 0.0
-        rows.append({"distance": step, "n_edges": len(mine), "share_of_pairs": len(mine) / pairs, "mean": float(mine.mean()),
-                     "ci_lower": float(mine.mean()) - margin, "ci_upper": float(mine.mean()) + margin})
+        rows.append({"distance": step, "n_edges": len(mine), "share_of_pairs": len(mine) / pairs,
+                     "mean": float(mine.mean()), "ci_lower": float(mine.mean()) - margin,
+                     "ci_upper": float(mine.mean()) + margin})
     return rows
 
 
-def layer_distance_decay(G: nx.DiGraph, n_null: int = 100, seed: int = 0, *, weight: str = "strength") -> LayerDistanceDecay:
-    """Mean |strength| by target layer - source layer, fitted as exponential and power law (distances from 1 on; gating edges, whose mean effect is not
-    their size, are left out). With fewer than three distances nothing tells the two laws apart, and `reason` says so. `weight="strength_std"` compares
-    effects in standard deviations of the target, where layers differ in scale. Raises `InputError` without edges.
+def layer_distance_decay(
+    G: nx.DiGraph, n_null: int = 100, seed: int = 0, *, weight: str = "strength"
+) -> LayerDistanceDecay:
+    """Mean |strength| by target layer - source layer, fitted as exponential and power law
+    (distances from 1 on; gating edges, whose mean effect is not their size, are left out). With
+    fewer than three distances nothing tells the two laws apart, and `reason` says so.
+    `weight="strength_std"` compares effects in standard deviations of the target, where layers
+    differ in scale. Raises `InputError` without edges.
     """
     if n_null < 0: raise InputError(f"n_null is {n_null}; give 0 or more.")
     return decay_of(edge_list(G, weight), n_null, np.random.default_rng(seed))
@@ -101,52 +125,74 @@ def decay_of(edges: EdgeList, n_null: int, random: np.random.Generator) -> Layer
     fitted = typed & (distance >= 1)
     n_distances = len(np.unique(distance[fitted]))
     if n_distances < 2:
-        reason = f"{'all edges span the same' if n_distances else 'no edge spans a'} number of layers{'' if n_distances else ' above 0'}"
-        return LayerDistanceDecay(rows, {}, "none", against("decay_rate", None, [], "reweighted", reason), mean_distance, reason)
+        reason = (f"{'all edges span the same' if n_distances else 'no edge spans a'} number of "
+                  f"layers{'' if n_distances else ' above 0'}")
+        return LayerDistanceDecay(
+            rows, {}, "none", against("decay_rate", None, [], "reweighted", reason), mean_distance,
+            reason
+        )
     far, size = distance[fitted].astype(float), sizes[fitted]
     intercept, slope, aic = fit_gamma_mean(far, size)
     power = fit_gamma_mean(np.log(far), size)
     constant = fit_gamma_mean(far, size, flat=True)
-    fits = {"exponential": {"scale": float(np.exp(intercept)), "rate": -slope, "length": -1 / slope if slope else float("inf"), "aic": aic},
+    fits = {"exponential": {"scale": float(np.exp(intercept)), "rate": -slope,
+                            "length": -1 / slope if slope else float("inf"), "aic": aic},
             "power_law": {"scale": float(np.exp(power[0])), "exponent": -power[1], "aic": power[2]},
             "constant": {"scale": float(np.exp(constant[0])), "aic": constant[2]}}
     order = sorted(fits, key=lambda name: fits[name]["aic"])
     groups = edges.layer[edges.source] * 3 + edges.sign
-    shuffled = (shuffle_strengths(edges, random, np.where(fitted, groups, -10)).strength for _ in range(n_null))
+    shuffled = (shuffle_strengths(edges, random, np.where(fitted, groups, -10)).strength
+                for _ in range(n_null))
     nulls = [-fit_gamma_mean(far, np.abs(strength[fitted]))[1] for strength in shuffled]
-    reason = "two distances: an exponential and a power law both go through two means exactly" if n_distances == 2 else ""
+    reason = ("two distances: an exponential and a power law both go through two means exactly"
+              if n_distances == 2 else "")
     decided = fits[order[1]]["aic"] - fits[order[0]]["aic"] > 2
-    return LayerDistanceDecay(rows, fits, order[0] if decided else "undecided", against("decay_rate", -slope, nulls, "reweighted"), mean_distance, reason)
+    return LayerDistanceDecay(
+        rows, fits, order[0] if decided else "undecided",
+        against("decay_rate", -slope, nulls, "reweighted"), mean_distance, reason
+    )
 
 # %% ../../nbs/structure/06_decay.ipynb #45ee5602
 def sign_numbers(edges: EdgeList) -> dict[str, float]:
     "The compared numbers, on edges that have a sign; both signs must occur."
     typed, positive = edges.sign != 0, edges.sign > 0
-    out, into = np.bincount(edges.source[typed], minlength=len(edges.nodes)), np.bincount(edges.target[typed], minlength=len(edges.nodes))
-    facts = {"strength_difference": np.abs(edges.strength), "source_out_degree_difference": out[edges.source],
+    out = np.bincount(edges.source[typed], minlength=len(edges.nodes))
+    into = np.bincount(edges.target[typed], minlength=len(edges.nodes))
+    facts = {"strength_difference": np.abs(edges.strength),
+             "source_out_degree_difference": out[edges.source],
              "target_in_degree_difference": into[edges.target],
              "distance_difference": edges.layer[edges.target] - edges.layer[edges.source]}
-    numbers = {name: float(values[positive].mean() - values[typed & ~positive].mean()) for name, values in facts.items()}
+    numbers = {name: float(values[positive].mean() - values[typed & ~positive].mean())
+               for name, values in facts.items()}
     for name, ends, degree in (("source", edges.source, out), ("target", edges.target, into)):
         exciting = np.bincount(ends[positive], minlength=len(edges.nodes))
-        numbers[f"{name}_sign_consistency"] = float(np.abs(2 * exciting - degree).sum() / degree.sum())
+        numbers[f"{name}_sign_consistency"] = float(
+            np.abs(2 * exciting - degree).sum() / degree.sum()
+        )
     return numbers
 
 
 def sign_topology(edges: EdgeList, n_null: int, random: np.random.Generator) -> dict[str, Measure]:
-    "Excitation against inhibition, each number against `n_null` graphs with exchanged types; undefined if only one sign occurs."
+    """Excitation against inhibition, each number against `n_null` graphs with exchanged types;
+    undefined if only one sign occurs."""
     typed = edges.sign != 0
     if len(np.unique(edges.sign[typed])) < 2:
         reason = "all edges with a sign have the same one" if typed.any() else "no edge has a sign"
         return {name: against(name, None, [], "resigned", reason) for name in SIGN_NUMBERS}
-    pair = np.unique(np.stack([edges.layer[edges.source], edges.layer[edges.target], typed]), axis=1, return_inverse=True)[1].ravel()
+    pair = np.unique(np.stack([edges.layer[edges.source], edges.layer[edges.target], typed]),
+                     axis=1, return_inverse=True)[1].ravel()
     origin = edges.layer[edges.source] * 2 + typed
     found, nulls = sign_numbers(edges), []
     for _ in range(n_null):
         numbers = sign_numbers(shuffle_signs(edges, random, pair))
-        nulls.append(numbers | {"distance_difference": sign_numbers(shuffle_signs(edges, random, origin))["distance_difference"]})
-    return {name: against(name, value, [null[name] for null in nulls], "resigned") for name, value in found.items()}
+        nulls.append(numbers | {"distance_difference": sign_numbers(
+                                    shuffle_signs(edges, random, origin)
+                                )["distance_difference"]})
+    return {name: against(name, value, [null[name] for null in nulls], "resigned")
+            for name, value in found.items()}
 
 
-SIGN_NUMBERS = ("strength_difference", "source_out_degree_difference", "target_in_degree_difference", "distance_difference", "source_sign_consistency",
-                "target_sign_consistency")
+SIGN_NUMBERS = (
+    "strength_difference", "source_out_degree_difference", "target_in_degree_difference",
+    "distance_difference", "source_sign_consistency", "target_sign_consistency"
+)

@@ -21,25 +21,37 @@ from scipy.special import erfc, log_ndtr, zeta
 from ..engine.errors import InputError
 
 # %% ../../nbs/structure/03_degree_laws.ipynb #5f904eda
-def power_law_logs(values: Int[np.ndarray, "n"], lowest: int, alpha: float) -> Float[np.ndarray, "n"]:
+def power_law_logs(
+    values: Int[np.ndarray, "n"], lowest: int, alpha: float
+) -> Float[np.ndarray, "n"]:
     "ln p(x) = -alpha ln x - ln zeta(alpha, lowest)."
     return -alpha * np.log(values) - np.log(zeta(alpha, lowest))
 
 
-def exponential_logs(values: Int[np.ndarray, "n"], lowest: int, rate: float) -> Float[np.ndarray, "n"]:
+def exponential_logs(
+    values: Int[np.ndarray, "n"], lowest: int, rate: float
+) -> Float[np.ndarray, "n"]:
     "ln p(x) = ln(1 - exp(-rate)) - rate (x - lowest)."
     return np.log(-np.expm1(-rate)) - rate * (values - lowest)
 
 
-def lognormal_logs(values: Int[np.ndarray, "n"], lowest: int, mean: float, width: float) -> Float[np.ndarray, "n"]:
-    "ln [Phi(b) - Phi(a)] - ln [1 - Phi(c)]: the logarithm of x between ln(x - 1/2) and ln(x + 1/2), in units of `width` from `mean`."
-    below, above, start = ((np.log(edge) - mean) / width for edge in (values - 0.5, values + 0.5, lowest - 0.5))
-    upper = below > 0                                                   # in the upper tail take the mirror image: differences of small numbers
+def lognormal_logs(
+    values: Int[np.ndarray, "n"], lowest: int, mean: float, width: float
+) -> Float[np.ndarray, "n"]:
+    """ln [Phi(b) - Phi(a)] - ln [1 - Phi(c)]: the logarithm of x between ln(x - 1/2) and ln(x +
+    1/2), in units of `width` from `mean`."""
+    below, above, start = (
+        (np.log(edge) - mean) / width for edge in (values - 0.5, values + 0.5, lowest - 0.5)
+    )
+    # in the upper tail take the mirror image: differences of small numbers
+    upper = below > 0
     high, low = log_ndtr(np.where(upper, -below, above)), log_ndtr(np.where(upper, -above, below))
     return high + np.log(-np.expm1(np.minimum(low - high, -1e-300))) - log_ndtr(-start)
 
 # %% ../../nbs/structure/03_degree_laws.ipynb #de2a30d8
-def fit_law(law: str, values: Int[np.ndarray, "n"], lowest: int) -> tuple[dict[str, float], Float[np.ndarray, "n"]]:
+def fit_law(
+    law: str, values: Int[np.ndarray, "n"], lowest: int
+) -> tuple[dict[str, float], Float[np.ndarray, "n"]]:
     "Maximum-likelihood parameters of a law above `lowest` and ln p of every value."
     if law == "exponential":
         rate = float(np.log1p(1 / max(values.mean() - lowest, 1e-9)))
@@ -47,17 +59,26 @@ def fit_law(law: str, values: Int[np.ndarray, "n"], lowest: int) -> tuple[dict[s
     kinds, place = np.unique(values, return_inverse=True)
     times = np.bincount(place)
     if law == "power_law":
-        def unlikely(alpha: float) -> float: return -float((times * power_law_logs(kinds, lowest, alpha)).sum())
-        best = minimize_scalar(unlikely, bounds=(1.0001, 20), method="bounded", options={"xatol": 1e-7})
+        def unlikely(alpha: float) -> float:
+            return -float((times * power_law_logs(kinds, lowest, alpha)).sum())
+        best = minimize_scalar(
+            unlikely, bounds=(1.0001, 20), method="bounded", options={"xatol": 1e-7}
+        )
         return {"alpha": float(best.x)}, power_law_logs(values, lowest, best.x)
     if law != "lognormal": raise InputError(f"{law!r} is no law; the laws are {', '.join(LAWS)}.")
-    def misfit(at: np.ndarray) -> float: return -float((times * lognormal_logs(kinds, lowest, at[0], np.exp(at[1]))).sum())
+    def misfit(at: np.ndarray) -> float:
+        return -float((times * lognormal_logs(kinds, lowest, at[0], np.exp(at[1]))).sum())
     centre, spread = np.log(values).mean(), max(np.log(values).std(), 0.1)
-    starts = [(centre, np.log(spread)), (centre - spread, np.log(1.5 * spread)), (centre - 4 * spread**2, np.log(2 * spread))]
+    starts = [(centre, np.log(spread)), (centre - spread, np.log(1.5 * spread)),
+              (centre - 4 * spread**2, np.log(2 * spread))]
     options = {"xatol": 1e-6, "fatol": 1e-8, "maxiter": 2000}
-    fits = [minimize(misfit, start, method="Nelder-Mead", bounds=[(-30, 30), (-4, 3)], options=options) for start in starts]
+    fits = [
+        minimize(misfit, start, method="Nelder-Mead", bounds=[(-30, 30), (-4, 3)], options=options)
+        for start in starts
+    ]
     best = min(fits, key=lambda fit: fit.fun)
-    return {"mean": float(best.x[0]), "width": float(np.exp(best.x[1]))}, lognormal_logs(values, lowest, best.x[0], np.exp(best.x[1]))
+    return ({"mean": float(best.x[0]), "width": float(np.exp(best.x[1]))},
+            lognormal_logs(values, lowest, best.x[0], np.exp(best.x[1])))
 
 
 LAWS = ("power_law", "lognormal", "exponential")
@@ -71,39 +92,56 @@ def log_zetas(lowest: int) -> Float[np.ndarray, "n_alphas"]:
     return np.log(zeta(ALPHAS, lowest))
 
 
-def find_tail(values: Int[np.ndarray, "n"], n_least: int, lowest: int | None = None) -> tuple[int, float, float]:
-    "The start of the power-law tail among those that leave at least `n_least` values, its exponent on the grid, and the distance D."
+def find_tail(
+    values: Int[np.ndarray, "n"], n_least: int, lowest: int | None = None
+) -> tuple[int, float, float]:
+    """The start of the power-law tail among those that leave at least `n_least` values, its
+    exponent on the grid, and the distance D."""
     kinds, times = np.unique(values[values > 0], return_counts=True)
     above = np.cumsum(times[::-1])[::-1]
     log_sums = np.cumsum((times * np.log(kinds))[::-1])[::-1]
     best = (int(kinds[0]), float("nan"), float("inf"))
-    candidates = np.flatnonzero((above >= n_least) & (np.arange(len(kinds)) < max(1, len(kinds) - 1))).tolist()
+    candidates = np.flatnonzero(
+        (above >= n_least) & (np.arange(len(kinds)) < max(1, len(kinds) - 1))
+    ).tolist()
     for start in candidates if lowest is None else [int(np.searchsorted(kinds, lowest))]:
-        alpha = float(ALPHAS[np.argmax(-ALPHAS * log_sums[start] - above[start] * log_zetas(int(kinds[start])))])
+        alpha = float(ALPHAS[np.argmax(-ALPHAS * log_sums[start]
+                                       - above[start] * log_zetas(int(kinds[start])))])
         model = 1 - zeta(alpha, kinds[start:] + 1) / zeta(alpha, kinds[start])
         distance = float(np.abs(np.cumsum(times[start:]) / above[start] - model).max())
         if distance < best[2]: best = (int(kinds[start]), alpha, distance)
     return best
 
 # %% ../../nbs/structure/03_degree_laws.ipynb #19b331b5
-def draw_power_law(alpha: float, lowest: int, n: int, random: np.random.Generator) -> Int[np.ndarray, "n"]:
-    "Whole numbers from p(x) ~ x^-alpha, x >= lowest, exactly: by rejection from a continuous power law (Devroye 1986), capped at 2^40."
+def draw_power_law(
+    alpha: float, lowest: int, n: int, random: np.random.Generator
+) -> Int[np.ndarray, "n"]:
+    """Whole numbers from p(x) ~ x^-alpha, x >= lowest, exactly: by rejection from a continuous
+    power law (Devroye 1986), capped at 2^40."""
     drawn = np.empty(0, dtype=np.int64)
     while len(drawn) < n:
         chance, accept = random.random(2 * n + 16), random.random(2 * n + 16)
         x = np.floor(np.minimum(lowest * chance ** (-1 / (alpha - 1)), 2.0**40))
-        envelope = x ** (1 - alpha) * -np.expm1((1 - alpha) * np.log1p(1 / x))          # chance that the continuous one falls in [x, x + 1)
-        bound = lowest ** -alpha / (lowest ** (1 - alpha) * -np.expm1((1 - alpha) * np.log1p(1 / lowest)))
-        drawn = np.concatenate([drawn, x[accept * bound * envelope <= x ** -alpha].astype(np.int64)])
+        # chance that the continuous one falls in [x, x + 1)
+        envelope = x ** (1 - alpha) * -np.expm1((1 - alpha) * np.log1p(1 / x))
+        bound = lowest ** -alpha / (
+            lowest ** (1 - alpha) * -np.expm1((1 - alpha) * np.log1p(1 / lowest))
+        )
+        drawn = np.concatenate(
+            [drawn, x[accept * bound * envelope <= x ** -alpha].astype(np.int64)]
+        )
     return drawn[:n]
 
 # %% ../../nbs/structure/03_degree_laws.ipynb #4c60e82f
 def vuong(first: Float[np.ndarray, "n"], second: Float[np.ndarray, "n"]) -> tuple[float, float]:
-    "Normalised log-likelihood ratio R / (sqrt(n) sigma) of two laws and its two-sided p-value; positive favours the first."
+    """Normalised log-likelihood ratio R / (sqrt(n) sigma) of two laws and its two-sided p-value;
+    positive favours the first."""
     difference = first - second
     spread = float(difference.std() * np.sqrt(len(difference)))
     if spread < 1e-12: return 0.0, 1.0
-    return float(difference.sum() / spread), float(erfc(abs(difference.sum()) / (np.sqrt(2) * spread)))
+    return (
+        float(difference.sum() / spread), float(erfc(abs(difference.sum()) / (np.sqrt(2) * spread)))
+    )
 
 # %% ../../nbs/structure/03_degree_laws.ipynb #342552cf
 @dataclass(frozen=True)
@@ -114,9 +152,12 @@ class DegreeLaw:
     n_tail: int
     parameters: dict[str, dict[str, float]]     # of every law, on the tail
     distance: float                             # Kolmogorov-Smirnov, power law against the tail
-    p_fit: float | None                         # goodness of fit of the power law; None: not asked for
-    comparisons: dict[str, tuple[float, float]] # "power_law/lognormal" -> normalised ratio (> 0 favours the first), p-value
-    verdict: str                                # one of LAWS, or "undecided", or "none": see `judge`
+    # goodness of fit of the power law; None: not asked for
+    p_fit: float | None
+    # "power_law/lognormal" -> normalised ratio (> 0 favours the first), p-value
+    comparisons: dict[str, tuple[float, float]]
+    # one of LAWS, or "undecided", or "none": see `judge`
+    verdict: str
 
     @property
     def alpha(self) -> float: return self.parameters["power_law"]["alpha"]
@@ -125,45 +166,59 @@ class DegreeLaw:
 
     def __str__(self) -> str:
         fit = "" if self.p_fit is None else f", goodness of fit p = {self.p_fit:.2f}"
-        ratios = ", ".join(f"{pair.replace('/', ' against ').replace('_', ' ')} {ratio:+.1f} (p = {p_value:.2g})"
-                           for pair, (ratio, p_value) in self.comparisons.items())
-        return (f"{self.verdict.replace('_', ' ')}: of {self.n:,} values the {self.n_tail:,} from {self.lowest} on; power law alpha = {self.alpha:.2f}{fit}; "
+        ratios = ", ".join(f"{pair.replace('/', ' against ').replace('_', ' ')} {ratio:+.1f} (p = "
+                           f"{p_value:.2g})" for pair, (ratio, p_value) in self.comparisons.items())
+        return (f"{self.verdict.replace('_', ' ')}: of {self.n:,} values the {self.n_tail:,} from "
+                f"{self.lowest} on; power law alpha = {self.alpha:.2f}{fit}; "
                 f"likelihood ratios {ratios}")
 
 # %% ../../nbs/structure/03_degree_laws.ipynb #135b31a0
 def judge(comparisons: dict[str, tuple[float, float]], p_fit: float | None, level: float) -> str:
-    """The law no other beats at `level`; of several the one with the fewest parameters, `undecided` between power law and exponential.
+    """The law no other beats at `level`; of several the one with the fewest parameters,
+    `undecided` between power law and exponential.
 
-    A power law whose `p_fit` is below 0.1 is no candidate; with no candidate left the verdict is `none`.
+    A power law whose `p_fit` is below 0.1 is no candidate; with no candidate left the verdict is
+    `none`.
     """
-    beaten = {pair.split("/")[int(ratio > 0)] for pair, (ratio, p_value) in comparisons.items() if p_value < level}
-    left = [law for law in LAWS if law not in beaten and not (law == "power_law" and p_fit is not None and p_fit < 0.1)]
+    beaten = {pair.split("/")[int(ratio > 0)] for pair, (ratio, p_value) in comparisons.items()
+              if p_value < level}
+    left = [law for law in LAWS
+            if law not in beaten and not (law == "power_law" and p_fit is not None and p_fit < 0.1)]
     simple = [law for law in left if law != "lognormal"]
     return "none" if not left else "undecided" if len(simple) == 2 else (simple or left)[0]
 
 # %% ../../nbs/structure/03_degree_laws.ipynb #e3a1945e
-def degree_law(values: Sequence[int] | Int[np.ndarray, "n"], lowest: int | None = None, n_boot: int = 100, level: float = 0.1, seed: int = 0,
-               tail_share: float = 0.1) -> DegreeLaw:
+def degree_law(
+    values: Sequence[int] | Int[np.ndarray, "n"], lowest: int | None = None, n_boot: int = 100,
+    level: float = 0.1, seed: int = 0, tail_share: float = 0.1
+) -> DegreeLaw:
     """Fits and compares the three laws on the tail of `values` (zeros are left out).
 
-    `lowest`: start of the tail; None: found by the smallest distance, leaving at least 25 values and `tail_share` of all. `n_boot`: samples for the
-    goodness of fit. Source: Clauset, Shalizi & Newman 2009. Raises `InputError` for fewer than 25 values above 0, or all equal.
+    `lowest`: start of the tail; None: found by the smallest distance, leaving at least 25 values
+    and `tail_share` of all. `n_boot`: samples for the goodness of fit. Source: Clauset, Shalizi &
+    Newman 2009. Raises `InputError` for fewer than 25 values above 0, or all equal.
     """
     numbers = np.asarray(values)
-    if numbers.ndim != 1 or (len(numbers) and not (np.isfinite(numbers) & (numbers >= 0) & (numbers == np.floor(numbers))).all()):
+    if numbers.ndim != 1 or (
+        len(numbers)
+        and not (np.isfinite(numbers) & (numbers >= 0) & (numbers == np.floor(numbers))).all()
+    ):
         raise InputError("degree_law needs a list of whole numbers, 0 or more.")
     numbers = numbers[numbers > 0].astype(np.int64)
     if len(numbers) < 25 or len(np.unique(numbers)) < 3:
-        raise InputError(f"{len(numbers)} values above 0, {len(np.unique(numbers))} of them different, say nothing about a tail; at least 25 values, "
+        raise InputError(f"{len(numbers)} values above 0, {len(np.unique(numbers))} of them "
+                         "different, say nothing about a tail; at least 25 values, "
                          "3 of them different, are needed.")
     if lowest is not None and (lowest < 1 or (numbers >= lowest).sum() < 10):
-        raise InputError(f"{(numbers >= lowest).sum()} values are {lowest} or more; the tail must start at 1 or later and hold at least 10.")
+        raise InputError(f"{(numbers >= lowest).sum()} values are {lowest} or more; the tail must "
+                         "start at 1 or later and hold at least 10.")
     n_least, random = max(25, int(np.ceil(tail_share * len(numbers)))), np.random.default_rng(seed)
     start, _, distance = find_tail(numbers, n_least, lowest)
     if lowest is not None: start = lowest
     tail, body = numbers[numbers >= start], numbers[numbers < start]
     fits = {law: fit_law(law, tail, start) for law in LAWS}
-    comparisons = {f"{one}/{other}": vuong(fits[one][1], fits[other][1]) for one, other in combinations(LAWS, 2)}
+    comparisons = {f"{one}/{other}": vuong(fits[one][1], fits[other][1])
+                   for one, other in combinations(LAWS, 2)}
     farther = 0
     for _ in range(n_boot):
         n_tail = random.binomial(len(numbers), len(tail) / len(numbers))
@@ -171,5 +226,7 @@ def degree_law(values: Sequence[int] | Int[np.ndarray, "n"], lowest: int | None 
         if len(body): drawn = np.concatenate([drawn, random.choice(body, len(numbers) - n_tail)])
         farther += find_tail(drawn, n_least, lowest)[2] >= distance
     p_fit = farther / n_boot if n_boot else None
-    return DegreeLaw(len(numbers), start, len(tail), {law: parameters for law, (parameters, _) in fits.items()}, distance, p_fit, comparisons,
-                     judge(comparisons, p_fit, level))
+    return DegreeLaw(
+        len(numbers), start, len(tail), {law: parameters for law, (parameters, _) in fits.items()},
+        distance, p_fit, comparisons, judge(comparisons, p_fit, level)
+    )

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .degree_laws import LAWS, DegreeLaw, exponential_logs, lognormal_logs, power_law_logs
+from feature_interaction_graph.structure.degree_laws import (
+    LAWS, DegreeLaw, exponential_logs, lognormal_logs, power_law_logs
+)
 from .statistics import GraphStatistics
 
 if TYPE_CHECKING:
@@ -20,37 +22,55 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # %% ../../nbs/structure/08_figures.ipynb #ed9c18d7
-BLUE, ORANGE, GREY, GREEN, RED = "#0072b2", "#d55e00", "#64748a", "#00845f", "#cf4a0a"     # told apart by colour-blind readers; shapes differ as well
+# told apart by colour-blind readers; shapes differ as well
+BLUE, ORANGE, GREY, GREEN, RED = "#0072b2", "#d55e00", "#64748a", "#00845f", "#cf4a0a"
 
 def plot_degrees(axes: "Axes", statistics: GraphStatistics) -> None:
-    "Share of features with at least k edges, incoming and outgoing, with the better law of the tail."
-    logs: dict[str, Callable[..., np.ndarray]] = dict(zip(LAWS, (power_law_logs, lognormal_logs, exponential_logs), strict=True))
+    """Share of features with at least k edges, incoming and outgoing, with the better law of the
+    tail."""
+    logs: dict[str, Callable[..., np.ndarray]] = dict(
+        zip(LAWS, (power_law_logs, lognormal_logs, exponential_logs), strict=True)
+    )
     for side, colour, marker in (("in", BLUE, "s"), ("out", ORANGE, "o")):
         values = np.array([degree for degree in statistics.degrees[side] if degree])
         kinds = np.unique(values)
-        axes.loglog(kinds, [(values >= k).mean() for k in kinds], marker, color=colour, markersize=3, label={"in": "incoming", "out": "outgoing"}[side])
+        axes.loglog(kinds, [(values >= k).mean() for k in kinds], marker, color=colour,
+                    markersize=3, label={"in": "incoming", "out": "outgoing"}[side])
         law = statistics.degree_laws[f"{side} whole"]
         if not isinstance(law, DegreeLaw) or law.verdict not in LAWS: continue
         reach = np.arange(law.lowest, 20 * values.max())
-        survival = np.cumsum(np.exp(logs[law.verdict](reach, law.lowest, *law.parameters[law.verdict].values()))[::-1])[::-1]
-        axes.loglog(reach, survival, color=colour, linewidth=1, linestyle="--", label=law.verdict.replace("_", " "))
-    axes.set(xlabel="edges of a feature, k", ylabel="share of features with at least k", xlim=(0.9, 1.3 * max(map(max, statistics.degrees.values()))),
+        survival = np.cumsum(
+            np.exp(
+                logs[law.verdict](reach, law.lowest, *law.parameters[law.verdict].values())
+            )[::-1]
+        )[::-1]
+        axes.loglog(reach, survival, color=colour, linewidth=1, linestyle="--",
+                    label=law.verdict.replace("_", " "))
+    axes.set(xlabel="edges of a feature, k", ylabel="share of features with at least k",
+             xlim=(0.9, 1.3 * max(map(max, statistics.degrees.values()))),
              ylim=(0.5 / len(statistics.degrees["in"]), 1.5))
     axes.legend(frameon=False, fontsize=8)
 
 # %% ../../nbs/structure/08_figures.ipynb #b6270487
 def plot_z_scores(axes: "Axes", statistics: GraphStatistics) -> None:
-    "z of every measure but the motifs that has one, on an axis that is linear up to 3 and logarithmic beyond; marker and colour by null."
+    """z of every measure but the motifs that has one, on an axis that is linear up to 3 and
+    logarithmic beyond; marker and colour by null."""
     motifs = set() if statistics.motifs is None else set(statistics.motifs.measures)
-    shown = [(name.replace("_", " "), one.z, one.null) for name, one in statistics.all_measures().items() if one.z is not None and name not in motifs]
-    look = {"rewired": (BLUE, "o"), "scattered": (GREY, "^"), "reweighted": (ORANGE, "s"), "resigned": (GREEN, "D")}
+    shown = [
+        (name.replace("_", " "), one.z, one.null) for name, one in statistics.all_measures().items()
+        if one.z is not None and name not in motifs
+    ]
+    look = {"rewired": (BLUE, "o"), "scattered": (GREY, "^"), "reweighted": (ORANGE, "s"),
+            "resigned": (GREEN, "D")}
     axes.axvspan(-2, 2, color="#e8ebef", zorder=0)
     for row, (_, z, null) in enumerate(shown):
         colour, marker = look[null]
         axes.plot([0, z], [row, row], color=colour, linewidth=1)
-        axes.plot(z, row, marker, color=colour, markersize=5, label=null if null not in axes.get_legend_handles_labels()[1] else None)
+        axes.plot(z, row, marker, color=colour, markersize=5,
+                  label=null if null not in axes.get_legend_handles_labels()[1] else None)
     axes.set_xscale("symlog", linthresh=3)
-    ticks = [sign * size for sign in (-1, 1) for size in (3, 30, 300, 3000) if abs(size) <= max([3, *(abs(z) for _, z, _ in shown)])]
+    ticks = [sign * size for sign in (-1, 1) for size in (3, 30, 300, 3000)
+             if abs(size) <= max([3, *(abs(z) for _, z, _ in shown)])]
     axes.set_xticks([0, *ticks], [f"{tick:+d}" if tick else "0" for tick in [0, *ticks]])
     axes.minorticks_off()
     axes.set_yticks(range(len(shown)), [name for name, *_ in shown], fontsize=8)
@@ -63,14 +83,19 @@ def plot_z_scores(axes: "Axes", statistics: GraphStatistics) -> None:
 def plot_decay(axes: "Axes", statistics: GraphStatistics) -> None:
     "Mean |strength| by layer distance with 95 % intervals and the two fitted laws."
     decay = statistics.decay
-    distance, mean = (np.array([one[name] for one in decay.distances]) for name in ("distance", "mean"))
+    distance, mean = (
+        np.array([one[name] for one in decay.distances]) for name in ("distance", "mean")
+    )
     margin = np.nan_to_num(mean - np.array([one["ci_lower"] for one in decay.distances]))
-    axes.errorbar(distance, mean, yerr=margin, fmt="o", color="#1d2733", capsize=3, markersize=4, label="edges")
+    axes.errorbar(distance, mean, yerr=margin, fmt="o", color="#1d2733", capsize=3, markersize=4,
+                  label="edges")
     if decay.fits:
         reach = np.linspace(1, max(distance.max(), 2), 50)
         exponential, power = decay.fits["exponential"], decay.fits["power_law"]
-        axes.plot(reach, exponential["scale"] * np.exp(-exponential["rate"] * reach), color=BLUE, label="exponential")
-        axes.plot(reach, power["scale"] * reach ** -power["exponent"], color=ORANGE, linestyle="--", label="power law")
+        axes.plot(reach, exponential["scale"] * np.exp(-exponential["rate"] * reach), color=BLUE,
+                  label="exponential")
+        axes.plot(reach, power["scale"] * reach ** -power["exponent"], color=ORANGE, linestyle="--",
+                  label="power law")
     axes.set(xlabel="layers between source and target", ylabel="mean |strength|")
     axes.set_ylim(bottom=0)
     axes.set_xticks(distance)
@@ -86,22 +111,28 @@ def plot_community_layers(axes: "Axes", statistics: GraphStatistics) -> None:
         left = [sum(one.layers.get(before, 0) for before in layers[:place]) for one in communities]
         shade = colormaps["cividis"](place / max(1, len(layers) - 1))
         ends = place in (0, len(layers) - 1)
-        axes.barh(range(len(communities)), [one.layers.get(layer, 0) for one in communities], left=left, color=shade, label=f"layer {layer}" if ends else None)
-    axes.set_yticks(range(len(communities)), [one.name if len(one.name) < 30 else one.name[:29] + "…" for one in communities], fontsize=8, parse_math=False)
+        axes.barh(range(len(communities)), [one.layers.get(layer, 0) for one in communities],
+                  left=left, color=shade, label=f"layer {layer}" if ends else None)
+    axes.set_yticks(range(len(communities)), [one.name if len(one.name) < 30
+                                              else one.name[:29] + "…" for one in communities],
+                    fontsize=8, parse_math=False)
     axes.invert_yaxis()
     axes.set_xlabel("features")
     if communities: axes.legend(frameon=False, fontsize=8, loc="lower right")
-    else: axes.text(0.5, 0.5, "communities were not asked for", ha="center", transform=axes.transAxes)
+    else:
+        axes.text(0.5, 0.5, "communities were not asked for", ha="center", transform=axes.transAxes)
 
 # %% ../../nbs/structure/08_figures.ipynb #04de47a9
 def plot_motifs(axes: "Axes", statistics: GraphStatistics) -> None:
     "Every motif's count over its mean in null graphs, logarithmic; numbers are counts."
     measures = {} if statistics.motifs is None else statistics.motifs.measures
-    shown = [(name.replace("_", " "), one.value, one.value / one.null_mean, one.null) for name, one in measures.items() if one.value and one.null_mean]
+    shown = [(name.replace("_", " "), one.value, one.value / one.null_mean, one.null)
+             for name, one in measures.items() if one.value and one.null_mean]
     for row, (_, value, ratio, null) in enumerate(shown):
         axes.barh(row, ratio - 1, left=1, color=BLUE if null == "rewired" else GREY, height=0.6)
         side = 1 if ratio >= 1 else -1
-        axes.annotate(f"{value:,.0f}", (ratio, row), (4 * side, 0), textcoords="offset points", va="center", ha="left" if side > 0 else "right", fontsize=8)
+        axes.annotate(f"{value:,.0f}", (ratio, row), (4 * side, 0), textcoords="offset points",
+                      va="center", ha="left" if side > 0 else "right", fontsize=8)
     axes.axvline(1, color="#1d2733", linewidth=0.8)
     axes.set_xscale("log", base=2)
     ratios = [ratio for _, _, ratio, _ in shown] or [1.0]
@@ -112,14 +143,17 @@ def plot_motifs(axes: "Axes", statistics: GraphStatistics) -> None:
 
 
 def plot_signs(axes: "Axes", statistics: GraphStatistics) -> None:
-    "How consistent the signs of a feature's edges are, against the same wiring with exchanged types."
-    names = {"source_sign_consistency": "of what a feature does", "target_sign_consistency": "of what is done to it"}
+    """How consistent the signs of a feature's edges are, against the same wiring with exchanged
+    types."""
+    names = {"source_sign_consistency": "of what a feature does",
+             "target_sign_consistency": "of what is done to it"}
     for row, name in enumerate(names):
         one = statistics.measures[name]
         if one.value is None: continue
         if one.null_mean is not None:
             name_once = None if row else "types exchanged, ± 2 sd"
-            axes.errorbar(one.null_mean, row, xerr=2 * (one.null_std or 0), fmt="D", color=GREY, capsize=3, label=name_once)
+            axes.errorbar(one.null_mean, row, xerr=2 * (one.null_std or 0), fmt="D", color=GREY,
+                          capsize=3, label=name_once)
         axes.plot(one.value, row, "o", color=BLUE, label=None if row else "measured")
     axes.set(xlim=(0, 1), ylim=(1.6, -0.6), xlabel="consistency of sign (1: one sign only)")
     axes.set_yticks(range(2), list(names.values()), fontsize=8)
@@ -139,5 +173,7 @@ def statistics_figure(statistics: GraphStatistics) -> "Figure":
 
 
 PANELS: dict[str, Callable[["Axes", GraphStatistics], None]] = {
-    "Degrees": plot_degrees, "Numbers against chance": plot_z_scores, "Motifs": plot_motifs, "Decay with distance": plot_decay,
-    "Excitation and inhibition": plot_signs, "Communities": plot_community_layers}
+    "Degrees": plot_degrees, "Numbers against chance": plot_z_scores, "Motifs": plot_motifs,
+    "Decay with distance": plot_decay, "Excitation and inhibition": plot_signs,
+    "Communities": plot_community_layers
+}

@@ -17,7 +17,9 @@ from jaxtyping import Float, Int
 from scipy.stats import rankdata
 
 from ..engine.errors import InputError
-from .nulls import EdgeList, edge_list, rewire, scatter, shuffle_strengths
+from feature_interaction_graph.structure.nulls import (
+    EdgeList, edge_list, rewire, scatter, shuffle_strengths
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,26 +36,45 @@ METRICS: dict[str, tuple[str, str]] = {             # name -> meaning, null
 
 def centrality(edges: EdgeList, metric: str, times: Int[np.ndarray, "n_edges"] | None = None,
                starts: Int[np.ndarray, "n_starts"] | None = None) -> Float[np.ndarray, "n_nodes"]:
-    "One of METRICS for every feature, edge e counting `times[e]`; betweenness over paths from `starts` (None: all features)."
-    if metric not in METRICS: raise InputError(f"{metric!r} is no metric; the metrics are {', '.join(METRICS)}.")
+    """One of METRICS for every feature, edge e counting `times[e]`; betweenness over paths from
+    `starts` (None: all features)."""
+    if metric not in METRICS:
+        raise InputError(f"{metric!r} is no metric; the metrics are {', '.join(METRICS)}.")
     count = np.ones(len(edges)) if times is None else times.astype(float)
     side, _, kind = metric.rpartition("_")
     if kind in ("degree", "strength"):
         weight = count if kind == "degree" else count * np.abs(edges.strength)
-        ends = {"in": [edges.target], "out": [edges.source], "total": [edges.source, edges.target]}[side]
+        ends = {
+            "in": [edges.target], "out": [edges.source], "total": [edges.source, edges.target]
+        }[side]
         return np.sum([np.bincount(end, weight, len(edges.nodes)) for end in ends], axis=0)
-    source, target = (edges.target, edges.source) if side == "reverse" else (edges.source, edges.target)
+    source, target = (
+        (edges.target, edges.source) if side == "reverse" else (edges.source, edges.target)
+    )
     rows = count > 0
-    if kind == "katz": return katz(scipy.sparse.csr_matrix((count[rows], (source[rows], target[rows])), shape=(len(edges.nodes),) * 2))
+    if kind == "katz":
+        return katz(scipy.sparse.csr_matrix(
+                        (count[rows], (source[rows], target[rows])), shape=(len(edges.nodes),) * 2
+                    ))
     import igraph
-    graph = igraph.Graph(n=len(edges.nodes), edges=np.stack([source[rows], target[rows]], axis=1).tolist(), directed=True)
+    graph = igraph.Graph(
+        n=len(edges.nodes), edges=np.stack([source[rows], target[rows]], axis=1).tolist(),
+        directed=True
+    )
     if kind == "pagerank": return np.array(graph.pagerank(weights=count[rows].tolist()))
-    n_paths = (len(edges.nodes) - 1) * max(1, len(edges.nodes) - 2) * (1.0 if starts is None else len(starts) / len(edges.nodes))
-    return np.array(graph.betweenness(sources=None if starts is None else starts.tolist())) / n_paths
+    n_paths = (len(edges.nodes) - 1) * max(1, len(edges.nodes) - 2) * (
+        1.0 if starts is None else len(starts) / len(edges.nodes)
+    )
+    return np.array(
+        graph.betweenness(sources=None if starts is None else starts.tolist())
+    ) / n_paths
 
 
-def katz(matrix: scipy.sparse.csr_matrix, alpha: float | None = None) -> Float[np.ndarray, "n_nodes"]:
-    "x = alpha A' x + 1, scaled to length 1; alpha (default) is 0.9 / sqrt(largest row sum * largest column sum), which bounds the largest eigenvalue."
+def katz(
+    matrix: scipy.sparse.csr_matrix, alpha: float | None = None
+) -> Float[np.ndarray, "n_nodes"]:
+    """x = alpha A' x + 1, scaled to length 1; alpha (default) is 0.9 / sqrt(largest row sum *
+    largest column sum), which bounds the largest eigenvalue."""
     if alpha is None: alpha = 0.9 / np.sqrt(matrix.sum(axis=0).max() * matrix.sum(axis=1).max())
     step, x = (alpha * matrix.T).tocsr(), np.ones(matrix.shape[0])
     for _ in range(1000):
@@ -64,7 +85,8 @@ def katz(matrix: scipy.sparse.csr_matrix, alpha: float | None = None) -> Float[n
 # %% ../../nbs/structure/05_hubs.ipynb #48d58bc2
 @dataclass(frozen=True)
 class Hub:
-    "A feature, its rank (1: largest) with a 95 % interval under resampled edges, and its value against that of the same feature in null graphs."
+    """A feature, its rank (1: largest) with a 95 % interval under resampled edges, and its value
+    against that of the same feature in null graphs."""
     node: str
     label: str
     layer: int
@@ -99,42 +121,72 @@ class Hubs:
 
     def __str__(self) -> str:
         name, meaning = self.metric.replace("_", " "), METRICS[self.metric][0]
-        lines = [f"the first {len(self)} of {self.n_nodes:,} features by {name} ({meaning}), against {self.null} graphs"]
+        lines = [f"the first {len(self)} of {self.n_nodes:,} features by {name} ({meaning}), "
+                 f"against {self.null} graphs"]
         for hub in self.hubs:
-            ranks = "" if hub.rank_low is None else f" (95 %: {hub.rank_low:.0f}-{hub.rank_high:.0f})"
-            null = "" if hub.null_mean is None else f"  {self.null} {hub.null_mean:.3g}" + ("" if hub.z is None else f", z = {hub.z:+.1f}")
-            lines.append(f"{hub.rank:4d}{ranks}  {hub.node:>10s} {hub.value:10.4g}{null}  {hub.label or '?'}")
+            ranks = (
+                "" if hub.rank_low is None else f" (95 %: {hub.rank_low:.0f}-{hub.rank_high:.0f})"
+            )
+            null = ("" if hub.null_mean is None else f"  {self.null} {hub.null_mean:.3g}"
+                    + ("" if hub.z is None else f", z = {hub.z:+.1f}"))
+            lines.append(
+                f"{hub.rank:4d}{ranks}  {hub.node:>10s} {hub.value:10.4g}{null}  {hub.label or '?'}"
+            )
         return "\n".join(lines)
 
 # %% ../../nbs/structure/05_hubs.ipynb #5539f5fa
-NULL_OF: dict[str, Callable[[EdgeList, np.random.Generator], EdgeList]] = {"scattered": scatter, "reweighted": shuffle_strengths, "rewired": rewire}
+NULL_OF: dict[str, Callable[[EdgeList, np.random.Generator], EdgeList]] = {
+    "scattered": scatter, "reweighted": shuffle_strengths, "rewired": rewire
+}
 
-def bootstrap_ranks(edges: EdgeList, metric: str, n_boot: int, random: np.random.Generator,
-                    starts: Int[np.ndarray, "n_starts"] | None) -> Float[np.ndarray, "n_boot n_nodes"]:
-    "Ranks of all features (1: largest, ties averaged) in samples of the edges, drawn with replacement."
-    counts = (np.bincount(random.integers(len(edges), size=len(edges)), minlength=len(edges)) for _ in range(n_boot))
-    return np.array([rankdata(-centrality(edges, metric, count, starts), method="average") for count in counts]).reshape(n_boot, len(edges.nodes))
+def bootstrap_ranks(
+    edges: EdgeList, metric: str, n_boot: int, random: np.random.Generator,
+    starts: Int[np.ndarray, "n_starts"] | None
+) -> Float[np.ndarray, "n_boot n_nodes"]:
+    """Ranks of all features (1: largest, ties averaged) in samples of the edges, drawn with
+    replacement."""
+    counts = (np.bincount(random.integers(len(edges), size=len(edges)), minlength=len(edges))
+              for _ in range(n_boot))
+    return np.array(
+        [rankdata(-centrality(edges, metric, count, starts), method="average") for count in counts]
+    ).reshape(n_boot, len(edges.nodes))
 
 
-def find_hubs(G: nx.DiGraph, top_k: int = 20, metric: str = "total_degree", n_boot: int = 100, n_null: int = 20, seed: int = 0, *,
-              weight: str = "strength", max_starts: int = 256) -> Hubs:
-    """The `top_k` features of `G` by `metric` (one of METRICS), with rank intervals from `n_boot` resampled edge sets and z-scores against `n_null` graphs.
+def find_hubs(
+    G: nx.DiGraph, top_k: int = 20, metric: str = "total_degree", n_boot: int = 100,
+    n_null: int = 20, seed: int = 0, *, weight: str = "strength", max_starts: int = 256
+) -> Hubs:
+    """The `top_k` features of `G` by `metric` (one of METRICS), with rank intervals from `n_boot`
+    resampled edge sets and z-scores against `n_null` graphs.
 
-    Betweenness beyond `max_starts` features counts the paths from that many, drawn at random. Raises `InputError` for an unknown metric or no edges.
+    Betweenness beyond `max_starts` features counts the paths from that many, drawn at random.
+    Raises `InputError` for an unknown metric or no edges.
     """
-    if metric not in METRICS: raise InputError(f"{metric!r} is no metric; the metrics are {', '.join(METRICS)}.")
-    if top_k < 1 or min(n_boot, n_null) < 0: raise InputError(f"top_k is {top_k}, n_boot {n_boot}, n_null {n_null}; give 1, 0, 0 or more.")
+    if metric not in METRICS:
+        raise InputError(f"{metric!r} is no metric; the metrics are {', '.join(METRICS)}.")
+    if top_k < 1 or min(n_boot, n_null) < 0:
+        raise InputError(
+            f"top_k is {top_k}, n_boot {n_boot}, n_null {n_null}; give 1, 0, 0 or more."
+        )
     edges, random = edge_list(G, weight), np.random.default_rng(seed)
-    starts = None if len(G) <= max_starts else np.sort(random.choice(len(G), max_starts, replace=False))
+    starts = (
+        None if len(G) <= max_starts else np.sort(random.choice(len(G), max_starts, replace=False))
+    )
     values, null = centrality(edges, metric, None, starts), METRICS[metric][1]
     order = np.argsort(-values, kind="stable")[:top_k]
-    ranks, whole = bootstrap_ranks(edges, metric, n_boot, random, starts), rankdata(-values, method="min")
-    nulls = np.array([centrality(NULL_OF[null](edges, random), metric, None, starts) for _ in range(n_null)])
+    ranks = bootstrap_ranks(edges, metric, n_boot, random, starts)
+    whole = rankdata(-values, method="min")
+    nulls = np.array(
+        [centrality(NULL_OF[null](edges, random), metric, None, starts) for _ in range(n_null)]
+    )
     hubs = []
     for place in order.tolist():
         low, high = np.percentile(ranks[:, place], [2.5, 97.5]).tolist() if n_boot else (None, None)
         facts = G.nodes[edges.nodes[place]]
-        mean, std = (float(nulls[:, place].mean()), float(nulls[:, place].std(ddof=1))) if n_null > 1 else (None, 0.0)
-        z = float((values[place] - mean) / std) if mean is not None and std > 1e-9 * max(abs(mean), 1e-300) else None
-        hubs.append(Hub(edges.nodes[place], str(facts.get("label") or ""), int(facts["layer"]), float(values[place]), int(whole[place]), low, high, mean, z))
+        mean, std = ((float(nulls[:, place].mean()), float(nulls[:, place].std(ddof=1)))
+                     if n_null > 1 else (None, 0.0))
+        z = (float((values[place] - mean) / std)
+             if mean is not None and std > 1e-9 * max(abs(mean), 1e-300) else None)
+        hubs.append(Hub(edges.nodes[place], str(facts.get("label") or ""), int(facts["layer"]),
+                        float(values[place]), int(whole[place]), low, high, mean, z))
     return Hubs(metric, null, hubs, len(G), n_boot, n_null)

@@ -31,7 +31,8 @@ from .communities import words_of
 class Side:
     """One of the two sides of a matching: what is needed depends on how features are matched.
 
-    activation: `model` and `saes`; decoder: `saes`; label: `graph`. Where `graph` is given, only its features are matched.
+    activation: `model` and `saes`; decoder: `saes`; label: `graph`. Where `graph` is given, only
+    its features are matched.
     """
     saes: "Mapping[int, Any] | None" = None
     model: nn.Module | None = None
@@ -42,8 +43,9 @@ class Side:
 class FeatureMatching:
     """Pairs of features as columns: `one`, `other` (ids), `score`, `accepted`; best first.
 
-    `threshold`: the score from which pairs are accepted; `error`: of those, the share that chance would have made; `null_scores`: scores of pairs where
-    nothing can be the same (for as many assignments as `n_null`).
+    `threshold`: the score from which pairs are accepted; `error`: of those, the share that chance
+    would have made; `null_scores`: scores of pairs where nothing can be the same (for as many
+    assignments as `n_null`).
     """
     one: np.ndarray
     other: np.ndarray
@@ -58,32 +60,50 @@ class FeatureMatching:
     @property
     def pairs(self) -> dict[str, str]:
         "Accepted pairs: feature of the one side -> feature of the other."
-        return dict(zip(self.one[self.accepted].tolist(), self.other[self.accepted].tolist(), strict=True))
+        return dict(
+            zip(self.one[self.accepted].tolist(), self.other[self.accepted].tolist(), strict=True)
+        )
 
     def to_pandas(self) -> pd.DataFrame:
         "One row per pair."
-        return pd.DataFrame({"one": self.one, "other": self.other, "score": self.score, "accepted": self.accepted})
+        return pd.DataFrame(
+            {"one": self.one, "other": self.other, "score": self.score, "accepted": self.accepted}
+        )
 
     def by_layer(self) -> dict[int, tuple[int, int]]:
         "Layer -> accepted pairs, assigned pairs."
         layer = np.array([parse_feature_id(node)[0] for node in self.one])
-        return {int(one): (int(self.accepted[layer == one].sum()), int((layer == one).sum())) for one in np.unique(layer)}
+        return {int(one): (int(self.accepted[layer == one].sum()), int((layer == one).sum()))
+                for one in np.unique(layer)}
 
     def __str__(self) -> str:
-        layers = ", ".join(f"layer {layer}: {many} of {of}" for layer, (many, of) in self.by_layer().items())
-        return (f"{int(self.accepted.sum()):,} of {len(self.one):,} assigned pairs have a similarity (by {self.by}) of at least {self.threshold:.2f} and are "
-                f"taken for the same feature; chance would make {self.error:.1%} of them ({layers})")
+        layers = ", ".join(
+            f"layer {layer}: {many} of {of}" for layer, (many, of) in self.by_layer().items()
+        )
+        return (
+            f"{int(self.accepted.sum()):,} of {len(self.one):,} assigned pairs have a similarity "
+            f"(by {self.by}) of at least {self.threshold:.2f} and are "
+            f"taken for the same feature; chance would make {self.error:.1%} of them ({layers})"
+        )
 
 # %% ../../nbs/structure/10_matching.ipynb #7dfacd8c
-Block = tuple[list[str], list[str], Float[np.ndarray, "n m"], list[Float[np.ndarray, "n_null_pairs"]]]     # ids, ids, similarity, null scores
+# ids, ids, similarity, null scores
+Block = (
+    tuple[list[str], list[str], Float[np.ndarray, "n m"], list[Float[np.ndarray, "n_null_pairs"]]]
+)
 
-def assign(similarity: Float[np.ndarray, "n m"]) -> tuple[Int[np.ndarray, "n_pairs"], Int[np.ndarray, "n_pairs"]]:
-    "The one-to-one assignment with the largest sum of similarities (Kuhn 1955; Jonker & Volgenant 1987)."
+def assign(
+    similarity: Float[np.ndarray, "n m"]
+) -> tuple[Int[np.ndarray, "n_pairs"], Int[np.ndarray, "n_pairs"]]:
+    """The one-to-one assignment with the largest sum of similarities (Kuhn 1955; Jonker & Volgenant
+    1987)."""
     return optimize.linear_sum_assignment(-similarity)
 
 
-def threshold_at(score: Float[np.ndarray, "n"], null: Float[np.ndarray, "n_null_pairs"], n_null: int, error: float) -> tuple[float, float]:
-    """The smallest score from which on pairs of the null are at most `error` as many as pairs (per assignment), and what share they are there.
+def threshold_at(score: Float[np.ndarray, "n"], null: Float[np.ndarray, "n_null_pairs"],
+                 n_null: int, error: float) -> tuple[float, float]:
+    """The smallest score from which on pairs of the null are at most `error` as many as pairs (per
+    assignment), and what share they are there.
 
     (inf, 0) if there is none.
     """
@@ -91,13 +111,16 @@ def threshold_at(score: Float[np.ndarray, "n"], null: Float[np.ndarray, "n_null_
     found = len(score) - np.searchsorted(np.sort(score), levels)
     by_chance = (len(null) - np.searchsorted(np.sort(null), levels)) / max(n_null, 1)
     good = by_chance <= error * found
-    from_here = np.flip(np.logical_and.accumulate(np.flip(good)))        # nor may any higher one be worse
+    # nor may any higher one be worse
+    from_here = np.flip(np.logical_and.accumulate(np.flip(good)))
     if not from_here.any(): return float("inf"), 0.0
     at = int(np.argmax(from_here))
     return float(levels[at]), float(by_chance[at] / found[at])
 
 
-def _matching(blocks: Sequence[Block], by: str, error: float, least: float, n_null: int) -> FeatureMatching:
+def _matching(
+    blocks: Sequence[Block], by: str, error: float, least: float, n_null: int
+) -> FeatureMatching:
     "The assignments of all layers together, with one threshold."
     one, other, score, null = [], [], [], [np.zeros(0)]
     for left, right, similarity, chance in blocks:
@@ -108,82 +131,116 @@ def _matching(blocks: Sequence[Block], by: str, error: float, least: float, n_nu
         null += chance
     values, chances = np.concatenate(score), np.concatenate(null)
     threshold, share = threshold_at(values, chances, n_null, error)
-    if threshold < least: threshold, share = least, float((chances >= least).sum() / n_null / max((values >= least).sum(), 1))
+    if threshold < least:
+        threshold = least
+        share = float((chances >= least).sum() / n_null / max((values >= least).sum(), 1))
     order = np.argsort(-values, kind="stable")
-    return FeatureMatching(np.array(one)[order], np.array(other)[order], values[order], values[order] >= threshold, threshold, share, by, chances, n_null)
+    return FeatureMatching(np.array(one)[order], np.array(other)[order], values[order],
+                           values[order] >= threshold, threshold, share, by, chances, n_null)
 
 # %% ../../nbs/structure/10_matching.ipynb #82a77618
-def match_features(one: Side, other: Side, by: str = "activation", corpus: Corpus | None = None, *, error: float = 0.05, least: float = 0.0,
-                   min_firings: int = 20, n_null: int = 5, seed: int = 0) -> FeatureMatching:
-    """Which features of `one` are which of `other`, layer by layer, one to one, with a threshold above which `error` of the pairs are chance, and never
+def match_features(
+    one: Side, other: Side, by: str = "activation", corpus: Corpus | None = None, *,
+    error: float = 0.05, least: float = 0.0, min_firings: int = 20, n_null: int = 5, seed: int = 0
+) -> FeatureMatching:
+    """Which features of `one` are which of `other`, layer by layer, one to one, with a threshold
+    above which `error` of the pairs are chance, and never
     below `least`.
 
-    `by`: "activation" (correlation over `corpus`, features that fire at least `min_firings` times on both sides), "decoder" (cosine) or "label".
-    Raises `InputError` for a similarity that is unknown or cannot be had from what the sides hold, layers that are not shared, and different widths.
+    `by`: "activation" (correlation over `corpus`, features that fire at least `min_firings` times
+    on both sides), "decoder" (cosine) or "label". Raises `InputError` for a similarity that is
+    unknown or cannot be had from what the sides hold, layers that are not shared, and different
+    widths.
     """
-    if by not in _SIMILARITIES: raise InputError(f"features cannot be matched by {by!r}; use {', '.join(_SIMILARITIES)}.")
-    if not 0 < error < 1 or n_null < 1: raise InputError(f"error is {error} and n_null {n_null}; give a share between 0 and 1, and at least 1 null assignment.")
+    if by not in _SIMILARITIES:
+        raise InputError(f"features cannot be matched by {by!r}; use {', '.join(_SIMILARITIES)}.")
+    if not 0 < error < 1 or n_null < 1:
+        raise InputError(f"error is {error} and n_null {n_null}; give a share between 0 and 1, "
+                         "and at least 1 null assignment.")
     blocks = _SIMILARITIES[by](one, other, corpus, min_firings, n_null, np.random.default_rng(seed))
     blocks = [block for block in blocks if min(block[2].shape)]
-    if not blocks: raise InputError("the two sides have no layer in which both have features to match; give more text or other layers.")
+    if not blocks:
+        raise InputError("the two sides have no layer in which both have features to match; give "
+                         "more text or other layers.")
     return _matching(blocks, by, error, least, n_null)
 
 def _wanted(side: Side, layer: int, width: int) -> Int[np.ndarray, "n"]:
     "The features of a layer that are to be matched."
     if side.graph is None: return np.arange(width)
-    return np.array(sorted(index for number, index in map(parse_feature_id, side.graph) if number == layer), dtype=np.int64)
+    return np.array(sorted(index for number, index in map(parse_feature_id, side.graph)
+                           if number == layer), dtype=np.int64)
 
 def _shared_layers(one: Side, other: Side) -> list[int]:
-    if one.saes is None or other.saes is None: raise InputError("this similarity needs the SAEs of both sides; give them as Side(saes=...).")
+    if one.saes is None or other.saes is None:
+        raise InputError(
+            "this similarity needs the SAEs of both sides; give them as Side(saes=...)."
+        )
     shared = sorted(set(one.saes) & set(other.saes))
     if not shared:
-        raise InputError(f"the sides have SAEs for layers {sorted(one.saes)} and {sorted(other.saes)}, none of them in common; load the same layers.")
+        raise InputError(f"the sides have SAEs for layers {sorted(one.saes)} and "
+                         f"{sorted(other.saes)}, none of them in common; load the same layers.")
     return shared
 
 # %% ../../nbs/structure/10_matching.ipynb #279223cc
-def activation_matrix(model: nn.Module, saes: "Mapping[int, Any]", layers: Sequence[int], corpus: Corpus, batch_size: int = 32
-                      ) -> dict[int, scipy.sparse.csc_matrix]:
-    "Layer -> activations [n_positions, n_features] of all features at every sampleable position of `corpus`, in order."
+def activation_matrix(model: nn.Module, saes: "Mapping[int, Any]", layers: Sequence[int],
+                      corpus: Corpus, batch_size: int = 32) -> dict[int, scipy.sparse.csc_matrix]:
+    """Layer -> activations [n_positions, n_features] of all features at every sampleable position
+    of `corpus`, in order."""
     readers = {layer: FeatureReader(saes[layer]) for layer in layers}
-    points, mask, device = [readers[layer].hook_point for layer in layers], corpus.sample_mask(), next(model.parameters()).device
+    points = [readers[layer].hook_point for layer in layers]
+    mask = corpus.sample_mask()
+    device = next(model.parameters()).device
     parts: dict[int, list[scipy.sparse.csr_matrix]] = {layer: [] for layer in layers}
     for batch in torch.arange(len(corpus)).split(batch_size):
         streams = clean_residuals(model, corpus.tokens[batch].to(device), points)
         for layer, reader in readers.items():
-            with torch.no_grad(): active = reader.read(streams[reader.hook_point.name][mask[batch].to(device)])[1]
+            with torch.no_grad():
+                active = reader.read(streams[reader.hook_point.name][mask[batch].to(device)])[1]
             parts[layer].append(scipy.sparse.csr_matrix(active.cpu().numpy()))
     return {layer: scipy.sparse.vstack(some).tocsc() for layer, some in parts.items()}
 
 def correlation(x: scipy.sparse.csc_matrix, y: scipy.sparse.csc_matrix) -> Float[np.ndarray, "n m"]:
-    "Pearson correlation of every column of `x` with every column of `y`; 0 for one that is constant."
+    """Pearson correlation of every column of `x` with every column of `y`; 0 for one that is
+    constant."""
     n = x.shape[0]
-    means, squares = [np.asarray(part.mean(0)).ravel() for part in (x, y)], [np.asarray(part.multiply(part).mean(0)).ravel() for part in (x, y)]
-    spread = [np.sqrt(np.maximum(square - mean**2, 0)) for square, mean in zip(squares, means, strict=True)]
+    means = [np.asarray(part.mean(0)).ravel() for part in (x, y)]
+    squares = [np.asarray(part.multiply(part).mean(0)).ravel() for part in (x, y)]
+    spread = [np.sqrt(np.maximum(square - mean**2, 0))
+              for square, mean in zip(squares, means, strict=True)]
     both = np.asarray((x.T @ y).todense()) / n - np.outer(*means)
-    return np.divide(both, np.outer(*spread), out=np.zeros_like(both), where=np.outer(*spread) > 1e-12)
+    return np.divide(
+        both, np.outer(*spread), out=np.zeros_like(both), where=np.outer(*spread) > 1e-12
+    )
 
 # %% ../../nbs/structure/10_matching.ipynb #ef36c533
-def _by_activation(one: Side, other: Side, corpus: Corpus | None, min_firings: int, n_null: int, random: np.random.Generator) -> list[Block]:
+def _by_activation(one: Side, other: Side, corpus: Corpus | None, min_firings: int, n_null: int,
+                   random: np.random.Generator) -> list[Block]:
     layers = _shared_layers(one, other)
     if one.model is None or other.model is None or corpus is None:
-        raise InputError("activations can only be compared on a text that both models read; give both models and a corpus.")
-    sides = [activation_matrix(side.model, side.saes, layers, corpus) for side in (one, other)]     # type: ignore[arg-type]
+        raise InputError("activations can only be compared on a text that both models read; give "
+                         "both models and a corpus.")
+    sides = [activation_matrix(side.model, side.saes, layers, corpus) for side in (one, other)]  # type: ignore[arg-type]
     blocks: list[Block] = []
     for layer in layers:
         x, y = (side[layer] for side in sides)
-        kept = [np.intersect1d(_wanted(side, layer, part.shape[1]), np.flatnonzero(np.diff(part.indptr) >= min_firings))
+        kept = [np.intersect1d(_wanted(side, layer, part.shape[1]),
+                               np.flatnonzero(np.diff(part.indptr) >= min_firings))
                 for side, part in ((one, x), (other, y))]
         x, y = x[:, kept[0]], y[:, kept[1]]
         nulls = []
         for _ in range(n_null):
-            shift = int(random.integers(x.shape[0] // 10, max(9 * x.shape[0] // 10, x.shape[0] // 10 + 1)))
+            shift = int(
+                random.integers(x.shape[0] // 10, max(9 * x.shape[0] // 10, x.shape[0] // 10 + 1))
+            )
             chance = correlation(x, y.tocsr()[np.roll(np.arange(y.shape[0]), shift)].tocsc())
             nulls.append(chance[assign(chance)])
-        blocks.append(([feature_id(layer, int(i)) for i in kept[0]], [feature_id(layer, int(j)) for j in kept[1]], correlation(x, y), nulls))
+        blocks.append(([feature_id(layer, int(i)) for i in kept[0]],
+                       [feature_id(layer, int(j)) for j in kept[1]], correlation(x, y), nulls))
     return blocks
 
 # %% ../../nbs/structure/10_matching.ipynb #d7167e64
-def _by_decoder(one: Side, other: Side, corpus: Corpus | None, min_firings: int, n_null: int, random: np.random.Generator) -> list[Block]:
+def _by_decoder(one: Side, other: Side, corpus: Corpus | None, min_firings: int, n_null: int,
+                random: np.random.Generator) -> list[Block]:
     blocks: list[Block] = []
     for layer in _shared_layers(one, other):
         kept, rows = [], []
@@ -193,34 +250,49 @@ def _by_decoder(one: Side, other: Side, corpus: Corpus | None, min_firings: int,
             decoder = FeatureReader(sae, torch.as_tensor(kept[-1])).decoder.cpu().double().numpy()
             rows.append(decoder / np.maximum(np.linalg.norm(decoder, axis=1, keepdims=True), 1e-12))
         if rows[0].shape[1] != rows[1].shape[1]:
-            raise InputError(f"the decoders of layer {layer} have {rows[0].shape[1]} and {rows[1].shape[1]} dimensions, so no cosine joins them; match by "
+            raise InputError(f"the decoders of layer {layer} have {rows[0].shape[1]} and "
+                             f"{rows[1].shape[1]} dimensions, so no cosine joins them; match by "
                              "activation.")
         nulls = []
         for _ in range(n_null):
             rotation = np.linalg.qr(random.standard_normal((rows[1].shape[1],) * 2))[0]
             chance = rows[0] @ (rows[1] @ rotation).T
             nulls.append(chance[assign(chance)])
-        blocks.append(([feature_id(layer, int(i)) for i in kept[0]], [feature_id(layer, int(j)) for j in kept[1]], rows[0] @ rows[1].T, nulls))
+        blocks.append(([feature_id(layer, int(i)) for i in kept[0]],
+                       [feature_id(layer, int(j)) for j in kept[1]], rows[0] @ rows[1].T, nulls))
     return blocks
 
 # %% ../../nbs/structure/10_matching.ipynb #f146595e
-def _by_label(one: Side, other: Side, corpus: Corpus | None, min_firings: int, n_null: int, random: np.random.Generator) -> list[Block]:
-    if one.graph is None or other.graph is None: raise InputError("labels are read off the nodes of graphs; give both graphs as Side(graph=...).")
-    named = [{node: str(facts.get("label") or "") for node, facts in side.graph.nodes(data=True)} for side in (one, other)]      # type: ignore[union-attr]
+def _by_label(one: Side, other: Side, corpus: Corpus | None, min_firings: int, n_null: int,
+              random: np.random.Generator) -> list[Block]:
+    if one.graph is None or other.graph is None:
+        raise InputError(
+            "labels are read off the nodes of graphs; give both graphs as Side(graph=...)."
+        )
+    named = [{node: str(facts.get("label") or "") for node, facts in side.graph.nodes(data=True)}  # type: ignore[union-attr]
+             for side in (one, other)]
     layers = [{node: parse_feature_id(node)[0] for node in labels} for labels in named]
     blocks: list[Block] = []
     for layer in sorted(set(layers[0].values()) & set(layers[1].values())):
-        left, right = ([node for node, label in labels.items() if label and where[node] == layer] for labels, where in zip(named, layers, strict=True))
+        left, right = ([node for node, label in labels.items() if label and where[node] == layer]
+                       for labels, where in zip(named, layers, strict=True))
         similarity = np.zeros((len(left), len(right)))
-        words = [{node: words_of(labels[node]) for node in nodes} for labels, nodes in zip(named, (left, right), strict=True)]
+        words = [{node: words_of(labels[node]) for node in nodes}
+                 for labels, nodes in zip(named, (left, right), strict=True)]
         for row, a in enumerate(left):
             for column, b in enumerate(right):
                 common, every = words[0][a] & words[1][b], words[0][a] | words[1][b]
-                similarity[row, column] = 1.0 if named[0][a] == named[1][b] else 0.99 * len(common) / len(every) if every else 0.0
+                similarity[row, column] = (1.0 if named[0][a] == named[1][b]
+                                           else 0.99 * len(common) / len(every) if every else 0.0)
         size = min(similarity.shape)
-        nulls = [similarity[random.permutation(len(left))[:size], random.permutation(len(right))[:size]] for _ in range(n_null)]
+        nulls = [
+            similarity[random.permutation(len(left))[:size], random.permutation(len(right))[:size]]
+            for _ in range(n_null)
+        ]
         blocks.append((left, right, similarity, nulls))
     return blocks
 
 
-_SIMILARITIES: dict[str, Callable[..., list[Block]]] = {"activation": _by_activation, "decoder": _by_decoder, "label": _by_label}
+_SIMILARITIES: dict[str, Callable[..., list[Block]]] = {
+    "activation": _by_activation, "decoder": _by_decoder, "label": _by_label
+}

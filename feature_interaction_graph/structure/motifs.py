@@ -20,7 +20,9 @@ import scipy.sparse
 from jaxtyping import Int
 
 from ..engine.errors import InputError
-from .nulls import EdgeList, Measure, against, edge_list, node_labels, rewire, scatter
+from feature_interaction_graph.structure.nulls import (
+    EdgeList, Measure, against, edge_list, node_labels, rewire, scatter
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
 # %% ../../nbs/structure/01_motifs.ipynb #1e29e123
 @dataclass(frozen=True)
 class Motif:
-    "A small pattern: what it means, its edges, what its count is compared with, and whether it needs edges to the own or an earlier layer."
+    """A small pattern: what it means, its edges, what its count is compared with, and whether it
+    needs edges to the own or an earlier layer."""
     meaning: str
     pattern: str
     null: str = "rewired"
@@ -37,42 +40,62 @@ class Motif:
     @property
     def ends(self) -> list[tuple[int, int]]:
         "The edges as positions among the roles A, B, C, D."
-        return [("ABCD".index(edge[0]), "ABCD".index(edge[-1])) for edge in self.pattern.split(", ")]
+        return [
+            ("ABCD".index(edge[0]), "ABCD".index(edge[-1])) for edge in self.pattern.split(", ")
+        ]
 
 
 MOTIFS = {
-    "excitatory_chain": Motif("one feature excites another, which excites a third", "A+>B, B+>C", "scattered"),
+    "excitatory_chain": Motif(
+        "one feature excites another, which excites a third", "A+>B, B+>C", "scattered"
+    ),
     "open_chain": Motif("such a chain whose ends are not joined directly", "A+>B, B+>C"),
-    "coherent_feedforward": Motif("the direct effect and the one through a third feature have the same sign", "A->B, B->C, A->C"),
-    "incoherent_feedforward": Motif("the direct effect and the one through a third feature have opposite signs", "A->B, B->C, A->C"),
+    "coherent_feedforward": Motif("the direct effect and the one through a third feature have the "
+                                  "same sign", "A->B, B->C, A->C"),
+    "incoherent_feedforward": Motif("the direct effect and the one through a third feature have "
+                                    "opposite signs", "A->B, B->C, A->C"),
     "fan_in": Motif("two features excite the same one", "A+>C, B+>C", "scattered"),
     "fan_out": Motif("one feature excites two", "C+>A, C+>B", "scattered"),
     "shared_targets": Motif("two features excite the same two", "A+>C, A+>D, B+>C, B+>D"),
-    "inhibitory_competition": Motif("one feature inhibits two of the same layer", "C-|A, C-|B", "scattered"),
-    "opponent_pair": Motif("two features act on the same two, each exciting what the other inhibits", "A+>C, A-|D, B-|C, B+>D"),
+    "inhibitory_competition": Motif(
+        "one feature inhibits two of the same layer", "C-|A, C-|B", "scattered"
+    ),
+    "opponent_pair": Motif("two features act on the same two, each exciting what the other "
+                           "inhibits", "A+>C, A-|D, B-|C, B+>D"),
     "mutual_excitation": Motif("two features excite each other", "A+>B, B+>A", needs="returns"),
     "mutual_inhibition": Motif("two features inhibit each other", "A-|B, B-|A", needs="returns"),
-    "feedback_loop": Motif("three features act on each other in a circle", "A->B, B->C, C->A", needs="returns"),
-    "gating_triangle": Motif("a feature that gates an effect also acts on its target", "A->C, B->C", needs="gates"),
-    "gating_chain": Motif("a feature that gates an effect is itself driven by the effect's source", "A->B, A->C", needs="gates"),
+    "feedback_loop": Motif(
+        "three features act on each other in a circle", "A->B, B->C, C->A", needs="returns"
+    ),
+    "gating_triangle": Motif(
+        "a feature that gates an effect also acts on its target", "A->C, B->C", needs="gates"
+    ),
+    "gating_chain": Motif("a feature that gates an effect is itself driven by the effect's source",
+                          "A->B, A->C", needs="gates"),
 }
 
 # %% ../../nbs/structure/01_motifs.ipynb #2b30ae58
 Matrix: TypeAlias = scipy.sparse.csr_matrix
 
-def product_blocks(first: Matrix, second: Matrix, budget: int = 20_000_000) -> Iterator[tuple[slice, Matrix]]:
+def product_blocks(
+    first: Matrix, second: Matrix, budget: int = 20_000_000
+) -> Iterator[tuple[slice, Matrix]]:
     "Rows of `first @ second` in blocks of about `budget` multiplications."
     work = np.cumsum(first @ np.diff(second.indptr) + 1)
     start = 0
     while start < len(work):
-        stop = max(start + 1, int(np.searchsorted(work, (work[start - 1] if start else 0) + budget)))
+        stop = max(
+            start + 1, int(np.searchsorted(work, (work[start - 1] if start else 0) + budget))
+        )
         yield slice(start, stop), first[start:stop] @ second
         start = stop
 
 
 def closed_paths(first: Matrix, second: Matrix, closing: Matrix) -> int:
     "Sum over i, j of `(first @ second)[i, j] * closing[i, j]`."
-    return sum(int(block.multiply(closing[rows]).sum()) for rows, block in product_blocks(first, second))
+    return sum(
+        int(block.multiply(closing[rows]).sum()) for rows, block in product_blocks(first, second)
+    )
 
 
 def pairs_of(degrees: Int[np.ndarray, "..."]) -> int:
@@ -88,23 +111,34 @@ def shared_pairs(matrix: Matrix) -> int:
 
 def opponent_pairs(positive: Matrix, negative: Matrix) -> int:
     "Pairs of rows i, j and of columns a, b with i+>a, i-|b, j-|a, j+>b."
-    return sum(int(block.multiply(negative[rows] @ positive.T).sum()) for rows, block in product_blocks(positive, negative.T.tocsr())) // 2
+    return sum(int(block.multiply(negative[rows] @ positive.T).sum())
+               for rows, block in product_blocks(positive, negative.T.tocsr())) // 2
 
 # %% ../../nbs/structure/01_motifs.ipynb #d68e3768
 def motif_counts(edges: EdgeList) -> dict[str, int | None]:
-    "The exact number of every motif; `None` where the graph cannot have it: no edges that lead back, no gating table."
+    """The exact number of every motif; `None` where the graph cannot have it: no edges that lead
+    back, no gating table."""
     positive, negative, every = edges.matrix(1), edges.matrix(-1), edges.matrix()
     joined = (every + every.T).sign().tocsr()
-    chains = int((positive.sum(axis=0).A1 * positive.sum(axis=1).A1).sum()) - int(positive.multiply(positive.T).sum())
-    two_steps = {sign: [(one, two) for one in (positive, negative) for two in (positive, negative) if (one is two) == (sign > 0)] for sign in (1, -1)}
+    chains = int((positive.sum(axis=0).A1 * positive.sum(axis=1).A1).sum()) - int(
+        positive.multiply(positive.T).sum()
+    )
+    two_steps = {sign: [(one, two) for one in (positive, negative) for two in (positive, negative)
+                        if (one is two) == (sign > 0)] for sign in (1, -1)}
     def loops(sign: int) -> int:
-        return sum(closed_paths(one, two, direct) for path, direct in ((sign, positive), (-sign, negative)) for one, two in two_steps[path])
-    rivals = np.unique(np.stack([edges.source, edges.layer[edges.target]])[:, edges.sign < 0], axis=1, return_counts=True)[1]
+        return sum(
+            closed_paths(one, two, direct) for path, direct in ((sign, positive), (-sign, negative))
+            for one, two in two_steps[path]
+        )
+    rivals = np.unique(np.stack([edges.source, edges.layer[edges.target]])[:, edges.sign < 0],
+                       axis=1, return_counts=True)[1]
     counts: dict[str, int | None] = {
         "excitatory_chain": chains, "open_chain": chains - closed_paths(positive, positive, joined),
         "coherent_feedforward": loops(1), "incoherent_feedforward": loops(-1),
-        "fan_in": pairs_of(positive.sum(axis=0).A1), "fan_out": pairs_of(positive.sum(axis=1).A1), "shared_targets": shared_pairs(positive),
-        "inhibitory_competition": pairs_of(rivals), "opponent_pair": opponent_pairs(positive, negative)}
+        "fan_in": pairs_of(positive.sum(axis=0).A1), "fan_out": pairs_of(positive.sum(axis=1).A1),
+        "shared_targets": shared_pairs(positive), "inhibitory_competition": pairs_of(rivals),
+        "opponent_pair": opponent_pairs(positive, negative)
+    }
     back = edges.returns
     counts |= {"mutual_excitation": int(positive.multiply(positive.T).sum()) // 2 if back else None,
                "mutual_inhibition": int(negative.multiply(negative.T).sum()) // 2 if back else None,
@@ -116,13 +150,16 @@ def gate_counts(edges: EdgeList) -> dict[str, int | None]:
     "How many gates also act on the target, and on how many the source acts."
     if edges.gates is None: return {"gating_triangle": None, "gating_chain": None}
     n_nodes, (source, gate, target) = len(edges.nodes), edges.gates.T
-    return {"gating_triangle": int(np.isin(gate * n_nodes + target, edges.keys).sum()), "gating_chain": int(np.isin(source * n_nodes + gate, edges.keys).sum())}
+    return {"gating_triangle": int(np.isin(gate * n_nodes + target, edges.keys).sum()),
+            "gating_chain": int(np.isin(source * n_nodes + gate, edges.keys).sum())}
 
 # %% ../../nbs/structure/01_motifs.ipynb #f21901fd
 def cells(matrix: Matrix, upper: bool = False) -> Iterator[tuple[int, int]]:
     "Positions of the entries of `matrix` off its diagonal; `upper`: above it only."
     table = matrix.tocoo()
-    for i, j, value in zip(table.row.tolist(), table.col.tolist(), table.data.tolist(), strict=True):
+    for i, j, value in zip(
+        table.row.tolist(), table.col.tolist(), table.data.tolist(), strict=True
+    ):
         if value and (i < j if upper else i != j): yield i, j
 
 
@@ -132,19 +169,23 @@ def between(first: Matrix, second: Matrix, i: int, j: int) -> list[int]:
 
 # %% ../../nbs/structure/01_motifs.ipynb #25baab1a
 def list_motif(name: str, part: EdgeList, whole: EdgeList) -> Iterator[tuple[int, ...]]:
-    "Every occurrence of a motif made of edges of `part`, as positions of A, B, C(, D); `whole` decides which edges are absent."
+    """Every occurrence of a motif made of edges of `part`, as positions of A, B, C(, D); `whole`
+    decides which edges are absent."""
     positive, negative, every, layer = part.matrix(1), part.matrix(-1), part.matrix(), part.layer
     if name in ("excitatory_chain", "open_chain"):
         present = set(whole.keys.tolist()) if name == "open_chain" else set()
         for a, c in cells(positive @ positive):
-            if not present & {a * len(part.nodes) + c, c * len(part.nodes) + a}: yield from ((a, b, c) for b in between(positive, positive, a, c))
+            if not present & {a * len(part.nodes) + c, c * len(part.nodes) + a}:
+                yield from ((a, b, c) for b in between(positive, positive, a, c))
     elif name.endswith("feedforward"):
         for one, two, direct in product((1, -1), repeat=3):
             if (one * two == direct) == name.startswith("coherent"):
                 matrices = [positive if sign > 0 else negative for sign in (one, two, direct)]
-                for a, c in cells((matrices[0] @ matrices[1]).multiply(matrices[2])): yield from ((a, b, c) for b in between(matrices[0], matrices[1], a, c))
+                for a, c in cells((matrices[0] @ matrices[1]).multiply(matrices[2])):
+                    yield from ((a, b, c) for b in between(matrices[0], matrices[1], a, c))
     elif name == "feedback_loop":
-        for a, c in cells((every @ every).multiply(every.T)): yield from ((a, b, c) for b in between(every, every, a, c) if a < min(b, c))
+        for a, c in cells((every @ every).multiply(every.T)):
+            yield from ((a, b, c) for b in between(every, every, a, c) if a < min(b, c))
     elif name.startswith("mutual"):
         chosen = positive if name == "mutual_excitation" else negative
         yield from cells(chosen.multiply(chosen.T), upper=True)
@@ -156,53 +197,74 @@ def gated_rows(name: str, part: EdgeList) -> Iterator[tuple[int, ...]]:
     "The gates counted by `gate_counts`."
     present, n_nodes = set(part.keys.tolist()), len(part.nodes)
     for a, b, c in [] if part.gates is None else part.gates.tolist():
-        if (b * n_nodes + c if name == "gating_triangle" else a * n_nodes + b) in present: yield a, b, c
+        if (b * n_nodes + c if name == "gating_triangle" else a * n_nodes + b) in present:
+            yield a, b, c
 
 # %% ../../nbs/structure/01_motifs.ipynb #8b054553
-def list_shared(name: str, positive: Matrix, negative: Matrix, layer: Int[np.ndarray, "n_nodes"]) -> Iterator[tuple[int, ...]]:
+def list_shared(
+    name: str, positive: Matrix, negative: Matrix, layer: Int[np.ndarray, "n_nodes"]
+) -> Iterator[tuple[int, ...]]:
     "Occurrences of the motifs in which two features share a source, a target or two targets."
     up, down = positive.T.tocsr(), negative.T.tocsr()
     if name == "opponent_pair":
         for a, b in cells((positive @ down).multiply(negative @ up), upper=True):
-            yield from ((a, b, *ends) for ends in product(between(positive, down, a, b), between(negative, up, a, b)))
+            yield from ((a, b, *ends) for ends
+                        in product(between(positive, down, a, b), between(negative, up, a, b)))
     elif name == "shared_targets":
-        for a, b in cells(positive @ up, upper=True): yield from ((a, b, *ends) for ends in combinations(between(positive, up, a, b), 2))
+        for a, b in cells(positive @ up, upper=True):
+            yield from ((a, b, *ends) for ends in combinations(between(positive, up, a, b), 2))
     else:
-        first, second = {"fan_in": (positive, up), "fan_out": (up, positive), "inhibitory_competition": (down, negative)}[name]
+        first, second = {"fan_in": (positive, up), "fan_out": (up, positive),
+                         "inhibitory_competition": (down, negative)}[name]
         for a, b in cells(first @ second, upper=True):
-            if name != "inhibitory_competition" or layer[a] == layer[b]: yield from ((a, b, c) for c in between(first, second, a, b))
+            if name != "inhibitory_competition" or layer[a] == layer[b]:
+                yield from ((a, b, c) for c in between(first, second, a, b))
 
 # %% ../../nbs/structure/01_motifs.ipynb #c4426d3e
 @dataclass(frozen=True)
 class MotifExample:
-    "One occurrence: its features in the order of the roles, the edges with their strengths, and the smallest |strength| among them."
+    """One occurrence: its features in the order of the roles, the edges with their strengths, and
+    the smallest |strength| among them."""
     nodes: tuple[str, ...]
     labels: tuple[str, ...]
     edges: tuple[tuple[str, str, float], ...]
     weakest: float
 
     def __str__(self) -> str:
-        named = {node: f"{node} ({label})" if label else node for node, label in zip(self.nodes, self.labels, strict=True)}
-        return ", ".join(f"{named[a]} {strength:+.2f} -> {named[b]}" for a, b, strength in self.edges)
+        named = {node: f"{node} ({label})" if label else node
+                 for node, label in zip(self.nodes, self.labels, strict=True)}
+        return ", ".join(
+            f"{named[a]} {strength:+.2f} -> {named[b]}" for a, b, strength in self.edges
+        )
 
 
-def example_of(name: str, nodes: tuple[int, ...], edges: EdgeList, strengths: dict[int, float], labels: list[str]) -> MotifExample:
-    "The occurrence of motif `name` at `nodes`; an edge a gate stands for that has no strength of its own is left out."
+def example_of(name: str, nodes: tuple[int, ...], edges: EdgeList, strengths: dict[int, float],
+               labels: list[str]) -> MotifExample:
+    """The occurrence of motif `name` at `nodes`; an edge a gate stands for that has no strength of
+    its own is left out."""
     ends = [(nodes[i], nodes[j]) for i, j in MOTIFS[name].ends]
-    sizes = [(edges.nodes[i], edges.nodes[j], strengths[i * len(edges.nodes) + j]) for i, j in ends if i * len(edges.nodes) + j in strengths]
-    return MotifExample(tuple(edges.nodes[i] for i in nodes), tuple(labels[i] for i in nodes), tuple(sizes), min(abs(size) for *_, size in sizes))
+    sizes = [(edges.nodes[i], edges.nodes[j], strengths[i * len(edges.nodes) + j]) for i, j in ends
+             if i * len(edges.nodes) + j in strengths]
+    return MotifExample(tuple(edges.nodes[i] for i in nodes), tuple(labels[i] for i in nodes),
+                        tuple(sizes), min(abs(size) for *_, size in sizes))
 
 # %% ../../nbs/structure/01_motifs.ipynb #f233503f
-def strongest_examples(name: str, edges: EdgeList, labels: list[str], n_examples: int) -> list[MotifExample]:
+def strongest_examples(
+    name: str, edges: EdgeList, labels: list[str], n_examples: int
+) -> list[MotifExample]:
     "The `n_examples` occurrences of motif `name` with the largest weakest edge."
     if n_examples < 1: return []
-    order, strengths = np.argsort(-np.abs(edges.strength), kind="stable"), dict(zip(edges.keys.tolist(), edges.strength.tolist(), strict=True))
+    order = np.argsort(-np.abs(edges.strength), kind="stable")
+    strengths = dict(zip(edges.keys.tolist(), edges.strength.tolist(), strict=True))
     n_strong = len(edges) if name.startswith("gating") else min(32, len(edges))
     while True:
         rows = np.sort(order[:n_strong])
-        part = replace(edges, source=edges.source[rows], target=edges.target[rows], sign=edges.sign[rows], strength=edges.strength[rows])
-        found = [example_of(name, nodes, edges, strengths, labels) for nodes in list_motif(name, part, edges)]
-        if len(found) >= n_examples or n_strong == len(edges): return sorted(found, key=lambda one: (-one.weakest, one.nodes))[:n_examples]
+        part = replace(edges, source=edges.source[rows], target=edges.target[rows],
+                       sign=edges.sign[rows], strength=edges.strength[rows])
+        found = [example_of(name, nodes, edges, strengths, labels)
+                 for nodes in list_motif(name, part, edges)]
+        if len(found) >= n_examples or n_strong == len(edges):
+            return sorted(found, key=lambda one: (-one.weakest, one.nodes))[:n_examples]
         n_strong = min(2 * n_strong, len(edges))
 
 # %% ../../nbs/structure/01_motifs.ipynb #7a042c7b
@@ -214,19 +276,27 @@ class MotifCensus:
     n_null: int
 
     def __getitem__(self, name: str) -> Measure:
-        if name not in self.measures: raise InputError(f"{name!r} is no motif; the motifs are {', '.join(self.measures)}.")
+        if name not in self.measures:
+            raise InputError(f"{name!r} is no motif; the motifs are {', '.join(self.measures)}.")
         return self.measures[name]
 
     def to_dict(self) -> dict[str, Any]:
-        def plain(one: MotifExample) -> dict[str, Any]: return {"nodes": list(one.nodes), "edges": [list(edge) for edge in one.edges], "weakest": one.weakest}
-        return {name: {**measure.to_dict(), "meaning": MOTIFS[name].meaning, "pattern": MOTIFS[name].pattern,
-                       "examples": [plain(one) for one in self.examples.get(name, [])]} for name, measure in self.measures.items()}
+        def plain(one: MotifExample) -> dict[str, Any]:
+            return {"nodes": list(one.nodes), "edges": [list(edge) for edge in one.edges],
+                    "weakest": one.weakest}
+        return {name: {**measure.to_dict(), "meaning": MOTIFS[name].meaning,
+                       "pattern": MOTIFS[name].pattern,
+                       "examples": [plain(one) for one in self.examples.get(name, [])]}
+                for name, measure in self.measures.items()}
 
     def to_pandas(self) -> "pd.DataFrame":
         "One row per motif."
         import pandas as pd
         hidden = ("name", "examples")
-        return pd.DataFrame([{"motif": name, **{key: value for key, value in facts.items() if key not in hidden}} for name, facts in self.to_dict().items()])
+        return pd.DataFrame(
+            [{"motif": name, **{key: value for key, value in facts.items() if key not in hidden}}
+             for name, facts in self.to_dict().items()]
+        )
 
     def __str__(self) -> str:
         lines = []
@@ -236,29 +306,43 @@ class MotifCensus:
         return "\n".join(lines)
 
 # %% ../../nbs/structure/01_motifs.ipynb #31e91a08
-WHY_NONE = {"returns": "every edge leads to a later layer, so nothing comes back", "gates": "the graph was built without a gating table"}
+WHY_NONE = {"returns": "every edge leads to a later layer, so nothing comes back",
+            "gates": "the graph was built without a gating table"}
 
-def motif_census(edges: EdgeList, labels: list[str], counts: list[dict[str, dict[str, int | None]]], examples: int) -> MotifCensus:
-    "Puts the motifs of `edges` against `counts`, one dictionary {null: motif counts} per null graph."
+def motif_census(edges: EdgeList, labels: list[str], counts: list[dict[str, dict[str, int | None]]],
+                 examples: int) -> MotifCensus:
+    """Puts the motifs of `edges` against `counts`, one dictionary {null: motif counts} per null
+    graph."""
     found = motif_counts(edges)
-    reasons = {name: WHY_NONE[MOTIFS[name].needs] if count is None else "" for name, count in found.items()}
-    measures = {name: against(name, found[name], [null[motif.null][name] for null in counts], motif.null, reasons[name]) for name, motif in MOTIFS.items()}
-    return MotifCensus(measures, {name: strongest_examples(name, edges, labels, examples) for name, count in found.items() if count}, len(counts))
+    reasons = {
+        name: WHY_NONE[MOTIFS[name].needs] if count is None else "" for name, count in found.items()
+    }
+    measures = {name: against(name, found[name], [null[motif.null][name] for null in counts],
+                              motif.null, reasons[name]) for name, motif in MOTIFS.items()}
+    return MotifCensus(measures, {name: strongest_examples(name, edges, labels, examples)
+                                  for name, count in found.items() if count}, len(counts))
 
 
-def count_motifs(G: nx.DiGraph, n_null: int = 20, examples: int = 3, seed: int = 0, *, weight: str = "strength", progress: bool = False) -> MotifCensus:
-    """Exact counts of all `MOTIFS` in `G` with z-scores and empirical p-values against `n_null` random graphs, and the strongest `examples` of each.
+def count_motifs(G: nx.DiGraph, n_null: int = 20, examples: int = 3, seed: int = 0, *,
+                 weight: str = "strength", progress: bool = False) -> MotifCensus:
+    """Exact counts of all `MOTIFS` in `G` with z-scores and empirical p-values against `n_null`
+    random graphs, and the strongest `examples` of each.
 
-    Every gate is one (source, gate, target) of `G.graph["hyperedges"]`; the gates themselves stay, the edges around them are rewired.
-    Raises `InputError` for a graph without edges or a negative number of nulls or examples.
+    Every gate is one (source, gate, target) of `G.graph["hyperedges"]`; the gates themselves stay,
+    the edges around them are rewired. Raises `InputError` for a graph without edges or a negative
+    number of nulls or examples.
     """
     from tqdm.auto import tqdm
     edges = edge_list(G, weight)
-    if n_null < 0 or examples < 0: raise InputError(f"n_null is {n_null} and examples {examples}; give 0 or more.")
+    if n_null < 0 or examples < 0:
+        raise InputError(f"n_null is {n_null} and examples {examples}; give 0 or more.")
     random = np.random.default_rng(seed)
     turns = tqdm(range(n_null), desc="null graphs", disable=not progress)
-    counts = [{null: motif_counts(make(edges, random)) for null, make in NULL_GRAPHS.items()} for _ in turns]
+    counts = [{null: motif_counts(make(edges, random)) for null, make in NULL_GRAPHS.items()}
+              for _ in turns]
     return motif_census(edges, node_labels(G, edges), counts, examples)
 
 
-NULL_GRAPHS: dict[str, Callable[[EdgeList, np.random.Generator], EdgeList]] = {"rewired": rewire, "scattered": scatter}
+NULL_GRAPHS: dict[str, Callable[[EdgeList, np.random.Generator], EdgeList]] = {
+    "rewired": rewire, "scattered": scatter
+}

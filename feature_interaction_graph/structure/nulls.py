@@ -23,15 +23,18 @@ from ..graphs.hyperedges import GATE_ENDS
 # %% ../../nbs/structure/00_nulls.ipynb #bfcc99a9
 @dataclass(frozen=True, eq=False)
 class EdgeList:
-    "The edges of an interaction graph as arrays; at most one edge from one feature to another, none from a feature to itself."
+    """The edges of an interaction graph as arrays; at most one edge from one feature to another,
+    none from a feature to itself."""
     nodes: tuple[str, ...]
     layer: Int[np.ndarray, "n_nodes"]
     source: Int[np.ndarray, "n_edges"]          # positions in `nodes`
     target: Int[np.ndarray, "n_edges"]
     sign: Int[np.ndarray, "n_edges"]            # +1 excitatory, -1 inhibitory, 0 gating
     strength: Float[np.ndarray, "n_edges"]
-    gates: Int[np.ndarray, "n_gates 3"] | None = None   # source, gate, target; None: the graph was built without a gating table
-    n_left_out: int = 0                         # weaker parallel edges and edges from a feature to itself
+    # source, gate, target; None: the graph was built without a gating table
+    gates: Int[np.ndarray, "n_gates 3"] | None = None
+    # weaker parallel edges and edges from a feature to itself
+    n_left_out: int = 0
 
     def __len__(self) -> int: return len(self.source)
 
@@ -43,48 +46,75 @@ class EdgeList:
     @property
     def groups(self) -> Int[np.ndarray, "n_edges"]:
         "Number of the (source layer, target layer, type) of every edge."
-        return np.unique(np.stack([self.layer[self.source], self.layer[self.target], self.sign]), axis=1, return_inverse=True)[1].ravel()
+        return np.unique(np.stack([self.layer[self.source], self.layer[self.target], self.sign]),
+                         axis=1, return_inverse=True)[1].ravel()
 
     @property
     def returns(self) -> bool:
-        "Does any edge lead to its own or an earlier layer? Without one, nothing can come back: no reciprocity, no loops."
+        """Does any edge lead to its own or an earlier layer? Without one, nothing can come back: no
+        reciprocity, no loops."""
         return bool((self.layer[self.source] >= self.layer[self.target]).any())
 
     def matrix(self, *signs: int, weighted: bool = False) -> scipy.sparse.csr_matrix:
-        "The adjacency matrix [n_nodes, n_nodes] of the edges with these signs (none named: all): ones, or |strength|."
+        """The adjacency matrix [n_nodes, n_nodes] of the edges with these signs (none named: all):
+        ones, or |strength|."""
         rows = np.isin(self.sign, signs) if signs else np.ones(len(self), dtype=bool)
-        values = np.abs(self.strength[rows]) if weighted else np.ones(int(rows.sum()), dtype=np.int64)
-        return scipy.sparse.csr_matrix((values, (self.source[rows], self.target[rows])), shape=(len(self.nodes),) * 2)
+        values = (
+            np.abs(self.strength[rows]) if weighted else np.ones(int(rows.sum()), dtype=np.int64)
+        )
+        return scipy.sparse.csr_matrix(
+            (values, (self.source[rows], self.target[rows])), shape=(len(self.nodes),) * 2
+        )
 
 # %% ../../nbs/structure/00_nulls.ipynb #1fdceb83
 SIGNS = {"excitatory": 1, "inhibitory": -1, "gating": 0}
 
 def edge_list(G: nx.DiGraph, weight: str = "strength") -> EdgeList:
-    """The arrays of `G`. Of parallel edges the strongest stays, edges from a feature to itself are left out; `n_left_out` counts both.
+    """The arrays of `G`. Of parallel edges the strongest stays, edges from a feature to itself are
+    left out; `n_left_out` counts both.
 
-    Features stand by layer and number, edges by their ends: what is drawn at random depends on the seed, not on the order in which `G` was put together.
-    `weight` names the attribute taken as strength, for example `strength_std`, in which features of different scale compare.
-    Raises `InputError` for what is no interaction graph, has no edges, or has an edge of an unknown type or without that attribute.
+    Features stand by layer and number, edges by their ends: what is drawn at random depends on the
+    seed, not on the order in which `G` was put together. `weight` names the attribute taken as
+    strength, for example `strength_std`, in which features of different scale compare. Raises
+    `InputError` for what is no interaction graph, has no edges, or has an edge of an unknown type
+    or without that attribute.
     """
     check_interaction_graph(G)
-    if not G.number_of_edges(): raise InputError(f"the graph has {len(G):,} features and no edges; build it from more interactions.")
-    nodes = tuple(sorted(G, key=lambda node: (G.nodes[node]["layer"], len(node), node)))          # by length first: F9 before F10
-    position, (sources, targets, edges) = {node: place for place, node in enumerate(nodes)}, zip(*G.edges(data=True), strict=True)
+    if not G.number_of_edges():
+        raise InputError(
+            f"the graph has {len(G):,} features and no edges; build it from more interactions."
+        )
+    # by length first: F9 before F10
+    nodes = tuple(sorted(G, key=lambda node: (G.nodes[node]["layer"], len(node), node)))
+    position, (sources, targets, edges) = {node: place for place, node in enumerate(nodes)}, zip(
+        *G.edges(data=True), strict=True
+    )
     unknown = {edge["interaction_type"] for edge in edges} - set(SIGNS)
-    if unknown: raise InputError(f"an edge is of type {sorted(map(str, unknown))[0]!r}; the types are {', '.join(SIGNS)}.")
-    source, target = (np.array([position[node] for node in ends], dtype=np.int64) for ends in (sources, targets))
-    strength = np.array([edge[weight] if isinstance(edge.get(weight), int | float) else np.nan for edge in edges], dtype=float)
+    if unknown:
+        raise InputError(f"an edge is of type {sorted(map(str, unknown))[0]!r}; the types are "
+                         f"{', '.join(SIGNS)}.")
+    source, target = (
+        np.array([position[node] for node in ends], dtype=np.int64) for ends in (sources, targets)
+    )
+    strength = np.array([edge[weight] if isinstance(edge.get(weight), int | float) else np.nan
+                         for edge in edges], dtype=float)
     if not np.isfinite(strength).all():
-        raise InputError(f"{(~np.isfinite(strength)).sum():,} of {len(edges):,} edges have no finite {weight!r}; use an attribute that all edges have.")
+        raise InputError(f"{(~np.isfinite(strength)).sum():,} of {len(edges):,} edges have no "
+                         f"finite {weight!r}; use an attribute that all edges have.")
     sign = np.array([SIGNS[edge["interaction_type"]] for edge in edges], dtype=np.int64)
     order = np.lexsort((sign, strength, -np.abs(strength)))
     kept = order[np.unique((source * len(G) + target)[order], return_index=True)[1]]
     kept = kept[source[kept] != target[kept]]
-    if not len(kept): raise InputError("every edge leads from a feature to itself, so there is nothing to analyse; build the graph from more interactions.")
+    if not len(kept):
+        raise InputError("every edge leads from a feature to itself, so there is nothing to "
+                         "analyse; build the graph from more interactions.")
     hyperedges = G.graph.get("hyperedges")
-    gates = None if hyperedges is None else np.array(sorted([position[gate[end]] for end in GATE_ENDS] for gate in hyperedges), dtype=np.int64).reshape(-1, 3)
+    gates = None if hyperedges is None else np.array(
+        sorted([position[gate[end]] for end in GATE_ENDS] for gate in hyperedges), dtype=np.int64
+    ).reshape(-1, 3)
     layer = np.array([G.nodes[node]["layer"] for node in nodes], dtype=np.int64)
-    return EdgeList(nodes, layer, source[kept], target[kept], sign[kept], strength[kept], gates, len(source) - len(kept))
+    return EdgeList(nodes, layer, source[kept], target[kept], sign[kept], strength[kept], gates,
+                    len(source) - len(kept))
 
 
 def node_labels(G: nx.DiGraph, edges: EdgeList) -> list[str]:
@@ -93,41 +123,62 @@ def node_labels(G: nx.DiGraph, edges: EdgeList) -> list[str]:
 
 # %% ../../nbs/structure/00_nulls.ipynb #b2bd9aa8
 def rewire(edges: EdgeList, random: np.random.Generator, n_rounds: int | None = None) -> EdgeList:
-    """A random graph with the layers, signs and degrees (per layer pair and type) of `edges`, by `n_rounds` rounds of simultaneous edge swaps.
+    """A random graph with the layers, signs and degrees (per layer pair and type) of `edges`, by
+    `n_rounds` rounds of simultaneous edge swaps.
 
-    A round proposes a swap for 3 of 4 random pairs. None: as many rounds as give every edge 30 swaps at the rate of the first 20, between 40 and 600;
-    small dense graphs need many. Strengths stay with the source's edge. Sources: Maslov & Sneppen 2002; Fosdick et al. 2018 for the uniform
-    distribution over simple graphs. Swaps cannot turn a three-cycle within one layer around (Rao et al. 1996), nor pass where types fill all cells.
+    A round proposes a swap for 3 of 4 random pairs. None: as many rounds as give every edge 30
+    swaps at the rate of the first 20, between 40 and 600; small dense graphs need many. Strengths
+    stay with the source's edge. Sources: Maslov & Sneppen 2002; Fosdick et al. 2018 for the uniform
+    distribution over simple graphs. Swaps cannot turn a three-cycle within one layer around (Rao et
+    al. 1996), nor pass where types fill all cells.
     """
-    source, target, groups, n_nodes = edges.source, edges.target.copy(), edges.groups, len(edges.nodes)
-    lined = np.sort(groups)                 # the groups in the order in which edges are paired: first with second, third with fourth, ... of each
-    pairs = np.flatnonzero(((np.arange(len(edges)) - np.searchsorted(lined, lined))[:-1] % 2 == 0) & (lined[:-1] == lined[1:]))
+    source = edges.source
+    target = edges.target.copy()
+    groups = edges.groups
+    n_nodes = len(edges.nodes)
+    # the groups in the order in which edges are paired: first with second, third with fourth, ...
+    # of each
+    lined = np.sort(groups)
+    pairs = np.flatnonzero((
+                               (np.arange(len(edges)) - np.searchsorted(lined, lined))[:-1] % 2 == 0
+                           ) & (lined[:-1] == lined[1:]))
     n_left, n_moved, n_done = 20 if n_rounds is None else n_rounds, 0, 0
     while n_left:
         order = np.argsort(groups + random.random(len(edges)))
         heads = pairs[random.random(len(pairs)) < 0.75]
         first, second = order[heads], order[heads + 1]
-        new = np.concatenate([source[first] * n_nodes + target[second], source[second] * n_nodes + target[first]])
-        _, place, times = np.unique(np.concatenate([source * n_nodes + target, new]), return_inverse=True, return_counts=True)
+        new = np.concatenate(
+            [source[first] * n_nodes + target[second], source[second] * n_nodes + target[first]]
+        )
+        _, place, times = np.unique(np.concatenate([source * n_nodes + target, new]),
+                                    return_inverse=True, return_counts=True)
         lone = times[place] == 1
         free = lone[len(edges):].reshape(2, -1).all(axis=0) & lone[first] & lone[second]
         free &= (source[first] != target[second]) & (source[second] != target[first])
         first, second = first[free], second[free]
         target[first], target[second] = target[second], target[first]
         n_left, n_moved, n_done = n_left - 1, n_moved + 2 * len(first), n_done + 1
-        if n_rounds is None and n_done == 20: n_left = int(np.clip(600 * len(edges) / max(n_moved, 1), 40, 600)) - 20
+        if n_rounds is None and n_done == 20:
+            n_left = int(np.clip(600 * len(edges) / max(n_moved, 1), 40, 600)) - 20
     return replace(edges, target=target)
 
 # %% ../../nbs/structure/00_nulls.ipynb #af644f24
 def profile(edges: EdgeList) -> dict[str, np.ndarray]:
-    "What `rewire` must keep: out-degree per (feature, target layer, type) and in-degree per (feature, source layer, type), sorted."
+    """What `rewire` must keep: out-degree per (feature, target layer, type) and in-degree per
+    (feature, source layer, type), sorted."""
     source_layer, target_layer = edges.layer[edges.source], edges.layer[edges.target]
-    return {name: np.unique(np.stack(columns), axis=1, return_counts=True)[1 if name.endswith("counts") else 0] for name, columns in {
-        "out": (edges.source, target_layer, edges.sign), "out counts": (edges.source, target_layer, edges.sign),
-        "in": (edges.target, source_layer, edges.sign), "in counts": (edges.target, source_layer, edges.sign)}.items()}
+    return {name: np.unique(
+                np.stack(columns), axis=1, return_counts=True
+            )[1 if name.endswith("counts") else 0]
+            for name, columns in {"out": (edges.source, target_layer, edges.sign),
+                                  "out counts": (edges.source, target_layer, edges.sign),
+                                  "in": (edges.target, source_layer, edges.sign),
+                                  "in counts": (edges.target, source_layer, edges.sign)}.items()}
 
 # %% ../../nbs/structure/00_nulls.ipynb #70256bb4
-def rewiring_overlap(edges: EdgeList, random: np.random.Generator, n_rounds: int = 40) -> Float[np.ndarray, "n_rounds"]:
+def rewiring_overlap(
+    edges: EdgeList, random: np.random.Generator, n_rounds: int = 40
+) -> Float[np.ndarray, "n_rounds"]:
     "Share of the edges of `edges` still there after 1, 2, ... rounds: flat at the end means mixed."
     overlap, state = np.zeros(n_rounds), edges
     for step in range(n_rounds):
@@ -137,9 +188,12 @@ def rewiring_overlap(edges: EdgeList, random: np.random.Generator, n_rounds: int
 
 # %% ../../nbs/structure/00_nulls.ipynb #28147b87
 def scatter(edges: EdgeList, random: np.random.Generator) -> EdgeList:
-    "As many edges of every type between every two layers as `edges`, between features drawn at random; strengths stay with the edges."
+    """As many edges of every type between every two layers as `edges`, between features drawn at
+    random; strengths stay with the edges."""
     source, target = edges.source.copy(), edges.target.copy()
-    members = {layer: np.flatnonzero(edges.layer == layer) for layer in np.unique(edges.layer).tolist()}
+    members = {
+        layer: np.flatnonzero(edges.layer == layer) for layer in np.unique(edges.layer).tolist()
+    }
     pair = np.stack([edges.layer[edges.source], edges.layer[edges.target]])
     for a, b in np.unique(pair, axis=1).T.tolist():
         rows = np.flatnonzero((pair[0] == a) & (pair[1] == b))
@@ -151,7 +205,9 @@ def scatter(edges: EdgeList, random: np.random.Generator) -> EdgeList:
     return replace(edges, source=source, target=target)
 
 # %% ../../nbs/structure/00_nulls.ipynb #3b5654ec
-def permuted_within(groups: Int[np.ndarray, "n"], random: np.random.Generator) -> Int[np.ndarray, "n"]:
+def permuted_within(
+    groups: Int[np.ndarray, "n"], random: np.random.Generator
+) -> Int[np.ndarray, "n"]:
     "A random permutation of 0..n-1 that moves nothing out of its group."
     place = np.unique(groups, return_inverse=True)[1].ravel()
     permutation = np.empty(len(place), dtype=np.int64)
@@ -159,23 +215,35 @@ def permuted_within(groups: Int[np.ndarray, "n"], random: np.random.Generator) -
     return permutation
 
 
-def shuffle_strengths(edges: EdgeList, random: np.random.Generator, groups: Int[np.ndarray, "n_edges"] | None = None) -> EdgeList:
-    "The same wiring, strengths permuted within (source layer, target layer, type), or within `groups`."
-    return replace(edges, strength=edges.strength[permuted_within(edges.groups if groups is None else groups, random)])
+def shuffle_strengths(
+    edges: EdgeList, random: np.random.Generator, groups: Int[np.ndarray, "n_edges"] | None = None
+) -> EdgeList:
+    """The same wiring, strengths permuted within (source layer, target layer, type), or within
+    `groups`."""
+    return replace(
+        edges,
+        strength=edges.strength[permuted_within(edges.groups if groups is None else groups, random)]
+    )
 
 
-def shuffle_signs(edges: EdgeList, random: np.random.Generator, groups: Int[np.ndarray, "n_edges"]) -> EdgeList:
+def shuffle_signs(
+    edges: EdgeList, random: np.random.Generator, groups: Int[np.ndarray, "n_edges"]
+) -> EdgeList:
     "The same wiring and |strength|, types permuted within `groups`."
     sign = edges.sign[permuted_within(groups, random)]
     return replace(edges, sign=sign, strength=np.abs(edges.strength) * np.where(sign, sign, 1))
 
 # %% ../../nbs/structure/00_nulls.ipynb #8cb1e70b
-NULLS = {"rewired": "same degrees, layers and signs", "scattered": "same number of edges between layers", "reweighted": "same wiring, strengths shuffled",
-         "resigned": "same wiring, types shuffled"}
+NULLS = {
+    "rewired": "same degrees, layers and signs", "scattered": "same number of edges between layers",
+    "reweighted": "same wiring, strengths shuffled", "resigned": "same wiring, types shuffled"
+}
 
 @dataclass(frozen=True)
 class Measure:
-    "One number, and the same number on `n_null` random graphs. `None` where it does not exist; `reason` says why."
+    """One number, and the same number on `n_null` random graphs.
+
+    `None` where it does not exist; `reason` says why."""
     name: str
     value: float | None
     null_mean: float | None = None
@@ -191,20 +259,33 @@ class Measure:
     def __str__(self) -> str:
         "`0.31 (rewired 0.22, z = +4.1)`"
         if self.value is None: return f"not defined ({self.reason})"
-        value = f"{self.value:,.0f}" if float(self.value).is_integer() and abs(self.value) >= 2 else f"{self.value:.3g}"
+        value = (f"{self.value:,.0f}" if float(self.value).is_integer() and abs(self.value) >= 2
+                 else f"{self.value:.3g}")
         if self.null_mean is None: return f"{value} ({self.reason})" if self.reason else value
-        z = "no z: " + self.reason if self.z is None else f"z = {self.z:+.1f}, p = {self.p_value:.2g}"
+        z = ("no z: " + self.reason if self.z is None
+             else f"z = {self.z:+.1f}, p = {self.p_value:.2g}")
         mean = f"{self.null_mean:,.0f}" if abs(self.null_mean) >= 1000 else f"{self.null_mean:.3g}"
         return f"{value} ({self.null} {mean}, {z})"
 
 # %% ../../nbs/structure/00_nulls.ipynb #a6a1d154
-def against(name: str, value: float | None, null_values: Sequence[float | None], null: str = "rewired", reason: str = "") -> Measure:
+def against(name: str, value: float | None, null_values: Sequence[float | None],
+            null: str = "rewired", reason: str = "") -> Measure:
     "`value` against `null_values` (undefined ones left out)."
-    if value is None or not np.isfinite(value): return Measure(name, None, null=null, reason=reason or "undefined in this graph")
-    nulls = np.array([one for one in null_values if one is not None and np.isfinite(one)], dtype=float)
-    if len(nulls) < 2: return Measure(name, float(value), null=null, n_null=len(nulls), reason=reason or "no null graphs were asked for")
+    if value is None or not np.isfinite(value):
+        return Measure(name, None, null=null, reason=reason or "undefined in this graph")
+    nulls = np.array(
+        [one for one in null_values if one is not None and np.isfinite(one)], dtype=float
+    )
+    if len(nulls) < 2:
+        return Measure(name, float(value), null=null, n_null=len(nulls),
+                       reason=reason or "no null graphs were asked for")
     mean, std = float(nulls.mean()), float(nulls.std(ddof=1))
     tolerance = 1e-9 * max(1.0, abs(mean))
-    p_value = (1 + int((np.abs(nulls - mean) >= abs(value - mean) - tolerance).sum())) / (len(nulls) + 1)
-    if std <= tolerance: return Measure(name, float(value), mean, 0.0, None, p_value, null, len(nulls), reason or "every null graph has the same number")
-    return Measure(name, float(value), mean, std, (float(value) - mean) / std, p_value, null, len(nulls), reason)
+    p_value = (1 + int((np.abs(nulls - mean) >= abs(value - mean) - tolerance).sum())) / (
+        len(nulls) + 1
+    )
+    if std <= tolerance:
+        return Measure(name, float(value), mean, 0.0, None, p_value, null, len(nulls),
+                       reason or "every null graph has the same number")
+    return Measure(name, float(value), mean, std, (float(value) - mean) / std, p_value, null,
+                   len(nulls), reason)

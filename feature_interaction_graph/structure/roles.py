@@ -18,7 +18,9 @@ from jaxtyping import Float, Int
 
 from ..engine.errors import InputError
 from .communities import agreement, telling_words
-from .nulls import SIGNS, EdgeList, Measure, against, edge_list, node_labels, rewire, scatter
+from feature_interaction_graph.structure.nulls import (
+    SIGNS, EdgeList, Measure, against, edge_list, node_labels, rewire, scatter
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 # %% ../../nbs/structure/09_roles.ipynb #f3564644
 @dataclass(frozen=True, eq=False)
 class RoleProfiles:
-    "What every feature does compared with its layer: `values[i, c]` is 0 where it is usual, 1 at twice that, NaN where its layer has nothing of the kind."
+    """What every feature does compared with its layer: `values[i, c]` is 0 where it is usual, 1 at
+    twice that, NaN where its layer has nothing of the kind."""
     nodes: tuple[str, ...]
     cells: tuple[str, ...]
     values: Float[np.ndarray, "n_nodes n_cells"]
@@ -34,7 +37,9 @@ class RoleProfiles:
 # %% ../../nbs/structure/09_roles.ipynb #1c3f9df9
 _NAMES = {sign: name for name, sign in SIGNS.items()}
 
-def _against_layer(counts: Float[np.ndarray, "n_nodes"], layer: Int[np.ndarray, "n_nodes"]) -> Float[np.ndarray, "n_nodes"]:
+def _against_layer(
+    counts: Float[np.ndarray, "n_nodes"], layer: Int[np.ndarray, "n_nodes"]
+) -> Float[np.ndarray, "n_nodes"]:
     "log2 (count + 1) / (mean of the layer + 1); NaN in layers without any."
     place = np.unique(layer, return_inverse=True)[1]
     usual = (np.bincount(place, counts) / np.bincount(place))[place]
@@ -43,30 +48,42 @@ def _against_layer(counts: Float[np.ndarray, "n_nodes"], layer: Int[np.ndarray, 
 def _edge_weights(edges: EdgeList, weighted: bool) -> Float[np.ndarray, "n_edges"]:
     "1, or |strength| over its mean between the same two layers."
     if not weighted: return np.ones(len(edges))
-    pair = np.unique(np.stack([edges.layer[edges.source], edges.layer[edges.target]]), axis=1, return_inverse=True)[1].ravel()
+    pair = np.unique(np.stack([edges.layer[edges.source], edges.layer[edges.target]]), axis=1,
+                     return_inverse=True)[1].ravel()
     size = np.abs(edges.strength)
     usual = np.bincount(pair, size) / np.bincount(pair)
     return size / np.maximum(usual, 1e-300)[pair]
 
 # %% ../../nbs/structure/09_roles.ipynb #39ec77f6
-def profiles_of(edges: EdgeList, distances: tuple[int, ...] = (1, 2), weighted: bool = False, partners: Int[np.ndarray, "n_nodes"] | None = None,
-                multiplicity: Float[np.ndarray, "n_edges"] | None = None) -> tuple[list[str], Float[np.ndarray, "n_nodes n_cells"]]:
-    """Cells and values of the profiles of `edges`. `distances`: where bins of layer distance begin; the last is open.
+def profiles_of(
+    edges: EdgeList, distances: tuple[int, ...] = (1, 2), weighted: bool = False,
+    partners: Int[np.ndarray, "n_nodes"] | None = None,
+    multiplicity: Float[np.ndarray, "n_edges"] | None = None
+) -> tuple[list[str], Float[np.ndarray, "n_nodes n_cells"]]:
+    """Cells and values of the profiles of `edges`. `distances`: where bins of layer distance
+    begin; the last is open.
 
-    `partners`: a category per node; `multiplicity`: how often each edge counts (a bootstrap sample).
+    `partners`: a category per node; `multiplicity`: how often each edge counts (a bootstrap
+    sample).
     """
     n, step = len(edges.nodes), np.abs(edges.layer[edges.target] - edges.layer[edges.source])
-    bins, amount = np.searchsorted(distances, step, side="right"), _edge_weights(edges, weighted) * (1.0 if multiplicity is None else multiplicity)
+    bins = np.searchsorted(distances, step, side="right")
+    amount = _edge_weights(edges, weighted) * (1.0 if multiplicity is None else multiplicity)
     cells, columns = [], []
-    for ends, others, word in ((edges.source, edges.target, "out"), (edges.target, edges.source, "in")):
+    for ends, others, word in (
+        (edges.source, edges.target, "out"), (edges.target, edges.source, "in")
+    ):
         for sign in sorted(set(edges.sign.tolist()), reverse=True):
             mine = edges.sign == sign
             for number in range(len(distances) + 1):
                 rows = mine & (bins == number)
                 if not rows.any(): continue
-                span = f"<{distances[0]}" if number == 0 else f"{distances[number - 1]}+" if number == len(distances) else _span(distances, number)
+                span = (f"<{distances[0]}" if number == 0 else f"{distances[number - 1]}+"
+                        if number == len(distances) else _span(distances, number))
                 cells.append(f"{word} {_NAMES[sign]} {span}")
-                columns.append(_against_layer(np.bincount(ends[rows], amount[rows], n), edges.layer))
+                columns.append(
+                    _against_layer(np.bincount(ends[rows], amount[rows], n), edges.layer)
+                )
             if partners is None: continue
             total = np.bincount(ends[mine], amount[mine], n)
             for category in np.unique(partners).tolist():
@@ -74,18 +91,26 @@ def profiles_of(edges: EdgeList, distances: tuple[int, ...] = (1, 2), weighted: 
                 if not rows.any(): continue
                 expected = total * _layer_share(ends, edges.layer, mine, rows, amount)
                 cells.append(f"{word} {_NAMES[sign]} with {category}")
-                columns.append(np.where(expected > 0, np.log2((np.bincount(ends[rows], amount[rows], n) + 1) / (expected + 1)), np.nan))
+                columns.append(np.where(expected > 0,
+                                        np.log2((np.bincount(ends[rows], amount[rows], n) + 1)
+                                                / (expected + 1)), np.nan))
     if edges.gates is not None and len(edges.gates):
         for column, word in enumerate(("gated, as source", "gates", "gated, as target")):
             cells.append(word)
-            columns.append(_against_layer(np.bincount(edges.gates[:, column], minlength=n).astype(float), edges.layer))
+            columns.append(
+                _against_layer(
+                    np.bincount(edges.gates[:, column], minlength=n).astype(float), edges.layer
+                )
+            )
     return cells, np.stack(columns, axis=1)
 
 def _span(distances: tuple[int, ...], number: int) -> str:
     first, last = distances[number - 1], distances[number] - 1
     return str(first) if first == last else f"{first}-{last}"
 
-def _layer_share(ends: np.ndarray, layer: np.ndarray, mine: np.ndarray, rows: np.ndarray, amount: np.ndarray) -> Float[np.ndarray, "n_nodes"]:
+def _layer_share(
+    ends: np.ndarray, layer: np.ndarray, mine: np.ndarray, rows: np.ndarray, amount: np.ndarray
+) -> Float[np.ndarray, "n_nodes"]:
     "Of all such edges of a feature's layer, the share that `rows` has."
     size = int(layer.max()) + 1
     every, these = (np.bincount(layer[ends[part]], amount[part], size) for part in (mine, rows))
@@ -96,38 +121,53 @@ def role_profiles(G: nx.DiGraph, *, distances: tuple[int, ...] = (1, 2), weight:
                   partners: "Mapping[str, Any] | None" = None) -> RoleProfiles:
     """The profile of every feature of `G`, as described above.
 
-    `weight`: an edge attribute (`strength_std`) by whose size edges count, None for 1 each; `partners`: node -> category, for all nodes.
-    Raises `InputError` for a graph without edges, distances that are not ascending, and partners that leave nodes out.
+    `weight`: an edge attribute (`strength_std`) by whose size edges count, None for 1 each;
+    `partners`: node -> category, for all nodes. Raises `InputError` for a graph without edges,
+    distances that are not ascending, and partners that leave nodes out.
     """
     edges = edge_list(G, weight or "strength")
     if not distances or list(distances) != sorted(set(distances)) or distances[0] < 0:
-        raise InputError(f"distances are {distances}; give the layer distances at which bins begin, ascending, such as (1, 2).")
+        raise InputError(f"distances are {distances}; give the layer distances at which bins "
+                         "begin, ascending, such as (1, 2).")
     categories = None
     if partners is not None:
         left_out = [node for node in edges.nodes if node not in partners]
-        if left_out: raise InputError(f"partners has no category for {left_out[0]} and {len(left_out) - 1} more features; give one for every feature.")
-        categories = np.unique([str(partners[node]) for node in edges.nodes], return_inverse=True)[1]
+        if left_out:
+            raise InputError(f"partners has no category for {left_out[0]} and {len(left_out) - 1} "
+                             "more features; give one for every feature.")
+        categories = np.unique(
+            [str(partners[node]) for node in edges.nodes], return_inverse=True
+        )[1]
     cells, values = profiles_of(edges, tuple(distances), weight is not None, categories)
     return RoleProfiles(edges.nodes, tuple(cells), values)
 
 # %% ../../nbs/structure/09_roles.ipynb #e4e5952f
-def kmeans(x: Float[np.ndarray, "n d"], k: int, random: np.random.Generator, n_starts: int = 8, n_steps: int = 60) -> Float[np.ndarray, "k d"]:
-    """Centres of the best of `n_starts` runs of Lloyd's algorithm from k-means++ starts (Arthur & Vassilvitskii 2007).
+def kmeans(x: Float[np.ndarray, "n d"], k: int, random: np.random.Generator, n_starts: int = 8,
+           n_steps: int = 60) -> Float[np.ndarray, "k d"]:
+    """Centres of the best of `n_starts` runs of Lloyd's algorithm from k-means++ starts (Arthur &
+    Vassilvitskii 2007).
 
-    NaN in `x` is unknown: a centre is the mean of what is known (0 where nothing is), a distance the mean over what is known.
+    NaN in `x` is unknown: a centre is the mean of what is known (0 where nothing is), a distance
+    the mean over what is known.
     """
-    best, least, known, filled = np.zeros((k, x.shape[1])), np.inf, (~np.isnan(x)).astype(float), np.nan_to_num(x)
+    best = np.zeros((k, x.shape[1]))
+    least = np.inf
+    known = (~np.isnan(x)).astype(float)
+    filled = np.nan_to_num(x)
     square, size = (filled**2).sum(1)[:, None], (x.shape[1] / np.maximum(known.sum(1), 1))[:, None]
-    def away_from(centres: np.ndarray) -> np.ndarray: return np.maximum(square - 2 * filled @ centres.T + known @ (centres**2).T, 0.0) * size
+    def away_from(centres: np.ndarray) -> np.ndarray:
+        return np.maximum(square - 2 * filled @ centres.T + known @ (centres**2).T, 0.0) * size
     for _ in range(n_starts):
         centres = filled[[random.integers(len(x))]]
         while len(centres) < k:
             away = away_from(centres).min(1)
-            centres = np.r_[centres, filled[[random.choice(len(x), p=away / away.sum()) if away.sum() > 0 else random.integers(len(x))]]]
+            centres = np.r_[centres, filled[[random.choice(len(x), p=away / away.sum())
+                                             if away.sum() > 0 else random.integers(len(x))]]]
         for _ in range(n_steps):
             member = np.eye(k)[away_from(centres).argmin(1)].T
             counts = member @ known
-            moved = np.where(counts > 0, member @ filled / np.maximum(counts, 1), np.where(member.sum(1)[:, None] > 0, 0.0, centres))
+            moved = np.where(counts > 0, member @ filled / np.maximum(counts, 1),
+                             np.where(member.sum(1)[:, None] > 0, 0.0, centres))
             if np.abs(moved - centres).max() < 1e-9: break
             centres = moved
         cost = float(away_from(centres).min(1).sum())
@@ -135,22 +175,29 @@ def kmeans(x: Float[np.ndarray, "n d"], k: int, random: np.random.Generator, n_s
     return best
 
 # %% ../../nbs/structure/09_roles.ipynb #d8f026ab
-def squared_distances(x: Float[np.ndarray, "n d"], centres: Float[np.ndarray, "k d"]) -> Float[np.ndarray, "n k"]:
-    "Mean over the known cells of a row of its squared distance to each centre, times the number of cells."
+def squared_distances(
+    x: Float[np.ndarray, "n d"], centres: Float[np.ndarray, "k d"]
+) -> Float[np.ndarray, "n k"]:
+    """Mean over the known cells of a row of its squared distance to each centre, times the number
+    of cells."""
     known, filled = ~np.isnan(x), np.nan_to_num(x)
     total = (filled**2).sum(1)[:, None] - 2 * filled @ centres.T + known @ (centres**2).T
     return np.maximum(total, 0.0) * (x.shape[1] / np.maximum(known.sum(1), 1))[:, None]
 
 # %% ../../nbs/structure/09_roles.ipynb #5114078e
-def split_agreement(x: Float[np.ndarray, "n d"], k: int, random: np.random.Generator, n_splits: int = 10) -> float:
-    "Mean adjusted Rand index, over random halves, of a half's own clusters and of those the other half's centres give it."
+def split_agreement(
+    x: Float[np.ndarray, "n d"], k: int, random: np.random.Generator, n_splits: int = 10
+) -> float:
+    """Mean adjusted Rand index, over random halves, of a half's own clusters and of those the other
+    half's centres give it."""
     found = []
     for _ in range(n_splits):
         order = random.permutation(len(x))
         halves = x[order[::2]], x[order[1::2]]
         centres = [kmeans(half, k, random, 4) for half in halves]
         for half, own, other in zip(halves, centres, centres[::-1], strict=True):
-            found.append(agreement(squared_distances(half, own).argmin(1), squared_distances(half, other).argmin(1))[0])
+            found.append(agreement(squared_distances(half, own).argmin(1),
+                                   squared_distances(half, other).argmin(1))[0])
     return float(np.mean(found))
 
 # %% ../../nbs/structure/09_roles.ipynb #5ee0362b
@@ -159,37 +206,49 @@ class Role:
     "One role: what it does, words of its labels, members (most typical first)."
     name: str
     members: tuple[str, ...]
-    words: tuple[tuple[str, int, int, float], ...]      # word, members with it, features with it, p-value
+    # word, members with it, features with it, p-value
+    words: tuple[tuple[str, int, int, float], ...]
     centre: dict[str, float]                            # cell -> mean profile of the members
     layers: dict[int, int]                              # members by layer
 
 # %% ../../nbs/structure/09_roles.ipynb #5bded208
 @dataclass(frozen=True)
 class Roles:
-    "Every feature's role, how the number of roles was chosen, and how stable and how special they are."
+    """Every feature's role, how the number of roles was chosen, and how stable and how special they
+    are."""
     membership: dict[str, int]
     roles: list[Role]
     cells: tuple[str, ...]
     centres: Float[np.ndarray, "n_roles n_cells"] = field(repr=False)
-    criterion: dict[int, dict[str, float]]              # number of roles -> split-half agreement, that of scattered graphs, excess
-    stability: dict[str, float]                         # adjusted Rand index between seeds and with resampled edges: mean, low (5th percentile)
-    prediction: Measure                                 # split-half agreement, against scattered graphs
+    # number of roles -> split-half agreement, that of scattered graphs, excess
+    criterion: dict[int, dict[str, float]]
+    # adjusted Rand index between seeds and with resampled edges: mean, low (5th percentile)
+    stability: dict[str, float]
+    # split-half agreement, against scattered graphs
+    prediction: Measure
     information: Measure                                # bits per edge, against rewired graphs
     settings: dict[str, Any]
 
-    def to_dict(self) -> dict[str, Any]: return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in asdict(self).items()}
+    def to_dict(self) -> dict[str, Any]:
+        return {name: value.tolist() if isinstance(value, np.ndarray) else value
+                for name, value in asdict(self).items()}
 
     def to_pandas(self) -> "pd.DataFrame":
         "One row per role."
         import pandas as pd
-        return pd.DataFrame([{"role": number, "name": one.name, "size": len(one.members), "words": ", ".join(word for word, *_ in one.words),
-                              "layers": one.layers, "most_typical": one.members[0], **one.centre} for number, one in enumerate(self.roles)])
+        return pd.DataFrame([{"role": number, "name": one.name, "size": len(one.members),
+                              "words": ", ".join(word for word, *_ in one.words),
+                              "layers": one.layers, "most_typical": one.members[0], **one.centre}
+                             for number, one in enumerate(self.roles)])
 
     def __str__(self) -> str:
         if len(self.roles) == 1:
-            return f"no roles: no number of clusters is found again in other features more than in scattered graphs ({len(self.membership)} features)"
-        lines = [f"{len(self.roles)} roles; found again in the other half of the features: adjusted Rand {self.prediction}",
-                 f"same roles from other seeds: adjusted Rand {self.stability['seeds']:.2f}; from resampled edges: {self.stability['bootstrap']:.2f} "
+            return ("no roles: no number of clusters is found again in other features more than "
+                    f"in scattered graphs ({len(self.membership)} features)")
+        lines = [f"{len(self.roles)} roles; found again in the other half of the features: "
+                 f"adjusted Rand {self.prediction}",
+                 f"same roles from other seeds: adjusted Rand {self.stability['seeds']:.2f}; from "
+                 f"resampled edges: {self.stability['bootstrap']:.2f} "
                  f"(5th percentile {self.stability['bootstrap_low']:.2f})",
                  f"what a source's role tells about its target's: {self.information} bits per edge"]
         for one in self.roles:
@@ -199,7 +258,8 @@ class Roles:
 
 # %% ../../nbs/structure/09_roles.ipynb #6cb1c0fe
 def role_information(edges: EdgeList, membership: Int[np.ndarray, "n_nodes"]) -> float:
-    "Mutual information, in bits per edge, of the roles at the two ends of an edge, given its pair of layers and type."
+    """Mutual information, in bits per edge, of the roles at the two ends of an edge, given its pair
+    of layers and type."""
     size, bits = int(membership.max()) + 1, 0.0
     for group in np.unique(edges.groups).tolist():
         rows = edges.groups == group
@@ -211,124 +271,179 @@ def role_information(edges: EdgeList, membership: Int[np.ndarray, "n_nodes"]) ->
 
 # %% ../../nbs/structure/09_roles.ipynb #868cf1ff
 def role_name(centre: Mapping[str, float], least: float = 0.4) -> str:
-    "The cells in which `centre` is furthest from usual, in words; `usual` if all are within `least`."
-    verbs = {("out", "excitatory"): "excites", ("out", "inhibitory"): "inhibits", ("out", "gating"): "acts, with a sign that others decide,",
-             ("in", "excitatory"): "is excited", ("in", "inhibitory"): "is inhibited", ("in", "gating"): "is acted on, with a sign that others decide,"}
+    """The cells in which `centre` is furthest from usual, in words; `usual` if all are within
+    `least`."""
+    verbs = {("out", "excitatory"): "excites", ("out", "inhibitory"): "inhibits",
+             ("out", "gating"): "acts, with a sign that others decide,",
+             ("in", "excitatory"): "is excited", ("in", "inhibitory"): "is inhibited",
+             ("in", "gating"): "is acted on, with a sign that others decide,"}
     found: dict[tuple[str, str], tuple[str, float]] = {}
     for cell, value in sorted(centre.items(), key=lambda item: -abs(item[1])):
         start, *rest = cell.split()
-        key = (start, rest[0]) if rest and (start, rest[0]) in verbs and "with" not in rest else (cell, "")
+        key = ((start, rest[0]) if rest and (start, rest[0]) in verbs and "with" not in rest
+               else (cell, ""))
         if abs(value) >= least and key not in found: found[key] = (verbs.get(key, cell), value)
-    parts = [f"{verb} {'more' if value > 0 else 'less'}" for verb, value in list(found.values())[:3]]
+    parts = [
+        f"{verb} {'more' if value > 0 else 'less'}" for verb, value in list(found.values())[:3]
+    ]
     return ", ".join(parts) or "usual"
 
 # %% ../../nbs/structure/09_roles.ipynb #bcae8e4f
-def cluster_roles(G: nx.DiGraph, *, n_roles: int | None = None, max_roles: int = 8, distances: tuple[int, ...] = (1, 2), weight: str | None = None,
-                  partners: "Mapping[str, Any] | None" = None, n_seeds: int = 10, n_bootstrap: int = 20, n_null: int = 20,
-                  seed: int = 0) -> Roles:
-    """Roles of the features of `G`: k-means clusters of their profiles (see `role_profiles` for `distances`, `weight`, `partners`).
+def cluster_roles(G: nx.DiGraph, *, n_roles: int | None = None, max_roles: int = 8,
+                  distances: tuple[int, ...] = (1, 2), weight: str | None = None,
+                  partners: "Mapping[str, Any] | None" = None, n_seeds: int = 10,
+                  n_bootstrap: int = 20, n_null: int = 20, seed: int = 0) -> Roles:
+    """Roles of the features of `G`: k-means clusters of their profiles (see `role_profiles` for
+    `distances`, `weight`, `partners`).
 
-    `n_roles=None`: the number up to `max_roles` whose split-half agreement exceeds that of `n_null` scattered graphs most; 1 if one of those does as well, at
-    any number: at most 1 in `n_null` + 1 graphs without roles gets some. The roles are also tested against as many rewired graphs.
-    Raises `InputError` for a graph without edges or with fewer features than roles.
+    `n_roles=None`: the number up to `max_roles` whose split-half agreement exceeds that of `n_null`
+    scattered graphs most; 1 if one of those does as well, at any number: at most 1 in `n_null` + 1
+    graphs without roles gets some. The roles are also tested against as many rewired graphs. Raises
+    `InputError` for a graph without edges or with fewer features than roles.
     """
-    profiles, edges = role_profiles(G, distances=distances, weight=weight, partners=partners), edge_list(G, weight or "strength")
+    profiles = role_profiles(G, distances=distances, weight=weight, partners=partners)
+    edges = edge_list(G, weight or "strength")
     random = np.random.default_rng(seed)
     most = n_roles or max_roles
     if not 1 <= most <= len(edges.nodes) // 2:
-        raise InputError(f"{most} roles were asked for, but the graph has {len(edges.nodes)} features; ask for 1 to {len(edges.nodes) // 2}.")
-    categories = None if partners is None else np.unique([str(partners[node]) for node in edges.nodes], return_inverse=True)[1]
+        raise InputError(f"{most} roles were asked for, but the graph has {len(edges.nodes)} "
+                         f"features; ask for 1 to {len(edges.nodes) // 2}.")
+    categories = None if partners is None else np.unique(
+        [str(partners[node]) for node in edges.nodes], return_inverse=True
+    )[1]
     def again(some: EdgeList, multiplicity: np.ndarray | None = None) -> np.ndarray:
         return profiles_of(some, tuple(distances), weight is not None, categories, multiplicity)[1]
     x, scattered = profiles.values, [again(scatter(edges, random)) for _ in range(n_null)]
     tried = [n_roles] if n_roles else list(range(2, max_roles + 1))
-    chance = {k: [split_agreement(y, k, random, 5) for y in scattered] for k in tried}      # fewer splits stray further, on the safe side
-    seen = {k: against("split_agreement", split_agreement(x, k, random), chance[k], "scattered") for k in tried}
+    # fewer splits stray further, on the safe side
+    chance = {k: [split_agreement(y, k, random, 5) for y in scattered] for k in tried}
+    seen = {k: against("split_agreement", split_agreement(x, k, random), chance[k], "scattered")
+            for k in tried}
     best = max(tried, key=lambda number: _excess(seen[number]))
-    k = n_roles or (best if _excess(seen[best]) > max(0.05, _best_of_chance(list(chance.values()))) else 1)
+    k = n_roles or (
+        best if _excess(seen[best]) > max(0.05, _best_of_chance(list(chance.values()))) else 1
+    )
     centres = kmeans(x, k, random, 20)
     membership = squared_distances(x, centres).argmin(1)
     order = np.argsort(-np.bincount(membership, minlength=k), kind="stable")
     centres = centres[order]
     membership = np.argsort(order, kind="stable")[membership]
     stability = _stability(x, membership, k, again, edges, random, n_seeds, n_bootstrap)
-    criterion = {number: {"agreement": one.value or 0.0, "scattered": one.null_mean or 0.0, "excess": _excess(one)}
-                 for number, one in seen.items()}
+    criterion = {number: {"agreement": one.value or 0.0, "scattered": one.null_mean or 0.0,
+                          "excess": _excess(one)} for number, one in seen.items()}
     shuffled = [role_information(rewire(edges, random), membership) for _ in range(n_null)]
     labels = node_labels(G, edges)
-    described = [_describe(edges, profiles, membership, centres, number, labels) for number in range(k)]
-    prediction = seen[k] if k in seen else against("split_agreement", None, [], "scattered", "there are no roles")
+    described = [
+        _describe(edges, profiles, membership, centres, number, labels) for number in range(k)
+    ]
+    prediction = seen[k] if k in seen else against(
+        "split_agreement", None, [], "scattered", "there are no roles"
+    )
     information = against("information", role_information(edges, membership), shuffled)
-    return Roles(dict(zip(edges.nodes, membership.tolist(), strict=True)), described, profiles.cells, centres, criterion, stability, prediction, information,
-                 {"distances": tuple(distances), "weight": weight, "chosen": n_roles is None, "partners": partners is not None})
+    return Roles(dict(zip(edges.nodes, membership.tolist(), strict=True)), described,
+                 profiles.cells, centres, criterion, stability, prediction, information,
+                 {"distances": tuple(distances), "weight": weight, "chosen": n_roles is None,
+                  "partners": partners is not None})
 
 # %% ../../nbs/structure/09_roles.ipynb #ef23a065
 def _excess(one: Measure) -> float: return (one.value or 0.0) - (one.null_mean or 0.0)
 
 
 def _best_of_chance(found: list[list[float]]) -> float:
-    "The largest excess of any scattered graph over the mean of the others, at any number of roles: choosing the number is part of what chance may do."
+    """The largest excess of any scattered graph over the mean of the others, at any number of
+    roles: choosing the number is part of what chance may do."""
     rows = np.array(found)
     n = rows.shape[1]
     return float((rows - (rows.sum(1, keepdims=True) - rows) / (n - 1)).max()) if n > 1 else 0.0
 
 
-def _stability(x: np.ndarray, membership: np.ndarray, k: int, again: Any, edges: EdgeList, random: np.random.Generator, n_seeds: int, n_bootstrap: int
-               ) -> dict[str, float]:
-    "Adjusted Rand index of single runs from other seeds with each other, and of the roles of resampled edges with `membership`."
+def _stability(x: np.ndarray, membership: np.ndarray, k: int, again: Any, edges: EdgeList,
+               random: np.random.Generator, n_seeds: int, n_bootstrap: int) -> dict[str, float]:
+    """Adjusted Rand index of single runs from other seeds with each other, and of the roles of
+    resampled edges with `membership`."""
     runs = [squared_distances(x, kmeans(x, k, random, 1)).argmin(1) for _ in range(n_seeds)]
     between = [agreement(one, other)[0] for one, other in combinations(runs, 2)] or [1.0]
     resampled = []
     for _ in range(n_bootstrap):
-        y = again(edges, random.multinomial(len(edges), np.full(len(edges), 1 / len(edges))).astype(float))
-        resampled.append(agreement(membership, squared_distances(y, kmeans(y, k, random, 8)).argmin(1))[0])
+        y = again(
+            edges, random.multinomial(len(edges), np.full(len(edges), 1 / len(edges))).astype(float)
+        )
+        resampled.append(
+            agreement(membership, squared_distances(y, kmeans(y, k, random, 8)).argmin(1))[0]
+        )
     resampled = resampled or [float("nan")]
-    return {"seeds": float(np.mean(between)), "seeds_low": float(np.percentile(between, 5)), "bootstrap": float(np.mean(resampled)),
-            "bootstrap_low": float(np.percentile(resampled, 5)), "n_seeds": n_seeds, "n_bootstrap": n_bootstrap}
+    return {
+        "seeds": float(np.mean(between)), "seeds_low": float(np.percentile(between, 5)),
+        "bootstrap": float(np.mean(resampled)), "bootstrap_low": float(np.percentile(resampled, 5)),
+        "n_seeds": n_seeds, "n_bootstrap": n_bootstrap
+    }
 
 
-def _describe(edges: EdgeList, profiles: RoleProfiles, membership: np.ndarray, centres: np.ndarray, number: int, labels: list[str]) -> Role:
+def _describe(edges: EdgeList, profiles: RoleProfiles, membership: np.ndarray, centres: np.ndarray,
+              number: int, labels: list[str]) -> Role:
     "The facts about role `number`."
     members = np.flatnonzero(membership == number)
     centre = dict(zip(profiles.cells, centres[number].tolist(), strict=True))
-    typical = members[np.argsort(squared_distances(profiles.values[members], centres[[number]])[:, 0], kind="stable")]
+    typical = members[
+        np.argsort(
+            squared_distances(profiles.values[members], centres[[number]])[:, 0], kind="stable"
+        )
+    ]
     layers, counts = np.unique(edges.layer[members], return_counts=True)
-    return Role(role_name(centre), tuple(edges.nodes[place] for place in typical), tuple(telling_words(labels, members)), centre,
+    return Role(role_name(centre), tuple(edges.nodes[place] for place in typical),
+                tuple(telling_words(labels, members)), centre,
                 dict(zip(layers.tolist(), counts.tolist(), strict=True)))
 
 # %% ../../nbs/structure/09_roles.ipynb #ca173b30
 def assign_roles(roles: Roles, G: nx.DiGraph) -> dict[str, int]:
-    """The role of every feature of `G`, by the centres of `roles`; `G` must be of the same kind (cells that only one of the two has count as usual).
+    """The role of every feature of `G`, by the centres of `roles`; `G` must be of the same kind
+    (cells that only one of the two has count as usual).
 
-    Raises `InputError` for roles that were made with partners, whose categories another graph does not share.
+    Raises `InputError` for roles that were made with partners, whose categories another graph does
+    not share.
     """
-    if roles.settings["partners"]: raise InputError("these roles were made with partners, whose categories another graph does not have; cluster without them.")
-    profiles = role_profiles(G, distances=roles.settings["distances"], weight=roles.settings["weight"])
+    if roles.settings["partners"]:
+        raise InputError("these roles were made with partners, whose categories another graph "
+                         "does not have; cluster without them.")
+    profiles = role_profiles(
+        G, distances=roles.settings["distances"], weight=roles.settings["weight"]
+    )
     column = {cell: number for number, cell in enumerate(profiles.cells)}
-    x = np.stack([profiles.values[:, column[cell]] if cell in column else np.zeros(len(profiles.nodes)) for cell in roles.cells], axis=1)
-    return dict(zip(profiles.nodes, squared_distances(x, roles.centres).argmin(1).tolist(), strict=True))
+    x = np.stack([profiles.values[:, column[cell]] if cell in column
+                  else np.zeros(len(profiles.nodes)) for cell in roles.cells], axis=1)
+    return dict(
+        zip(profiles.nodes, squared_distances(x, roles.centres).argmin(1).tolist(), strict=True)
+    )
 
 # %% ../../nbs/structure/09_roles.ipynb #f96cb6b4
-def role_graph(G: nx.DiGraph, roles: "Roles | Mapping[str, int]", *, weight: str = "strength", n_null: int = 20, seed: int = 0) -> nx.DiGraph:
-    """One node per role (`name`, `size`), one edge per ordered pair of roles with edges between their features, from a role to itself included.
+def role_graph(G: nx.DiGraph, roles: "Roles | Mapping[str, int]", *, weight: str = "strength",
+               n_null: int = 20, seed: int = 0) -> nx.DiGraph:
+    """One node per role (`name`, `size`), one edge per ordered pair of roles with edges between
+    their features, from a role to itself included.
 
-    Attributes: `n_edges`, `excitatory`, `inhibitory`, `net` (sums of `weight`), `net_error` (of `strength`, from the edges' intervals; NaN where they have none
-    or another `weight` is summed), `expected` (mean number of edges in rewired graphs) and `z`.
-    Raises `InputError` for a graph without edges and for features without a role.
+    Attributes: `n_edges`, `excitatory`, `inhibitory`, `net` (sums of `weight`), `net_error` (of
+    `strength`, from the edges' intervals; NaN where they have none or another `weight` is summed),
+    `expected` (mean number of edges in rewired graphs) and `z`. Raises `InputError` for a graph
+    without edges and for features without a role.
     """
     edges, random = edge_list(G, weight), np.random.default_rng(seed)
     given = roles.membership if isinstance(roles, Roles) else roles
     left_out = [node for node in edges.nodes if node not in given]
     if left_out:
-        raise InputError(f"{left_out[0]} and {len(left_out) - 1} more features of the graph have no role; use the roles of this graph, or assign_roles.")
+        raise InputError(f"{left_out[0]} and {len(left_out) - 1} more features of the graph have "
+                         "no role; use the roles of this graph, or assign_roles.")
     membership = np.array([int(given[node]) for node in edges.nodes])
     size = int(membership.max()) + 1
     def pairs(some: EdgeList, values: np.ndarray) -> np.ndarray:
-        return np.bincount(membership[some.source] * size + membership[some.target], values, size * size).reshape(size, size)
+        return np.bincount(
+            membership[some.source] * size + membership[some.target], values, size * size
+        ).reshape(size, size)
     errors = _errors(G, edges) if weight == "strength" else np.full(len(edges), np.nan)
     counts, ones = pairs(edges, np.ones(len(edges))), np.ones(len(edges))
-    nulls = np.stack([pairs(rewire(edges, random), ones) for _ in range(n_null)]) if n_null else np.full((2, size, size), np.nan)
-    sums = {name: pairs(edges, edges.strength * (edges.sign == sign)) for name, sign in (("excitatory", 1), ("inhibitory", -1))}
+    nulls = (np.stack([pairs(rewire(edges, random), ones) for _ in range(n_null)]) if n_null
+             else np.full((2, size, size), np.nan))
+    sums = {name: pairs(edges, edges.strength * (edges.sign == sign))
+            for name, sign in (("excitatory", 1), ("inhibitory", -1))}
     net, spread = pairs(edges, edges.strength), np.sqrt(pairs(edges, errors**2))
     summary = nx.DiGraph(weight=weight, n_null=n_null)
     for number in range(size):
@@ -337,17 +452,22 @@ def role_graph(G: nx.DiGraph, roles: "Roles | Mapping[str, int]", *, weight: str
     mean, std = nulls.mean(0), nulls.std(0, ddof=1)
     for a, b in np.argwhere(counts > 0).tolist():
         z = float((counts[a, b] - mean[a, b]) / std[a, b]) if std[a, b] > 1e-9 else float("nan")
-        summary.add_edge(a, b, n_edges=int(counts[a, b]), excitatory=float(sums["excitatory"][a, b]), inhibitory=float(sums["inhibitory"][a, b]),
-                         net=float(net[a, b]), net_error=float(spread[a, b]), expected=float(mean[a, b]), z=z)
+        summary.add_edge(
+            a, b, n_edges=int(counts[a, b]), excitatory=float(sums["excitatory"][a, b]),
+            inhibitory=float(sums["inhibitory"][a, b]), net=float(net[a, b]),
+            net_error=float(spread[a, b]), expected=float(mean[a, b]), z=z
+        )
     return summary
 
 def _errors(G: nx.DiGraph, edges: EdgeList) -> Float[np.ndarray, "n_edges"]:
-    "Standard error of every edge's strength, a quarter of its 95 % interval's length (over 3.92); NaN without one."
+    """Standard error of every edge's strength, a quarter of its 95 % interval's length (over 3.92);
+    NaN without one."""
     ends = zip(edges.source.tolist(), edges.target.tolist(), edges.strength.tolist(), strict=True)
     at = {(edges.nodes[a], edges.nodes[b], value): row for row, (a, b, value) in enumerate(ends)}
     errors = np.full(len(edges), np.nan)
     for source, target, edge in G.edges(data=True):
         row = at.get((source, target, float(edge["strength"])))
         low, high = edge.get("ci_lower"), edge.get("ci_upper")
-        if row is not None and low is not None and high is not None: errors[row] = np.fmax(errors[row], (high - low) / 3.92)
+        if row is not None and low is not None and high is not None:
+            errors[row] = np.fmax(errors[row], (high - low) / 3.92)
     return errors

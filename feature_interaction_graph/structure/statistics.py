@@ -15,12 +15,21 @@ import networkx as nx
 import numpy as np
 
 from ..engine.errors import InputError
-from .communities import Communities, communities_of, null_modularity
+from feature_interaction_graph.structure.communities import (
+    Communities, communities_of, null_modularity
+)
 from .decay import LayerDistanceDecay, decay_of, sign_topology
 from .degree_laws import DegreeLaw, degree_law
-from .motifs import MOTIFS, MotifCensus, motif_census, motif_counts
-from .nulls import NULLS, SIGNS, EdgeList, Measure, against, edge_list, node_labels, rewire, scatter, shuffle_strengths
-from .topology import small_world, strength_unevenness, topology_numbers, unevenness
+from feature_interaction_graph.structure.motifs import (
+    MOTIFS, MotifCensus, motif_census, motif_counts
+)
+from feature_interaction_graph.structure.nulls import (
+    NULLS, SIGNS, EdgeList, Measure, against, edge_list, node_labels, rewire, scatter,
+    shuffle_strengths
+)
+from feature_interaction_graph.structure.topology import (
+    small_world, strength_unevenness, topology_numbers, unevenness
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,10 +56,13 @@ SENTENCES = {           # measure -> what it says
 
 @dataclass(frozen=True)
 class GraphStatistics:
-    "What was counted, what was tested against null graphs, and the laws, decay, communities and motifs of one graph."
-    facts: dict[str, Any]                       # plain counts: n_nodes, n_edges, n_excitatory, density, ...
+    """What was counted, what was tested against null graphs, and the laws, decay, communities and
+    motifs of one graph."""
+    # plain counts: n_nodes, n_edges, n_excitatory, density, ...
+    facts: dict[str, Any]
     measures: dict[str, Measure]                # SENTENCES
-    degree_laws: dict[str, DegreeLaw | str]     # "in whole", "in tail", "out whole", "out tail"; a string says why there is none
+    # "in whole", "in tail", "out whole", "out tail"; a string says why there is none
+    degree_laws: dict[str, DegreeLaw | str]
     decay: LayerDistanceDecay
     communities: Communities | None
     motifs: MotifCensus | None
@@ -60,24 +72,36 @@ class GraphStatistics:
         "A fact or a measure by name."
         if name in self.facts: return self.facts[name]
         measures = self.all_measures()
-        if name not in measures: raise InputError(f"{name!r} is no statistic; there are {', '.join([*self.facts, *measures])}.")
+        if name not in measures:
+            raise InputError(
+                f"{name!r} is no statistic; there are {', '.join([*self.facts, *measures])}."
+            )
         return measures[name]
 
     def all_measures(self) -> dict[str, Measure]:
         "Every number that was put against nulls, those of decay, communities and motifs included."
-        more = {} if self.communities is None else {"modularity": self.communities.modularity, "n_communities": self.communities.n_communities}
-        return {**self.measures, "decay_rate": self.decay.rate, **more, **({} if self.motifs is None else self.motifs.measures)}
+        more = {} if self.communities is None else {"modularity": self.communities.modularity,
+                                                    "n_communities": self.communities.n_communities}
+        return {**self.measures, "decay_rate": self.decay.rate, **more,
+                **({} if self.motifs is None else self.motifs.measures)}
 
     def to_dict(self) -> dict[str, Any]:
         "Plain data, fit for JSON (undefined numbers are None)."
-        return {"facts": self.facts, "measures": {name: one.to_dict() for name, one in self.measures.items()},
-                "degree_laws": {name: law if isinstance(law, str) else law.to_dict() for name, law in self.degree_laws.items()}, "decay": self.decay.to_dict(),
-                "communities": self.communities and self.communities.to_dict(), "motifs": self.motifs and self.motifs.to_dict()}
+        return {"facts": self.facts,
+                "measures": {name: one.to_dict() for name, one in self.measures.items()},
+                "degree_laws": {name: law if isinstance(law, str) else law.to_dict()
+                                for name, law in self.degree_laws.items()},
+                "decay": self.decay.to_dict(),
+                "communities": self.communities and self.communities.to_dict(),
+                "motifs": self.motifs and self.motifs.to_dict()}
 
     def to_pandas(self) -> "pd.DataFrame":
-        "One row per tested number: name, value, null_mean, null_std, z, p_value, null, n_null, reason."
+        """One row per tested number: name, value, null_mean, null_std, z, p_value, null, n_null,
+        reason."""
         import pandas as pd
-        return pd.DataFrame([{**one.to_dict(), "name": name} for name, one in self.all_measures().items()])
+        return pd.DataFrame(
+            [{**one.to_dict(), "name": name} for name, one in self.all_measures().items()]
+        )
 
     def __str__(self) -> str: return summary_page(self)
 
@@ -86,21 +110,31 @@ def summary_page(statistics: GraphStatistics) -> str:
     "The statistics as a page of plain sentences."
     facts, motifs, communities = statistics.facts, statistics.motifs, statistics.communities
     kinds = ", ".join(f"{facts[f'n_{kind}']:,} {kind}" for kind in SIGNS)
-    left_out = f" {facts['n_left_out']:,} weaker parallel edges or edges from a feature to itself are not counted." if facts["n_left_out"] else ""
-    lines = [f"{facts['n_nodes']:,} features in {facts['n_layers']} layers, {facts['n_edges']:,} edges ({kinds}).{left_out}",
-             f"In brackets: the same number in {facts['n_null']} null graphs. " + "; ".join(f"{name}: {meaning}" for name, meaning in NULLS.items())
-             + (f". Rewiring moved {facts['share_rewired']:.0%} of the edges." if facts["share_rewired"] is not None else "."), "", "WIRING"]
-    lines += [f"{sentence}: {statistics.measures[name]}." for name, sentence in SENTENCES.items() if not name.endswith(("_difference", "_consistency"))]
-    lines += ["", "DEGREES (power law, lognormal or exponential; the tail is chosen to suit a power law)"]
+    left_out = (f" {facts['n_left_out']:,} weaker parallel edges or edges from a feature to itself "
+                "are not counted." if facts["n_left_out"] else "")
+    lines = [f"{facts['n_nodes']:,} features in {facts['n_layers']} layers, {facts['n_edges']:,} "
+             f"edges ({kinds}).{left_out}",
+             f"In brackets: the same number in {facts['n_null']} null graphs. "
+             + "; ".join(f"{name}: {meaning}" for name, meaning in NULLS.items())
+             + (f". Rewiring moved {facts['share_rewired']:.0%} of the edges."
+                if facts["share_rewired"] is not None else "."), "", "WIRING"]
+    lines += [f"{sentence}: {statistics.measures[name]}." for name, sentence in SENTENCES.items()
+              if not name.endswith(("_difference", "_consistency"))]
+    lines += [
+        "", "DEGREES (power law, lognormal or exponential; the tail is chosen to suit a power law)"
+    ]
     lines += [f"{name}: {law}." for name, law in statistics.degree_laws.items()]
     lines += ["", "EXCITATION AND INHIBITION"]
-    lines += [f"{sentence}: {statistics.measures[name]}." for name, sentence in SENTENCES.items() if name.endswith(("_difference", "_consistency"))]
+    lines += [f"{sentence}: {statistics.measures[name]}." for name, sentence in SENTENCES.items()
+              if name.endswith(("_difference", "_consistency"))]
     lines += ["", "DECAY WITH LAYER DISTANCE", str(statistics.decay)]
     if communities is not None: lines += ["", "COMMUNITIES", *str(communities).split("\n")[:9]]
     if motifs is not None:
         lines += ["", "MOTIFS"]
-        lines += [f"{name.replace('_', ' ')}, {MOTIFS[name].meaning}: {one}." for name, one in motifs.measures.items() if one.value is not None]
-        lines += [f"not possible here: {', '.join(name.replace('_', ' ') for name in names)} ({reason})." for reason, names in missing(motifs).items()]
+        lines += [f"{name.replace('_', ' ')}, {MOTIFS[name].meaning}: {one}."
+                  for name, one in motifs.measures.items() if one.value is not None]
+        lines += [f"not possible here: {', '.join(name.replace('_', ' ') for name in names)} "
+                  f"({reason})." for reason, names in missing(motifs).items()]
     return "\n".join(lines)
 
 
@@ -118,30 +152,42 @@ def plain_facts(edges: EdgeList) -> dict[str, Any]:
     out, into = (np.bincount(ends, minlength=n_nodes) for ends in (edges.source, edges.target))
     kinds = {f"n_{kind}": int((edges.sign == sign).sum()) for kind, sign in SIGNS.items()}
     steps = {str(step): count for step, count in sorted(Counter(distance.tolist()).items())}
-    return {"n_nodes": n_nodes, "n_layers": len(np.unique(edges.layer)), "n_edges": len(edges), **kinds, "share_inhibitory": kinds["n_inhibitory"] / len(edges),
-            "n_gates": None if edges.gates is None else len(edges.gates), "n_left_out": edges.n_left_out,
-            "density": len(edges) / (n_nodes * max(1, n_nodes - 1)),
-            "mean_degree": len(edges) / n_nodes, "max_in_degree": int(into.max()), "max_out_degree": int(out.max()),
-            "n_isolated": int(((out + into) == 0).sum()), "mean_edge_layer_distance": float(distance.mean()), "layer_distance_distribution": steps}
+    return {
+        "n_nodes": n_nodes, "n_layers": len(np.unique(edges.layer)), "n_edges": len(edges), **kinds,
+        "share_inhibitory": kinds["n_inhibitory"] / len(edges),
+        "n_gates": None if edges.gates is None else len(edges.gates),
+        "n_left_out": edges.n_left_out, "density": len(edges) / (n_nodes * max(1, n_nodes - 1)),
+        "mean_degree": len(edges) / n_nodes, "max_in_degree": int(into.max()),
+        "max_out_degree": int(out.max()), "n_isolated": int(((out + into) == 0).sum()),
+        "mean_edge_layer_distance": float(distance.mean()), "layer_distance_distribution": steps
+    }
 
 
 def laws_of(degrees: dict[str, list[int]], n_boot: int, seed: int) -> dict[str, DegreeLaw | str]:
-    "The law of in- and out-degrees, over the whole range and in the tail; where there are too few, the reason."
+    """The law of in- and out-degrees, over the whole range and in the tail; where there are too
+    few, the reason."""
     laws: dict[str, DegreeLaw | str] = {}
     for side, values in degrees.items():
-        for part, lowest in (("whole", min((value for value in values if value), default=1)), ("tail", None)):
+        for part, lowest in (
+            ("whole", min((value for value in values if value), default=1)), ("tail", None)
+        ):
             try: laws[f"{side} {part}"] = degree_law(values, lowest, n_boot, seed=seed)
-            except InputError as error: laws[f"{side} {part}"] = f"not fitted, {str(error).rstrip('.')}"
+            except InputError as error:
+                laws[f"{side} {part}"] = f"not fitted, {str(error).rstrip('.')}"
     return laws
 
 # %% ../../nbs/structure/07_statistics.ipynb #c10533cf
-def null_numbers(edges: EdgeList, random: np.random.Generator, starts: np.ndarray, communities: bool, motifs: bool, seed: int) -> dict[str, Any]:
+def null_numbers(edges: EdgeList, random: np.random.Generator, starts: np.ndarray,
+                 communities: bool, motifs: bool, seed: int) -> dict[str, Any]:
     "All that is compared, on one rewired, one scattered and one reweighted graph."
     rewired, scattered = rewire(edges, random), scatter(edges, random)
-    return {"moved": 1 - float(np.isin(rewired.keys, edges.keys).mean()), "topology": topology_numbers(rewired, starts), "uneven": unevenness(scattered),
+    return {"moved": 1 - float(np.isin(rewired.keys, edges.keys).mean()),
+            "topology": topology_numbers(rewired, starts), "uneven": unevenness(scattered),
             "strength": strength_unevenness(shuffle_strengths(edges, random)),
-            "modularity": null_modularity(rewired, _signs(edges), 1.0, True, seed) if communities else None,
-            "motifs": {"rewired": motif_counts(rewired), "scattered": motif_counts(scattered)} if motifs else None}
+            "modularity": null_modularity(rewired, _signs(edges), 1.0, True, seed) if communities
+            else None,
+            "motifs": {"rewired": motif_counts(rewired), "scattered": motif_counts(scattered)}
+            if motifs else None}
 
 
 def _signs(edges: EdgeList) -> str:
@@ -149,38 +195,66 @@ def _signs(edges: EdgeList) -> str:
     return "oppose" if (edges.sign > 0).any() else "ignore"
 
 
-def measure_all(edges: EdgeList, nulls: list[dict[str, Any]], starts: np.ndarray) -> dict[str, Measure]:
+def measure_all(
+    edges: EdgeList, nulls: list[dict[str, Any]], starts: np.ndarray
+) -> dict[str, Measure]:
     "The numbers of topology and unevenness, and the small-world index, against `nulls`."
     found = topology_numbers(edges, starts)
-    why = {"reciprocity": "every edge leads to a later layer, so none can have an edge back" if found["reciprocity"] is None else ""}
-    measures = {name: against(name, value, [null["topology"][name] for null in nulls], "rewired", why.get(name, "")) for name, value in found.items()}
-    reference = {name: float(np.mean([null["topology"][name] for null in nulls])) if nulls and found[name] is not None else 0.0
+    why = {"reciprocity": "every edge leads to a later layer, so none can have an edge back"
+           if found["reciprocity"] is None else ""}
+    measures = {name: against(name, value, [null["topology"][name] for null in nulls], "rewired",
+                              why.get(name, "")) for name, value in found.items()}
+    reference = {name: float(np.mean([null["topology"][name] for null in nulls]))
+                 if nulls and found[name] is not None else 0.0
                  for name in ("clustering", "undirected_path_length")}
-    measures["small_world"] = against("small_world", small_world(found, reference), [small_world(null["topology"], reference) for null in nulls], "rewired",
-                                      "" if reference["clustering"] else "null graphs without any clustering" if nulls else "no null graphs were asked for")
-    measures |= {name: against(name, value, [null["uneven"][name] for null in nulls], "scattered") for name, value in unevenness(edges).items()}
+    measures["small_world"] = against(
+        "small_world", small_world(found, reference),
+        [small_world(null["topology"], reference) for null in nulls], "rewired",
+        "" if reference["clustering"] else "null graphs without any clustering" if nulls
+        else "no null graphs were asked for"
+    )
+    measures |= {name: against(name, value, [null["uneven"][name] for null in nulls], "scattered")
+                 for name, value in unevenness(edges).items()}
     shares = strength_unevenness(edges)
-    return measures | {name: against(name, value, [null["strength"][name] for null in nulls], "reweighted") for name, value in shares.items()}
+    return measures | {
+        name: against(name, value, [null["strength"][name] for null in nulls], "reweighted")
+        for name, value in shares.items()
+    }
 
 # %% ../../nbs/structure/07_statistics.ipynb #c9b8a062
-def compute_graph_statistics(G: nx.DiGraph, n_null: int = 20, seed: int = 0, *, weight: str = "strength", communities: bool = True, motifs: bool = True,
-                             examples: int = 3, n_boot: int = 100, n_seeds: int = 10, max_starts: int = 300, progress: bool = False) -> GraphStatistics:
-    """Everything about `G`, each number against `n_null` graphs that keep layers, degrees per layer pair, and signs (or what NULLS says).
+def compute_graph_statistics(
+    G: nx.DiGraph, n_null: int = 20, seed: int = 0, *, weight: str = "strength",
+    communities: bool = True, motifs: bool = True, examples: int = 3, n_boot: int = 100,
+    n_seeds: int = 10, max_starts: int = 300, progress: bool = False
+) -> GraphStatistics:
+    """Everything about `G`, each number against `n_null` graphs that keep layers, degrees per
+    layer pair, and signs (or what NULLS says).
 
-    `n_boot`: samples for the goodness of fit of a power law; `n_seeds`: runs of Leiden; `max_starts`: features from which paths are followed;
-    `examples` per motif; `weight`: the attribute taken as strength, for example `strength_std`. Raises `InputError` for a graph without edges.
+    `n_boot`: samples for the goodness of fit of a power law; `n_seeds`: runs of Leiden;
+    `max_starts`: features from which paths are followed; `examples` per motif; `weight`: the
+    attribute taken as strength, for example `strength_std`. Raises `InputError` for a graph without
+    edges.
     """
     from tqdm.auto import tqdm
-    if n_null < 0 or max_starts < 1: raise InputError(f"n_null is {n_null} and max_starts {max_starts}; give n_null 0 or more and max_starts 1 or more.")
+    if n_null < 0 or max_starts < 1:
+        raise InputError(f"n_null is {n_null} and max_starts {max_starts}; give n_null 0 or more "
+                         "and max_starts 1 or more.")
     edges, random = edge_list(G, weight), np.random.default_rng(seed)
     labels = node_labels(G, edges)
     starts = np.sort(random.choice(len(G), min(len(G), max_starts), replace=False))
     turns = tqdm(range(n_null), desc="null graphs", disable=not progress)
-    nulls = [null_numbers(edges, random, starts, communities, motifs, seed + turn) for turn in turns]
-    degrees = {"in": np.bincount(edges.target, minlength=len(G)).tolist(), "out": np.bincount(edges.source, minlength=len(G)).tolist()}
+    nulls = [
+        null_numbers(edges, random, starts, communities, motifs, seed + turn) for turn in turns
+    ]
+    degrees = {"in": np.bincount(edges.target, minlength=len(G)).tolist(),
+               "out": np.bincount(edges.source, minlength=len(G)).tolist()}
     facts = {**plain_facts(edges), "n_null": n_null, "seed": seed, "n_path_starts": len(starts),
              "share_rewired": float(np.mean([null["moved"] for null in nulls])) if nulls else None}
     return GraphStatistics(
-        facts, measure_all(edges, nulls, starts) | sign_topology(edges, n_null, random), laws_of(degrees, n_boot, seed), decay_of(edges, n_null, random),
-        communities_of(edges, labels, [null["modularity"] for null in nulls], _signs(edges), n_seeds=n_seeds, seed=seed) if communities else None,
-        motif_census(edges, labels, [null["motifs"] for null in nulls], examples) if motifs else None, degrees)
+        facts, measure_all(edges, nulls, starts) | sign_topology(edges, n_null, random),
+        laws_of(degrees, n_boot, seed), decay_of(edges, n_null, random),
+        communities_of(edges, labels, [null["modularity"] for null in nulls], _signs(edges),
+                       n_seeds=n_seeds, seed=seed) if communities else None,
+        motif_census(edges, labels, [null["motifs"] for null in nulls], examples) if motifs
+        else None, degrees
+    )

@@ -21,32 +21,45 @@ def skeleton(edges: EdgeList) -> scipy.sparse.csr_matrix:
 
 
 def clustering(edges: EdgeList) -> tuple[float | None, float]:
-    "Transitivity (share of two-step paths that are closed; None without any) and the mean over features of the share of neighbours that are joined."
+    """Transitivity (share of two-step paths that are closed; None without any) and the mean over
+    features of the share of neighbours that are joined."""
     joined = skeleton(edges)
     degree = np.diff(joined.indptr)
     corners, pairs = (joined @ joined).multiply(joined).sum(axis=1).A1, degree * (degree - 1)
     transitivity = float(corners.sum() / pairs.sum()) if pairs.any() else None
-    return transitivity, float(np.divide(corners, pairs, out=np.zeros(len(degree)), where=pairs > 0).mean())
+    return (transitivity,
+            float(np.divide(corners, pairs, out=np.zeros(len(degree)), where=pairs > 0).mean()))
 
 # %% ../../nbs/structure/04_topology.ipynb #12d729f9
 def path_lengths(edges: EdgeList, starts: Int[np.ndarray, "n_starts"]) -> dict[str, float | None]:
-    "Share of reachable ordered pairs and mean path length along the edges; mean path length without directions in the largest component."
+    """Share of reachable ordered pairs and mean path length along the edges; mean path length
+    without directions in the largest component."""
     import igraph
-    graph = igraph.Graph(n=len(edges.nodes), edges=np.stack([edges.source, edges.target], axis=1).tolist(), directed=True)
+    graph = igraph.Graph(
+        n=len(edges.nodes), edges=np.stack([edges.source, edges.target], axis=1).tolist(),
+        directed=True
+    )
     steps = np.array(graph.distances(source=starts.tolist(), mode="out"), dtype=float)
     reached = np.isfinite(steps) & (steps > 0)
-    n_components, member = scipy.sparse.csgraph.connected_components(edges.matrix(), directed=True, connection="weak")
+    n_components, member = scipy.sparse.csgraph.connected_components(
+        edges.matrix(), directed=True, connection="weak"
+    )
     largest = np.bincount(member).argmax()
     inside = starts[member[starts] == largest]
-    within = np.array(graph.distances(source=inside.tolist(), mode="all"), dtype=float)[:, member == largest] if len(inside) else np.empty((0, 0))
-    return {"reachable_share": float(reached.sum() / (len(starts) * max(1, len(edges.nodes) - 1))),
-            "path_length": float(steps[reached].mean()) if reached.any() else None,
-            "undirected_path_length": float(within[within > 0].mean()) if (within > 0).any() else None, "n_components": float(n_components),
-            "largest_component": float(np.bincount(member).max())}
+    within = np.array(
+        graph.distances(source=inside.tolist(), mode="all"), dtype=float
+    )[:, member == largest] if len(inside) else np.empty((0, 0))
+    return {
+        "reachable_share": float(reached.sum() / (len(starts) * max(1, len(edges.nodes) - 1))),
+        "path_length": float(steps[reached].mean()) if reached.any() else None,
+        "undirected_path_length": float(within[within > 0].mean()) if (within > 0).any() else None,
+        "n_components": float(n_components), "largest_component": float(np.bincount(member).max())
+    }
 
 # %% ../../nbs/structure/04_topology.ipynb #012d4f4b
 def degree_assortativity(edges: EdgeList) -> float | None:
-    "Correlation over edges of out-degree of the source and in-degree of the target; None if one of them is constant."
+    """Correlation over edges of out-degree of the source and in-degree of the target; None if one
+    of them is constant."""
     out, into = np.bincount(edges.source)[edges.source], np.bincount(edges.target)[edges.target]
     if out.std() == 0 or into.std() == 0: return None
     return float(np.corrcoef(out, into)[0, 1])
@@ -62,33 +75,43 @@ def gini(amounts: Float[np.ndarray, "n"]) -> float | None:
     "Gini coefficient of non-negative amounts; None if all are 0."
     if not amounts.sum() > 0: return None
     ranked, n_amounts = np.sort(amounts), len(amounts)
-    return float((2 * np.arange(1, n_amounts + 1) - n_amounts - 1) @ ranked / (n_amounts * ranked.sum()))
+    return float(
+        (2 * np.arange(1, n_amounts + 1) - n_amounts - 1) @ ranked / (n_amounts * ranked.sum())
+    )
 
 
 def unevenness(edges: EdgeList) -> dict[str, float | None]:
-    "Variance over mean of the degrees, among the features that could have such an edge: those in layers with outgoing (incoming) edges."
+    """Variance over mean of the degrees, among the features that could have such an edge: those in
+    layers with outgoing (incoming) edges."""
     found: dict[str, float | None] = {}
     for name, ends in (("out", edges.source), ("in", edges.target)):
-        degree = np.bincount(ends, minlength=len(edges.nodes))[np.isin(edges.layer, np.unique(edges.layer[ends]))]
+        degree = np.bincount(
+            ends, minlength=len(edges.nodes)
+        )[np.isin(edges.layer, np.unique(edges.layer[ends]))]
         found[f"{name}_degree_unevenness"] = float(degree.var() / degree.mean())
     return found
 
 
 def strength_unevenness(edges: EdgeList) -> dict[str, float | None]:
-    "Gini coefficient of the summed |strength| that leaves, and that enters, the features which have such edges."
-    return {f"{name}_strength_gini": gini(np.bincount(np.unique(ends, return_inverse=True)[1], np.abs(edges.strength)))
-            for name, ends in (("out", edges.source), ("in", edges.target))}
+    """Gini coefficient of the summed |strength| that leaves, and that enters, the features which
+    have such edges."""
+    return {f"{name}_strength_gini": gini(
+                np.bincount(np.unique(ends, return_inverse=True)[1], np.abs(edges.strength))
+            ) for name, ends in (("out", edges.source), ("in", edges.target))}
 
 # %% ../../nbs/structure/04_topology.ipynb #221dc16a
-def topology_numbers(edges: EdgeList, starts: Int[np.ndarray, "n_starts"]) -> dict[str, float | None]:
+def topology_numbers(
+    edges: EdgeList, starts: Int[np.ndarray, "n_starts"]
+) -> dict[str, float | None]:
     "Everything that rewiring can change."
     transitivity, mean_local = clustering(edges)
-    return {"transitivity": transitivity, "clustering": mean_local, **path_lengths(edges, starts), "degree_assortativity": degree_assortativity(edges),
-            "reciprocity": reciprocity(edges)}
+    return {"transitivity": transitivity, "clustering": mean_local, **path_lengths(edges, starts),
+            "degree_assortativity": degree_assortativity(edges), "reciprocity": reciprocity(edges)}
 
 
 def small_world(numbers: dict[str, float | None], reference: dict[str, float]) -> float | None:
-    "sigma = (C / C_null) / (L / L_null), clustering and path length without directions (Humphries & Gurney 2008)."
+    """sigma = (C / C_null) / (L / L_null), clustering and path length without directions (Humphries
+    & Gurney 2008)."""
     clustered, length = numbers["clustering"], numbers["undirected_path_length"]
     if not clustered or not length or not reference["clustering"]: return None
     return (clustered / reference["clustering"]) / (length / reference["undirected_path_length"])

@@ -31,20 +31,37 @@ if TYPE_CHECKING:
 # %% ../../nbs/training/05_demo_model.ipynb #b415df06
 def demo_tokenizer(context_length: int = 128) -> "PreTrainedTokenizerFast":
     """One token a word: splits at white space and punctuation, and writes readable text back."""
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from tokenizers import (
+        Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    )
     from transformers import PreTrainedTokenizerFast
-    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(VOCABULARY)}, unk_token="<unk>"))
-    straight_quotes = [normalizers.Replace(Regex(r'(^|(?<=\s))"'), "“"), normalizers.Replace('"', "”")]
-    openers = ["the", "she", "he", "they", "it", "there", "then", "what", "who", "where", "how", "does"]
+    tokenizer = Tokenizer(
+        models.WordLevel({word: index for index, word in enumerate(VOCABULARY)}, unk_token="<unk>")
+    )
+    straight_quotes = [
+        normalizers.Replace(Regex(r'(^|(?<=\s))"'), "“"), normalizers.Replace('"', "”")
+    ]
+    openers = [
+        "the", "she", "he", "they", "it", "there", "then", "what", "who", "where", "how", "does"
+    ]
     capitals = [normalizers.Replace(Regex(rf"\b{word.capitalize()}\b"), word) for word in openers]
     tokenizer.normalizer = normalizers.Sequence(straight_quotes + capitals)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex("<bos>|<pad>|<unk>"), "isolated"), pre_tokenizers.WhitespaceSplit(),
-                                                       pre_tokenizers.Split(Regex(r"[.,:?!“”]"), "isolated")])
-    tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 0)])
-    tokenizer.decoder = decoders.Sequence([decoders.Replace(Regex(r"^(?=[^.,:?!”])"), " "), decoders.Fuse(),
-                                           decoders.Replace("“ ", "“"), decoders.Strip(" ", 1, 0)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<pad>", pad_token="<pad>", unk_token="<unk>",
-                                   add_bos_token=True, model_max_length=context_length, clean_up_tokenization_spaces=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex("<bos>|<pad>|<unk>"), "isolated"),
+         pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex(r"[.,:?!“”]"), "isolated")]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", 0)]
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace(Regex(r"^(?=[^.,:?!”])"), " "), decoders.Fuse(),
+         decoders.Replace("“ ", "“"), decoders.Strip(" ", 1, 0)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<pad>", pad_token="<pad>",
+        unk_token="<unk>", add_bos_token=True, model_max_length=context_length,
+        clean_up_tokenization_spaces=False
+    )
 
 # %% ../../nbs/training/05_demo_model.ipynb #f445c926
 def new_model(
@@ -58,18 +75,24 @@ def new_model(
     """A GPT-2 with random weights, no dropout, embedding tied to unembedding."""
     from transformers import GPT2Config, GPT2LMHeadModel
     config = GPT2Config(vocab_size=vocabulary_size, n_positions=context_length, n_ctx=context_length, n_embd=d_model, n_layer=n_layers, n_head=n_heads,
-                        initializer_range=0.9 * d_model ** -0.5,  # four times GPT-2's: so narrow a model learns to copy far sooner
+                        # four times GPT-2's: so narrow a model learns to copy far sooner
+                        initializer_range=0.9 * d_model ** -0.5,
                         resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=1, pad_token_id=1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = GPT2LMHeadModel(config)
-    for block in model.transformer.h: block.mlp.act = torch.nn.GELU(approximate="tanh")     # `gelu_new` in one kernel: the same numbers, a quarter faster
+    # `gelu_new` in one kernel: the same numbers, a quarter faster
+    for block in model.transformer.h: block.mlp.act = torch.nn.GELU(approximate="tanh")
     return model
 
 # %% ../../nbs/training/05_demo_model.ipynb #5f554ab2
-def story_batch(seed: int, step: int, batch_size: int = 32, context_length: int = 128) -> tuple[Int[Tensor, "batch context"], Int[Tensor, "batch"]]:
-    """Batch number `step` of the book `seed`: tokens and lengths. Every step has stories of its own, so none is read twice."""
-    stories = [write_story(seed, step * batch_size + i, context_length - 1, labelled=False) for i in range(batch_size)]
+def story_batch(
+    seed: int, step: int, batch_size: int = 32, context_length: int = 128
+) -> tuple[Int[Tensor, "batch context"], Int[Tensor, "batch"]]:
+    """Batch number `step` of the book `seed`: tokens and lengths. Every step has stories of its
+    own, so none is read twice."""
+    stories = [write_story(seed, step * batch_size + i, context_length - 1, labelled=False)
+               for i in range(batch_size)]
     return encode_stories(stories, context_length)
 
 # %% ../../nbs/training/05_demo_model.ipynb #e76c246c
@@ -78,9 +101,14 @@ def token_losses(
     tokens: Int[Tensor, "batch context"],
     lengths: Int[Tensor, "batch"],
 ) -> Float[Tensor, "n_predicted"]:
-    """`-log p(token | tokens before it)` in nats for every token after the first of each sequence, padding left out."""
-    predicted = torch.arange(1, tokens.shape[1], device=tokens.device) < lengths[:, None].to(tokens.device)
-    return torch.nn.functional.cross_entropy(logits[:, :-1][predicted], tokens[:, 1:][predicted], reduction="none")
+    """`-log p(token | tokens before it)` in nats for every token after the first of each sequence,
+    padding left out."""
+    predicted = torch.arange(1, tokens.shape[1], device=tokens.device) < lengths[:, None].to(
+        tokens.device
+    )
+    return torch.nn.functional.cross_entropy(
+        logits[:, :-1][predicted], tokens[:, 1:][predicted], reduction="none"
+    )
 
 
 @torch.no_grad()
@@ -88,34 +116,47 @@ def held_out_loss(model: torch.nn.Module, corpus: Corpus, batch_size: int = 64) 
     """Mean next-token loss of `model` over `corpus`, in nats per token."""
     device = next(model.parameters()).device
     losses = [token_losses(model(tokens.to(device)).logits, tokens.to(device), lengths).cpu()
-              for tokens, lengths in zip(corpus.tokens.split(batch_size), corpus.lengths.split(batch_size), strict=True)]
+              for tokens, lengths in zip(
+                  corpus.tokens.split(batch_size), corpus.lengths.split(batch_size), strict=True
+              )]
     return torch.cat(losses).double().mean().item()
 
 # %% ../../nbs/training/05_demo_model.ipynb #38df7e57
 def train_language_model(
     model: "GPT2LMHeadModel",                                     # trained in place
-    batch_at: Callable[[int], tuple[Tensor, Tensor]],             # step -> tokens [batch, context], lengths [batch]
+    # step -> tokens [batch, context], lengths [batch]
+    batch_at: Callable[[int], tuple[Tensor, Tensor]],
     steps: int,
     *,
-    learning_rate: float = 2e-3,                                  # the peak; warm-up over 3 % of the steps, then a cosine down to a twentieth
+    # the peak; warm-up over 3 % of the steps, then a cosine down to a twentieth
+    learning_rate: float = 2e-3,
     weight_decay: float = 0.05,
-    evaluate: Callable[[int], None] | None = None,                # called with the number of steps done
+    # called with the number of steps done
+    evaluate: Callable[[int], None] | None = None,
     evaluate_every: int = 250,
-    checkpoint: Path | None = None,                               # a .safetensors file: weights, optimizer and curve; resumed from if it exists
+    # a .safetensors file: weights, optimizer and curve; resumed from if it exists
+    checkpoint: Path | None = None,
     progress: bool = True,
 ) -> list[tuple[int, float]]:
-    """AdamW on next-token loss; returns the curve of (step, loss). Interrupted and resumed it takes the same steps as uninterrupted."""
+    """AdamW on next-token loss; returns the curve of (step, loss). Interrupted and resumed it
+    takes the same steps as uninterrupted."""
     decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = [
+        {"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}
+    ]
     optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98))
-    curve = _load_checkpoint(checkpoint, model, optimizer) if checkpoint is not None and checkpoint.exists() else []
+    curve = (_load_checkpoint(checkpoint, model, optimizer)
+             if checkpoint is not None and checkpoint.exists() else [])
     model.train()
-    for step in tqdm(range(len(curve), steps), desc="training", disable=not progress, initial=len(curve), total=steps, mininterval=5):
+    for step in tqdm(range(len(curve), steps), desc="training", disable=not progress,
+                     initial=len(curve), total=steps, mininterval=5):
         for group in optimizer.param_groups: group["lr"] = learning_rate * schedule(step, steps)
         tokens, lengths = batch_at(step)
         loss = token_losses(model(tokens).logits, tokens, lengths).mean()
-        if not torch.isfinite(loss): raise InputError(f"the loss became {loss.item()} at step {step}; lower the learning rate of {learning_rate}.")
+        if not torch.isfinite(loss):
+            raise InputError(f"the loss became {loss.item()} at step {step}; lower the learning "
+                             f"rate of {learning_rate}.")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -135,27 +176,43 @@ def schedule(step: int, steps: int, warm_up: float = 0.03, floor: float = 0.05) 
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (done - warm_up) / (1 - warm_up)))
 
 # %% ../../nbs/training/05_demo_model.ipynb #c624fef7
-def _save_checkpoint(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, curve: list[tuple[int, float]]) -> None:
+def _save_checkpoint(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer,
+                     curve: list[tuple[int, float]]) -> None:
     """Weights, AdamW moments and curve in one safetensors file."""
-    tensors = {f"weight.{name}": parameter.detach().clone() for name, parameter in model.named_parameters()}
+    tensors = {
+        f"weight.{name}": parameter.detach().clone() for name, parameter in model.named_parameters()
+    }
     for name, parameter in model.named_parameters():
-        for key, value in optimizer.state[parameter].items(): tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value).clone()
-    with atomic_write(path) as temporary: save_file(tensors | {"curve": torch.tensor([loss for _, loss in curve], dtype=torch.float64)}, temporary)
+        for key, value in optimizer.state[parameter].items():
+            tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value).clone()
+    with atomic_write(path) as temporary:
+        save_file(
+            tensors | {"curve": torch.tensor([loss for _, loss in curve], dtype=torch.float64)},
+            temporary
+        )
 
 
-def _load_checkpoint(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> list[tuple[int, float]]:
+def _load_checkpoint(
+    path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> list[tuple[int, float]]:
     """Put a checkpoint back into `model` and `optimizer`; returns the curve so far."""
     with safe_open(str(path), framework="pt") as stored, torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(stored.get_tensor(f"weight.{name}"))
-            optimizer.state[parameter] = {key: stored.get_tensor(f"optimizer.{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
+            optimizer.state[parameter] = {key: stored.get_tensor(f"optimizer.{key}.{name}")
+                                          for key in ("step", "exp_avg", "exp_avg_sq")}
         return list(enumerate(stored.get_tensor("curve").tolist()))
 
 # %% ../../nbs/training/05_demo_model.ipynb #3e3327a2
-def save_language_model(model: "GPT2LMHeadModel", tokenizer: "PreTrainedTokenizerFast", folder: str | Path) -> None:
-    """A folder that `AutoModelForCausalLM` and `AutoTokenizer` load offline; it appears whole or not at all."""
+def save_language_model(
+    model: "GPT2LMHeadModel", tokenizer: "PreTrainedTokenizerFast", folder: str | Path
+) -> None:
+    """A folder that `AutoModelForCausalLM` and `AutoTokenizer` load offline; it appears whole or
+    not at all."""
     with atomic_write(Path(folder)) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         config = json.loads((temporary / "config.json").read_text())
-        (temporary / "config.json").write_text(json.dumps(config | {"n_ctx": config["n_positions"]}, indent=2, sort_keys=True) + "\n")
+        (temporary / "config.json").write_text(
+            json.dumps(config | {"n_ctx": config["n_positions"]}, indent=2, sort_keys=True) + "\n"
+        )

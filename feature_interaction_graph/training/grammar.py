@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .lexicon import COLOURS, FEMALE_NAMES, OBJECTS, SENTENCE_ENDS, WORD_LABELS
+from feature_interaction_graph.training.lexicon import (
+    COLOURS, FEMALE_NAMES, OBJECTS, SENTENCE_ENDS, WORD_LABELS
+)
 
 # %% ../../nbs/training/01_grammar.ipynb #b0447479
 @dataclass
@@ -35,7 +37,8 @@ class Character:
 
 # %% ../../nbs/training/01_grammar.ipynb #03fba59b
 class Writer:
-    """Writes one story from left to right. Its only random act is `pick`, which chooses *the next word*."""
+    """Writes one story from left to right. Its only random act is `pick`, which chooses *the next
+    word*."""
 
     def __init__(self, rng: np.random.Generator, n_words: int = 127, labelled: bool = True):
         self.uniforms = iter(rng.random(2 * n_words + 256).tolist())
@@ -44,11 +47,14 @@ class Writer:
         self.labels: list[set[str]] = []
         self.log_probs: list[float] = []
         self.cast: list[Character] = []
-        self.focus: Character | str | None = None          # whom a pronoun would mean: a character, "pair", or nobody
-        self.latent: dict[str, str] = {}                   # labels in force, by the slot they occupy
+        # whom a pronoun would mean: a character, "pair", or nobody
+        self.focus: Character | str | None = None
+        # labels in force, by the slot they occupy
+        self.latent: dict[str, str] = {}
         self.colours: dict[str, str] = {}                  # object -> the colour the text gave it
         self.counts: dict[str, str] = {}                   # plural animal -> number word
-        self.pet, self.magic = ("", ""), tuple[str, ...]()             # names and words of this story alone
+        # names and words of this story alone
+        self.pet, self.magic = ("", ""), tuple[str, ...]()
         self.seen, self.sentence_position = set[str](), 0
 
     def emit(self, word: str, log_prob: float, options: Iterable[str]) -> str:
@@ -76,8 +82,10 @@ class Writer:
 
 # %% ../../nbs/training/01_grammar.ipynb #a689f375
 _EXPECTABLE = frozenset(
-    "name noun noun:singular noun:plural verb verb:singular verb:plural adjective colour mood_word mood_word:happy mood_word:sad number pronoun place object "
-    "animal magic_word punctuation article pet_name:last reflexive answer_word".split())
+    "name noun noun:singular noun:plural verb verb:singular verb:plural adjective colour mood_word "
+    "mood_word:happy mood_word:sad number pronoun place object "
+    "animal magic_word punctuation article pet_name:last reflexive answer_word".split()
+)
 
 def _label_expectation(writer: Writer, options: Iterable[str]) -> None:
     """Label the word already written with what the grammar allows after it."""
@@ -91,7 +99,8 @@ def _label_expectation(writer: Writer, options: Iterable[str]) -> None:
 def _word_labels(writer: Writer, word: str) -> set[str]:
     """Labels of `word` where it stands: of the word itself, and of the latent state around it."""
     labels = set(WORD_LABELS[word]) | set(writer.latent.values())
-    labels |= {f"sentence_position:{min(writer.sentence_position, 8)}", "repeated" if word in writer.seen else "first_mention"}
+    labels |= {f"sentence_position:{min(writer.sentence_position, 8)}",
+               "repeated" if word in writer.seen else "first_mention"}
     writer.seen.add(word)
     if word in writer.colours: labels.add(f"bound_colour:{writer.colours[word]}")
     if word in writer.counts: labels.add(f"bound_count:{writer.counts[word]}")
@@ -117,7 +126,8 @@ def begin_clause(writer: Writer, number: str, person: Character | None = None) -
     if person is not None: writer.latent["agent"] = f"agent:{person.gender}"
 
 # %% ../../nbs/training/01_grammar.ipynb #c64eceaf
-_CLAUSE_SLOTS = ("subject", "agent", "negated", "event", "question", "count", "asked", "binding", "list", "attractor")
+_CLAUSE_SLOTS = ("subject", "agent", "negated", "event", "question", "count", "asked", "binding",
+                 "list", "attractor")
 
 def end_clause(writer: Writer) -> None:
     """Drop the latent state of a clause whose closing mark has been written."""
@@ -132,9 +142,12 @@ def end_sentence(writer: Writer, marks: Sequence[str] | dict[str, float] = (".",
 
 # %% ../../nbs/training/01_grammar.ipynb #3a79cefb
 def write_object(writer: Writer, new: bool = False) -> str:
-    """`a red ball` binds a colour to an object; `the red ball` and `the ball` use the binding. Returns the noun."""
+    """`a red ball` binds a colour to an object; `the red ball` and `the ball` use the binding.
+    Returns the noun."""
     unbound = [noun for noun in OBJECTS if noun not in writer.colours]
-    articles = ({"a": 1.0} if unbound else {}) | ({"the": 1.5} if writer.colours and not (new and unbound) else {})
+    articles = ({"a": 1.0} if unbound else {}) | (
+        {"the": 1.5} if writer.colours and not (new and unbound) else {}
+    )
     if writer.pick(articles) == "a":
         colour = writer.pick(COLOURS)
         writer.latent["binding"] = f"binding:{colour}"
@@ -143,6 +156,8 @@ def write_object(writer: Writer, new: bool = False) -> str:
         mark(writer, f"bound_colour:{colour}")
     else:
         word = writer.pick(list(dict.fromkeys([*writer.colours.values(), *writer.colours])))
-        noun = word if word in OBJECTS else writer.pick([noun for noun, colour in writer.colours.items() if colour == word])
+        noun = word if word in OBJECTS else writer.pick(
+            [noun for noun, colour in writer.colours.items() if colour == word]
+        )
     writer.latent.pop("binding", None)
     return noun

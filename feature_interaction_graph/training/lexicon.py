@@ -14,33 +14,46 @@ from collections.abc import Sequence
 # %% ../../nbs/training/00_lexicon.ipynb #9e8649d3
 FEMALE_NAMES = "Anna Mia Lily Emma Sara Nora Ella Ruth Jane Lucy Rosa Zoe Ivy Amy Kate Maya".split()
 MALE_NAMES = "Tom Ben Max Sam Leo Jack Finn Hugo Adam Paul Noah Luke Owen Carl Dan Rob".split()
-PET_FIRST = "Zibo Tavi Moku Pelo Rinu Fazi Gubo Heli Jopa Kesu Lomi Nadu Quro Sipo Vemi Wuka".split()
+PET_FIRST = (
+    "Zibo Tavi Moku Pelo Rinu Fazi Gubo Heli Jopa Kesu Lomi Nadu Quro Sipo Vemi Wuka".split()
+)
 PET_LAST = "Lume Drax Bonk Fesh Gorm Hask Jint Klop Mund Nerp Plim Resk Skov Tarn Vosk Welf".split()
 MAGIC = "zum tiv bok lar fip nog kel sav rud wex hoz dap gim jat yel mof".split()
 COLOURS = "red blue green yellow white black brown pink".split()
-OBJECTS = {"ball": "balls", "cup": "cups", "kite": "kites", "book": "books", "hat": "hats", "box": "boxes", "bag": "bags", "drum": "drums",
-           "coat": "coats", "doll": "dolls", "flag": "flags", "lamp": "lamps", "ring": "rings", "spoon": "spoons", "key": "keys", "toy": "toys"}
-ANIMALS = {"dog": "dogs", "cat": "cats", "bird": "birds", "horse": "horses", "frog": "frogs", "duck": "ducks", "cow": "cows", "goat": "goats",
-           "rabbit": "rabbits", "pig": "pigs", "bear": "bears", "fox": "foxes", "mouse": "mice", "goose": "geese"}
-PEOPLE = {"farmer": "farmers", "teacher": "teachers", "baker": "bakers", "king": "kings", "queen": "queens", "sailor": "sailors",
-          "doctor": "doctors", "child": "children", "man": "men", "woman": "women"}
+OBJECTS = {
+    "ball": "balls", "cup": "cups", "kite": "kites", "book": "books", "hat": "hats", "box": "boxes",
+    "bag": "bags", "drum": "drums", "coat": "coats", "doll": "dolls", "flag": "flags",
+    "lamp": "lamps", "ring": "rings", "spoon": "spoons", "key": "keys", "toy": "toys"
+}
+ANIMALS = {"dog": "dogs", "cat": "cats", "bird": "birds", "horse": "horses", "frog": "frogs",
+           "duck": "ducks", "cow": "cows", "goat": "goats", "rabbit": "rabbits", "pig": "pigs",
+           "bear": "bears", "fox": "foxes", "mouse": "mice", "goose": "geese"}
+PEOPLE = {"farmer": "farmers", "teacher": "teachers", "baker": "bakers", "king": "kings",
+          "queen": "queens", "sailor": "sailors", "doctor": "doctors", "child": "children",
+          "man": "men", "woman": "women"}
 PLACES = "garden park house school river forest market barn library kitchen cave shop".split()
-THINGS = {"tree": "trees", "wall": "walls", "gate": "gates", "rock": "rocks", "boat": "boats", "bridge": "bridges"}
+THINGS = {"tree": "trees", "wall": "walls", "gate": "gates", "rock": "rocks", "boat": "boats",
+          "bridge": "bridges"}
 NUMBERS = "one two three four five six".split()
 TRAITS = "little kind clever brave quiet funny polite young".split()
 STATES = "big small tired hungry fast slow loud busy".split()
-MOOD_WORDS = {"happy": "happy glad cheerful joyful".split(), "sad": "sad upset gloomy unhappy".split()}
+MOOD_WORDS = {
+    "happy": "happy glad cheerful joyful".split(), "sad": "sad upset gloomy unhappy".split()
+}
 
 # %% ../../nbs/training/00_lexicon.ipynb #bda2623c
 MOOD_VERBS = {"happy": {"smile": "smiles", "laugh": "laughs", "cheer": "cheers", "dance": "dances"},
               "sad": {"cry": "cries", "sigh": "sighs", "frown": "frowns", "weep": "weeps"}}
-EVENTS = {"win": ("wins", "game", "happy"), "lose": ("loses", "game", "sad"), "catch": ("catches", "bus", "happy"), "miss": ("misses", "bus", "sad"),
-          "save": ("saves", "pie", "happy"), "drop": ("drops", "pie", "sad"), "fix": ("fixes", "vase", "happy"), "break": ("breaks", "vase", "sad"),
+EVENTS = {"win": ("wins", "game", "happy"), "lose": ("loses", "game", "sad"),
+          "catch": ("catches", "bus", "happy"), "miss": ("misses", "bus", "sad"),
+          "save": ("saves", "pie", "happy"), "drop": ("drops", "pie", "sad"),
+          "fix": ("fixes", "vase", "happy"), "break": ("breaks", "vase", "sad"),
           "get": ("gets", "gift", "happy"), "spoil": ("spoils", "gift", "sad")}
-ACTIONS = {"run": "runs", "sleep": "sleeps", "jump": "jumps", "play": "plays", "sing": "sings", "wait": "waits", "hide": "hides", "rest": "rests",
-           "swim": "swims", "listen": "listens"}
+ACTIONS = {"run": "runs", "sleep": "sleeps", "jump": "jumps", "play": "plays", "sing": "sings",
+           "wait": "waits", "hide": "hides", "rest": "rests", "swim": "swims", "listen": "listens"}
 MOTIONS = {"walk": "walks", "go": "goes", "hurry": "hurries", "come": "comes"}
-TAKES = {"see": "sees", "want": "wants", "find": "finds", "take": "takes", "hold": "holds", "paint": "paints"}
+TAKES = {"see": "sees", "want": "wants", "find": "finds", "take": "takes", "hold": "holds",
+         "paint": "paints"}
 ADVERBS = "quickly slowly quietly loudly again today outside alone".split()
 PREPOSITIONS = "near behind beside under".split()
 SENTENCE_ENDS = (".", "?", "!")
@@ -52,34 +65,51 @@ def mood_of(word: str) -> str:
 
 # %% ../../nbs/training/00_lexicon.ipynb #6e1c788e
 _NOUN_KINDS = {"object": OBJECTS, "animal": ANIMALS, "person": PEOPLE, "thing": THINGS}
-_VERB_KINDS = {"action": ACTIONS, "motion": MOTIONS, "take": TAKES, "mood_verb:happy": MOOD_VERBS["happy"], "mood_verb:sad": MOOD_VERBS["sad"],
-               "event": {base: entry[0] for base, entry in EVENTS.items()}, "opinion": {"like": "likes"}, "speech": {"say": "says"},
-               "count": {"count": "counts"},
-               "have": {"have": "has"}, "do": {"do": "does"}, "be": {"are": "is", "am": "is"}}
+_VERB_KINDS = {
+    "action": ACTIONS, "motion": MOTIONS, "take": TAKES, "mood_verb:happy": MOOD_VERBS["happy"],
+    "mood_verb:sad": MOOD_VERBS["sad"], "event": {base: entry[0] for base, entry in EVENTS.items()},
+    "opinion": {"like": "likes"}, "speech": {"say": "says"}, "count": {"count": "counts"},
+    "have": {"have": "has"}, "do": {"do": "does"}, "be": {"are": "is", "am": "is"}
+}
 _OTHER_WORDS = [
-    (FEMALE_NAMES, "name name:female"), (MALE_NAMES, "name name:male"), (PET_FIRST, "name pet_name:first"), (PET_LAST, "name pet_name:last"),
-    (MAGIC, "magic_word"),
-    (PLACES, "noun noun:singular place"), ([entry[1] for entry in EVENTS.values()], "noun noun:singular prize"),
-    (["girl", "boy", "friend", "end", "colour"], "noun noun:singular"), (["words", "things"], "noun noun:plural"), (["gives", "washes"], "verb verb:singular"),
-    (TRAITS, "adjective trait"), (STATES, "adjective size_or_state"), (ADVERBS, "adverb"), (PREPOSITIONS + ["in", "to", "with", "at"], "preposition"),
-    (["a", "the"], "article"), (["and", "but"], "conjunction"), (["not", "no"], "negation"),
-    (["she", "her", "herself"], "pronoun pronoun:she"), (["he", "his", "himself"], "pronoun pronoun:he"), (["it"], "pronoun pronoun:it"),
-    (["they"], "pronoun pronoun:they"), (["I"], "pronoun pronoun:I"), (["you"], "pronoun pronoun:you"), (["we"], "pronoun pronoun:we"),
-    (["herself", "himself"], "reflexive"), (["she", "he", "they", "I", "we", "it"], "subject_pronoun"),
+    (FEMALE_NAMES, "name name:female"), (MALE_NAMES, "name name:male"),
+    (PET_FIRST, "name pet_name:first"), (PET_LAST, "name pet_name:last"), (MAGIC, "magic_word"),
+    (PLACES, "noun noun:singular place"),
+    ([entry[1] for entry in EVENTS.values()], "noun noun:singular prize"),
+    (["girl", "boy", "friend", "end", "colour"], "noun noun:singular"),
+    (["words", "things"], "noun noun:plural"), (["gives", "washes"], "verb verb:singular"),
+    (TRAITS, "adjective trait"), (STATES, "adjective size_or_state"), (ADVERBS, "adverb"),
+    (PREPOSITIONS + ["in", "to", "with", "at"], "preposition"), (["a", "the"], "article"),
+    (["and", "but"], "conjunction"), (["not", "no"], "negation"),
+    (["she", "her", "herself"], "pronoun pronoun:she"),
+    (["he", "his", "himself"], "pronoun pronoun:he"), (["it"], "pronoun pronoun:it"),
+    (["they"], "pronoun pronoun:they"), (["I"], "pronoun pronoun:I"),
+    (["you"], "pronoun pronoun:you"), (["we"], "pronoun pronoun:we"),
+    (["herself", "himself"], "reflexive"),
+    (["she", "he", "they", "I", "we", "it"], "subject_pronoun"),
     (["who", "what", "where", "does", "how"], "question_word"), (["yes", "no"], "answer_word"),
-    (SENTENCE_ENDS, "punctuation sentence_end"), ([",", ":"], "punctuation"), (["“"], "quote_open"), (["”"], "quote_close"),
-    (["named", "magic", "many", "there", "then", "hello", "look", "both", "of", "proud", "that", "makes"], "function_word")]
+    (SENTENCE_ENDS, "punctuation sentence_end"), ([",", ":"], "punctuation"), (["“"], "quote_open"),
+    (["”"], "quote_close"), (["named", "magic", "many", "there", "then", "hello", "look", "both",
+                              "of", "proud", "that", "makes"], "function_word")
+]
 
 # %% ../../nbs/training/00_lexicon.ipynb #bb37cc07
 def label_words() -> dict[str, frozenset[str]]:
-    """Word -> what it is: part of speech, number, gender, sentiment, and the word itself for closed classes."""
-    entries: list[tuple[Sequence[str], list[str]]] = [(words, labels.split()) for words, labels in _OTHER_WORDS]
+    """Word -> what it is: part of speech, number, gender, sentiment, and the word itself for
+    closed classes."""
+    entries: list[tuple[Sequence[str], list[str]]] = [
+        (words, labels.split()) for words, labels in _OTHER_WORDS
+    ]
     for kind, nouns in _NOUN_KINDS.items():
-        entries += [(list(nouns), ["noun", "noun:singular", kind]), (list(nouns.values()), ["noun", "noun:plural", kind])]
+        entries += [(list(nouns), ["noun", "noun:singular", kind]),
+                    (list(nouns.values()), ["noun", "noun:plural", kind])]
     for kind, verbs in _VERB_KINDS.items():
-        entries += [(list(verbs), ["verb", "verb:plural", f"verb:{kind}"]), (list(verbs.values()), ["verb", "verb:singular", f"verb:{kind}"])]
-    for base, (singular, _, mood) in EVENTS.items(): entries.append(([base, singular], [f"event_word:{mood}"]))
-    for mood, mood_words in MOOD_WORDS.items(): entries.append((mood_words, ["adjective", "mood_word", f"mood_word:{mood}"]))
+        entries += [(list(verbs), ["verb", "verb:plural", f"verb:{kind}"]),
+                    (list(verbs.values()), ["verb", "verb:singular", f"verb:{kind}"])]
+    for base, (singular, _, mood) in EVENTS.items():
+        entries.append(([base, singular], [f"event_word:{mood}"]))
+    for mood, mood_words in MOOD_WORDS.items():
+        entries.append((mood_words, ["adjective", "mood_word", f"mood_word:{mood}"]))
     for colour in COLOURS: entries.append(([colour], ["adjective", "colour", f"colour:{colour}"]))
     for number in NUMBERS: entries.append(([number], ["number", f"number:{number}"]))
     found: dict[str, set[str]] = defaultdict(set)

@@ -13,12 +13,16 @@ import numpy as np
 
 from ..engine.errors import InputError
 from .grammar import Character
-from .lexicon import ACTIONS, ANIMALS, COLOURS, FEMALE_NAMES, MALE_NAMES, MOOD_WORDS, NUMBERS, OBJECTS, PET_FIRST, PET_LAST, PREPOSITIONS, THINGS, TRAITS
+from feature_interaction_graph.training.lexicon import (
+    ACTIONS, ANIMALS, COLOURS, FEMALE_NAMES, MALE_NAMES, MOOD_WORDS, NUMBERS, OBJECTS, PET_FIRST,
+    PET_LAST, PREPOSITIONS, THINGS, TRAITS
+)
 
 # %% ../../nbs/training/03_minimal_pairs.ipynb #65748b9e
 @dataclass(frozen=True)
 class MinimalPair:
-    """Two prompts of equal length that differ in what one behaviour depends on, and the one-token answer of each."""
+    """Two prompts of equal length that differ in what one behaviour depends on, and the one-token
+    answer of each."""
     kind: str
     clean: tuple[str, ...]
     counterfactual: tuple[str, ...]
@@ -35,71 +39,104 @@ def _introduction(hero: str, friend: str, pet: tuple[str, str, str], trait: str)
     """The first three sentences of a story with these people."""
     person = Character(hero, "hero")
     kind = "girl" if person.gender == "female" else "boy"
-    return f"{hero} is a {trait} {kind} . {person.subject} has a {pet[0]} named {pet[1]} {pet[2]} . {person.possessive} friend is {friend} . "
+    return (f"{hero} is a {trait} {kind} . {person.subject} has a {pet[0]} named {pet[1]} "
+            f"{pet[2]} . {person.possessive} friend is {friend} . ")
 
 # %% ../../nbs/training/03_minimal_pairs.ipynb #a22f3afc
-_Texts = tuple[str, str, str, str]          # clean text, counterfactual text, answer, counter-answer
+# clean text, counterfactual text, answer, counter-answer
+_Texts = tuple[str, str, str, str]
 
-def _pair_agreement(rng: np.random.Generator, intro: str, hero: str, friend: str, pet: tuple[str, str, str], other: str) -> _Texts:
-    singular, preposition, thing = _choose(rng, ANIMALS)[0], _choose(rng, PREPOSITIONS)[0], _choose(rng, [*THINGS, *THINGS.values()])[0]
+def _pair_agreement(rng: np.random.Generator, intro: str, hero: str, friend: str,
+                    pet: tuple[str, str, str], other: str) -> _Texts:
+    singular = _choose(rng, ANIMALS)[0]
+    preposition = _choose(rng, PREPOSITIONS)[0]
+    thing = _choose(rng, [*THINGS, *THINGS.values()])[0]
     tail = f"{preposition} the {thing}"
     return (f"{intro}the {singular} {tail}", f"{intro}the {ANIMALS[singular]} {tail}", "is", "are")
 
-def _pair_pronoun(rng: np.random.Generator, intro: str, hero: str, friend: str, pet: tuple[str, str, str], other: str) -> _Texts:
-    lost, pronouns = f"{friend} loses the game .", {name: Character(name, "friend").subject for name in (friend, other)}
+def _pair_pronoun(rng: np.random.Generator, intro: str, hero: str, friend: str,
+                  pet: tuple[str, str, str], other: str) -> _Texts:
+    lost = f"{friend} loses the game ."
+    pronouns = {name: Character(name, "friend").subject for name in (friend, other)}
     return (intro + lost, (intro + lost).replace(friend, other), pronouns[friend], pronouns[other])
 
-def _pair_induction(rng: np.random.Generator, intro: str, hero: str, friend: str, pet: tuple[str, str, str], other: str) -> _Texts:
+def _pair_induction(rng: np.random.Generator, intro: str, hero: str, friend: str,
+                    pet: tuple[str, str, str], other: str) -> _Texts:
     last = _choose(rng, [last for last in PET_LAST if last != pet[2]])[0]
     return (intro + pet[1], intro.replace(pet[2], last) + pet[1], pet[2], last)
 
 # %% ../../nbs/training/03_minimal_pairs.ipynb #8b02a8f9
-def _pair_sentiment(rng: np.random.Generator, intro: str, hero: str, friend: str, pet: tuple[str, str, str], other: str) -> _Texts:
+def _pair_sentiment(rng: np.random.Generator, intro: str, hero: str, friend: str,
+                    pet: tuple[str, str, str], other: str) -> _Texts:
     subject, at = Character(friend, "friend").subject, int(rng.integers(4))
-    return (f"{intro}{friend} wins the game . {subject} is", f"{intro}{friend} loses the game . {subject} is",
-            MOOD_WORDS["happy"][at], MOOD_WORDS["sad"][at])
+    return (f"{intro}{friend} wins the game . {subject} is",
+            f"{intro}{friend} loses the game . {subject} is", MOOD_WORDS["happy"][at],
+            MOOD_WORDS["sad"][at])
 
-def _pair_negation(rng: np.random.Generator, intro: str, hero: str, friend: str, pet: tuple[str, str, str], other: str) -> _Texts:
-    rest, subject, at = ACTIONS[_choose(rng, ACTIONS)[0]], Character(friend, "friend").subject, int(rng.integers(4))
+def _pair_negation(rng: np.random.Generator, intro: str, hero: str, friend: str,
+                   pet: tuple[str, str, str], other: str) -> _Texts:
+    rest = ACTIONS[_choose(rng, ACTIONS)[0]]
+    subject = Character(friend, "friend").subject
+    at = int(rng.integers(4))
     return (f"{intro}{hero} {rest} . {friend} does not win the game . {subject} is",
-            f"{intro}{hero} {rest} outside . then {friend} wins the game . {subject} is", MOOD_WORDS["sad"][at], MOOD_WORDS["happy"][at])
+            f"{intro}{hero} {rest} outside . then {friend} wins the game . {subject} is",
+            MOOD_WORDS["sad"][at], MOOD_WORDS["happy"][at])
 
 # %% ../../nbs/training/03_minimal_pairs.ipynb #7aa8bb39
-def _pair_binding(rng: np.random.Generator, intro: str, hero: str, friend: str, pet: tuple[str, str, str], other: str) -> _Texts:
+def _pair_binding(rng: np.random.Generator, intro: str, hero: str, friend: str,
+                  pet: tuple[str, str, str], other: str) -> _Texts:
     (asked, second), (colour, second_colour) = _choose(rng, OBJECTS, 2), _choose(rng, COLOURS, 2)
     text = "{}{} sees a {} {} . {} finds a {} {} . what colour is the {} ? it is"
     return (text.format(intro, hero, colour, asked, friend, second_colour, second, asked),
-            text.format(intro, hero, second_colour, asked, friend, colour, second, asked), colour, second_colour)
+            text.format(intro, hero, second_colour, asked, friend, colour, second, asked), colour,
+            second_colour)
 
-def _pair_quotation(rng: np.random.Generator, intro: str, hero: str, friend: str, pet: tuple[str, str, str], other: str) -> _Texts:
-    pronouns, at = [Character(name, "hero").subject for name in (hero, friend)], int(rng.integers(4))
-    told = f"{intro}{hero} loses the game . {pronouns[0]} is sad . {friend} wins the game . {pronouns[1]} is happy . "
-    return (f"{told}{hero} says “ I am", f"{told}{friend} says “ I am", MOOD_WORDS["sad"][at], MOOD_WORDS["happy"][at])
+def _pair_quotation(rng: np.random.Generator, intro: str, hero: str, friend: str,
+                    pet: tuple[str, str, str], other: str) -> _Texts:
+    pronouns = [Character(name, "hero").subject for name in (hero, friend)]
+    at = int(rng.integers(4))
+    told = (f"{intro}{hero} loses the game . {pronouns[0]} is sad . {friend} wins the game . "
+            f"{pronouns[1]} is happy . ")
+    return (f"{told}{hero} says “ I am", f"{told}{friend} says “ I am", MOOD_WORDS["sad"][at],
+            MOOD_WORDS["happy"][at])
 
-def _pair_counting(rng: np.random.Generator, intro: str, hero: str, friend: str, pet: tuple[str, str, str], other: str) -> _Texts:
+def _pair_counting(rng: np.random.Generator, intro: str, hero: str, friend: str,
+                   pet: tuple[str, str, str], other: str) -> _Texts:
     plural, (number, second) = ANIMALS[_choose(rng, ANIMALS)[0]], _choose(rng, NUMBERS[1:], 2)
     text = "{}there are {} {} . how many {} are there ? there are"
-    return (text.format(intro, number, plural, plural), text.format(intro, second, plural, plural), number, second)
+    return (text.format(intro, number, plural, plural), text.format(intro, second, plural, plural),
+            number, second)
 
 # %% ../../nbs/training/03_minimal_pairs.ipynb #25d1fb48
 PAIRS: dict[str, Callable[..., _Texts]] = {
-    "agreement": _pair_agreement, "pronoun": _pair_pronoun, "induction": _pair_induction, "sentiment": _pair_sentiment, "negation": _pair_negation,
-    "binding": _pair_binding, "quotation": _pair_quotation, "counting": _pair_counting}
+    "agreement": _pair_agreement, "pronoun": _pair_pronoun, "induction": _pair_induction,
+    "sentiment": _pair_sentiment, "negation": _pair_negation, "binding": _pair_binding,
+    "quotation": _pair_quotation, "counting": _pair_counting
+}
 
 def _pair_texts(kind: str, rng: np.random.Generator) -> _Texts:
     """Clean text, counterfactual text, answer, counter-answer of one pair of `kind`."""
     (she, other_she), (he, other_he) = _choose(rng, FEMALE_NAMES, 2), _choose(rng, MALE_NAMES, 2)
-    pet, trait = (_choose(rng, ANIMALS)[0], _choose(rng, PET_FIRST)[0], _choose(rng, PET_LAST)[0]), _choose(rng, TRAITS)[0]
+    pet = (_choose(rng, ANIMALS)[0], _choose(rng, PET_FIRST)[0], _choose(rng, PET_LAST)[0])
+    trait = _choose(rng, TRAITS)[0]
     hero, friend = (she, he) if rng.random() < 0.5 else (he, she)
-    return PAIRS[kind](rng, _introduction(hero, friend, pet, trait), hero, friend, pet, (other_she if friend == he else other_he))
+    return PAIRS[kind](rng, _introduction(hero, friend, pet, trait), hero, friend, pet,
+                       (other_she if friend == he else other_he))
 
 # %% ../../nbs/training/03_minimal_pairs.ipynb #751f4ce0
 def minimal_pairs(kind: str, n: int, seed: int = 0) -> list[MinimalPair]:
-    """`n` pairs testing one behaviour: agreement, pronoun, induction, sentiment, negation, binding, quotation or counting."""
-    if kind not in PAIRS: raise InputError(f"minimal pairs of kind {kind!r} are not known; choose one of {', '.join(PAIRS)}.")
+    """`n` pairs testing one behaviour: agreement, pronoun, induction, sentiment, negation,
+    binding, quotation or counting."""
+    if kind not in PAIRS:
+        raise InputError(
+            f"minimal pairs of kind {kind!r} are not known; choose one of {', '.join(PAIRS)}."
+        )
     if n < 1: raise InputError(f"n is {n}; ask for at least one pair.")
     pairs = []
     for index in range(n):
-        clean, counterfactual, answer, counter_answer = _pair_texts(kind, np.random.default_rng([seed, index]))
-        pairs.append(MinimalPair(kind, tuple(clean.split()), tuple(counterfactual.split()), answer, counter_answer))
+        clean, counterfactual, answer, counter_answer = _pair_texts(
+            kind, np.random.default_rng([seed, index])
+        )
+        pairs.append(MinimalPair(kind, tuple(clean.split()), tuple(counterfactual.split()), answer,
+                                 counter_answer))
     return pairs

@@ -23,7 +23,9 @@ from tqdm.auto import tqdm
 
 from ..engine.corpus import Corpus
 from ..engine.errors import InputError, atomic_write
-from ..engine.hook_points import HookPoint, decoder_layers, edit, parse_hook_point, plain_twin
+from feature_interaction_graph.engine.hook_points import (
+    HookPoint, decoder_layers, edit, parse_hook_point, plain_twin
+)
 from ..engine.residuals import clean_residuals
 
 if TYPE_CHECKING:
@@ -38,15 +40,22 @@ def sampled_activations(
     batch_size: int = 64,        # sequences a forward pass
     progress: bool = False,
 ) -> Float[Tensor, "n_tokens d_in"]:
-    """Activations at every sampleable position of `corpus` (never BOS, never padding), in order, on the CPU in float32."""
+    """Activations at every sampleable position of `corpus` (never BOS, never padding), in order,
+    on the CPU in float32."""
     device, mask = next(model.parameters()).device, corpus.sample_mask()
     pieces = []
-    for chosen in tqdm(torch.arange(len(corpus)).split(batch_size), desc=hook_point, disable=not progress):
+    for chosen in tqdm(
+        torch.arange(len(corpus)).split(batch_size), desc=hook_point, disable=not progress
+    ):
         caught = clean_residuals(model, corpus.tokens[chosen].to(device), [hook_point])
-        pieces.append(caught[parse_hook_point(hook_point).name][mask[chosen].to(device)].float().cpu())
+        pieces.append(
+            caught[parse_hook_point(hook_point).name][mask[chosen].to(device)].float().cpu()
+        )
     activations = torch.cat(pieces)
     broken = int((~torch.isfinite(activations)).any(-1).sum())
-    if broken: raise InputError(f"{broken} of {len(activations)} activations at {hook_point} are not finite; check the model's weights and dtype.")
+    if broken:
+        raise InputError(f"{broken} of {len(activations)} activations at {hook_point} are not "
+                         "finite; check the model's weights and dtype.")
     return activations
 
 # %% ../../nbs/training/06_saes.ipynb #e71249fc
@@ -60,48 +69,59 @@ def shuffled_batches(
 ) -> Iterator[Float[Tensor, "batch d_in"]]:
     """Endless batches of activations in random order, each row once an epoch.
 
-    A corpus that fits into `buffer_rows` is gathered once; a larger one is run through the model afresh every epoch,
-    a random block of sequences at a time, rows shuffled within the block. An incomplete last batch of a block is left out."""
+    A corpus that fits into `buffer_rows` is gathered once; a larger one is run through the model
+    afresh every epoch, a random block of sequences at a time, rows shuffled within the block. An
+    incomplete last batch of a block is left out."""
     generator = torch.Generator().manual_seed(seed)
     n_blocks = math.ceil(corpus.n_tokens / buffer_rows)
     held = corpus.n_tokens // n_blocks
     if held < 2 * batch_size:
-        raise InputError(f"{held} rows are held at a time, fewer than two batches of {batch_size}; give more tokens or a smaller batch_size.")
+        raise InputError(f"{held} rows are held at a time, fewer than two batches of "
+                         f"{batch_size}; give more tokens or a smaller batch_size.")
     rows = sampled_activations(model, corpus, hook_point) if n_blocks == 1 else torch.empty(0)
     while True:
         for block in torch.randperm(len(corpus), generator=generator).chunk(n_blocks):
-            if n_blocks > 1: rows = sampled_activations(model, corpus.take(block.sort().values), hook_point)
+            if n_blocks > 1:
+                rows = sampled_activations(model, corpus.take(block.sort().values), hook_point)
             for chosen in torch.randperm(len(rows), generator=generator).split(batch_size):
                 if len(chosen) == batch_size: yield rows[chosen]
 
 # %% ../../nbs/training/06_saes.ipynb #1cf73669
-ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {      # name -> (prefix of sae-lens' classes, settings besides d_in, d_sae)
+# name -> (prefix of sae-lens' classes, settings besides d_in, d_sae)
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "batchtopk": ("BatchTopK", {"k": 16}),
     "topk": ("TopK", {"k": 16}),
     "matryoshka_batchtopk": ("MatryoshkaBatchTopK", {"k": 16}),
-    "jumprelu": ("JumpReLU", {"target_l0": 16.0, "jumprelu_sparsity_loss_mode": "quadratic", "l0_coefficient": 1.0,
-                              "jumprelu_bandwidth": 0.5, "jumprelu_init_threshold": 0.1}),
+    "jumprelu": ("JumpReLU", {"target_l0": 16.0, "jumprelu_sparsity_loss_mode": "quadratic",
+                              "l0_coefficient": 1.0, "jumprelu_bandwidth": 0.5,
+                              "jumprelu_init_threshold": 0.1}),
     "standard": ("Standard", {"l1_coefficient": 3.0}),
-    "gated": ("Gated", {"l1_coefficient": 3.0})}
+    "gated": ("Gated", {"l1_coefficient": 3.0}),
+}
 
 
-def new_sae(architecture: str, d_in: int, width: int, k: int, steps: int, metadata: dict[str, Any], options: dict[str, Any]) -> "TrainingSAE":
+def new_sae(architecture: str, d_in: int, width: int, k: int, steps: int, metadata: dict[str, Any],
+            options: dict[str, Any]) -> "TrainingSAE":
     """An untrained sae-lens SAE; `options` go to its config and win over the defaults above."""
     import sae_lens
     from sae_lens.saes.sae import SAEMetadata
     if architecture not in ARCHITECTURES:
-        raise InputError(f"architecture {architecture!r} cannot be trained here; choose one of {', '.join(ARCHITECTURES)}.")
+        raise InputError(f"architecture {architecture!r} cannot be trained here; choose one of "
+                         f"{', '.join(ARCHITECTURES)}.")
     prefix, settings = ARCHITECTURES[architecture]
     settings = dict(settings)
     settings |= {name: k for name in ("k", "target_l0") if name in settings}
     if "l0_coefficient" in settings: settings["l0_warm_up_steps"] = steps // 5
     if "l1_coefficient" in settings: settings["l1_warm_up_steps"] = steps // 20
-    if prefix.startswith("Matryoshka"): settings["matryoshka_widths"] = sorted({max(1, width >> shift) for shift in (3, 2, 1, 0)})
-    settings |= {"d_in": d_in, "d_sae": width, "normalize_activations": "expected_average_only_in", "metadata": SAEMetadata(**metadata)}
+    if prefix.startswith("Matryoshka"):
+        settings["matryoshka_widths"] = sorted({max(1, width >> shift) for shift in (3, 2, 1, 0)})
+    settings |= {"d_in": d_in, "d_sae": width, "normalize_activations": "expected_average_only_in",
+                 "metadata": SAEMetadata(**metadata)}
     config_class = getattr(sae_lens, f"{prefix}TrainingSAEConfig")
     try: config = config_class(**(settings | options))
     except (TypeError, ValueError) as error:
-        raise InputError(f"sae-lens refused the settings of a {architecture} SAE ({error}); correct them in options.") from error
+        raise InputError(f"sae-lens refused the settings of a {architecture} SAE "
+                         f"({error}); correct them in options.") from error
     return getattr(sae_lens, f"{prefix}TrainingSAE")(config)
 
 # %% ../../nbs/training/06_saes.ipynb #1d904ed7
@@ -116,28 +136,45 @@ def trainer_progress(shown: bool) -> Iterator[None]:
         yield
 
 
-def fit_sae(sae: "TrainingSAE", batches: Iterator[Tensor], steps: int, batch_size: int, lr: float, device: str, progress: bool) -> "TrainingSAE":
-    """Train with sae-lens' own trainer: Adam, short warm-up, linear decay over the last quarter; the input scale is folded into the weights at the end."""
+def fit_sae(sae: "TrainingSAE", batches: Iterator[Tensor], steps: int, batch_size: int, lr: float,
+            device: str, progress: bool) -> "TrainingSAE":
+    """Train with sae-lens' own trainer: Adam, short warm-up, linear decay over the last quarter;
+    the input scale is folded into the weights at the end."""
     from sae_lens import SAETrainer
     from sae_lens.config import LoggingConfig, SAETrainerConfig
     config = SAETrainerConfig(
-        total_training_samples=steps * batch_size, train_batch_size_samples=batch_size, device=device, lr=lr, lr_end=lr / 10,
-        lr_warm_up_steps=min(100, steps // 20), lr_decay_steps=steps // 4, dead_feature_window=max(20, min(200, steps // 20)),
-        feature_sampling_window=min(1000, max(steps // 2, 1)), n_batches_for_norm_estimate=20, logger=LoggingConfig(log_to_wandb=False))
+        total_training_samples=steps * batch_size, train_batch_size_samples=batch_size,
+        device=device, lr=lr, lr_end=lr / 10, lr_warm_up_steps=min(100, steps // 20),
+        lr_decay_steps=steps // 4, dead_feature_window=max(20, min(200, steps // 20)),
+        feature_sampling_window=min(1000, max(steps // 2, 1)), n_batches_for_norm_estimate=20,
+        logger=LoggingConfig(log_to_wandb=False)
+    )
     first = next(batches)
-    scale = sae.cfg.d_in ** 0.5 / first.norm(dim=-1).mean() if sae.cfg.normalize_activations == "expected_average_only_in" else 1.0
+    scale = (sae.cfg.d_in ** 0.5 / first.norm(dim=-1).mean()
+             if sae.cfg.normalize_activations == "expected_average_only_in" else 1.0)
     with torch.no_grad(): sae.b_dec.copy_((first * scale).mean(0))
-    with trainer_progress(progress): trained = SAETrainer(cfg=config, sae=sae, data_provider=batches).fit()
-    broken = [name for name, parameter in trained.named_parameters() if not torch.isfinite(parameter).all()]
-    if broken: raise InputError(f"training ended with non-finite weights in {', '.join(broken)}; lower the learning rate of {lr}.")
+    with trainer_progress(progress):
+        trained = SAETrainer(cfg=config, sae=sae, data_provider=batches).fit()
+    broken = [name for name, parameter in trained.named_parameters()
+              if not torch.isfinite(parameter).all()]
+    if broken:
+        raise InputError(f"training ended with non-finite weights in {', '.join(broken)}; lower "
+                         f"the learning rate of {lr}.")
     return trained
 
 # %% ../../nbs/training/06_saes.ipynb #8646daaa
 def _points_of(model: torch.nn.Module, hook_points: Sequence[str]) -> list[HookPoint]:
-    n_layers, points = len(decoder_layers(plain_twin(model))), [parse_hook_point(name) for name in hook_points]
-    if not points: raise InputError("no hook point was named; name at least one, such as blocks.0.hook_resid_pre.")
+    n_layers = len(decoder_layers(plain_twin(model)))
+    points = [parse_hook_point(name) for name in hook_points]
+    if not points:
+        raise InputError(
+            "no hook point was named; name at least one, such as blocks.0.hook_resid_pre."
+        )
     for point in points:
-        if not 0 <= point.layer < n_layers: raise InputError(f"{point.name} was asked for, but the model has blocks 0 to {n_layers - 1}.")
+        if not 0 <= point.layer < n_layers:
+            raise InputError(
+                f"{point.name} was asked for, but the model has blocks 0 to {n_layers - 1}."
+            )
     return points
 
 # %% ../../nbs/training/06_saes.ipynb #96940d1e
@@ -148,46 +185,60 @@ def train_saes(
     *,
     architecture: str = "batchtopk",     # a key of ARCHITECTURES
     width: int = 1024,                   # number of latents
-    k: int = 16,                         # active latents a token, on average; `standard` and `gated` take options={"l1_coefficient": ...} instead
+    # active latents a token, on average; `standard` and `gated` take options={"l1_coefficient":
+    # ...} instead
+    k: int = 16,
     steps: int = 4000,
     batch_size: int = 1024,              # activations a step
     lr: float = 1e-3,
     seed: int = 0,
-    options: dict[str, Any] | None = None,     # further fields of sae-lens' config, e.g. {"l0_coefficient": 0.5}
+    # further fields of sae-lens' config, e.g. {"l0_coefficient": 0.5}
+    options: dict[str, Any] | None = None,
     model_name: str | None = None,       # written into the metadata
     buffer_rows: int = 1_000_000,
-    output_dir: str | Path | None = None,      # each SAE is written to output_dir/<hook point>/ as soon as it is trained
+    # each SAE is written to output_dir/<hook point>/ as soon as it is trained
+    output_dir: str | Path | None = None,
     device: str | None = None,           # None: the model's
     progress: bool = True,
 ) -> "dict[str, SAE]":
     """Train one SAE per hook point and return them as sae-lens inference SAEs, keyed by hook point.
 
-    Raises `InputError` for an unknown hook point or architecture, activations or weights that are not finite, or too few tokens."""
+    Raises `InputError` for an unknown hook point or architecture, activations or weights that are
+    not finite, or too few tokens."""
     twin, points = plain_twin(model), _points_of(model, hook_points)
-    if architecture not in ARCHITECTURES: raise InputError(f"architecture {architecture!r} cannot be trained here; choose one of {', '.join(ARCHITECTURES)}.")
-    metadata = {"model_name": model_name or twin.config.name_or_path or "custom", "prepend_bos": corpus.starts_with_bos,
-                "context_size": corpus.tokens.shape[1], "dataset_path": corpus.source}
+    if architecture not in ARCHITECTURES:
+        raise InputError(f"architecture {architecture!r} cannot be trained here; choose one of "
+                         f"{', '.join(ARCHITECTURES)}.")
+    metadata = {"model_name": model_name or twin.config.name_or_path or "custom",
+                "prepend_bos": corpus.starts_with_bos, "context_size": corpus.tokens.shape[1],
+                "dataset_path": corpus.source}
     saes = {}
     for point in points:
         batches = shuffled_batches(model, corpus, point.name, batch_size, seed, buffer_rows)
         d_in = next(batches).shape[-1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            sae = new_sae(architecture, d_in, width, k, steps, metadata | {"hook_name": point.name}, options or {})
-            trained = fit_sae(sae, batches, steps, batch_size, lr, device or str(next(twin.parameters()).device), progress)
-        saes[point.name] = save_sae(trained, None if output_dir is None else Path(output_dir) / point.name)
+            sae = new_sae(architecture, d_in, width, k, steps, metadata | {"hook_name": point.name},
+                          options or {})
+            trained = fit_sae(sae, batches, steps, batch_size, lr,
+                              device or str(next(twin.parameters()).device), progress)
+        saes[point.name] = save_sae(
+            trained, None if output_dir is None else Path(output_dir) / point.name
+        )
     return saes
 
 # %% ../../nbs/training/06_saes.ipynb #c330096f
 def save_sae(trained: "TrainingSAE", folder: Path | None) -> "SAE":
-    """Write the inference form of `trained` (cfg.json, sae_weights.safetensors), whole or not at all, and read it back. `None` leaves nothing on disk."""
+    """Write the inference form of `trained` (cfg.json, sae_weights.safetensors), whole or not at
+    all, and read it back. `None` leaves nothing on disk."""
     from sae_lens import SAE
     with contextlib.ExitStack() as stack:
         if folder is None: folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "sae"
         with atomic_write(folder) as temporary: trained.save_inference_model(temporary)
         sae = SAE.load_from_disk(str(folder), device=str(trained.device))
     if sae.cfg.normalize_activations == "expected_average_only_in":
-        raise InputError("the SAE still expects scaled input, so its scale was never folded into the weights; train it with fit_sae.")
+        raise InputError("the SAE still expects scaled input, so its scale was never folded into "
+                         "the weights; train it with fit_sae.")
     return sae.eval()
 
 # %% ../../nbs/training/06_saes.ipynb #8efe5457
@@ -214,12 +265,14 @@ def quality_report(
     batch_size: int = 32,        # sequences a forward pass
     progress: bool = False,
 ) -> list[SaeQuality]:
-    """`SaeQuality` of every SAE on `corpus`, in the order given; BOS and padding positions are left as they are."""
+    """`SaeQuality` of every SAE on `corpus`, in the order given; BOS and padding positions are
+    left as they are."""
     reports = []
     for sae in tqdm(list(saes.values()), desc="quality", disable=not progress):
         point = parse_hook_point(sae.cfg.metadata.hook_name)
         totals = torch.zeros(8, dtype=torch.float64)
-        mean, fired = torch.zeros(sae.cfg.d_in, dtype=torch.float64), torch.zeros(sae.cfg.d_sae, dtype=torch.bool)
+        mean = torch.zeros(sae.cfg.d_in, dtype=torch.float64)
+        fired = torch.zeros(sae.cfg.d_sae, dtype=torch.bool)
         for chosen in torch.arange(len(corpus)).split(batch_size):
             part = corpus.take(chosen)
             sums, vector, active = _quality_sums(model, sae, point, part)
@@ -227,13 +280,17 @@ def quality_report(
         n, n_active, squared_error, square, n_predicted, clean, spliced, zero = totals.tolist()
         clean, spliced, zero = clean / n_predicted, spliced / n_predicted, zero / n_predicted
         variance = square - (mean / n).square().sum().item() * n
-        reports.append(SaeQuality(point.name, sae.cfg.d_sae, int(n), n_active / n, 1 - squared_error / variance, int((~fired).sum()), clean, spliced, zero,
-                                  (zero - spliced) / (zero - clean)))
+        reports.append(SaeQuality(point.name, sae.cfg.d_sae, int(n), n_active / n,
+                                  1 - squared_error / variance, int((~fired).sum()), clean, spliced,
+                                  zero, (zero - spliced) / (zero - clean)))
     return reports
 
 # %% ../../nbs/training/06_saes.ipynb #4f317bf3
-def _quality_sums(model: torch.nn.Module, sae: "SAE", point: HookPoint, corpus: Corpus) -> tuple[Float[Tensor, "8"], Float[Tensor, "d_in"], Tensor]:
-    """The sums over one batch that `quality_report` adds up; the vector sum of activations; which latents fired."""
+def _quality_sums(
+    model: torch.nn.Module, sae: "SAE", point: HookPoint, corpus: Corpus
+) -> tuple[Float[Tensor, "8"], Float[Tensor, "d_in"], Tensor]:
+    """The sums over one batch that `quality_report` adds up; the vector sum of activations; which
+    latents fired."""
     device, twin = next(model.parameters()).device, plain_twin(model)
     tokens, mask = corpus.tokens.to(device), corpus.sample_mask().to(device)
     stream = clean_residuals(model, tokens, [point])[point.name]
@@ -241,21 +298,28 @@ def _quality_sums(model: torch.nn.Module, sae: "SAE", point: HookPoint, corpus: 
     latents = sae.encode(rows.to(sae.device))
     rebuilt = sae.decode(latents).to(rows)
     predicts = mask.clone()
-    predicts[torch.arange(len(corpus)), corpus.lengths.to(device) - 1] = False      # the last token has no successor
+    # the last token has no successor
+    predicts[torch.arange(len(corpus)), corpus.lengths.to(device) - 1] = False
     losses = [_next_token_loss(twin, tokens, predicts)]
     for replacement in (rebuilt, torch.zeros_like(rebuilt)):
         def swap(current: Tensor, replacement: Tensor = replacement) -> Tensor:
             changed = current.clone()
             changed[mask] = replacement
             return changed
-        with edit(decoder_layers(twin), point, swap): losses.append(_next_token_loss(twin, tokens, predicts))
+        with edit(decoder_layers(twin), point, swap):
+            losses.append(_next_token_loss(twin, tokens, predicts))
     squares = [(rebuilt - rows).double().square().sum().item(), rows.double().square().sum().item()]
     sums = [len(rows), (latents != 0).sum().item(), *squares, int(predicts.sum())]
-    return torch.tensor([float(value) for value in sums + losses], dtype=torch.float64), rows.double().sum(0).cpu(), (latents != 0).any(0).cpu()
+    return (torch.tensor([float(value) for value in sums + losses], dtype=torch.float64),
+            rows.double().sum(0).cpu(), (latents != 0).any(0).cpu())
 
 
-def _next_token_loss(twin: torch.nn.Module, tokens: Int[Tensor, "n_seq seq_len"], predicts: Tensor) -> float:
+def _next_token_loss(
+    twin: torch.nn.Module, tokens: Int[Tensor, "n_seq seq_len"], predicts: Tensor
+) -> float:
     """Summed cross-entropy in nats of the token after each position in `predicts`."""
     logits = twin(tokens, use_cache=False).logits[:, :-1]
     chosen = predicts[:, :-1]
-    return torch.nn.functional.cross_entropy(logits[chosen].float(), tokens[:, 1:][chosen], reduction="sum").item()
+    return torch.nn.functional.cross_entropy(
+        logits[chosen].float(), tokens[:, 1:][chosen], reduction="sum"
+    ).item()

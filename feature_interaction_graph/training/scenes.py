@@ -9,8 +9,13 @@ __all__ = ['write_intro', 'write_scene']
 from collections.abc import Callable
 
 from . import lexicon
-from .grammar import Character, Writer, begin_clause, end_clause, end_sentence, mark, write_object
-from .lexicon import ACTIONS, ANIMALS, EVENTS, MOOD_VERBS, MOOD_WORDS, MOTIONS, NUMBERS, OBJECTS, PLACES, TAKES, mood_of
+from feature_interaction_graph.training.grammar import (
+    Character, Writer, begin_clause, end_clause, end_sentence, mark, write_object
+)
+from feature_interaction_graph.training.lexicon import (
+    ACTIONS, ANIMALS, EVENTS, MOOD_VERBS, MOOD_WORDS, MOTIONS, NUMBERS, OBJECTS, PLACES, TAKES,
+    mood_of
+)
 
 # %% ../../nbs/training/02_scenes.ipynb #8391258f
 def write_intro(writer: Writer) -> None:
@@ -34,7 +39,8 @@ def write_intro(writer: Writer) -> None:
     end_sentence(writer)
     begin_clause(writer, "singular")
     writer.say(f"{hero.possessive} friend is")
-    friend = Character(writer.pick([name for name in lexicon.FEMALE_NAMES + lexicon.MALE_NAMES if name != hero.name]), "friend")
+    friend = Character(writer.pick([name for name in lexicon.FEMALE_NAMES + lexicon.MALE_NAMES
+                                    if name != hero.name]), "friend")
     writer.cast.append(friend)
     writer.latent["friend"] = f"friend:{friend.gender}"
     mark(writer, "name_of:friend", f"friend:{friend.gender}")
@@ -51,7 +57,8 @@ def _write_reaction(writer: Writer, person: Character, mood: str) -> None:
     end_sentence(writer)
 
 def _write_event(writer: Writer, person: Character, verb: str, negated: bool = False) -> None:
-    """`wins the game` gladdens, `does not win the game` saddens: mood is the exclusive or of event and negation."""
+    """`wins the game` gladdens, `does not win the game` saddens: mood is the exclusive or of event
+    and negation."""
     base = next(base for base, entry in EVENTS.items() if verb in (base, entry[0]))
     _, prize, feeling = EVENTS[base]
     writer.latent["event"] = f"event:{feeling}"
@@ -83,7 +90,8 @@ def _write_negated(writer: Writer, person: Character) -> None:
     """`does not win the game`, `does not like dogs`, `does not see the ball`, `does not run`."""
     writer.latent["negated"] = "negated"
     writer.say("not")
-    verb = writer.pick({"like": 4.0, **dict.fromkeys(EVENTS, 0.6), **dict.fromkeys(TAKES, 0.4), **dict.fromkeys(ACTIONS, 0.3)})
+    verb = writer.pick({"like": 4.0, **dict.fromkeys(EVENTS, 0.6), **dict.fromkeys(TAKES, 0.4),
+                        **dict.fromkeys(ACTIONS, 0.3)})
     if verb == "like": _write_opinion(writer, person, liked=False)
     elif verb in EVENTS: _write_event(writer, person, verb, negated=True)
     elif verb in TAKES:
@@ -108,7 +116,8 @@ def _write_list(writer: Writer, person: Character) -> None:
         n_things += 1
         writer.latent["count"] = f"count:{NUMBERS[n_things - 1]}"
         if joint == "and": break
-        joint = writer.pick({".": 1.0, ",": 0.4, "and": 0.7} if n_things == 1 else {",": 0.4, "and": 1.0} if n_things < 4 else {"and": 1.0})
+        joint = writer.pick({".": 1.0, ",": 0.4, "and": 0.7} if n_things == 1
+                            else {",": 0.4, "and": 1.0} if n_things < 4 else {"and": 1.0})
         if joint == ".": break
     if joint == ".":
         end_clause(writer)
@@ -121,16 +130,20 @@ def _write_list(writer: Writer, person: Character) -> None:
 # %% ../../nbs/training/02_scenes.ipynb #99b3115b
 def _write_quote(writer: Writer, speaker: Character, listener: Character) -> None:
     """`says “ I am sad . ”`: inside, `I` is the speaker and `you` the listener."""
-    writer.latent |= {"quote": "inside_quote", "speaker": f"speaker:{speaker.gender}", "speaker_role": f"speaker:{speaker.role}"}
+    writer.latent |= {"quote": "inside_quote", "speaker": f"speaker:{speaker.gender}",
+                      "speaker_role": f"speaker:{speaker.role}"}
     writer.say("“")
     word = writer.pick({"I": 6.0, "you": 1.0, "look": 1.0, "hello": 1.0})
     if word == "I":
         verb = writer.pick({"am": 3.0, "like": 1.0, **dict.fromkeys(TAKES, 0.4)})
         if verb == "am":
-            if speaker.mood is None: speaker.mood = mood_of(writer.pick(MOOD_WORDS["happy"] + MOOD_WORDS["sad"]))
+            if speaker.mood is None:
+                speaker.mood = mood_of(writer.pick(MOOD_WORDS["happy"] + MOOD_WORDS["sad"]))
             else: writer.pick(MOOD_WORDS[speaker.mood])
         elif verb == "like":
-            speaker.opinions[writer.pick([plural for plural in _LIKEABLE if speaker.opinions.get(plural, True)])] = True
+            speaker.opinions[
+                writer.pick([plural for plural in _LIKEABLE if speaker.opinions.get(plural, True)])
+            ] = True
         else: write_object(writer)
     elif word == "you":
         writer.say("are")
@@ -172,7 +185,8 @@ def _write_motion(writer: Writer, people: list[Character]) -> None:
 # %% ../../nbs/training/02_scenes.ipynb #3bbb7522
 def _write_ending(writer: Writer, other: Character | None = None) -> None:
     """Close an intransitive clause: full stop, an adverb, a place, or company."""
-    word = writer.pick({".": 3.0, "in": 1.0} | dict.fromkeys(lexicon.ADVERBS, 0.3) | ({"with": 1.0} if other else {}))
+    word = writer.pick({".": 3.0, "in": 1.0} | dict.fromkeys(lexicon.ADVERBS, 0.3)
+                       | ({"with": 1.0} if other else {}))
     if other is not None and word == "with": writer.say(other.name)
     if word == "in":
         writer.say("the")
@@ -192,8 +206,11 @@ def _write_together(writer: Writer) -> None:
     begin_clause(writer, "plural")
     moods = {person.mood for person in writer.cast}
     shared = next(iter(moods)) if len(moods) == 1 else None
-    verb = writer.pick(dict.fromkeys(ACTIONS, 0.7) | dict.fromkeys(MOTIONS, 0.7) | {"are": 3.0, "do": 2.0} | dict.fromkeys(TAKES, 0.6)
-                       | ({"count": 2.0} if writer.counts else {}) | (dict.fromkeys(MOOD_VERBS[shared], 0.7) if shared else {}))
+    verb = writer.pick(
+        dict.fromkeys(ACTIONS, 0.7) | dict.fromkeys(MOTIONS, 0.7) | {"are": 3.0, "do": 2.0}
+        | dict.fromkeys(TAKES, 0.6) | ({"count": 2.0} if writer.counts else {})
+        | (dict.fromkeys(MOOD_VERBS[shared], 0.7) if shared else {})
+    )
     if verb == "are":
         writer.say("in the")
         place = writer.pick(PLACES)
@@ -208,9 +225,11 @@ def _write_together(writer: Writer) -> None:
     else: _write_ending(writer)
 
 # %% ../../nbs/training/02_scenes.ipynb #2041afe7
-_SINGULAR_ACTIONS = ({"has": 3.0, "likes": 2.0, "does": 3.0, "says": 3.0, "gives": 1.5, "washes": 0.7, "and": 2.0}
-                    | dict.fromkeys(MOTIONS.values(), 0.5) | dict.fromkeys(TAKES.values(), 0.5) | dict.fromkeys(ACTIONS.values(), 0.15)
-                    | {entry[0]: 0.45 for entry in EVENTS.values()})
+_SINGULAR_ACTIONS = (
+    {"has": 3.0, "likes": 2.0, "does": 3.0, "says": 3.0, "gives": 1.5, "washes": 0.7, "and": 2.0}
+    | dict.fromkeys(MOTIONS.values(), 0.5) | dict.fromkeys(TAKES.values(), 0.5)
+    | dict.fromkeys(ACTIONS.values(), 0.15) | {entry[0]: 0.45 for entry in EVENTS.values()}
+)
 
 def _write_action(writer: Writer, person: Character, named: bool) -> None:
     """What a character does; the subject has just been written."""
@@ -244,7 +263,8 @@ def _write_action(writer: Writer, person: Character, named: bool) -> None:
 
 # %% ../../nbs/training/02_scenes.ipynb #9803d61f
 def _write_magic(writer: Writer) -> None:
-    """`the magic words are zum tiv bok .` After the first time, the same three again (induction)."""
+    """`the magic words are zum tiv bok .` After the first time, the same three again (induction).
+    """
     writer.latent["scene"] = "scene:magic"
     begin_clause(writer, "plural")
     writer.say("words are")
@@ -257,7 +277,8 @@ _THING_PLURALS = {plural: singular for singular, plural in lexicon.THINGS.items(
 
 def _crowd_verbs(number: str) -> dict[str, float]:
     """Verbs that agree with `number`, with their weights."""
-    if number == "singular": return dict.fromkeys(ACTIONS.values(), 1.0) | {"is": 6.0, "has": 3.0, "does": 2.0}
+    if number == "singular":
+        return dict.fromkeys(ACTIONS.values(), 1.0) | {"is": 6.0, "has": 3.0, "does": 2.0}
     return dict.fromkeys(ACTIONS, 1.0) | {"are": 6.0, "have": 3.0, "do": 2.0}
 
 def _write_crowd_verb(writer: Writer, verb: str, number: str) -> None:
@@ -273,7 +294,8 @@ def _write_crowd_verb(writer: Writer, verb: str, number: str) -> None:
 
 # %% ../../nbs/training/02_scenes.ipynb #2cd6ecef
 def _write_crowd(writer: Writer) -> None:
-    """`the dogs near the gate run quickly . they are tired .`: the verb agrees with the first noun, not the nearest."""
+    """`the dogs near the gate run quickly . they are tired .`: the verb agrees with the first
+    noun, not the nearest."""
     writer.latent["scene"] = "scene:crowd"
     options = dict.fromkeys(_NOUNS, 1.0) | dict.fromkeys(_PLURALS, 1.0) | {"magic": 6.0}
     if len(writer.words) > 100: options |= {"end": 8.0}
@@ -294,7 +316,9 @@ def _write_crowd(writer: Writer) -> None:
     if word in lexicon.PREPOSITIONS:
         writer.say("the")
         attractor = writer.pick([*lexicon.THINGS, *_THING_PLURALS])
-        writer.latent["attractor"] = f"attractor:{'singular' if attractor in lexicon.THINGS else 'plural'}"
+        writer.latent["attractor"] = (
+            f"attractor:{'singular' if attractor in lexicon.THINGS else 'plural'}"
+        )
         mark(writer, writer.latent["attractor"])
         word = writer.pick(choices)
     _write_crowd_verb(writer, word, number)
@@ -322,7 +346,9 @@ def _write_numbered(writer: Writer) -> None:
     if writer.pick({"is": 1.0, "are": 4.0}) == "is":
         writer.say("one")
         number = "one"
-        noun = ANIMALS[writer.pick([noun for noun, plural in ANIMALS.items() if plural not in writer.counts])]
+        noun = ANIMALS[
+            writer.pick([noun for noun, plural in ANIMALS.items() if plural not in writer.counts])
+        ]
     else:
         number = writer.pick(NUMBERS[1:])
         writer.latent["count"] = f"count:{number}"
@@ -378,7 +404,8 @@ def _ask_place(writer: Writer) -> None:
 def _ask_mood(writer: Writer) -> None:
     """`who is sad ? Anna is sad .` or `both are sad .`"""
     writer.say("is")
-    word = writer.pick([word for mood in MOOD_WORDS for word in MOOD_WORDS[mood] if any(person.mood == mood for person in writer.cast)])
+    word = writer.pick([word for mood in MOOD_WORDS for word in MOOD_WORDS[mood]
+                        if any(person.mood == mood for person in writer.cast)])
     people = [person for person in writer.cast if person.mood == mood_of(word)]
     writer.latent["asked"] = f"asked_mood:{mood_of(word)}"
     writer.say(f"? {people[0].name} is {word}" if len(people) == 1 else f"? both are {word}")
@@ -386,17 +413,23 @@ def _ask_mood(writer: Writer) -> None:
 
 def _ask_opinion(writer: Writer) -> None:
     """`does Anna like dogs ? no , she does not .`"""
-    person = _by_name(writer, writer.pick([person.name for person in writer.cast if person.opinions]))
+    person = _by_name(
+        writer, writer.pick([person.name for person in writer.cast if person.opinions])
+    )
     writer.say("like")
     liked = person.opinions[writer.pick(list(person.opinions))]
     writer.latent["asked"] = f"asked_opinion:{'likes' if liked else 'dislikes'}"
     writer.say(f"? yes , {person.subject} does" if liked else f"? no , {person.subject} does not")
     writer.focus = person
-_QUESTIONS: dict[str, Callable[[Writer], None]] = {"what": _ask_colour, "how": _ask_number, "where": _ask_place, "who": _ask_mood, "does": _ask_opinion}
+_QUESTIONS: dict[str, Callable[[Writer], None]] = {
+    "what": _ask_colour, "how": _ask_number, "where": _ask_place, "who": _ask_mood,
+    "does": _ask_opinion
+}
 
 # %% ../../nbs/training/02_scenes.ipynb #0b137974
 def _write_quote_first(writer: Writer) -> None:
-    """`“ I am sad , ” says Anna .`: who speaks is told only afterwards, but the mood limits who it can be."""
+    """`“ I am sad , ” says Anna .`: who speaks is told only afterwards, but the mood limits who it
+    can be."""
     writer.latent |= {"quote": "inside_quote", "scene": "scene:quote_first"}
     moods = [mood for mood in MOOD_WORDS if any(person.mood == mood for person in writer.cast)]
     speakers = writer.cast
@@ -421,9 +454,13 @@ def _write_quote_first(writer: Writer) -> None:
 
 # %% ../../nbs/training/02_scenes.ipynb #7b2c48da
 def _openings(writer: Writer) -> dict[str, float]:
-    """First words the next sentence may have, with weights: questions only about what the text has told."""
+    """First words the next sentence may have, with weights: questions only about what the text has
+    told."""
     hero, friend = writer.cast
-    options = {hero.name: 2.0, friend.name: 1.5, "the": 4.0, "there": 1.0 if len(writer.counts) < 4 else 0.0, writer.pet[0]: 1.5, "then": 0.7, "“": 1.2}
+    options = {
+        hero.name: 2.0, friend.name: 1.5, "the": 4.0,
+        "there": 1.0 if len(writer.counts) < 4 else 0.0, writer.pet[0]: 1.5, "then": 0.7, "“": 1.2
+    }
     if isinstance(writer.focus, Character): options[writer.focus.subject] = 4.0
     elif writer.focus in ("pair", "many"): options["they"] = 3.0
     elif writer.focus == "one": options["it"] = 3.0
@@ -442,7 +479,8 @@ def write_scene(writer: Writer) -> None:
     word = writer.pick(_openings(writer))
     if word == "then": word = writer.pick({hero.name: 1.0, friend.name: 1.0})
     if word in (hero.name, friend.name): _write_action(writer, _by_name(writer, word), named=True)
-    elif isinstance(writer.focus, Character) and word == writer.focus.subject: _write_action(writer, writer.focus, named=False)
+    elif isinstance(writer.focus, Character) and word == writer.focus.subject:
+        _write_action(writer, writer.focus, named=False)
     elif word == "they" and writer.focus == "pair": _write_together(writer)
     elif word in ("they", "it"): _write_more(writer, "plural" if word == "they" else "singular")
     elif word == "the": _write_crowd(writer)

@@ -20,24 +20,30 @@ from ..engine.corpus import Corpus, TokenLabels
 from ..engine.errors import InputError
 from .grammar import Writer
 from .lexicon import VOCABULARY
-from .minimal_pairs import MinimalPair, minimal_pairs  # noqa: F401  (part of this module's interface)
+from feature_interaction_graph.training.minimal_pairs import (  # noqa: F401  (part of this module's interface)
+    MinimalPair, minimal_pairs
+)
 from .scenes import write_intro, write_scene
 
 # %% ../../nbs/training/04_stories.ipynb #e0d2d690
 @dataclass(frozen=True)
 class Story:
-    """One story: its words, the latent labels of every word, and `log p(word | words before it)` in nats."""
+    """One story: its words, the latent labels of every word, and `log p(word | words before it)`
+    in nats."""
     words: tuple[str, ...]
     labels: tuple[frozenset[str], ...]
     log_probs: tuple[float, ...]
 
 # %% ../../nbs/training/04_stories.ipynb #1bea1ab2
 def write_story(seed: int, index: int = 0, n_words: int = 127, labelled: bool = True) -> Story:
-    """Story number `index` of the endless book `seed`: at most `n_words` words, cut there if it has not ended."""
+    """Story number `index` of the endless book `seed`: at most `n_words` words, cut there if it
+    has not ended."""
     writer = Writer(np.random.default_rng([seed, index]), n_words, labelled)
     write_intro(writer)
     while len(writer.words) < n_words and not writer.finished: write_scene(writer)
-    return Story(tuple(writer.words[:n_words]), tuple(frozenset(labels) for labels in writer.labels[:n_words]), tuple(writer.log_probs[:n_words]))
+    return Story(tuple(writer.words[:n_words]),
+                 tuple(frozenset(labels) for labels in writer.labels[:n_words]),
+                 tuple(writer.log_probs[:n_words]))
 
 # %% ../../nbs/training/04_stories.ipynb #40d05bd8
 def entropy_per_token(stories: Iterable[Story]) -> float:
@@ -47,7 +53,8 @@ def entropy_per_token(stories: Iterable[Story]) -> float:
 
 # %% ../../nbs/training/04_stories.ipynb #5092c8a5
 class _Reached(Exception):
-    """Raised by `Reader` at the end of its text; holds what the grammar allows next. Never leaves this module."""
+    """Raised by `Reader` at the end of its text; holds what the grammar allows next. Never leaves
+    this module."""
     def __init__(self, options: dict[str, float]):
         self.options = options
 
@@ -61,11 +68,13 @@ class _Reader(Writer):
     def pick(self, options: Sequence[str] | dict[str, float]) -> str:
         if not isinstance(options, dict): options = dict.fromkeys(options, 1.0)
         total, position = sum(options.values()), len(self.words)
-        if position == len(self.text): raise _Reached({word: weight / total for word, weight in options.items()})
+        if position == len(self.text):
+            raise _Reached({word: weight / total for word, weight in options.items()})
         word = self.text[position]
         if word not in options:
             expected = ", ".join(list(options)[:8])
-            raise InputError(f"word {position + 1} of the text is {word!r}, but a story can only go on with {expected}; give the beginning of a story.")
+            raise InputError(f"word {position + 1} of the text is {word!r}, but a story can only "
+                             f"go on with {expected}; give the beginning of a story.")
         return self.emit(word, math.log(options[word] / total), options)
 
     def say(self, text: str) -> None:
@@ -73,7 +82,8 @@ class _Reader(Writer):
 
 # %% ../../nbs/training/04_stories.ipynb #4d842315
 def next_word_distribution(text: str | Sequence[str]) -> dict[str, float]:
-    """Exact `p(next word | text)` where `text` is the beginning of a story (spaces between all words and marks).
+    """Exact `p(next word | text)` where `text` is the beginning of a story (spaces between all
+    words and marks).
 
     Raises `InputError` where `text` is not the beginning of any story."""
     reader = _Reader(text.split() if isinstance(text, str) else text)
@@ -81,16 +91,20 @@ def next_word_distribution(text: str | Sequence[str]) -> dict[str, float]:
         write_intro(reader)
         while not reader.finished: write_scene(reader)
     except _Reached as reached: return reached.options
-    raise InputError(f"the story ends after word {len(reader.words)}, so nothing follows; give a shorter beginning.")
+    raise InputError(f"the story ends after word {len(reader.words)}, so nothing follows; give a "
+                     "shorter beginning.")
 
 # %% ../../nbs/training/04_stories.ipynb #ca3cffbb
 _WORD_IDS = {word: index for index, word in enumerate(VOCABULARY)}
 
-def encode_stories(stories: Sequence[Story], context_length: int) -> tuple[Int[Tensor, "n_stories context_length"], Int[Tensor, "n_stories"]]:
+def encode_stories(
+    stories: Sequence[Story], context_length: int
+) -> tuple[Int[Tensor, "n_stories context_length"], Int[Tensor, "n_stories"]]:
     """Token ids (BOS first, right-padded) and lengths, BOS included."""
     tokens = torch.full((len(stories), context_length), _WORD_IDS["<pad>"])
     tokens[:, 0] = _WORD_IDS["<bos>"]
-    for row, story in zip(tokens, stories, strict=True): row[1:len(story.words) + 1] = torch.tensor([_WORD_IDS[word] for word in story.words])
+    for row, story in zip(tokens, stories, strict=True):
+        row[1:len(story.words) + 1] = torch.tensor([_WORD_IDS[word] for word in story.words])
     return tokens, torch.tensor([len(story.words) + 1 for story in stories])
 
 # %% ../../nbs/training/04_stories.ipynb #c6796303
@@ -100,9 +114,11 @@ def story_corpus(
     seed: int = 0,               # which book
     labelled: bool = True,       # keep the latent labels of every token
 ) -> Corpus:
-    """BOS + one story a sequence: 102 to 128 tokens where `context_length` is 128, right-padded. Raises `InputError` for sizes that hold no story."""
+    """BOS + one story a sequence: 102 to 128 tokens where `context_length` is 128, right-padded.
+    Raises `InputError` for sizes that hold no story."""
     if n_tokens < 1 or context_length < 2:
-        raise InputError(f"n_tokens is {n_tokens} and context_length is {context_length}; at least 1 and 2 are needed.")
+        raise InputError(f"n_tokens is {n_tokens} and context_length is {context_length}; at "
+                         "least 1 and 2 are needed.")
     stories: list[Story] = []
     reached = 0
     while reached < n_tokens:
@@ -110,14 +126,18 @@ def story_corpus(
         reached += len(stories[-1].words)
     tokens, lengths = encode_stories(stories, context_length)
     labels = _label_matrix(stories, context_length) if labelled else None
-    return Corpus(tokens, lengths, starts_with_bos=True, source=f"stories, seed {seed}", labels=labels)
+    return Corpus(
+        tokens, lengths, starts_with_bos=True, source=f"stories, seed {seed}", labels=labels
+    )
 
 def _label_matrix(stories: Sequence[Story], context_length: int) -> TokenLabels:
     """One row per token position, one column per label seen, sorted by name."""
     names = sorted({label for story in stories for labels in story.labels for label in labels})
     columns = {name: column for column, name in enumerate(names)}
     pairs = [(number * context_length + position + 1, columns[label])
-             for number, story in enumerate(stories) for position, labels in enumerate(story.labels) for label in labels]
+             for number, story in enumerate(stories) for position, labels in enumerate(story.labels)
+             for label in labels]
     rows, cols = np.array(pairs).T
-    matrix = sparse.csr_matrix((np.ones(len(pairs), dtype=bool), (rows, cols)), shape=(len(stories) * context_length, len(names)))
+    matrix = sparse.csr_matrix((np.ones(len(pairs), dtype=bool), (rows, cols)),
+                               shape=(len(stories) * context_length, len(names)))
     return TokenLabels(names, matrix)
