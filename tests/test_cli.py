@@ -276,7 +276,7 @@ def test_bad_training_is_refused(refused, tmp_path, arguments, words):
 
 
 def test_doctor_tells_what_is_wrong(monkeypatch, capsys):
-    from feature_interaction_graph import doctor
+    from feature_interaction_graph.shell import doctor
     assert run("doctor") == 0
     assert "failed" not in capsys.readouterr().out
     monkeypatch.setattr(doctor, "check_demo", lambda: doctor.Check("demo", "failed", "it is gone"))
@@ -287,7 +287,7 @@ def test_doctor_tells_what_is_wrong(monkeypatch, capsys):
 def test_doctor_compares_versions_with_what_is_asked_for(monkeypatch):
     import importlib.metadata
 
-    from feature_interaction_graph import doctor
+    from feature_interaction_graph.shell import doctor
     monkeypatch.setattr(
         importlib.metadata, "requires",
         lambda package: ["numpy>=99", "no-such-library>=1", "pytest>=8; extra == 'dev'", "rich"]

@@ -12,7 +12,7 @@ from sae_lens.saes.sae import SAEMetadata
 from scipy import stats
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
-from feature_interaction_graph import measurement
+from feature_interaction_graph.measurement import question as measurement
 from feature_interaction_graph.config import Config
 from feature_interaction_graph.engine.corpus import as_corpus
 from feature_interaction_graph.engine.errors import InputError

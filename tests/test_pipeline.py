@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from feature_interaction_graph import gating
+from feature_interaction_graph.measurement import gating
 from feature_interaction_graph.cli import main, trust_lines
 from feature_interaction_graph.config import Config
 from feature_interaction_graph.engine.errors import InputError

@@ -16,18 +16,6 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from feature_interaction_graph.measurement.question import (
-    Question,
-    as_columns,
-    blocks_of,
-    Samples, by_layer,
-    later_layers,
-    plan_clamps,
-    rows_that_fit,
-    scan_question,
-    sources_with_samples,
-    tested_samples,
-)
 
 from ..engine.clamping import ClampMoments, ClampPlan
 from ..engine.corpus import Corpus, as_corpus
@@ -40,6 +28,10 @@ from feature_interaction_graph.engine.mechanisms import (
 from ..engine.names import feature_id
 from ..engine.provenance import provenance
 from ..engine.statistics import adjust, effect_test
+from feature_interaction_graph.measurement.question import (
+    Question, Samples, as_columns, blocks_of, by_layer, later_layers, plan_clamps, rows_that_fit,
+    scan_question, sources_with_samples, tested_samples
+)
 from .table import InteractionTable
 
 if TYPE_CHECKING:
