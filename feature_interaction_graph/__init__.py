@@ -6,6 +6,10 @@ The names of the pipeline are importable from here; each is looked up in its mod
 __version__ = "0.1.0"
 
 import importlib
+import importlib.abc
+import importlib.util
+import sys
+import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -133,6 +137,30 @@ __all__ = [  # noqa: F822  resolved by __getattr__
     "transport_candidates", "transport_scores", "validate_subgraph", "with_directions", "within_layer_measure",
     "wrap_model",
 ]
+
+
+# Modules that a documented page imported from under another name, and where they are now.
+_MOVED = {"steering_comparison": "control.comparison"}
+
+
+class _Moved(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    "Finds a module under the name it had before it moved, and says where it is now."
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        package, _, old = name.rpartition(".")
+        known = package == __name__ and old in _MOVED
+        return importlib.util.spec_from_loader(name, self) if known else None
+
+    def exec_module(self, module: Any) -> None:
+        new = f"{__name__}.{_MOVED[module.__name__.rpartition('.')[2]]}"
+        warnings.warn(f"{module.__name__} is now {new}", DeprecationWarning, stacklevel=2)
+        found = vars(importlib.import_module(new))
+        module.__dict__.update({name: value for name, value in found.items()
+                                if not name.startswith("__") or name == "__all__"})
+
+
+if not any(type(finder).__name__ == "_Moved" for finder in sys.meta_path):
+    sys.meta_path.append(_Moved())
 
 
 def __getattr__(name: str) -> Any:

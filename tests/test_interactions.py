@@ -12,7 +12,7 @@ from sae_lens.saes.sae import SAEMetadata
 from scipy import stats
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
-from feature_interaction_graph.measurement import question as measurement
+from feature_interaction_graph.measurement import blocks
 from feature_interaction_graph.config import Config
 from feature_interaction_graph.engine.corpus import as_corpus
 from feature_interaction_graph.engine.errors import InputError
@@ -194,14 +194,14 @@ def test_interrupted_and_resumed_gives_the_same_table(model, saes, corpus, tmp_p
     candidates = Pairs([(1, 3), (1, 9), (2, 5)], [(2, 1), (3, 8), (3, 9)])
     whole = measure_interactions(model, saes, candidates, cfg, corpus, progress=False)
 
-    monkeypatch.setattr(measurement.blocks_of, "__defaults__", (600,))
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1)                # one source a block
     in_pieces = measure_interactions(model, saes, candidates, cfg, corpus, progress=False)
-    real, made = measurement.run_clamps, []
+    real, made = blocks.push, []
     def stops(*args, **kwargs):
         made.append(1)
         if len(made) == 3: raise KeyboardInterrupt
         return real(*args, **kwargs)
-    monkeypatch.setattr(measurement, "run_clamps", stops)
+    monkeypatch.setattr(blocks, "push", stops)
     with pytest.raises(KeyboardInterrupt):
         measure_interactions(model, saes, candidates, cfg, corpus, progress=False)
     folder = tmp_path / "interactions.unfinished"
@@ -227,13 +227,13 @@ def test_another_question_does_not_use_the_blocks_of_an_interrupted_one(
         model, saes, candidates, Config(n_samples=20, seed=1, output_dir=str(tmp_path)), corpus,
         progress=False
     )
-    monkeypatch.setattr(measurement.blocks_of, "__defaults__", (300,))
-    real, made = measurement.run_clamps, []
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1)
+    real, made = blocks.push, []
     def stops(*args, **kwargs):
         made.append(1)
         if len(made) == 2: raise KeyboardInterrupt
         return real(*args, **kwargs)
-    monkeypatch.setattr(measurement, "run_clamps", stops)
+    monkeypatch.setattr(blocks, "push", stops)
     with pytest.raises(KeyboardInterrupt):
         measure_interactions(
             model, saes, candidates, Config(n_samples=20, seed=0, output_dir=str(tmp_path)), corpus,

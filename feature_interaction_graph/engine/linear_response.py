@@ -265,3 +265,10 @@ def _respond(engine: BranchedForward, swept: Swept, plan: ClampPlan, targets: Re
     beyond = (rows.position[first, None] + offsets >= lengths)[:, None, :, None]
     def ended(values: Tensor) -> Tensor: return values[:, None].masked_fill(beyond, torch.nan).cpu()
     return {name: Effects(ended(active), ended(pre)) for name, (pre, active) in slopes.items()}
+
+# %% ../../nbs/engine/19_linear_response.ipynb #1eb7a46a
+def _differentiable(branched: bool) -> contextlib.AbstractContextManager:
+    """Full passes attend by PyTorch's fused kernels, which have no forward derivative; its plain
+    one has."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    return contextlib.nullcontext() if branched else sdpa_kernel(SDPBackend.MATH)

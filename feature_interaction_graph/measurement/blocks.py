@@ -11,7 +11,7 @@ __all__ = ['Columns', 'BLOCK_BYTES', 'RunSettings', 'blocks_of', 'undecided_sour
 import hashlib
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 

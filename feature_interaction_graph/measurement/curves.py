@@ -7,8 +7,8 @@ __all__ = ['FLOOR', 'SHAPES', 'LEVEL', 'TOLERANCE', 'MIN_SAMPLES', 'mean_is_zero
            'shape_columns', 'knot_grid', 'fit_slopes', 'best_fit', 'ShapeFit', 'fit_shape', 'onset_doses',
            'ResponseCurve', 'ResponseCurves', 'response_curve', 'plot_response']
 
-# %% ../../nbs/measurement/09_curves.ipynb #12ce6d7a
-from collections.abc import Iterator, Mapping, Sequence
+# %% ../../nbs/measurement/09_curves.ipynb #e0b3dd3c
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING
@@ -19,22 +19,19 @@ from jaxtyping import Float, Int
 from scipy import stats
 from torch import Tensor, nn
 
-from ..engine.clamping import run_clamps
 from ..engine.corpus import Corpus, as_corpus
 from ..engine.encoders import FeatureReader, sae_hook_point
 from ..engine.errors import InputError
-from ..engine.hooked_transformer import interaction_engine
-from ..engine.names import feature_id
-from ..engine.sampling import Scan
+from ..engine.names import FeatureKey, Saes, feature_id
+from ..engine.pushing import Responses, push
+from ..engine.reading import read_effects
 from ..engine.statistics import effect_test
-from feature_interaction_graph.measurement.question import (
-    Question, by_layer, plan_clamps, rows_that_fit, scan_question
-)
+from .prepared import Prepared, plan_pushes, prepare
+from .question import Question, by_layer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from sae_lens import SAE
 
 # %% ../../nbs/measurement/09_curves.ipynb #13e32f74
 FLOOR = 1e-3      # what float32 leaves undecided, as a share of the samples' mean size
@@ -380,22 +377,12 @@ class ResponseCurves:
 
     def __str__(self) -> str: return "\n".join(map(str, self.curves))
 
-# %% ../../nbs/measurement/09_curves.ipynb #dac08996
+# %% ../../nbs/measurement/09_curves.ipynb #95aaddb2
 MIN_SAMPLES = 8
 
-class _PreReader(FeatureReader):
-    "A reader whose activation is the pre-activation."
-    def __init__(self, reader: FeatureReader) -> None: self.__dict__.update(reader.__dict__)
-
-    def read(
-        self, x: Float[Tensor, "n width"]
-    ) -> tuple[Float[Tensor, "n n_features"], Float[Tensor, "n n_features"]]:
-        pre = super().read(x)[0]
-        return pre, pre
-
 def response_curve(
-    model: nn.Module, saes: Mapping[int, "SAE"], source: tuple[int, int],
-    targets: "tuple[int, int] | Sequence[tuple[int, int]]",
+    model: nn.Module, saes: Saes, source: FeatureKey,
+    targets: "FeatureKey | Sequence[FeatureKey]",
     tokens: "Corpus | Tensor | Sequence[Sequence[int]]", *, doses: Sequence[float] | None = None,
     n_doses: int = 9, n_samples: int = 100, max_per_sequence: int = 1, offset: int = 0,
     seed: int = 0, batch_rows: int | None = None, progress: bool = True
@@ -411,36 +398,21 @@ def response_curve(
     """
     corpus, wanted = as_corpus(tokens), _targets(targets)
     given = _checked(doses, n_doses, n_samples, offset)
-    question = _question(saes, source, wanted, n_samples, max_per_sequence, seed)
+    question = _curve_question(saes, source, wanted, n_samples, max_per_sequence, seed)
     linear = bool(FeatureReader(saes[source[0]], torch.tensor([source[1]])).linear)
     if given is not None and given[0] < 0 and not linear:
         raise InputError(f"the doses are {given.tolist()}, but activations are finite and never "
                          "below 0; give such.")
-    readers, scans = scan_question(model, saes, corpus, question, 32, progress)
-    fired = _fired(scans[f"source {source[0]}"], source)
-    low, high = (float(value) for value in np.percentile(fired, [10, 90]))
-    beyond = (low - (high - low) / 4, high + (high - low) / 4) if linear else (0.0, 1.5 * high)
-    at = np.linspace(*beyond, n_doses) if given is None else given
-    plan = plan_clamps(
-        saes, replace(question, doses=at.tolist()), scans, readers, source[0], np.array([0])
-    )
-    plan = replace(plan, targets={**plan.targets, **{f"pre {name}": _PreReader(reader)
-                                                     for name, reader in plan.targets.items()}})
-    (result,) = run_clamps(
-        interaction_engine(model), corpus, [plan], horizon=offset, keep=True,
-        batch_rows=batch_rows or rows_that_fit(readers), seed=seed, progress=progress
-    )
-    def read(name: str, target: tuple[int, int]) -> np.ndarray:
-        kept = result[name].kept
-        assert kept is not None
-        return kept.activation[
-            :, :, offset,
-            int(np.searchsorted(readers[f"target {target[0]}"].features.cpu().numpy(), target[1]))
-        ].double().numpy()
-    measured = {
-        target: (read(f"target {target[0]}", target), read(f"pre target {target[0]}", target))
-        for target in wanted
-    }
+    prepared = prepare(model, saes, corpus, question, progress=progress)
+    fired = _firing_values(prepared, source)
+    typical = float(np.percentile(fired, 10)), float(np.percentile(fired, 90))
+    at = _default_doses(*typical, n_doses, linear) if given is None else given
+    prepared = replace(prepared, question=replace(question, doses=at.tolist()))
+    (responses,) = push(prepared.engine, corpus, [plan_pushes(prepared, source[0], np.array([0]))],
+                        horizon=offset, batch_rows=batch_rows or prepared.rows_that_fit,
+                        progress=progress)
+    plan = responses.plan
+    measured = {target: _read_changes(prepared, responses, target, offset) for target in wanted}
     here = ~np.isnan(next(iter(measured.values()))[0][:, 0])
     if here.sum() < MIN_SAMPLES:
         raise InputError(f"{feature_id(*source)} gives {int(here.sum())} samples with a token "
@@ -448,12 +420,28 @@ def response_curve(
                          f"{MIN_SAMPLES}, at most {max_per_sequence} from one sequence; give more "
                          "text or choose another source.")
     sequence = plan.sequence[here] if max_per_sequence > 1 else None
-    return ResponseCurves(tuple(_curve(source, target, offset, at, (low, high), plain[here],
-                                       pre[here], sequence, seed)
+    return ResponseCurves(tuple(_curve(source, target, offset, at, typical, plain[here], pre[here],
+                                       sequence, seed)
                                 for target, (plain, pre) in measured.items()))
 
-# %% ../../nbs/measurement/09_curves.ipynb #5339557e
-def _curve(source: tuple[int, int], target: tuple[int, int], offset: int, doses: np.ndarray,
+# %% ../../nbs/measurement/09_curves.ipynb #994bd2a3
+def _default_doses(low: float, high: float, n_doses: int, linear: bool) -> np.ndarray:
+    "Evenly over the range of the source, and somewhat beyond it."
+    margin = (high - low) / 4
+    return np.linspace(*((low - margin, high + margin) if linear else (0.0, 1.5 * high)), n_doses)
+
+def _read_changes(
+    prepared: Prepared, responses: Responses, target: FeatureKey, offset: int
+) -> tuple[Float[np.ndarray, "n n_changes"], Float[np.ndarray, "n n_changes"]]:
+    "Change of one target from the lowest dose to each other: activation, pre-activation."
+    reader = FeatureReader(prepared.saes[target[0]], torch.tensor([target[1]]))
+    streams = responses.of(reader.hook_point, np.arange(len(responses.plan.source)))
+    effects = read_effects(reader, streams)
+    return tuple(values[:, :, offset, 0].double().numpy()
+                 for values in (effects.activation, effects.pre))  # type: ignore[return-value]
+
+# %% ../../nbs/measurement/09_curves.ipynb #4195de2f
+def _curve(source: FeatureKey, target: FeatureKey, offset: int, doses: np.ndarray,
            typical: tuple[float, float], changes: np.ndarray, pre_changes: np.ndarray,
            sequence: np.ndarray | None, seed: int) -> ResponseCurve:
     "Statistics and shapes of one target."
@@ -469,14 +457,15 @@ def _curve(source: tuple[int, int], target: tuple[int, int], offset: int, doses:
         fit_shape(pre_samples, doses, sequence, seed=seed), onset_doses(samples, doses)
     )
 
-# %% ../../nbs/measurement/09_curves.ipynb #8143bbb2
-def _targets(targets: "tuple[int, int] | Sequence[tuple[int, int]]") -> list[tuple[int, int]]:
+# %% ../../nbs/measurement/09_curves.ipynb #6a0aedce
+def _targets(targets: "FeatureKey | Sequence[FeatureKey]") -> list[FeatureKey]:
     single = isinstance(targets, tuple) and len(targets) == 2 and not isinstance(
         targets[0], Sequence
     )
-    pairs: list[tuple[int, int]] = [targets] if single else list(targets)  # type: ignore[list-item, arg-type]
+    pairs: list[FeatureKey] = [targets] if single else list(targets)  # type: ignore[list-item, arg-type]
     return list(dict.fromkeys((int(layer), int(feature)) for layer, feature in pairs))
 
+# %% ../../nbs/measurement/09_curves.ipynb #8fae5214
 def _checked(
     doses: Sequence[float] | None, n_doses: int, n_samples: int, offset: int
 ) -> np.ndarray | None:
@@ -503,8 +492,9 @@ def _checked(
                          "and give each once.")
     return at
 
-def _question(saes: Mapping[int, "SAE"], source: tuple[int, int], wanted: Sequence[tuple[int, int]],
-              n_samples: int, max_per_sequence: int, seed: int) -> Question:
+# %% ../../nbs/measurement/09_curves.ipynb #52ad1735
+def _curve_question(saes: Saes, source: FeatureKey, wanted: Sequence[FeatureKey], n_samples: int,
+                    max_per_sequence: int, seed: int) -> Question:
     sources, targets = by_layer([source], saes, "source"), by_layer(wanted, saes, "target")
     for layer, feature in wanted:
         if sae_hook_point(saes[layer]).depth <= sae_hook_point(saes[source[0]]).depth:
@@ -513,11 +503,12 @@ def _question(saes: Mapping[int, "SAE"], source: tuple[int, int], wanted: Sequen
     return Question(sources, dict(targets), {source[0]: sorted(targets)}, n_samples,
                     max_per_sequence, MIN_SAMPLES, seed=seed)
 
-def _fired(scan: Scan, source: tuple[int, int]) -> np.ndarray:
+# %% ../../nbs/measurement/09_curves.ipynb #db9d6e89
+def _firing_values(prepared: Prepared, source: FeatureKey) -> np.ndarray:
     "The activations of the source where it fires."
-    assert scan.firings is not None
-    value = scan.firings.value[scan.firings.of(0)]
-    sequences = len(np.unique(scan.firings.sequence[scan.firings.of(0)]))
+    firings, scan = prepared.firings(source[0]), prepared.fired[source[0]]
+    value = firings.value[firings.of(0)]
+    sequences = len(np.unique(firings.sequence[firings.of(0)]))
     if sequences < MIN_SAMPLES:
         raise InputError(f"{feature_id(*source)} fires in {sequences} sequences of this text "
                          f"({scan.n_tokens:,} tokens), and a response curve needs "

@@ -5,97 +5,84 @@
 # %% auto #0
 __all__ = ['jacobian_measure']
 
-# %% ../../nbs/measurement/06_jacobian.ipynb #70860adf
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+# %% ../../nbs/measurement/06_jacobian.ipynb #d9f36fbf
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from ..engine.branched import BranchedForward
 from ..engine.corpus import Corpus, as_corpus
-from ..engine.encoders import FeatureReader
-from ..engine.errors import InputError
-from ..engine.linear_response import run_responses
-from ..engine.names import feature_id
+from ..engine.linear_response import SlopeSettings, run_responses
+from ..engine.names import FeatureKey, Saes
 from ..engine.provenance import provenance
-from ..engine.sampling import Scan
+from ..engine.pushing import ClampPlan
+from ..engine.reading import Effects
 from ..engine.statistics import adjust
-from feature_interaction_graph.measurement.question import (
-    Question, Samples, as_columns, blocks_of, by_layer, later_layers, plan_clamps, scan_question,
-    sources_with_samples, tested_samples
-)
+from .blocks import BLOCK_BYTES, blocks_of
+from .prepared import Prepared, plan_pushes, prepare
+from .question import ask, refuse_silent
 from .table import InteractionTable
+from .testing import Ends, Tested, as_columns
 
-if TYPE_CHECKING:
-    from sae_lens import SAE
-
-# %% ../../nbs/measurement/06_jacobian.ipynb #5e8311ad
+# %% ../../nbs/measurement/06_jacobian.ipynb #fe72d4d2
 def _slopes(
-    model: nn.Module, saes: Mapping[int, "SAE"], corpus: Corpus, question: Question,
-    scans: Mapping[str, Scan], readers: Mapping[str, FeatureReader], *, horizon: int, mode: str,
-    steps: int, rules: str, batch_rows: int, progress: bool
-) -> Iterator[tuple[int, int, np.ndarray, np.ndarray, Samples]]:
-    """Source layer, target layer, places of the sources, their doses and all their samples; a block
-    of sources at a time, as memory allows."""
-    engine = BranchedForward(model)
-    for block in blocks_of(question, sources_with_samples(question, scans), readers, horizon, 0):
-        plans = {layer: plan_clamps(saes, question, scans, readers, layer, places)
-                 for layer, places in block.items()}
-        results = run_responses(
-            engine, corpus, list(plans.values()), horizon=horizon, mode=mode, steps=steps,
-            rules=rules, keep=True, batch_rows=batch_rows, progress=progress
-        )
+    prepared: Prepared, settings: SlopeSettings, batch_rows: int
+) -> Iterator[tuple[int, int, np.ndarray, ClampPlan, Effects]]:
+    """Source layer, target layer, places of the sources, their plan and all its slopes; a block of
+    sources at a time, as memory allows."""
+    engine, question = BranchedForward(prepared.model), prepared.question
+    n_targets = sum(len(reader.features) for reader in prepared.readers.values())
+    d_model = next(iter(prepared.readers.values())).decoder.shape[1]
+    budget = BLOCK_BYTES * d_model // (n_targets * (settings.horizon + 1))
+    for block in blocks_of(prepared, budget=max(1, budget)):
+        plans = {layer: plan_pushes(prepared, layer, places) for layer, places in block.items()}
+        readers = [{later: prepared.readers[later] for later in question.reach[layer]}
+                   for layer in plans]
+        results = run_responses(engine, prepared.corpus, list(plans.values()), readers, settings,
+                                batch_rows=batch_rows, progress=prepared.progress)
         for (layer, plan), result in zip(plans.items(), results, strict=True):
-            for name, moments in result.items():
-                samples = Samples()
-                samples.add(plan, np.arange(len(plan.doses)), moments)
-                yield (layer, int(name.split()[1]), block[layer], plan.doses.double().cpu().numpy(),
-                       samples)
+            for later, effects in result.items(): yield layer, later, block[layer], plan, effects
 
-# %% ../../nbs/measurement/06_jacobian.ipynb #d5bee9c5
-def _columns(question: Question, readers: Mapping[str, FeatureReader], scans: Mapping[str, Scan],
-             found: tuple[int, int, np.ndarray, np.ndarray, Samples], through_threshold: bool,
-             method: str, steps: int) -> dict[str, np.ndarray]:
-    """The tests and columns of `clamp_measure`, on slopes.
+# %% ../../nbs/measurement/06_jacobian.ipynb #3d879726
+def _tested_slopes(plan: ClampPlan, slopes: Effects, through_threshold: bool,
+                   clustered: bool) -> Tested:
+    """The tests of `clamp_measure`, on slopes. Without the threshold those before it stand for
+    both."""
+    active = slopes.activation if through_threshold else slopes.pre
+    _, n_changes, n_offsets, n_targets = active.shape
+    tested = Tested.empty(len(plan.doses), n_offsets, n_targets, n_doses=n_changes + 1)
+    for source in range(len(plan.doses)):
+        mine = torch.as_tensor(plan.source == source)
+        cluster = plan.sequence[plan.source == source] if clustered else None
+        tested.take(source, slice(None), Effects(active[mine], slopes.pre[mine]), cluster)
+    return tested
 
-    Without the threshold those before it stand for both."""
-    layer, later, places, doses, samples = found
-    if not through_threshold:
-        samples = Samples(
-            samples.source, samples.sequence, [pre[:, None] for pre in samples.pre], samples.pre
-        )
-    tested = tested_samples(samples, len(places), question.max_per_sequence > 1)
-    columns, _ = as_columns(
-        layer, question.sources[layer][places], later,
-        readers[f"target {later}"].features.cpu().numpy(), np.tile([0.0, 1.0], (len(places), 1)),
-        tested, scans[f"source {layer}"].std[places], scans[f"target {later}"].std, method
-    )
-    taken = doses if steps else np.full_like(doses, np.nan)
-    per_source = len(columns["strength"]) // len(places)
-    return columns | {"dose_low": np.repeat(taken[:, 0], per_source),
-                      "dose_high": np.repeat(taken[:, -1], per_source)}
+# %% ../../nbs/measurement/06_jacobian.ipynb #955162e0
+_METHODS = {"lrp": "lrp", "steps": "integrated gradients", "point": "jacobian"}
 
-# %% ../../nbs/measurement/06_jacobian.ipynb #d50d4cae
-def _question(saes: Mapping[int, "SAE"], sources: Sequence[tuple[int, int]],
-              targets: Sequence[tuple[int, int]] | None, target_layers: Sequence[int] | None,
-              n_samples: int, max_per_sequence: int, seed: int) -> Question:
-    "What `clamp_measure` would ask."
-    mine = by_layer(sources, saes, "source")
-    wanted = None if targets is None else by_layer(targets, saes, "target")
-    reach = later_layers(
-        saes, mine, target_layers if wanted is None
-        else [layer for layer in wanted if target_layers is None or layer in target_layers]
-    )
-    asked = {later: None if wanted is None else wanted[later] for layers in reach.values()
-             for later in layers}
-    return Question(mine, asked, reach, n_samples, max_per_sequence, seed=seed)
+def _columns(prepared: Prepared, settings: SlopeSettings, through_threshold: bool,
+             batch_rows: int) -> dict[str, np.ndarray]:
+    "Columns of the table, with the doses between which slopes were averaged."
+    method = _METHODS["lrp" if settings.rules == "lrp" else "steps" if settings.steps else "point"]
+    parts = []
+    for layer, later, places, plan, slopes in _slopes(prepared, settings, batch_rows):
+        tested = _tested_slopes(plan, slopes, through_threshold, prepared.question.clustered)
+        ends = Ends.of(prepared, layer, places, later, np.tile([0.0, 1.0], (len(places), 1)))
+        columns, _ = as_columns(ends, tested, method)
+        doses = plan.doses.double().cpu().numpy()
+        if not settings.steps: doses = np.full_like(doses, np.nan)
+        per_source = len(columns["strength"]) // len(places)
+        parts.append(columns | {"dose_low": np.repeat(doses[:, 0], per_source),
+                                "dose_high": np.repeat(doses[:, -1], per_source)})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-# %% ../../nbs/measurement/06_jacobian.ipynb #f6e092f9
+# %% ../../nbs/measurement/06_jacobian.ipynb #4d9684df
 def jacobian_measure(
-    model: nn.Module, saes: Mapping[int, "SAE"], sources: Sequence[tuple[int, int]],
+    model: nn.Module, saes: Saes, sources: Sequence[FeatureKey],
     tokens: "Corpus | Tensor | Sequence[Sequence[int]]", *,
-    target_layers: Sequence[int] | None = None, targets: Sequence[tuple[int, int]] | None = None,
+    target_layers: Sequence[int] | None = None, targets: Sequence[FeatureKey] | None = None,
     n_samples: int = 100, max_per_sequence: int = 1, horizon: int = 0, mode: str = "auto",
     steps: int = 0, rules: str = "exact", through_threshold: bool = True, seed: int = 0,
     batch_rows: int | None = None, progress: bool = True
@@ -109,34 +96,18 @@ def jacobian_measure(
     `through_threshold=False` strength is that of the pre-activation. `rules="lrp"`: relevance rules
     in place of derivatives (see `engine.relevance`). `mode`: `forward`, `reverse`, or `auto`, the
     cheaper. Raises `InputError` for sources that do not exist, never fire, or fire in fewer than
-    two sequences.
+    two sequences, and for other rules or modes.
     """
-    if n_samples < 2:
-        raise InputError(f"n_samples is {n_samples}; an error bar needs at least 2 samples.")
-    if rules not in ("exact", "lrp"):
-        raise InputError(f"rules {rules!r} are unknown; use 'exact' or 'lrp'.")
-    corpus = as_corpus(tokens)
-    question = _question(saes, sources, targets, target_layers, n_samples, max_per_sequence, seed)
-    readers, scans = scan_question(model, saes, corpus, question, 32, progress)
-    places = sources_with_samples(question, scans)
-    silent = [feature_id(layer, int(feature)) for layer, features in question.sources.items()
-              for feature in np.delete(features, places[layer])]
-    if silent:
-        raise InputError(f"source {', '.join(silent)} fires in fewer than 2 of the {len(corpus)} "
-                         "sequences, so its effect has no error bar; "
-                         "give more text or leave it out.")
-    method = "lrp" if rules == "lrp" else "integrated gradients" if steps else "jacobian"
-    found = _slopes(model, saes, corpus, question, scans, readers, horizon=horizon, mode=mode,
-                    steps=steps, rules=rules, batch_rows=batch_rows or 1024, progress=progress)
-    parts = [
-        _columns(question, readers, scans, part, through_threshold, method, steps) for part in found
-    ]
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    corpus, settings = as_corpus(tokens), SlopeSettings(horizon, mode, steps, rules)
+    question = ask(saes, sources, targets, target_layers, n_samples=n_samples,
+                   max_per_sequence=max_per_sequence, seed=seed)
+    prepared = prepare(model, saes, corpus, question, progress=progress)
+    refuse_silent(question, prepared.kept, len(corpus))
+    columns = _columns(prepared, settings, through_threshold, batch_rows or 1024)
     columns["q_value"] = adjust(columns["p_value"])
-    counts = {
-        "attempted": len(columns["strength"]), "measured": len(columns["strength"]), "skipped": {}
-    }
+    n_rows = len(columns["strength"])
     how = {"rules": rules, "steps": steps, "through_threshold": through_threshold}
-    return InteractionTable(
-        columns, {"counts": counts, "linear_response": how, "versions": provenance()}
-    )
+    return InteractionTable(columns, {
+        "counts": {"attempted": n_rows, "measured": n_rows, "skipped": {}}, "linear_response": how,
+        "versions": provenance()
+    })

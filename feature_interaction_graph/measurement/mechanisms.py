@@ -6,9 +6,9 @@
 __all__ = ['PART_COLORS', 'MechanismTable', 'mechanism_split', 'plot_mechanisms', 'within_layer_columns', 'refuse_without_mlp',
            'within_layer_measure']
 
-# %% ../../nbs/measurement/07_mechanisms.ipynb #b0cefb9a
+# %% ../../nbs/measurement/07_mechanisms.ipynb #daa2e59f
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,27 +16,31 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-
-from ..engine.clamping import ClampMoments, ClampPlan
 from ..engine.corpus import Corpus, as_corpus
-from ..engine.encoders import sae_hook_point
+from ..engine.encoders import FeatureReader, sae_hook_point
 from ..engine.errors import InputError
-from ..engine.hooked_transformer import interaction_engine
 from feature_interaction_graph.engine.mechanisms import (
-    QUANTITIES, mlp_before, run_contrasts, run_within_layer, split_settings
+    QUANTITIES, WITHIN, mlp_before, split_settings, within_layer_plan
 )
-from ..engine.names import feature_id
+from ..engine.names import FeatureKey, FeaturePair, Saes, feature_id
 from ..engine.provenance import provenance
+from ..engine.pushing import Responses, push
+from ..engine.reading import Effects, read_contrasts
 from ..engine.statistics import adjust, effect_test
+from feature_interaction_graph.measurement.blocks import (
+    BLOCK_BYTES, Block, Measured, RunSettings, blocks_of
+)
+from .prepared import Prepared, plan_pushes, prepare
 from feature_interaction_graph.measurement.question import (
-    Question, Samples, as_columns, blocks_of, by_layer, later_layers, plan_clamps, rows_that_fit,
-    scan_question, sources_with_samples, tested_samples
+    Question, by_layer, later_layers, refuse_silent
 )
 from .table import InteractionTable
+from feature_interaction_graph.measurement.testing import (
+    Ends, Gathered, as_columns, tested_responses
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from sae_lens import SAE
 
 # %% ../../nbs/measurement/07_mechanisms.ipynb #5e275c30
 _STATISTICS = ("effect", "std", "ci_low", "ci_high", "p_value")
@@ -93,51 +97,38 @@ class MechanismTable:
                               f"± half of the 95 % interval)\n{cells.to_string()}")
         return "\n\n".join(blocks)
 
-# %% ../../nbs/measurement/07_mechanisms.ipynb #ad82805b
-def _refuse_silent(question: Question, kept: Mapping[int, np.ndarray], corpus: Corpus) -> None:
-    silent = [feature_id(layer, int(feature)) for layer, features in question.sources.items()
-              for feature in np.setdiff1d(features, kept[layer])]
-    if silent:
-        raise InputError(f"source {', '.join(silent)} fires in fewer than {question.min_samples} "
-                         f"of the {len(corpus)} sequences, so its effect has no error bar; "
-                         "give more text or leave it out.")
-
-# %% ../../nbs/measurement/07_mechanisms.ipynb #bade009e
-def _edge_columns(edge: tuple[tuple[int, int], tuple[int, int]], plan: ClampPlan, source: int,
-                  target: int, moments: Sequence[ClampMoments]) -> pd.DataFrame:
-    """One edge of a plan (its source, and its target's place in the reader) as rows of (offset,
-    part)."""
-    doses, mine = plan.doses[source].double(), torch.as_tensor(plan.source == source)
-    unit = float(doses[-1] - doses[0])
-    kept = [part.kept for part in moments if part.kept is not None]
-    # [n_samples, n_offsets, n_parts]
-    samples = {"": torch.stack([part.activation[mine, -1, :, target] for part in kept], -1)}
-    samples["pre_"] = torch.stack([part.pre[mine, :, target] for part in kept], -1)
-    # [n_samples, n_offsets]: the sequence had not ended
-    present = ~samples[""][..., 0].isnan()
+# %% ../../nbs/measurement/07_mechanisms.ipynb #4c845dfa
+def _edge_columns(edge: FeaturePair, saes: Saes, responses: Responses, source: int) -> pd.DataFrame:
+    """One edge as rows of (offset, part); `source`: which of the plan's sources it begins at."""
+    (layer, feature), (target_layer, target) = edge
+    plan, mine = responses.plan, responses.plan.source == source
+    doses = plan.doses[source].double()
+    reader = FeatureReader(saes[target_layer], torch.tensor([target]))
+    streams = responses.streams[reader.hook_point.name][torch.as_tensor(mine)]
+    parts = read_contrasts(reader, streams, split_settings()[1])
     columns: dict[str, Any] = {}
-    for prefix, effects in samples.items():
-        tests = [effect_test(
-                     effects[here, offset].numpy() / unit, plan.sequence[mine.numpy()][here.numpy()]
-                 ) for offset, here in enumerate(present.T)]
+    for prefix, which in (("", "activation"), ("pre_", "pre")):
+        # [n_samples, n_offsets, n_parts]
+        effects = torch.stack([getattr(part, which)[:, -1, :, 0] for part in parts], -1).numpy()
+        present = ~np.isnan(effects[..., 0])                      # the sequence had not ended
+        tests = [effect_test(effects[here, offset] / float(doses[-1] - doses[0]),
+                             plan.sequence[mine][here]) for offset, here in enumerate(present.T)]
         for name in _STATISTICS:
-            columns[prefix + name] = np.concatenate(
-                [getattr(test, "mean" if name == "effect" else name) for test in tests]
-            )
-    n_samples = present.sum(0).numpy()
-    (layer, feature), (target_layer, target_feature) = edge
+            values = [getattr(test, "mean" if name == "effect" else name) for test in tests]
+            columns[prefix + name] = np.concatenate(values)
+        n_samples = present.sum(0)
     return pd.DataFrame(dict(src_layer=layer, src_feature=feature, tgt_layer=target_layer,
-                             tgt_feature=target_feature,
+                             tgt_feature=target,
                              offset=np.repeat(np.arange(len(n_samples)), len(QUANTITIES)),
                              part=np.tile(QUANTITIES, len(n_samples)), **columns,
                              n_samples=np.repeat(n_samples, len(QUANTITIES)),
                              dose_low=float(doses[0]), dose_high=float(doses[-1])))
 
-# %% ../../nbs/measurement/07_mechanisms.ipynb #e8c3c2b1
+# %% ../../nbs/measurement/07_mechanisms.ipynb #6bd329b0
 def mechanism_split(
     model: nn.Module,
-    saes: Mapping[int, "SAE"],
-    edges: Sequence[tuple[tuple[int, int], tuple[int, int]]],
+    saes: Saes,
+    edges: Sequence[FeaturePair],
     tokens: "Corpus | Tensor | Sequence[Sequence[int]]",
     *,
     doses: Sequence[float] | None = None,
@@ -156,45 +147,54 @@ def mechanism_split(
     Samples and doses as in `clamp_measure`. Raises `InputError` for edges that do not point
     downstream, sources that fire in fewer than two sequences, and a model that cannot be branched.
     """
-    corpus, edges = as_corpus(tokens), list(
-        dict.fromkeys(((int(l), int(i)), (int(k), int(j))) for (l, i), (k, j) in edges)
-    )
+    corpus = as_corpus(tokens)
     if n_samples < 2:
         raise InputError(f"n_samples is {n_samples}; an error bar needs at least 2 samples.")
-    sources, targets = (by_layer(dict.fromkeys(edge[end] for edge in edges), saes, what)
+    edges = list(dict.fromkeys(((int(l), int(i)), (int(k), int(j))) for (l, i), (k, j) in edges))
+    question = _question_of_edges(edges, saes, Question(
+        {}, {}, {}, n_samples, max_per_sequence, doses=doses, seed=seed
+    ))
+    prepared = prepare(model, saes, corpus, question, progress=progress)
+    refuse_silent(question, prepared.kept, len(corpus))
+    found: dict[FeaturePair, pd.DataFrame] = {}
+    for block in blocks_of(prepared, RunSettings(horizon), BLOCK_BYTES // len(split_settings()[0])):
+        found |= _split_block(prepared, block, edges, horizon, batch_rows)
+    table = pd.concat([found[edge] for edge in edges], ignore_index=True)
+    return MechanismTable({name: table[name].to_numpy(dtype=str if name == "part" else None)
+                           for name in table}, {"versions": provenance()})
+
+# %% ../../nbs/measurement/07_mechanisms.ipynb #41842c78
+def _question_of_edges(edges: Sequence[FeaturePair], saes: Saes, settings: Question) -> Question:
+    "The question that holds all `edges`; sampling as in `settings`."
+    sources, targets = (by_layer([edge[end] for edge in edges], saes, what)
                         for end, what in enumerate(("source", "target")))
     reach = {layer: sorted({target for (source, _), (target, _) in edges if source == layer})
              for layer in sources}
     for layer, later in reach.items():
         for other in later: later_layers(saes, [layer], [other])
-    question = Question(
-        sources, dict(targets), reach, n_samples, max_per_sequence, 2, doses, (10, 90), seed
-    )
-    readers, scans = scan_question(model, saes, corpus, question, 32, progress)
-    places = sources_with_samples(question, scans)
-    _refuse_silent(
-        question, {layer: sources[layer][mine] for layer, mine in places.items()}, corpus
-    )
-    plans = [
-        plan_clamps(saes, question, scans, readers, layer, mine) for layer, mine in places.items()
-    ]
-    settings, contrasts = split_settings()
-    found = run_contrasts(
-        interaction_engine(model), corpus, plans, [plan.sources.hook_point for plan in plans],
-        [settings] * len(plans), contrasts, horizon=horizon, keep=True,
-        batch_rows=batch_rows or rows_that_fit(readers), progress=progress
-    )
-    at = {layer: number for number, layer in enumerate(sources)}
-    rows = []
-    for edge in edges:
-        (layer, feature), (target_layer, target) = edge
-        source, column = (int(np.searchsorted(among, index)) for among, index
-                          in ((sources[layer], feature), (targets[target_layer], target)))
-        rows.append(_edge_columns(edge, plans[at[layer]], source, column,
-                                  found[at[layer]][f"target {target_layer}"]))
-    table = pd.concat(rows, ignore_index=True)
-    return MechanismTable({name: table[name].to_numpy(dtype=str if name == "part" else None)
-                           for name in table}, {"versions": provenance()})
+    return replace(settings, sources=sources, targets=dict(targets), reach=reach)
+
+# %% ../../nbs/measurement/07_mechanisms.ipynb #a9e813a9
+def _split_block(
+    prepared: Prepared, block: Mapping[int, np.ndarray], edges: Sequence[FeaturePair], horizon: int,
+    batch_rows: int | None
+) -> dict[FeaturePair, pd.DataFrame]:
+    "The edges that begin at the sources of one block."
+    held, _ = split_settings()
+    plans = {layer: replace(plan_pushes(prepared, layer, places), held=held)
+             for layer, places in block.items()}
+    responses = push(prepared.engine, prepared.corpus, list(plans.values()), horizon=horizon,
+                     batch_rows=batch_rows or prepared.rows_that_fit, what="holding parts",
+                     progress=prepared.progress)
+    found = {}
+    for layer, response in zip(plans, responses, strict=True):
+        features = prepared.question.sources[layer][block[layer]].tolist()
+        for edge in edges:
+            (at, feature), _ = edge
+            if at == layer and feature in features:
+                source = features.index(feature)
+                found[edge] = _edge_columns(edge, prepared.saes, response, source)
+    return found
 
 # %% ../../nbs/measurement/07_mechanisms.ipynb #395e3b0c
 PART_COLORS = dict(direct="#7f8c9b", values="#0072b2", pattern="#56b4e9", mlp="#d55e00",
@@ -234,62 +234,45 @@ def plot_mechanisms(
     figure.legend(loc="outside upper center", ncols=7, frameon=False, fontsize=9)
     return figure
 
-# %% ../../nbs/measurement/07_mechanisms.ipynb #53793075
+# %% ../../nbs/measurement/07_mechanisms.ipynb #748da1f0
 def within_layer_columns(
-    model: nn.Module,
-    saes: Mapping[int, "SAE"],
-    corpus: Corpus,
-    sources: Mapping[int, np.ndarray],
-    targets: Mapping[int, np.ndarray | None],
-    *,
-    n_samples: int = 100,
-    max_per_sequence: int = 1,
-    min_samples: int = 2,
-    doses: Sequence[float] | None = None,
-    percentiles: tuple[float, float] = (10, 90),
-    seed: int = 0,
-    batch_rows: int | None = None,
-    batch_size: int = 32,
-    progress: bool = True,
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[int, np.ndarray]]:
-    """Columns, curves, and the sources with at least `min_samples` samples by layer; no pair of a
-    feature with itself, q-values not yet set.
+    model: nn.Module, saes: Saes, corpus: Corpus, question: Question,
+    settings: RunSettings, progress: bool = True
+) -> Measured:
+    """The effects inside the layers of `question` (each reaches itself): columns, curves and the
+    measured sources; no pair of a feature with itself, q-values not yet set.
 
-    `sources`, `targets`: layer -> sorted features of its SAE (targets: None for all). Layers
-    without a source that fires give no rows. Raises `InputError` for an SAE that has no MLP before
-    it.
-    """
-    mine = {layer: np.asarray(features) for layer, features in sources.items()}
-    question = Question(
-        mine, {layer: targets[layer] for layer in mine}, {layer: [layer] for layer in mine},
-        n_samples, max_per_sequence, min_samples, doses, percentiles, seed
-    )
-    refuse_without_mlp(saes, sources)
-    readers, scans = scan_question(model, saes, corpus, question, batch_size, progress)
-    places, engine, parts = sources_with_samples(question, scans), interaction_engine(model), []
-    for block in blocks_of(question, places, readers, 0, 0):
-        plans = [plan_clamps(saes, question, scans, readers, layer, chosen)
-                 for layer, chosen in block.items()]
-        results = run_within_layer(
-            engine, corpus, plans, keep=True, batch_rows=batch_rows or rows_that_fit(readers),
-            progress=progress
-        )
-        for (layer, chosen), plan, result in zip(block.items(), plans, results, strict=True):
-            samples, name = Samples(), f"target {layer}"
-            samples.add(plan, np.arange(len(chosen)), result[name])
-            parts.append(
-                as_columns(layer, mine[layer][chosen], layer, readers[name].features.cpu().numpy(),
-                           plan.doses.double().cpu().numpy(),
-                           tested_samples(samples, len(chosen), max_per_sequence > 1),
-                           scans[f"source {layer}"].std[chosen], scans[name].std, "within-layer")
-            )
-    kept = {layer: mine[layer][chosen] for layer, chosen in places.items()}
-    if not parts: return {}, {}, kept
-    columns, curves = ({name: np.concatenate([part[which][name] for part in parts])
-                        for name in parts[0][which]} for which in (0, 1))
-    other = columns["src_feature"] != columns["tgt_feature"]
-    return ({name: values[other] for name, values in columns.items()},
-            {name: values[other] for name, values in curves.items()}, kept)
+    Layers without a source that fires give no rows. Raises `InputError` for an SAE that has no MLP
+    before it."""
+    refuse_without_mlp(saes, question.sources)
+    prepared = prepare(model, saes, corpus, question, settings.batch_size, progress)
+    parts = [part for block in blocks_of(prepared, settings, BLOCK_BYTES // 2)
+             for part in _within_block(prepared, block, settings)]
+    if not parts: return Measured({}, {}, prepared.kept)
+    whole = Block.join(parts)
+    other = whole.columns["src_feature"] != whole.columns["tgt_feature"]
+    columns, curves = ({name: values[other] for name, values in each.items()}
+                       for each in (whole.columns, whole.curves))
+    return Measured(columns, curves, prepared.kept)
+
+def _within_block(
+    prepared: Prepared, block: Mapping[int, np.ndarray], settings: RunSettings
+) -> list[Block]:
+    def read(reader: FeatureReader, streams: Tensor) -> Effects:
+        return read_contrasts(reader, streams, WITHIN)[0]
+    plans = [within_layer_plan(prepared.engine, plan_pushes(prepared, layer, places))
+             for layer, places in block.items()]
+    found = push(prepared.engine, prepared.corpus, plans, what="holding the MLP",
+                 batch_rows=settings.batch_rows or prepared.rows_that_fit,
+                 progress=prepared.progress)
+    parts = []
+    for (layer, places), responses in zip(block.items(), found, strict=True):
+        gathered = Gathered([(responses, np.arange(len(places)))])
+        tested = tested_responses(prepared, layer, gathered, len(places), read)
+        doses = responses.plan.doses.double().cpu().numpy()
+        ends = Ends.of(prepared, layer, places, layer, doses)
+        parts.append(Block(*as_columns(ends, tested, "within-layer")))
+    return parts
 
 # %% ../../nbs/measurement/07_mechanisms.ipynb #0f11ef63
 def refuse_without_mlp(
@@ -305,14 +288,14 @@ def refuse_without_mlp(
                 "SAE reads the residual stream after a block."
             )
 
-# %% ../../nbs/measurement/07_mechanisms.ipynb #e19628d3
+# %% ../../nbs/measurement/07_mechanisms.ipynb #73abbc09
 def within_layer_measure(
     model: nn.Module,
-    saes: Mapping[int, "SAE"],
-    sources: Sequence[tuple[int, int]],
+    saes: Saes,
+    sources: Sequence[FeatureKey],
     tokens: "Corpus | Tensor | Sequence[Sequence[int]]",
     *,
-    targets: Sequence[tuple[int, int]] | None = None,
+    targets: Sequence[FeatureKey] | None = None,
     doses: Sequence[float] | None = None,
     n_samples: int = 100,
     max_per_sequence: int = 1,
@@ -337,16 +320,12 @@ def within_layer_measure(
     if wanted is not None and set(wanted) != set(mine):
         raise InputError(f"sources are in layers {sorted(mine)} and targets in layers "
                          f"{sorted(wanted)}; give both in the same layers.")
-    columns, curves, kept = within_layer_columns(
-        model, saes, corpus, mine, dict.fromkeys(mine) if wanted is None else dict(wanted),
-        doses=doses, n_samples=n_samples, max_per_sequence=max_per_sequence, seed=seed,
-        batch_rows=batch_rows, progress=progress
-    )
-    _refuse_silent(
-        Question(mine, {}, {}, n_samples, max_per_sequence, 2, doses, (10, 90), seed), kept, corpus
-    )
-    columns["q_value"] = adjust(columns["p_value"])
-    counts = {
-        "attempted": len(columns["strength"]), "measured": len(columns["strength"]), "skipped": {}
-    }
-    return InteractionTable(columns, {"counts": counts, "versions": provenance()}, None, curves)
+    question = Question(mine, wanted or dict.fromkeys(mine), {layer: [layer] for layer in mine},
+                        n_samples, max_per_sequence, doses=doses, seed=seed)
+    found = within_layer_columns(model, saes, corpus, question, RunSettings(batch_rows=batch_rows),
+                                 progress)
+    refuse_silent(question, found.kept, len(corpus))
+    columns = found.columns | {"q_value": adjust(found.columns["p_value"])}
+    n_rows = len(columns["strength"])
+    counts = {"attempted": n_rows, "measured": n_rows, "skipped": {}}
+    return InteractionTable(columns, {"counts": counts, "versions": provenance()}, None, found.curves)

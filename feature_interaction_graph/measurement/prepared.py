@@ -147,7 +147,8 @@ def refuse_rare(prepared: Prepared) -> None:
     question = prepared.question
     counts = {feature_id(layer, int(feature)): int(count)
               for layer, features in question.sources.items()
-              for feature, count in zip(features, np.diff(prepared.firings(layer).indptr))}
+              for feature, count in zip(features, np.diff(prepared.firings(layer).indptr),
+                                        strict=True)}
     name = max(counts, key=lambda key: counts[key])
     n_tokens = next(iter(prepared.fired.values())).n_tokens
     raise InputError(
