@@ -62,7 +62,7 @@ class Moments:
         self.nonzero[which] += sums((effect != 0).float()).int()
         self.positive[which] += sums((effect > 0).float()).int()
 
-# %% ../../nbs/engine/11_statistics.ipynb #b530dc9f
+# %% ../../nbs/engine/11_statistics.ipynb #54dadfc7
 @dataclass(frozen=True)
 class MeanTest:
     """Mean effect, its standard deviation over samples, confidence interval and two-sided p-value;
@@ -138,7 +138,7 @@ def sign_flip_test(effects: Float[np.ndarray, "n n_targets"]) -> Float[np.ndarra
     sums = np.abs(patterns @ effects[:-1] + effects[-1])
     return (sums >= np.abs(effects.sum(0)) * (1 - 1e-9)).mean(0)
 
-# %% ../../nbs/engine/11_statistics.ipynb #a6c23daf
+# %% ../../nbs/engine/11_statistics.ipynb #24a27b93
 def t_spread(
     exact: Float[np.ndarray, "n n_targets"], test: MeanTest
 ) -> Float[np.ndarray, "n_targets"]:
@@ -169,7 +169,7 @@ class EffectTest(MeanTest):
     same_sign: np.ndarray
     t_std: np.ndarray
 
-# %% ../../nbs/engine/11_statistics.ipynb #be63dad9
+# %% ../../nbs/engine/11_statistics.ipynb #8614e13d
 EXACT_UP_TO = 12      # samples up to which all sign patterns are gone through: 2,048 of them
 
 # %% ../../nbs/engine/11_statistics.ipynb #cb2b01d9
@@ -194,7 +194,7 @@ def effect_test(effects: Float[np.ndarray, "n n_targets"],
     return EffectTest(test.mean, test.std, low, high, p_value, n, middle, moved / max(n, 1),
                       agree / np.maximum(moved, 1), t_spread(exact, test))
 
-# %% ../../nbs/engine/11_statistics.ipynb #a123414e
+# %% ../../nbs/engine/11_statistics.ipynb #2d42e055
 def _clustered(
     exact: np.ndarray, groups: np.ndarray, test: MeanTest
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -227,7 +227,7 @@ def placebo_test(
         p_value = 2 * stats.t.sf(np.abs(effect) / spread, pushes)
     return np.where(effect == 0, 1.0, np.where(spread > 0, p_value, 1.0 / (pushes + 1)))
 
-# %% ../../nbs/engine/11_statistics.ipynb #eca2674c
+# %% ../../nbs/engine/11_statistics.ipynb #386ba0c0
 @dataclass(frozen=True)
 class Stability:
     """Jaccard index of the edge set with those of `n_resamples` resampled ones (mean and 95 %
