@@ -28,7 +28,8 @@ def relevance_rules(layers: Iterable[nn.Module]) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         for block in layers:
-            for module in list(block.modules()):
+            parts: list[Any] = list(block.modules())
+            for module in parts:
                 if is_norm(module):
                     stack.callback(delattr, module, "forward")
                     module.forward = _frozen_scale(module)
@@ -45,7 +46,7 @@ def relevance_rules(layers: Iterable[nn.Module]) -> Iterator[None]:
                 stack.callback(projection.register_forward_hook(hook).remove)
         yield
 
-# %% ../../nbs/engine/18_relevance.ipynb #165d00fe
+# %% ../../nbs/engine/18_relevance.ipynb #3baa7370
 class _Secant(nn.Module):
     "An activation function with the slope of the line from the origin: a(x) / x."
     def __init__(self, inner: nn.Module) -> None:
@@ -60,7 +61,7 @@ class _Secant(nn.Module):
         around = (self.inner(still + step) - self.inner(still - step)) / (2 * step)
         return self.inner(still) + torch.where(near, around, slope) * (x - still)
 
-# %% ../../nbs/engine/18_relevance.ipynb #a029d897
+# %% ../../nbs/engine/18_relevance.ipynb #67e8e277
 def _frozen_scale(norm: Any) -> Callable[[Tensor], Tensor]:
     "The forward of `norm` with its scale constant."
     gain, epsilon = norm_gain(norm), norm_epsilon(norm)

@@ -160,7 +160,7 @@ def _largest_scores(
     return {name: kept[:, place].numpy().astype(np.int64 if place < 5 else np.float64)
             for place, name in enumerate(names)}
 
-# %% ../../nbs/engine/20_transport.ipynb #a8956d69
+# %% ../../nbs/engine/20_transport.ipynb #0356e434
 @dataclass(frozen=True)
 class TransportSettings:
     """How `transport_scores` goes about it.
@@ -210,6 +210,7 @@ def transport_scores(
                 n_groups=sums.n_groups, max_offset=how.max_offset, seed=how.seed)
     return TransportScores(readers, sums.totals, sums.counts, how.conditional, meta)
 
+# %% ../../nbs/engine/20_transport.ipynb #92e84ab4
 def _earlier_layers(
     readers: Mapping[int, FeatureReader], source_layers: Sequence[int] | None,
     target_layers: Sequence[int] | None

@@ -42,10 +42,10 @@ class Flaws:
                 f"flaws.split is {self.split} and flaws.dead {self.dead}; give 0 or more."
             )
 
-# %% ../../nbs/planted/03_saes.ipynb #e8411303
+# %% ../../nbs/planted/03_saes.ipynb #2a388dc6
 NO_FLAWS = Flaws()
 
-# %% ../../nbs/planted/03_saes.ipynb #7a91eb6d
+# %% ../../nbs/planted/03_saes.ipynb #a285e054
 THRESHOLD = 0.1         # what a variable must exceed for its feature to fire
 
 # %% ../../nbs/planted/03_saes.ipynb #3aba3de5
@@ -83,6 +83,7 @@ def layer_readout(wiring: Wiring, layer: int, *, negative: float = 0.1, flaws: F
             found.bias[feature] -= 4 * abs(strength)
     return found
 
+# %% ../../nbs/planted/03_saes.ipynb #07623f9c
 def _absent(wiring: Wiring, variable: int) -> float:
     """Where a feature of negative gain stops firing, in units of its variable: above the variable's
     usual values."""
@@ -119,6 +120,7 @@ def planted_sae(readout: Readout, dictionary: Dictionary, hook_name: str, *, enc
         W_dec=disturbed(readout.decoder @ dictionary.vectors), b_dec=offset, threshold=level
     )
 
+# %% ../../nbs/planted/03_saes.ipynb #5403b876
 def _filled_sae(hook_name: str, **weights: np.ndarray) -> "SAE":
     from sae_lens import JumpReLUSAE, JumpReLUSAEConfig
     from sae_lens.saes.sae import SAEMetadata

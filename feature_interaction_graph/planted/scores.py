@@ -81,6 +81,7 @@ def edge_score(
         float((right["strength"] / right["true"] - 1).abs().median())
     )
 
+# %% ../../nbs/planted/06_scores.ipynb #b7d104e7
 def _share(values: Any) -> float: return float(np.mean(values)) if len(values) else float("nan")
 
 # %% ../../nbs/planted/06_scores.ipynb #7e3adac4

@@ -17,11 +17,11 @@ from feature_interaction_graph.planted.simulator import (
     Simulator, all_effects, gate_direction, gate_effects
 )
 
-# %% ../../nbs/planted/04_truth.ipynb #736112ca
+# %% ../../nbs/planted/04_truth.ipynb #05f89403
 # an effect seen in a smaller share of firings is neither demanded of a tool nor held against it
 WEAK = 0.05
 
-# %% ../../nbs/planted/04_truth.ipynb #f2a2d596
+# %% ../../nbs/planted/04_truth.ipynb #d90589fb
 CANCELS = 0.2           # a mean smaller than this share of the mean size has no sign to speak of
 
 # %% ../../nbs/planted/04_truth.ipynb #46a849e8
@@ -116,6 +116,7 @@ def _hyperedges(simulator: Simulator, how: dict[str, Any]) -> list[dict[str, Any
                     found += _gate_rows((first, second, target), *columns)
     return found
 
+# %% ../../nbs/planted/04_truth.ipynb #6df85d6d
 def _gate_rows(ends: tuple[FeatureKey, ...], off: np.ndarray, on: np.ndarray
                ) -> list[dict[str, Any]]:
     "The hyperedges of one triple, one per offset at which the gate changes something."

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 
 from ..engine.errors import InputError
 
-# %% ../../nbs/planted/00_wiring.ipynb #56f717f7
+# %% ../../nbs/planted/00_wiring.ipynb #bf748519
 # g(x_k) = first + second * on(x_k); product: g(x_k) = x_k
 GATES = {"AND": (0.0, 1.0), "NOT": (1.0, -1.0), "sign-flip": (-1.0, 2.0), "product": None}
 
@@ -59,6 +59,7 @@ def _refuse(*checks: tuple[bool, str]) -> None:
     for wrong, sentence in checks:
         if wrong: raise InputError(sentence)
 
+# %% ../../nbs/planted/00_wiring.ipynb #676a4c5c
 def _check_edge(edge: Edge) -> None:
     name, copies, tau, s = edge.name, edge.kind == "attention", edge.threshold, edge.saturation
     gated, bent = edge.gate is not None, tau != 0 or s is not None
@@ -253,7 +254,7 @@ def draw_tokens(wiring: Wiring, values: Float[np.ndarray, "n_tokens n_variables"
     tokens[:, 0] = 0
     return tokens
 
-# %% ../../nbs/planted/00_wiring.ipynb #cc21e96c
+# %% ../../nbs/planted/00_wiring.ipynb #37f7ae25
 @dataclass(frozen=True)
 class WiringPlan:
     """What `random_wiring` draws; with the defaults, 28 variables in 4 blocks.
@@ -380,7 +381,7 @@ def _draw_gates(draft: _Draft, plan: WiringPlan) -> None:
                   else draft.new_variable(block))
         draft.edge(source, target, block, draft.weight(0.5, 0.9), gate=gate, gate_kind=kind)
 
-# %% ../../nbs/planted/00_wiring.ipynb #b176a0ff
+# %% ../../nbs/planted/00_wiring.ipynb #29d21cb3
 def _draw_groups(draft: _Draft, plan: WiringPlan) -> None:
     "Groups of edges that share variables."
     for _ in range(plan.chains):
