@@ -20,7 +20,7 @@ from .wiring import GATES, Edge, Wiring
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
-# %% ../../nbs/planted/02_transformer.ipynb #8e1938ac
+# %% ../../nbs/planted/02_transformer.ipynb #695d8f50
 CONSTANT = 1024.0       # M, what makes the norm neutral
 
 # %% ../../nbs/planted/02_transformer.ipynb #ad6d6d9d
@@ -33,10 +33,14 @@ class Dictionary:
     dual: Float[np.ndarray, "n_variables d_model"]
 
     @property
-    def constant(self) -> int: return self.vectors.shape[0]
+    def constant(self) -> int:
+        "The dimension that holds the constant."
+        return self.vectors.shape[0]
 
     @property
-    def bos(self) -> int: return self.vectors.shape[0] + 1
+    def bos(self) -> int:
+        "The dimension that marks BOS."
+        return self.vectors.shape[0] + 1
 
 # %% ../../nbs/planted/02_transformer.ipynb #9452832c
 def make_dictionary(
@@ -57,7 +61,7 @@ def make_dictionary(
     rows = (vectors, np.linalg.inv(vectors).T)
     return Dictionary(*(np.pad(row, ((0, 0), (0, d_model - n_variables))) for row in rows))
 
-# %% ../../nbs/planted/02_transformer.ipynb #006811c3
+# %% ../../nbs/planted/02_transformer.ipynb #ba14a44b
 N_POSITIONS = 512       # longest sequence
 
 # %% ../../nbs/planted/02_transformer.ipynb #4e74a746
@@ -105,7 +109,7 @@ def _heads(wiring: Wiring, block: int) -> list[tuple[int, list[int]]]:
 def _head_count(wiring: Wiring) -> int:
     return max([1, *(len(_heads(wiring, block)) for block in range(wiring.n_blocks))])
 
-# %% ../../nbs/planted/02_transformer.ipynb #9634c810
+# %% ../../nbs/planted/02_transformer.ipynb #2e5b2d3e
 _MIN_WIDTH = 256
 
 def stream_width(wiring: Wiring) -> int:
@@ -140,7 +144,7 @@ def planted_transformer(
     model.lm_head.weight.copy_(torch.as_tensor(readout @ dictionary.dual))
     return model
 
-# %% ../../nbs/planted/02_transformer.ipynb #10efc792
+# %% ../../nbs/planted/02_transformer.ipynb #b0b69baa
 def _config(wiring: Wiring) -> Any:
     "The smallest Llama that has room for `wiring`."
     from transformers import LlamaConfig
@@ -189,7 +193,7 @@ def _neurons(edge: Edge) -> list[_Neuron]:
     always: list[_Neuron] = [(off * w, (None, 0.0, 1.0), up)] if off else []
     return [*always, (change * w, (gate, 2.0, 0.0), up), (-change * w, (gate, 2.0, -1.0), up)]
 
-# %% ../../nbs/planted/02_transformer.ipynb #2f3d80e3
+# %% ../../nbs/planted/02_transformer.ipynb #86f92c94
 def _set_mlp(mlp: Any, wiring: Wiring, block: int, dictionary: Dictionary) -> None:
     def read(variable: int | None, factor: float) -> torch.Tensor:
         return torch.as_tensor(factor * dictionary.dual[variable or 0] * (variable is not None))

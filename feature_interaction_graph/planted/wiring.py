@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 
 from ..engine.errors import InputError
 
-# %% ../../nbs/planted/00_wiring.ipynb #bf748519
+# %% ../../nbs/planted/00_wiring.ipynb #124a13bb
 # g(x_k) = first + second * on(x_k); product: g(x_k) = x_k
 GATES = {"AND": (0.0, 1.0), "NOT": (1.0, -1.0), "sign-flip": (-1.0, 2.0), "product": None}
 
@@ -46,7 +46,9 @@ class Edge:
     def __post_init__(self) -> None: _check_edge(self)
 
     @property
-    def name(self) -> str: return f"edge v{self.source} -> v{self.target}"
+    def name(self) -> str:
+        "What a refusal calls it."
+        return f"edge v{self.source} -> v{self.target}"
 
     @property
     def reads(self) -> tuple[int, ...]:
@@ -59,7 +61,7 @@ def _refuse(*checks: tuple[bool, str]) -> None:
     for wrong, sentence in checks:
         if wrong: raise InputError(sentence)
 
-# %% ../../nbs/planted/00_wiring.ipynb #676a4c5c
+# %% ../../nbs/planted/00_wiring.ipynb #3c986130
 def _check_edge(edge: Edge) -> None:
     name, copies, tau, s = edge.name, edge.kind == "attention", edge.threshold, edge.saturation
     gated, bent = edge.gate is not None, tau != 0 or s is not None
@@ -254,7 +256,7 @@ def draw_tokens(wiring: Wiring, values: Float[np.ndarray, "n_tokens n_variables"
     tokens[:, 0] = 0
     return tokens
 
-# %% ../../nbs/planted/00_wiring.ipynb #37f7ae25
+# %% ../../nbs/planted/00_wiring.ipynb #0d1dbd30
 @dataclass(frozen=True)
 class WiringPlan:
     """What `random_wiring` draws; with the defaults, 28 variables in 4 blocks.
@@ -381,7 +383,7 @@ def _draw_gates(draft: _Draft, plan: WiringPlan) -> None:
                   else draft.new_variable(block))
         draft.edge(source, target, block, draft.weight(0.5, 0.9), gate=gate, gate_kind=kind)
 
-# %% ../../nbs/planted/00_wiring.ipynb #29d21cb3
+# %% ../../nbs/planted/00_wiring.ipynb #dc07a5ee
 def _draw_groups(draft: _Draft, plan: WiringPlan) -> None:
     "Groups of edges that share variables."
     for _ in range(plan.chains):
