@@ -14,7 +14,7 @@ from feature_interaction_graph.measurement.shapes import (
     SHAPES, bend_components, best_fit, fit_shape, independent_samples, mean_is_zero, onset_doses, shape_columns
 )
 from feature_interaction_graph.planted.models import plant, plant_attention, plant_chain, plant_gate
-from feature_interaction_graph.planted.simulator import Clamp
+from feature_interaction_graph.planted.simulator import SimulatedClamp
 from feature_interaction_graph.planted.wiring import Edge, Input, Wiring
 
 DOSES = np.linspace(0, 2, 9)
@@ -206,7 +206,7 @@ def test_every_sample_is_what_the_wiring_computes(shaped):
     sequence, position, _ = simulator.firings(*source)
     def at(dose):
         return simulator.branch(
-            [Clamp(*source, np.full(len(sequence), dose))], sequence, position
+            [SimulatedClamp(*source, np.full(len(sequence), dose))], sequence, position
         )[1][:, 0]
     low = at(curves.curves[0].doses[0])
     for target in targets:

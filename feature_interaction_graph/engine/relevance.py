@@ -7,7 +7,7 @@ __all__ = ['relevance_rules']
 
 # %% ../../nbs/engine/18_relevance.ipynb #a2709e50
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -19,6 +19,34 @@ from feature_interaction_graph.engine.weight_paths import (
 )
 
 # %% ../../nbs/engine/18_relevance.ipynb #06ccd249
+@contextlib.contextmanager
+def relevance_rules(layers: Iterable[nn.Module]) -> Iterator[None]:
+    """Within the context, decoder blocks `layers` compute what they always do, and are
+    differentiated by the rules.
+
+    Raises `InputError` for an attention whose values cannot be told from its queries and keys.
+    """
+    with contextlib.ExitStack() as stack:
+        for block in layers:
+            parts: list[Any] = list(block.modules())
+            for module in parts:
+                if is_norm(module):
+                    stack.callback(delattr, module, "forward")
+                    module.forward = _frozen_scale(module)
+                for name, child in list(module.named_children()):
+                    if name in ("act", "act_fn", "activation", "activation_fn"):
+                        stack.callback(setattr, module, name, child)
+                        setattr(module, name, _Secant(child))
+                gated = hasattr(module, "gate_proj") or hasattr(module, "gate_up_proj")
+                if gated and hasattr(module, "down_proj"):
+                    stack.callback(module.down_proj.register_forward_pre_hook(_halved).remove)
+            values, places = value_projection(block)
+            for projection in _query_and_key(block):
+                hook = _only(places if projection is values else places.new_zeros(0))
+                stack.callback(projection.register_forward_hook(hook).remove)
+        yield
+
+# %% ../../nbs/engine/18_relevance.ipynb #3baa7370
 class _Secant(nn.Module):
     "An activation function with the slope of the line from the origin: a(x) / x."
     def __init__(self, inner: nn.Module) -> None:
@@ -31,60 +59,22 @@ class _Secant(nn.Module):
         near = still.abs() < step
         slope = self.inner(still) / still.masked_fill(near, 1.0)
         around = (self.inner(still + step) - self.inner(still - step)) / (2 * step)
-        slope = torch.where(near, around, slope)
-        return self.inner(still) + slope * (x - still)
+        return self.inner(still) + torch.where(near, around, slope) * (x - still)
 
-def _frozen_scale(norm: Any) -> Any:
+# %% ../../nbs/engine/18_relevance.ipynb #67e8e277
+def _frozen_scale(norm: Any) -> Callable[[Tensor], Tensor]:
     "The forward of `norm` with its scale constant."
     gain, epsilon = norm_gain(norm), norm_epsilon(norm)
     def forward(x: Tensor) -> Tensor:
-        centred = (x.float() - x.float().mean(-1, keepdim=True) if isinstance(norm, nn.LayerNorm)
-                   else x.float())
-        scale = (centred.detach().square().mean(-1, keepdim=True) + epsilon).rsqrt()
-        scaled = centred * scale * gain.to(x.device)
+        wide = x.float()
+        if isinstance(norm, nn.LayerNorm): wide = wide - wide.mean(-1, keepdim=True)
+        scale = (wide.detach().square().mean(-1, keepdim=True) + epsilon).rsqrt()
+        scaled = wide * scale * gain.to(x.device)
         bias = getattr(norm, "bias", None)
         return (scaled if bias is None else scaled + bias).to(x.dtype)
     return forward
 
-# %% ../../nbs/engine/18_relevance.ipynb #09a71b40
-@contextlib.contextmanager
-def relevance_rules(layers: Iterable[nn.Module]) -> Iterator[None]:
-    """Within the context, decoder blocks `layers` compute what they always do, and are
-    differentiated by the rules.
-
-    Raises `InputError` for an attention whose values cannot be told from its queries and keys.
-    """
-    with contextlib.ExitStack() as stack:
-        for block in layers:
-            parts = list(block.named_modules())
-            for _, module in parts:
-                if is_norm(module): _swap_forward(stack, module, _frozen_scale(module))
-                for child_name, child in list(module.named_children()):
-                    if child_name in ("act", "act_fn", "activation", "activation_fn"):
-                        _swap_child(stack, module, child_name, _Secant(child))
-                if hasattr(module, "down_proj") and (
-                    hasattr(module, "gate_proj") or hasattr(module, "gate_up_proj")
-                ):
-                    stack.callback(module.down_proj.register_forward_pre_hook(_halved).remove)
-            values, columns = value_projection(block)
-            for projection in _query_and_key(block):
-                stack.callback(projection.register_forward_hook(
-                                   _only(columns if projection is values else columns.new_zeros(0))
-                               ).remove)
-        yield
-
 # %% ../../nbs/engine/18_relevance.ipynb #fb57d011
-def _swap_forward(stack: contextlib.ExitStack, module: Any, forward: Any) -> None:
-    module.forward = forward
-    stack.callback(lambda: delattr(module, "forward"))
-
-def _swap_child(
-    stack: contextlib.ExitStack, parent: nn.Module, name: str, child: nn.Module
-) -> None:
-    before = getattr(parent, name)
-    setattr(parent, name, child)
-    stack.callback(lambda: setattr(parent, name, before))
-
 def _halved(module: nn.Module, args: tuple) -> tuple:
     return (0.5 * (args[0] + args[0].detach()), *args[1:])
 

@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 import scipy.sparse
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from ..engine.corpus import Corpus, TokenLabels
 from ..engine.errors import InputError
+from ..engine.names import FeaturePair
 from ..loading import wrap_model
 from feature_interaction_graph.planted.saes import (
     NO_FLAWS, Flaws, layer_readout, planted_sae, readout_of
@@ -39,16 +40,20 @@ if TYPE_CHECKING:
 # %% ../../nbs/planted/05_models.ipynb #c4c7b3f9
 @dataclass
 class PlantedModel:
-    "A model with a known wiring; made by `plant`."
-    model: "TransformerBridge"                  # the package's model object
-    hf_model: "LlamaForCausalLM"                # its plain twin
-    saes: "dict[int, SAE]"                      # layer -> SAE
+    """A model with a known wiring; made by `plant`.
+
+    `model`: the package's model object; `hf_model`: its plain twin; `saes`: layer -> SAE; `values`:
+    what every token switches on; `intended`: layer -> features as planned; `actual`: layer ->
+    features as the SAEs read and write. Its methods raise `InputError` for text that is too long or
+    ragged, and for features and readings that do not exist.
+    """
+    model: "TransformerBridge"
+    hf_model: "LlamaForCausalLM"
+    saes: "dict[int, SAE]"
     wiring: Wiring
     dictionary: Dictionary
-    values: Float[np.ndarray, "n_tokens n_variables"]       # what every token switches on
-    # layer -> features as planned
+    values: Float[np.ndarray, "n_tokens n_variables"]
     intended: dict[int, Readout] = field(repr=False, default_factory=dict)
-    # layer -> features as the SAEs read and write
     actual: dict[int, Readout] = field(repr=False, default_factory=dict)
 
     def corpus(self, n_sequences: int = 200, length: int = 32, seed: int = 0) -> Corpus:
@@ -58,13 +63,12 @@ class PlantedModel:
             raise InputError(f"length is {length}, but the model reads at most {N_POSITIONS} "
                              "positions; ask for shorter sequences.")
         tokens = draw_tokens(self.wiring, self.values, n_sequences, length, seed)
-        last, seen = self._simulator(tokens).states[-1], self.wiring.live(self.wiring.n_blocks)
-        labels = TokenLabels(
-            [f"v{variable}" for variable in seen],
-            scipy.sparse.csr_matrix(last.reshape(-1, last.shape[-1])[:, seen] > 0.1)
-        )
+        last = Simulator(self.wiring, self.values[tokens], {}).states[-1]
+        seen = self.wiring.live(self.wiring.n_blocks)
+        on = scipy.sparse.csr_matrix(last.reshape(-1, last.shape[-1])[:, seen] > 0.1)
         return Corpus(torch.as_tensor(tokens), torch.full((n_sequences,), length),
-                      starts_with_bos=True, source="planted", labels=labels)
+                      starts_with_bos=True, source="planted",
+                      labels=TokenLabels([f"v{variable}" for variable in seen], on))
 
     def feature(self, layer: int, variable: int, half: int = 0) -> int:
         """The index of the feature of `variable` in the SAE of `layer`; `InputError` where it has
@@ -72,20 +76,12 @@ class PlantedModel:
         if layer not in self.intended:
             raise InputError(f"layer {layer} was asked for, but the model has layers 0 to "
                              f"{self.wiring.n_blocks}; choose one.")
-        found = np.flatnonzero(
-            (self.intended[layer].variable == variable) & (self.intended[layer].half == half)
-        )
+        readout = self.intended[layer]
+        found = np.flatnonzero((readout.variable == variable) & (readout.half == half))
         if not len(found):
             raise InputError(f"v{variable} has no feature (half {half}) in layer {layer}; it is "
                              "hidden, not split, or written later.")
         return int(found[0])
-
-    def _simulator(
-        self, tokens: Int[np.ndarray, "n_sequences length"], reading: str = "intended"
-    ) -> Simulator:
-        return Simulator(
-            self.wiring, self.values[tokens], self.actual if reading == "actual" else self.intended
-        )
 
     def simulator(self, corpus: Corpus, reading: str = "intended") -> Simulator:
         """The wiring in operation on `corpus`. `reading`: "intended", features as planned, or
@@ -94,18 +90,18 @@ class PlantedModel:
             raise InputError(f"reading is {reading!r}; use 'intended' or 'actual'.")
         if bool((corpus.lengths != corpus.tokens.shape[1]).any()):
             raise InputError("this corpus is ragged; use one from PlantedModel.corpus.")
-        return self._simulator(corpus.tokens.numpy(), reading)
+        readouts = self.actual if reading == "actual" else self.intended
+        return Simulator(self.wiring, self.values[corpus.tokens.numpy()], readouts)
 
     def effects(self, corpus: Corpus, *, reading: str = "intended", **how: Any) -> pd.DataFrame:
         """True effect of every (source, target, offset), zeros included: see
         `planted.simulator.all_effects` for columns and arguments."""
         return all_effects(self.simulator(corpus, reading), **how)
 
-    def truth(self, corpus: Corpus, *, reading: str = "intended", direct_only: bool = False,
-              multigraph: bool = False, gates: bool = True, **how: Any) -> nx.DiGraph:
-        "The graph a perfect measurement would find: see `truth_graph`."
-        return truth_graph(self.simulator(corpus, reading), direct_only=direct_only,
-                           multigraph=multigraph, gates=gates, **how)
+    def truth(self, corpus: Corpus, *, reading: str = "intended", **how: Any) -> nx.DiGraph:
+        """The graph a perfect measurement would find: `how` as `planted.truth.truth_graph`
+        (`direct_only`, `multigraph`, `gates` and those of `effects`)."""
+        return truth_graph(self.simulator(corpus, reading), **how)
 
 # %% ../../nbs/planted/05_models.ipynb #5e2b5da3
 def plant(wiring: Wiring, angle: float = 90.0, encoder: str = "dual", flaws: Flaws = NO_FLAWS,
@@ -114,7 +110,7 @@ def plant(wiring: Wiring, angle: float = 90.0, encoder: str = "dual", flaws: Fla
 
     `angle`: degrees between paired directions; `encoder`: "dual" or "tied"; `negative`: share of
     features that fire where their variable is absent. With split features the wiring gets one more
-    hidden variable, the parity of the text.
+    hidden variable, the parity of the text. Raises `InputError` for settings that cannot be.
     """
     if encoder not in ("dual", "tied"):
         raise InputError(f"encoder is {encoder!r}; use 'dual' or 'tied'.")
@@ -122,20 +118,16 @@ def plant(wiring: Wiring, angle: float = 90.0, encoder: str = "dual", flaws: Fla
         raise InputError(f"negative is {negative}; give a share from 0 to 1.")
     parity = wiring.n_variables if flaws.split else None
     if parity is not None:
-        wiring = replace(
-            wiring, n_variables=parity + 1,
-            inputs=[*wiring.inputs, Input(parity, rate=1.0, low=1.0, high=1.0, symmetric=True)],
-            hidden=wiring.hidden | {parity}
-        )
+        inputs = [*wiring.inputs, Input(parity, rate=1.0, low=1.0, high=1.0, symmetric=True)]
+        wiring = replace(wiring, n_variables=parity + 1, inputs=inputs,
+                         hidden=wiring.hidden | {parity})
     values = vocabulary(wiring, seed)
     dictionary = make_dictionary(wiring.n_variables, stream_width(wiring), angle, seed)
     hf_model = planted_transformer(wiring, dictionary, values, seed)
-    hooks = {layer: f"blocks.{layer}.hook_resid_pre" for layer in range(wiring.n_blocks)} | {
-        wiring.n_blocks: f"blocks.{wiring.n_blocks - 1}.hook_resid_post"
-    }
-    intended = {layer: layer_readout(
-                    wiring, layer, negative=negative, flaws=flaws, parity=parity, seed=seed
-                ) for layer in hooks}
+    hooks = {layer: f"blocks.{layer}.hook_resid_pre" for layer in range(wiring.n_blocks)}
+    hooks[wiring.n_blocks] = f"blocks.{wiring.n_blocks - 1}.hook_resid_post"
+    how: dict[str, Any] = dict(negative=negative, flaws=flaws, parity=parity, seed=seed)
+    intended = {layer: layer_readout(wiring, layer, **how) for layer in hooks}
     saes = {layer: planted_sae(intended[layer], dictionary, hook, encoder=encoder,
                                error=flaws.error, seed=seed + layer)
             for layer, hook in hooks.items()}
@@ -152,36 +144,34 @@ def plant_chain(weights: tuple[float, ...] = (0.8, -0.6), **how: Any) -> Planted
     edges = [Edge(index, index + 1, index, weight) for index, weight in enumerate(weights)]
     return plant(Wiring(len(weights) + 1, len(weights), inputs, edges), **{"negative": 0.0, **how})
 
-
+# %% ../../nbs/planted/05_models.ipynb #d7b25e12
 def plant_attention(offset: int = 2, weight: float = 0.7, **how: Any) -> PlantedModel:
     "v1 at a position is v0 `offset` positions earlier, times `weight`. `how`: as `plant`."
-    return plant(Wiring(2, 1, [Input(0, rate=0.3)],
-                        [Edge(0, 1, 0, weight, kind="attention", offset=offset)]),
-                 **{"negative": 0.0, **how})
+    edge = Edge(0, 1, 0, weight, kind="attention", offset=offset)
+    return plant(Wiring(2, 1, [Input(0, rate=0.3)], [edge]), **{"negative": 0.0, **how})
 
-
+# %% ../../nbs/planted/05_models.ipynb #b0955f53
 def plant_gate(kind: str = "AND", weight: float = 0.8, **how: Any) -> PlantedModel:
     """v0 acts on v2 as v1 decides (`kind`: AND, NOT, sign-flip); v1 is on at every second token, v2
     always on so that both signs show. `how`: as `plant`."""
     inputs = [Input(0, rate=0.3), Input(1, rate=0.5), Input(2, rate=1.0, low=1.5, high=2.5)]
-    return plant(Wiring(3, 1, inputs, [Edge(0, 2, 0, weight, gate=1, gate_kind=kind)]),
-                 **{"negative": 0.0, **how})
+    edge = Edge(0, 2, 0, weight, gate=1, gate_kind=kind)
+    return plant(Wiring(3, 1, inputs, [edge]), **{"negative": 0.0, **how})
 
-
+# %% ../../nbs/planted/05_models.ipynb #688779f2
 def plant_common_cause(weight: float = 0.8, **how: Any) -> PlantedModel:
     """v0 drives v1 in block 0 and v2 in block 1: these fire together without acting on each other;
     so do the inputs v3 and v4. `how`: as `plant`."""
     inputs = [Input(0, rate=0.3), Input(3, rate=0.2), Input(4, rate=0.02, given=3, rate_given=0.8)]
-    return plant(Wiring(5, 2, inputs, [Edge(0, 1, 0, weight), Edge(0, 2, 1, weight)]),
-                 **{"negative": 0.0, **how})
+    edges = [Edge(0, 1, 0, weight), Edge(0, 2, 1, weight)]
+    return plant(Wiring(5, 2, inputs, edges), **{"negative": 0.0, **how})
 
 # %% ../../nbs/planted/05_models.ipynb #df8562f6
 def null_planted(
     seed: int = 0, n: int = 20, *, effect: float = 0.0, noise: float = 0.5
-) -> tuple[PlantedModel, list[tuple[tuple[int, int], tuple[int, int]]]]:
+) -> tuple[PlantedModel, list[FeaturePair]]:
     """A model of `n` independent pairs whose effect has mean exactly `effect` (in units of the
-    variables), and the pairs themselves,
-    ((layer, feature), (layer, feature)). See `null_wiring`."""
+    variables), and the pairs themselves. See `null_wiring`."""
     planted = plant(null_wiring(n, effect=effect, noise=noise), seed=seed, negative=0.0)
     return planted, [
         ((0, planted.feature(0, index)), (1, planted.feature(1, n + index))) for index in range(n)

@@ -15,80 +15,90 @@ import pandas as pd
 from scipy import stats
 
 from ..engine.errors import InputError
-from ..engine.names import parse_feature_id
+from ..engine.names import FeatureKey, parse_feature_id
 from .simulator import Simulator, gate_direction, gate_effects
 from .truth import CANCELS, WEAK
 
 # %% ../../nbs/planted/06_scores.ipynb #11fdb139
 @dataclass(frozen=True)
 class EdgeScore:
-    "Shares are NaN where they would be shares of nothing."
-    # (source, target, offset) that were measured and whose truth is known
+    """How a measured table did; shares are NaN where they would be shares of nothing.
+
+    `n_tested`: (source, target, offset) that were measured and whose truth is known; `n_demanded`:
+    true effects among them; `n_found`: called significant; `precision`: share of the found that are
+    real; `recall`: share of the demanded that are found; `coverage`: share of all demanded effects,
+    at the measured offsets, that were tested at all; `sign_accuracy`: share of the demanded and
+    found whose sign is right; `rank_correlation`: Spearman's, of measured and true strength of the
+    demanded and tested; `median_error`: |measured / true - 1| of the demanded and found.
+    """
     n_tested: int
-    n_demanded: int             # true effects among them
-    n_found: int                # called significant
-    precision: float            # share of the found that are real
-    recall: float               # share of the demanded that are found
-    # share of all demanded effects, at the measured offsets, that were tested at all
+    n_demanded: int
+    n_found: int
+    precision: float
+    recall: float
     coverage: float
-    sign_accuracy: float        # share of the demanded and found whose sign is right
-    rank_correlation: float     # Spearman, of measured and true strength of the demanded and tested
-    median_error: float         # |measured / true - 1| of the demanded and found
+    sign_accuracy: float
+    rank_correlation: float
+    median_error: float
 
     def __str__(self) -> str:
         return (f"{self.n_tested:,} tested, {self.n_demanded:,} real, {self.n_found:,} found: "
                 f"precision {self.precision:.3f}, recall {self.recall:.3f}, "
                 f"coverage {self.coverage:.3f}, signs {self.sign_accuracy:.3f}, rank correlation "
-                f"{self.rank_correlation:.3f}, "
-                f"median error {self.median_error:.1%}")
+                f"{self.rank_correlation:.3f}, median error {self.median_error:.1%}")
 
 # %% ../../nbs/planted/06_scores.ipynb #74119a7f
 def edge_score(
-    measured: "pd.DataFrame | Any",     # an InteractionTable, or its to_pandas()
-    effects: pd.DataFrame,              # PlantedModel.effects
-    significance_level: float = 0.01,
-    # bool per row of `effects`, to ask for less than everything
-    demanded: "pd.Series | None" = None,
+    measured: "pd.DataFrame | Any", effects: pd.DataFrame, significance_level: float = 0.01,
+    demanded: "pd.Series | None" = None
 ) -> EdgeScore:
     """Scores a table of measured effects against the true ones.
 
-    Raises `InputError` if no measured row is one whose truth is known."""
+    `measured`: an InteractionTable, or its to_pandas(); `effects`: of `PlantedModel.effects`;
+    `demanded`: bool per row of `effects`, to ask for less than everything. Raises `InputError` if
+    no measured row is one whose truth is known.
+    """
     keys = ["src_layer", "src_feature", "tgt_layer", "tgt_feature", "offset"]
     table = measured if isinstance(measured, pd.DataFrame) else measured.to_pandas()
-    size = effects["strength"].abs()
-    real = effects["share_nonzero"] > 0
-    wanted = (effects["share_nonzero"] >= WEAK) & (size >= CANCELS * effects["mean_abs"])
+    wanted = ((effects["share_nonzero"] >= WEAK)
+              & (effects["strength"].abs() >= CANCELS * effects["mean_abs"]))
     if demanded is not None: wanted &= demanded
+    real = effects["share_nonzero"] > 0
     true = effects[keys].assign(true=effects["strength"], real=real, wanted=wanted)
     both = table[[*keys, "strength", "q_value"]].merge(true, on=keys)
     if not len(both):
         raise InputError("no measured row belongs to features that were planted; score a table "
                          "measured on this model.")
     found = (both["q_value"] < significance_level) & (both["strength"] != 0)
-    right = both[found & both["wanted"]]
-    at_offsets = wanted & effects["offset"].isin(both["offset"].unique())
-    asked = both[both["wanted"]]
+    asked, right = both[both["wanted"]], both[found & both["wanted"]]
+    n_wanted = (wanted & effects["offset"].isin(both["offset"].unique())).sum()
+    ranks = stats.spearmanr(asked["strength"], asked["true"]) if len(asked) > 2 else None
     return EdgeScore(
-        len(both), int(both["wanted"].sum()), int(found.sum()), _share(both["real"][found]),
-        _share(found[both["wanted"]]),
-        len(asked) / at_offsets.sum() if at_offsets.any() else float("nan"),
+        len(both), len(asked), int(found.sum()), _share(both["real"][found]),
+        _share(found[both["wanted"]]), len(asked) / n_wanted if n_wanted else float("nan"),
         _share(np.sign(right["strength"]) == np.sign(right["true"])),
-        float(stats.spearmanr(asked["strength"], asked["true"]).statistic) if len(asked) > 2
-        else float("nan"), float((right["strength"] / right["true"] - 1).abs().median())
+        float("nan") if ranks is None else float(ranks.statistic),
+        float((right["strength"] / right["true"] - 1).abs().median())
     )
 
-
+# %% ../../nbs/planted/06_scores.ipynb #b7d104e7
 def _share(values: Any) -> float: return float(np.mean(values)) if len(values) else float("nan")
 
 # %% ../../nbs/planted/06_scores.ipynb #7e3adac4
 @dataclass(frozen=True)
 class GateScore:
-    "Shares are NaN where they would be shares of nothing."
-    n_found: int                # called significant
-    n_planted: int              # planted gates (in any layer where they can be measured)
-    precision: float            # share of the found in which the gate really changes the effect
-    recall: float               # share of the planted that are found
-    direction_accuracy: float   # share of the really changing whose direction is right
+    """How a measured table of gates did; shares are NaN where they would be shares of nothing.
+
+    `n_found`: called significant; `n_planted`: planted gates, in any layer where they can be
+    measured; `precision`: share of the found in which the gate really changes the effect; `recall`:
+    share of the planted that are found; `direction_accuracy`: share of the really changing whose
+    direction is right.
+    """
+    n_found: int
+    n_planted: int
+    precision: float
+    recall: float
+    direction_accuracy: float
 
 # %% ../../nbs/planted/06_scores.ipynb #9856e7b2
 def gate_score(columns: Mapping[str, np.ndarray], hyperedges: Sequence[Mapping[str, Any]],
@@ -98,23 +108,25 @@ def gate_score(columns: Mapping[str, np.ndarray], hyperedges: Sequence[Mapping[s
 
     `how`: `n_samples`, `gate_dose`, `seed` of the simulator's own 2 x 2.
     """
-    ends = [f"{end}_{part}" for end in ("src", "gate", "tgt") for part in ("layer", "feature")]
-    rows = pd.DataFrame(
-        {name: np.asarray(columns[name]) for name in [*ends, "offset", "direction", "q_value"]}
-    )
-    rows = rows[rows["q_value"] < significance_level]
-    corners: dict[tuple[int, ...], Any] = {}
+    def keys(end: str) -> list[FeatureKey]:
+        return [(int(layer), int(feature)) for layer, feature
+                in zip(columns[f"{end}_layer"], columns[f"{end}_feature"], strict=True)]
+    corners: dict[tuple[FeatureKey, FeatureKey, int], Any] = {}
     real, right, found = [], [], set()
-    for src_layer, src_feature, gate_layer, gate_feature, tgt_layer, tgt_feature, offset, direction, _ in rows.itertuples(index=False):
-        key = (int(src_layer), int(src_feature), int(gate_layer), int(gate_feature), int(offset))
-        if key not in corners:
-            corners[key] = gate_effects(simulator, key[:2], key[2:4], horizon=key[4], **how)
-        off, on = ((float(part[key[4], int(tgt_feature)]) for part in corners[key][int(tgt_layer)])
-                   if int(tgt_layer) in corners[key] else (0.0, 0.0))
+    for source, gate, target, offset, direction, q_value in zip(
+        keys("src"), keys("gate"), keys("tgt"), map(int, columns["offset"]),
+        columns["direction"], columns["q_value"], strict=True
+    ):
+        if not q_value < significance_level: continue
+        asked = source, gate, offset
+        if asked not in corners:
+            corners[asked] = gate_effects(simulator, source, gate, horizon=offset, **how)
+        pair = corners[asked].get(target[0])
+        off, on = (0.0, 0.0) if pair is None else (float(part[offset, target[1]]) for part in pair)
         real.append(abs(on - off) > 1e-6)
         if real[-1]: right.append(gate_direction(off, on) in (direction, "none"))
-        found.add((*key[:4], int(tgt_layer), int(tgt_feature), key[4]))
-    planted = {(*parse_feature_id(edge["source"]), *parse_feature_id(edge["gate"]),
-                *parse_feature_id(edge["target"]), int(edge["offset"])) for edge in hyperedges}
-    return GateScore(len(rows), len(planted), _share(real),
+        found.add((source, gate, target, offset))
+    planted = {(*(parse_feature_id(edge[end]) for end in ("source", "gate", "target")),
+                int(edge["offset"])) for edge in hyperedges}
+    return GateScore(len(real), len(planted), _share(real),
                      _share([gate in found for gate in planted]), _share(right))

@@ -6,21 +6,25 @@
 __all__ = ['WEAK', 'CANCELS', 'truth_graph']
 
 # %% ../../nbs/planted/04_truth.ipynb #7c969415
+from itertools import product
 from typing import Any
 
 import networkx as nx
 import numpy as np
 
-from ..engine.names import feature_id
+from ..engine.names import FeatureKey, feature_id
 from feature_interaction_graph.planted.simulator import (
     Simulator, all_effects, gate_direction, gate_effects
 )
 
-# %% ../../nbs/planted/04_truth.ipynb #46a849e8
+# %% ../../nbs/planted/04_truth.ipynb #05f89403
 # an effect seen in a smaller share of firings is neither demanded of a tool nor held against it
 WEAK = 0.05
+
+# %% ../../nbs/planted/04_truth.ipynb #d90589fb
 CANCELS = 0.2           # a mean smaller than this share of the mean size has no sign to speak of
 
+# %% ../../nbs/planted/04_truth.ipynb #46a849e8
 def truth_graph(simulator: Simulator, *, direct_only: bool = False, multigraph: bool = False,
                 gates: bool = True, **how: Any) -> nx.DiGraph:
     """Total effects of every feature on every later one, as the attributes of a measured graph.
@@ -29,7 +33,8 @@ def truth_graph(simulator: Simulator, *, direct_only: bool = False, multigraph: 
     cancel), `offset`, `share_nonzero`, `std`, `direct` (persistence or one planted rule, not by way
     of others), `path`, and `weak` (nonzero in fewer than 5 % of firings). One edge per pair with
     its strongest offset, or with `multigraph` one per offset. `direct_only`: neighbouring layers
-    only, where nothing lies between. `how`: `horizon`, `n_samples`, `doses`, `hold`, `seed`.
+    only, where nothing lies between. `how`: `horizon`, `n_samples`, `doses`, `hold`, `seed`. Raises
+    `InputError` when no source fires twice.
     """
     rows = all_effects(simulator, **how)
     rows = rows[rows["share_nonzero"] > 0]
@@ -38,22 +43,19 @@ def truth_graph(simulator: Simulator, *, direct_only: bool = False, multigraph: 
         ["size", "share_nonzero", "offset"], ascending=[False, False, True], kind="stable"
     )
     G = nx.MultiDiGraph() if multigraph else nx.DiGraph()
-    G.graph.update(
-        {"method": "planted", "hyperedges": _hyperedges(simulator, how) if gates else []}
-    )
+    G.graph |= {"method": "planted", "hyperedges": _hyperedges(simulator, how) if gates else []}
     for layer, readout in simulator.readouts.items():
         G.add_nodes_from((feature_id(layer, int(feature)), _node(simulator, layer, int(feature)))
                          for feature in np.flatnonzero(readout.variable >= 0))
     for row in rows.to_dict("records"):
-        ends = (feature_id(row["src_layer"], row["src_feature"]),
-                feature_id(row["tgt_layer"], row["tgt_feature"]))
+        ends = tuple(feature_id(row[f"{end}_layer"], row[f"{end}_feature"])
+                     for end in ("src", "tgt"))
         if multigraph:
             G.add_edges_from([(*ends, f"planted+{row['offset']}", _edge(simulator, row))])
         elif G.has_edge(*ends):
-            G.edges[ends]["other_offsets"] += (
-                f"{'; ' if G.edges[ends]['other_offsets'] else ''}+{row['offset']}: "
-                f"{row['strength']:.4g}"
-            )
+            earlier = G.edges[ends]["other_offsets"]
+            also = f"+{row['offset']}: {row['strength']:.4g}"
+            G.edges[ends]["other_offsets"] = f"{earlier}; {also}" if earlier else also
         else: G.add_edge(*ends, **_edge(simulator, row), other_offsets="")
     return G
 
@@ -68,29 +70,25 @@ def _node(simulator: Simulator, layer: int, feature: int) -> dict[str, Any]:
         "gain": float(readout.encoder[variable, feature]), "half": int(readout.half[feature])
     }
 
-
 def _edge(simulator: Simulator, row: dict[str, Any]) -> dict[str, Any]:
     path = _path(simulator, row)
     cancels = abs(row["strength"]) < CANCELS * row["mean_abs"]
     kind = "gating" if cancels else "excitatory" if row["strength"] > 0 else "inhibitory"
-    kept = {
-        name: float(row[name]) for name in ("strength", "std", "share_nonzero", "share_positive",
-                                            "mean_abs", "pre_strength", "dose_low", "dose_high")
-    }
-    return {**kept, "abs_strength": abs(kept["strength"]), "interaction_type": kind,
-            "offset": int(row["offset"]), "n_samples": int(row["n_samples"]), "method": "planted",
-            "path": path, "direct": path != "indirect", "weak": bool(row["share_nonzero"] < WEAK)}
-
+    names = ("strength std share_nonzero share_positive mean_abs pre_strength dose_low "
+             "dose_high").split()
+    return {**{name: float(row[name]) for name in names}, "abs_strength": abs(row["strength"]),
+            "interaction_type": kind, "offset": int(row["offset"]),
+            "n_samples": int(row["n_samples"]), "method": "planted", "path": path,
+            "direct": path != "indirect", "weak": bool(row["share_nonzero"] < WEAK)}
 
 def _path(simulator: Simulator, row: dict[str, Any]) -> str:
     """How source reaches target: "persistence", "wire" (one rule, or its gate), or "indirect"."""
     source, target = (int(simulator.readouts[row[f"{end}_layer"]].variable[row[f"{end}_feature"]])
                       for end in ("src", "tgt"))
     if source == target and row["offset"] == 0: return "persistence"
-    rules = [edge for edge in simulator.wiring.edges
-             if edge.target == target and row["src_layer"] <= edge.block < row["tgt_layer"]]
     wired = any(
-        source in (edge.source, edge.gate) and edge.offset == row["offset"] for edge in rules
+        source in edge.reads and (edge.target, edge.offset) == (target, row["offset"])
+        and row["src_layer"] <= edge.block < row["tgt_layer"] for edge in simulator.wiring.edges
     )
     return "wire" if wired else "indirect"
 
@@ -99,39 +97,31 @@ def _hyperedges(simulator: Simulator, how: dict[str, Any]) -> list[dict[str, Any
     """Every planted gate (source, gate -> target), in both orders and all layers where the four
     corners of the 2 x 2 differ."""
     found, settings = [], {name: how[name] for name in ("horizon", "seed") if name in how}
-    wires = {(one, other, edge.target) for edge in simulator.wiring.edges if edge.gate is not None
-             for one, other in ((edge.source, edge.gate), (edge.gate, edge.source))}
-    def features(layer: int, variable: int) -> list[int]:
-        return [
-            int(index) for index in np.flatnonzero(simulator.readouts[layer].variable == variable)
-        ]
-    layers = sorted(simulator.readouts)
-    ends = sorted({(source, gate) for source, gate, _ in wires})
-    for (source, gate), src_layer, gate_layer in (
-        (pair, first, second) for pair in ends for first in layers for second in layers
-    ):
-        targets = {target for one, other, target in wires if (one, other) == (source, gate)}
-        for src_feature, gate_feature in ((one, other) for one in features(src_layer, source)
-                                          for other in features(gate_layer, gate)):
-            for tgt_layer, (off, on) in gate_effects(
-                simulator, (src_layer, src_feature), (gate_layer, gate_feature), **settings
-            ).items():
-                for tgt_feature in (
-                    index for target in targets for index in features(tgt_layer, target)
-                ):
-                    found += _gate_rows(
-                        (src_layer, src_feature), (gate_layer, gate_feature),
-                        (tgt_layer, tgt_feature), off[:, tgt_feature], on[:, tgt_feature]
-                    )
+    wires: dict[tuple[int, int], set[int]] = {}
+    for edge in simulator.wiring.edges:
+        for order in ((0, 1), (1, 0)) if edge.gate is not None else ():
+            pair = edge.reads[order[0]], edge.reads[order[1]]
+            wires.setdefault(pair, set()).add(edge.target)
+    def features(variable: int, layers: Any) -> list[FeatureKey]:
+        return [(layer, int(index)) for layer in sorted(layers)
+                for index in np.flatnonzero(simulator.readouts[layer].variable == variable)]
+    for (source, gate), targets in sorted(wires.items()):
+        ends = product(*(features(variable, simulator.readouts) for variable in (source, gate)))
+        for first, second in sorted(ends, key=lambda end: (end[0][0], end[1][0])):
+            effects = gate_effects(simulator, first, second, **settings)
+            for layer, (off, on) in effects.items():
+                for target in (key for variable in sorted(targets)
+                               for key in features(variable, [layer])):
+                    columns = off[:, target[1]], on[:, target[1]]
+                    found += _gate_rows((first, second, target), *columns)
     return found
 
-
-def _gate_rows(source: tuple[int, int], gate: tuple[int, int], target: tuple[int, int],
-               off: np.ndarray, on: np.ndarray) -> list[dict[str, Any]]:
+# %% ../../nbs/planted/04_truth.ipynb #6df85d6d
+def _gate_rows(ends: tuple[FeatureKey, ...], off: np.ndarray, on: np.ndarray
+               ) -> list[dict[str, Any]]:
     "The hyperedges of one triple, one per offset at which the gate changes something."
-    named = {
-        "source": feature_id(*source), "gate": feature_id(*gate), "target": feature_id(*target)
-    }
+    named = {name: feature_id(*key)
+             for name, key in zip(("source", "gate", "target"), ends, strict=True)}
     rows = [{**named, "direction": gate_direction(float(before), float(after)),
              "effect_off": float(before), "effect_on": float(after),
              "interaction": float(after - before), "offset": offset}
