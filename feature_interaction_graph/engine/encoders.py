@@ -27,6 +27,60 @@ def sae_hook_point(sae: Any) -> HookPoint:
                          "was trained on to its cfg.json.")
     return parse_hook_point(name)
 
+# %% ../../nbs/engine/10_encoders.ipynb #0f63e4b5
+_COMPETING = ("topk",)
+_SUPPORTED = ("standard", "jumprelu", "gated", *_COMPETING)
+
+class _Columns:
+    """Columns of an encoder, float32: the pre-activation of a latent is `x @ weight + bias`.
+
+    Gate and magnitude of a gated latent are affine functions of one number, so its activation
+    follows from that number alone.
+    """
+    architecture: str
+
+    def __init__(
+        self, sae: Any, which: slice | Int[Tensor, "n_columns"],
+        norms: Float[Tensor, "n_latents"] | None
+    ) -> None:
+        def taken(name: str) -> Tensor: return getattr(sae, name).detach().float()[..., which]
+        gated = self.architecture == "gated"
+        weight, self.bias = taken("W_enc"), taken("b_mag" if gated else "b_enc")
+        self.gain = taken("r_mag").exp() if gated else torch.ones_like(self.bias)
+        self.gate_bias = taken("b_gate") if gated else torch.zeros_like(self.bias)
+        self.threshold = taken("threshold") if self.architecture == "jumprelu" else None
+        self.k = int(getattr(sae.cfg, "k", 0))
+        if gated: weight = weight * self.gain
+        if norms is not None: weight, self.bias = weight * norms[which], self.bias * norms[which]
+        self.weight = weight.contiguous()
+
+    def _activate_latents(
+        self, pre: Float[Tensor, "n n_columns"]
+    ) -> Float[Tensor, "n n_columns"]:
+        # NaN stays NaN
+        if self.threshold is not None:
+            return pre.masked_fill(pre <= self.threshold.clamp(min=0), 0.0)
+        if self.architecture == "gated":
+            return pre.relu() * ((pre - self.bias) / self.gain + self.gate_bias > 0)
+        if self.architecture not in _COMPETING: return pre.relu()
+        top, which = pre.topk(self.k, dim=-1)
+        active = torch.zeros_like(pre).scatter(-1, which, top.relu())
+        return torch.where(pre.isnan(), pre, active)
+
+# %% ../../nbs/engine/10_encoders.ipynb #24056992
+def _scale(x: Float[Tensor, "n width"], normalisation: str | None) -> Float[Tensor, "n 1"]:
+    if normalisation == "layer_norm": return x.float().std(-1, keepdim=True)
+    if normalisation == "constant_norm_rescale":
+        return x.float().norm(dim=-1, keepdim=True) / x.shape[-1] ** 0.5
+    return torch.ones_like(x[..., :1])
+
+def _normalised(x: Float[Tensor, "n width"], normalisation: str | None) -> Float[Tensor, "n width"]:
+    x = x.float()
+    if normalisation == "constant_norm_rescale": return x / _scale(x, normalisation)
+    if normalisation != "layer_norm": return x
+    x = x - x.mean(-1, keepdim=True)
+    return x / (x.std(-1, keepdim=True) + 1e-5)
+
 # %% ../../nbs/engine/10_encoders.ipynb #ebaf6241
 @dataclass(frozen=True)
 class Beside:
@@ -41,11 +95,16 @@ class Beside:
     normed: Bool[Tensor, "n_directions"]
     norm: nn.Module | None = None
 
-# %% ../../nbs/engine/10_encoders.ipynb #e6b18099
-_COMPETING = ("topk",)
-_SUPPORTED = ("standard", "jumprelu", "gated", *_COMPETING)
+    def of_columns(
+        self, columns: Int[Tensor, "n_columns"]
+    ) -> tuple[Float[Tensor, "n_columns"], Bool[Tensor, "n_columns"]]:
+        "The level of each of the columns, NaN for a latent, and which of them read after the norm."
+        place, beside = (columns - self.n_latents).clamp(min=0), columns >= self.n_latents
+        level = self.level.to(columns.device)[place].where(beside, torch.nan)
+        return level, beside & self.normed.to(columns.device)[place]
 
-class FeatureReader:
+# %% ../../nbs/engine/10_encoders.ipynb #e6b18099
+class FeatureReader(_Columns):
     """Reads chosen features of one SAE from residual rows: `read(x) -> (pre, activation)`, both
     `[n, n_features]`, equal to `sae.encode(x)[..., features]`.
 
@@ -55,71 +114,29 @@ class FeatureReader:
     and for non-finite weights.
     """
     def __init__(self, sae: Any, features: Int[Tensor, "n_features"] | None = None) -> None:
-        self.architecture, self.normalisation, self.width = (
-            sae.cfg.architecture(), sae.cfg.normalize_activations, int(sae.cfg.d_sae)
-        )
-        self.hook_point, self.competes = sae_hook_point(sae), self.architecture in _COMPETING
-        if self.architecture not in _SUPPORTED:
-            raise InputError(f"an SAE of architecture {self.architecture!r} was given, but only "
-                             f"{', '.join(_SUPPORTED)} can be read exactly here; "
-                             "convert it or choose another SAE.")
-        if self.normalisation not in ("none", None, "layer_norm", "constant_norm_rescale"):
-            raise InputError(f"the SAE at {self.hook_point.name} normalises its input by "
-                             f"{self.normalisation!r}, which is not folded into its "
-                             "weights; fold it first (sae.fold_activation_norm_scaling_factor).")
-        index = (
-            torch.arange(self.width) if features is None else torch.as_tensor(features).long().cpu()
-        )
-        outside = index[(index < 0) | (index >= self.width)]
-        if len(outside):
-            raise InputError(f"feature {int(outside[0])} was asked for at {self.hook_point.name}, "
-                             f"but its SAE has features 0 to {self.width - 1}; choose among those.")
+        self.hook_point = sae_hook_point(sae)
+        self.architecture = sae.cfg.architecture()
+        self.normalisation = sae.cfg.normalize_activations
+        self.width = int(sae.cfg.d_sae)
+        self.competes = self.architecture in _COMPETING
+        index = torch.arange(self.width) if features is None else torch.as_tensor(features).long()
+        _check_readable(self, index)
         self.features = index.to(sae.W_dec.device)
-        self._take_columns(sae)
-
-    def _take_columns(self, sae: Any) -> None:
-        "Copies the needed columns out of the SAE, as float32."
-        columns = slice(None) if self.competes else self.features
         beside: Beside | None = getattr(sae, "beside", None)
-        norms = sae.W_dec.detach().float().norm(dim=-1) if getattr(
-            sae.cfg, "rescale_acts_by_decoder_norm", False
-        ) else None
-        if norms is not None and beside is not None: norms[beside.n_latents:] = 1.0
-        weight = sae.W_enc.detach().float()[:, columns]
-        self.input_bias = (sae.b_dec.detach().float() * float(sae.cfg.apply_b_dec_to_input))
-        if self.architecture == "gated":
-            gain, self.gate_bias = (
-                sae.r_mag.detach().float()[columns].exp(), sae.b_gate.detach().float()[columns]
-            )
-            self.gain, weight, bias = gain, weight * gain, sae.b_mag.detach().float()[columns]
-        else: bias = sae.b_enc.detach().float()[columns]
-        if norms is not None: weight, bias = weight * norms[columns], bias * norms[columns]
-        self.weight, self.bias, self.k = weight.contiguous(), bias, int(getattr(sae.cfg, "k", 0))
-        self.threshold = (
-            sae.threshold.detach().float()[columns] if self.architecture == "jumprelu" else None
-        )
-        decoder = sae.W_dec.detach().float()[self.features]
-        self.decoder = (
-            decoder if norms is None else decoder / norms[self.features, None].clamp(min=1e-12)
-        )
+        norms = _decoder_norms(sae, beside)
+        super().__init__(sae, slice(None) if self.competes else self.features, norms)
+        self.input_bias = sae.b_dec.detach().float() * float(sae.cfg.apply_b_dec_to_input)
+        self.decoder = sae.W_dec.detach().float()[self.features]
+        if norms is not None: self.decoder /= norms[self.features, None].clamp(min=1e-12)
         self.level: Tensor | None = None
         self.norm: nn.Module | None = None
-        if beside is not None:
-            self._take_directions(beside, self.features if not self.competes
-                                  else torch.arange(self.width, device=weight.device))
-        for name in ("weight", "bias", "decoder"):
-            if not bool(torch.isfinite(getattr(self, name)).all()):
-                raise InputError(f"the SAE at {self.hook_point.name} has NaN or infinite values "
-                                 f"in its {name}; load a whole copy of it.")
+        if beside is not None: self._take_beside(beside)
+        _check_finite(self)
 
-    def _take_directions(self, beside: Beside, columns: Int[Tensor, "n_columns"]) -> None:
-        """Which columns are directions, what they must exceed, and a second half of the input for
-        those that read it after a norm."""
-        self.n_latents, place = beside.n_latents, (columns - beside.n_latents).clamp(min=0)
-        self.level = torch.where(
-            columns >= beside.n_latents, beside.level.to(columns.device)[place], torch.nan
-        )
-        normed = (columns >= beside.n_latents) & beside.normed.to(columns.device)[place]
+    def _take_beside(self, beside: Beside) -> None:
+        every = torch.arange(self.width, device=self.features.device)
+        self.n_latents = beside.n_latents if self.competes else len(self.features)
+        self.level, normed = beside.of_columns(every if self.competes else self.features)
         if not bool(normed.any()): return
         self.norm = beside.norm
         self.weight = torch.cat([self.weight * ~normed, self.weight * normed])
@@ -129,54 +146,29 @@ class FeatureReader:
     def normalise(self, x: Float[Tensor, "n width"]) -> Float[Tensor, "n n_inputs"]:
         """The input as the encoder's matrix sees it; where directions read a norm of it, that norm
         stands behind it."""
-        after = None if self.norm is None else self.norm(x).float()
-        x = x.float()
-        if self.normalisation == "layer_norm":
-            x = x - x.mean(-1, keepdim=True)
-            x = x / (x.std(-1, keepdim=True) + 1e-5)
-        elif self.normalisation == "constant_norm_rescale": x = x / self.scale(x)
-        return x - self.input_bias if after is None else torch.cat([x - self.input_bias, after], -1)
+        rows = _normalised(x, self.normalisation) - self.input_bias
+        return rows if self.norm is None else torch.cat([rows, self.norm(x).float()], -1)
 
     def scale(self, x: Float[Tensor, "n width"]) -> Float[Tensor, "n 1"]:
-        """How long one unit of decoder is in the units of the stream at `x`: 1 without
-        normalisation."""
-        if self.normalisation == "layer_norm": return x.float().std(-1, keepdim=True)
-        if self.normalisation == "constant_norm_rescale":
-            return x.float().norm(dim=-1, keepdim=True) / x.shape[-1] ** 0.5
-        return torch.ones_like(x[..., :1])
+        "How long one unit of decoder is in units of the stream at `x`: 1 without normalisation."
+        return _scale(x, self.normalisation)
 
-    def activate(self, pre: Float[Tensor, "n n_features"]) -> Float[Tensor, "n n_features"]:
-        """The activation that belongs to a pre-activation.
-
-        For a competing architecture `pre` must hold all latents."""
+    def activate(self, pre: Float[Tensor, "n n_columns"]) -> Float[Tensor, "n n_columns"]:
+        "The activation that belongs to a pre-activation; of all latents, where they compete."
         if self.level is None: return self._activate_latents(pre)
-        if self.competes:
-            latents = torch.cat(
-                [self._activate_latents(pre[..., :self.n_latents]), pre[..., self.n_latents:]], -1
-            )
-        else: latents = self._activate_latents(pre)
+        latents, beside = pre.tensor_split([self.n_latents], -1)
+        latents = torch.cat([self._activate_latents(latents), beside], -1)
         return torch.where(self.level.isnan(), latents, pre.masked_fill(pre <= self.level, 0.0))
 
-    def _activate_latents(
-        self, pre: Float[Tensor, "n n_features"]
-    ) -> Float[Tensor, "n n_features"]:
-        # NaN stays NaN
-        if self.threshold is not None:
-            return pre.masked_fill(pre <= self.threshold.clamp(min=0), 0.0)
-        if self.architecture == "gated":
-            return pre.relu() * ((pre - self.bias) / self.gain + self.gate_bias > 0)
-        if self.competes:
-            top, which = pre.topk(self.k, dim=-1)
-            active = torch.zeros_like(pre).scatter(-1, which, top.relu())
-            return torch.where(pre.isnan(), pre, active)                   # NaN stays NaN
-        return pre.relu()
+    def _chosen(self, columns: Float[Tensor, "*n n_columns"]) -> Float[Tensor, "*n n_features"]:
+        return columns[..., self.features] if self.competes else columns
 
     @property
     def linear(self) -> Bool[Tensor, "n_features"]:
         """Which of the features have no threshold at all, so that they are on, at some value, in
         every position."""
         if self.level is None: return torch.zeros(len(self.features), dtype=torch.bool)
-        return torch.isneginf(self.level[self.features] if self.competes else self.level).cpu()
+        return torch.isneginf(self._chosen(self.level)).cpu()
 
     def largest(self, x: Float[Tensor, "*n width"]) -> Float[Tensor, "n_features"]:
         """Bound on what each column's product with its input can come to at any of the rows `x`:
@@ -187,14 +179,40 @@ class FeatureReader:
             latents, after = self.weight.chunk(2)
             found = (longest * latents.norm(dim=0)
                      + self.norm(x.nan_to_num()).norm(dim=-1).amax() * after.norm(dim=0))
-        return found[self.features] if self.competes else found
+        return self._chosen(found)
 
     def read(
         self, x: Float[Tensor, "n width"]
     ) -> tuple[Float[Tensor, "n n_features"], Float[Tensor, "n n_features"]]:
         "Pre-activation and activation of the chosen features at the rows `x`."
         pre = nn.functional.linear(self.normalise(x), self.weight.T, self.bias)
-        active = self.activate(pre)
-        return (pre[..., self.features], active[..., self.features]) if self.competes else (
-            pre, active
-        )
+        return self._chosen(pre), self._chosen(self.activate(pre))
+
+# %% ../../nbs/engine/10_encoders.ipynb #57ede2ac
+def _check_readable(reader: FeatureReader, index: Int[Tensor, "n_features"]) -> None:
+    name, width = reader.hook_point.name, reader.width
+    if reader.architecture not in _SUPPORTED:
+        raise InputError(f"an SAE of architecture {reader.architecture!r} was given, but only "
+                         f"{', '.join(_SUPPORTED)} can be read exactly here; "
+                         "convert it or choose another SAE.")
+    if reader.normalisation not in ("none", None, "layer_norm", "constant_norm_rescale"):
+        raise InputError(f"the SAE at {name} normalises its input by {reader.normalisation!r}, "
+                         "which is not folded into its weights; fold it first "
+                         "(sae.fold_activation_norm_scaling_factor).")
+    outside = index[(index < 0) | (index >= width)]
+    if len(outside):
+        raise InputError(f"feature {int(outside[0])} was asked for at {name}, but its SAE has "
+                         f"features 0 to {width - 1}; choose among those.")
+
+def _check_finite(reader: FeatureReader) -> None:
+    for name in ("weight", "bias", "decoder"):
+        if not bool(torch.isfinite(getattr(reader, name)).all()):
+            raise InputError(f"the SAE at {reader.hook_point.name} has NaN or infinite values "
+                             f"in its {name}; load a whole copy of it.")
+
+def _decoder_norms(sae: Any, beside: Beside | None) -> Float[Tensor, "n_latents"] | None:
+    "What the SAE scales its activations by, if it does; 1 for directions."
+    if not getattr(sae.cfg, "rescale_acts_by_decoder_norm", False): return None
+    norms = sae.W_dec.detach().float().norm(dim=-1)
+    if beside is not None: norms[beside.n_latents:] = 1.0
+    return norms
