@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['Unbranchable', 'causal_attention', 'record_clean', 'RowAttention', 'Branches', 'branched_pass', 'Hold']
 
-# %% ../../nbs/engine/07_branched_rows.ipynb #4ded3540
+# %% ../../nbs/engine/07_branched_rows.ipynb #a0f5e65b
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,17 +23,10 @@ from feature_interaction_graph.engine.hook_points import (
 )
 from .residuals import CleanRun, entering_rows, record_streams
 
-# %% ../../nbs/engine/07_branched_rows.ipynb #265f7e15
+# %% ../../nbs/engine/07_branched_rows.ipynb #e17e4c50
 class Unbranchable(Exception):
     """Why an architecture cannot be branched; `BranchedForward` makes it a warning and falls back
     to hooked passes."""
-
-# %% ../../nbs/engine/07_branched_rows.ipynb #e17e4c50
-class _Attention(Protocol):
-    "What decides how the registered function attends: recording, or branched rows."
-    def attend(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float,
-               softcap: float | None, window: int | None) -> Tensor:
-        ...
 
 def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor,
@@ -44,7 +37,7 @@ def _attention(
     `[batch, rows, heads, d_head]` out."""
     if kwargs.get("s_aux") is not None or kwargs.get("position_bias") is not None:
         raise Unbranchable("its attention has sinks or position biases")
-    mode: _Attention = module._branch_mode  # type: ignore[assignment]
+    mode: _Recorder | RowAttention = module._branch_mode  # type: ignore[assignment]
     if scaling is None: scaling = query.shape[-1] ** -0.5
     return mode.attend(module, query, key, value, scaling, softcap, sliding_window), None
 
@@ -52,7 +45,9 @@ def _attention(
 _NAME = "feature_interaction_graph_branched"
 
 @contextlib.contextmanager
-def _attending(twin: Any, blocks: Iterable[nn.Module], mode: _Attention) -> Iterator[None]:
+def _attending(
+    twin: Any, blocks: Iterable[nn.Module], mode: "_Recorder | RowAttention"
+) -> Iterator[None]:
     """Routes the attention of `blocks` of `twin` through `mode` within the context (and its
     eight-pass GELU through the fused one), and restores both."""
     from transformers import AttentionInterface
@@ -82,24 +77,21 @@ def causal_attention(
 ) -> Float[Tensor, "n_seq n_heads seq_len d_head"]:
     """Ordinary attention, each position to itself and those before it: the last `window` of them,
     with scores $c\\tanh(s/c)$ for a `softcap` $c$."""
-    length, grouped = query.shape[2], query.shape[1] != key.shape[1]
-    if softcap is None and (window is None or window >= length):
-        return scaled_dot_product_attention(
-            query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped
-        )
+    length, wide = query.shape[2], query.shape[1] // key.shape[1]
+    plain = window is None or window >= length
     column = torch.arange(length, device=query.device)
     distance = column[:, None] - column
-    allowed = (distance >= 0) & (distance < (length if window is None else window))
+    allowed = (distance >= 0) if plain else (distance >= 0) & (distance < window)
     if softcap is None:
         return scaled_dot_product_attention(
-            query, key, value, attn_mask=allowed, scale=scaling, enable_gqa=grouped
+            query, key, value, attn_mask=None if plain else allowed, is_causal=plain, scale=scaling,
+            enable_gqa=wide > 1
         )
-    wide = query.shape[1] // key.shape[1]
     scores = query @ key.repeat_interleave(wide, 1).transpose(-1, -2) * scaling
     scores = (torch.tanh(scores / softcap) * softcap).masked_fill(~allowed, -torch.inf)
     return scores.softmax(-1) @ value.repeat_interleave(wide, 1)
 
-# %% ../../nbs/engine/07_branched_rows.ipynb #73881ab5
+# %% ../../nbs/engine/07_branched_rows.ipynb #b3750a74
 @dataclass
 class _Recorder:
     "Ordinary causal attention that keeps keys and values of `keep`, rotary embedding applied."
@@ -112,7 +104,7 @@ class _Recorder:
         if module in self.keep: self.cache[module] = (key, value)
         return causal_attention(query, key, value, scaling, softcap, window).transpose(1, 2)
 
-# %% ../../nbs/engine/07_branched_rows.ipynb #a3d8f1d8
+# %% ../../nbs/engine/07_branched_rows.ipynb #947fbff9
 def record_clean(
     twin: nn.Module, tokens: Int[Tensor, "n_seq seq_len"], lengths: Int[Tensor, "n_seq"] | None,
     starts: Sequence[int], last: int
@@ -126,13 +118,10 @@ def record_clean(
     layers = decoder_layers(twin)
     run = range(min(starts), last + 1)
     kept_for = frozenset(map_block(layers[index]).attention for index in run)
-    recorder, calls = _Recorder(kept_for), {}
-    def note(index: int) -> Any:
-        def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
-            calls[index] = {"args": args[1:], **kwargs}
-        return hook
-    handles = [layers[index].register_forward_pre_hook(note(index), with_kwargs=True)
-               for index in run]
+    recorder, called = _Recorder(kept_for), {}
+    def note(block: nn.Module, args: tuple, kwargs: dict) -> None:
+        called[block] = {"args": args[1:], **kwargs}
+    handles = [layers[index].register_forward_pre_hook(note, with_kwargs=True) for index in run]
     try:
         with _attending(twin, layers, recorder):
             clean = record_streams(twin, tokens, lengths, starts, last)
@@ -140,7 +129,7 @@ def record_clean(
         for handle in handles: handle.remove()
     if set(recorder.cache) != kept_for:
         raise Unbranchable("its attention does not go through Hugging Face's attention interface")
-    return replace(clean, cache=recorder.cache, calls=calls)
+    return replace(clean, cache=recorder.cache, calls={index: called[layers[index]] for index in run})
 
 # %% ../../nbs/engine/07_branched_rows.ipynb #1ca54ce9
 @dataclass(frozen=True)
@@ -165,7 +154,7 @@ class _Group:
         product = (grid.flatten(2, 4) @ shared).unflatten(2, (wide, self.places, offsets))
         return product[self.sequence, :, :, self.place]
 
-# %% ../../nbs/engine/07_branched_rows.ipynb #e284bd15
+# %% ../../nbs/engine/07_branched_rows.ipynb #073f93cc
 def _groups(sequences: Int[Tensor, "n_rows"], waste: float = 1.5) -> list[_Group]:
     """Cuts sorted `sequences` into groups whose padded grid is at most `waste` times as large as
     the rows in it."""
@@ -254,7 +243,7 @@ class RowAttention:
         from_prefix = group.times(share[..., :n_keys], values)
         return from_prefix + share[..., n_keys:] @ own_value[part]
 
-# %% ../../nbs/engine/07_branched_rows.ipynb #e5eb7da5
+# %% ../../nbs/engine/07_branched_rows.ipynb #eecaf07f
 @dataclass(frozen=True)
 class Branches:
     """The rows of one pass, sorted by sequence: `added[r]` joins `source` at position
@@ -289,7 +278,7 @@ def _row_arguments(
             raise Unbranchable(f"its blocks take a tensor called {name}")
     return arguments
 
-# %% ../../nbs/engine/07_branched_rows.ipynb #d0cdacce
+# %% ../../nbs/engine/07_branched_rows.ipynb #1361acb5
 def _packed(
     twin: nn.Module, clean: CleanRun, branches: Branches, held: "_Held | None"
 ) -> dict[str, Tensor]:
@@ -321,7 +310,7 @@ def _packed(
     seen = {name: values[0].unflatten(0, (-1, offsets)) for name, values in caught.items()}
     return {target.name: seen.get(read_point(target).name, stream) for target in branches.targets}
 
-# %% ../../nbs/engine/07_branched_rows.ipynb #2f5bfe57
+# %% ../../nbs/engine/07_branched_rows.ipynb #48c6b49e
 def branched_pass(
     twin: nn.Module, clean: CleanRun, branches: Branches, hold: "Hold | None" = None
 ) -> dict[str, Float[Tensor, "n_rows offsets width"]]:
@@ -395,7 +384,7 @@ def _with_twins(
     )
     return both, _Held(index, branches.horizon + 1), mine
 
-# %% ../../nbs/engine/07_branched_rows.ipynb #393d624e
+# %% ../../nbs/engine/07_branched_rows.ipynb #11cccea2
 def _norms(block: nn.Module) -> list[nn.Module]:
     "The layer and RMS norms of a block, without those of queries and keys."
     within = set(map_block(block).attention.modules())

@@ -27,7 +27,7 @@ def sae_hook_point(sae: Any) -> HookPoint:
                          "was trained on to its cfg.json.")
     return parse_hook_point(name)
 
-# %% ../../nbs/engine/10_encoders.ipynb #0f63e4b5
+# %% ../../nbs/engine/10_encoders.ipynb #7a964b58
 _COMPETING = ("topk",)
 _SUPPORTED = ("standard", "jumprelu", "gated", *_COMPETING)
 
@@ -66,20 +66,6 @@ class _Columns:
         top, which = pre.topk(self.k, dim=-1)
         active = torch.zeros_like(pre).scatter(-1, which, top.relu())
         return torch.where(pre.isnan(), pre, active)
-
-# %% ../../nbs/engine/10_encoders.ipynb #24056992
-def _scale(x: Float[Tensor, "n width"], normalisation: str | None) -> Float[Tensor, "n 1"]:
-    if normalisation == "layer_norm": return x.float().std(-1, keepdim=True)
-    if normalisation == "constant_norm_rescale":
-        return x.float().norm(dim=-1, keepdim=True) / x.shape[-1] ** 0.5
-    return torch.ones_like(x[..., :1])
-
-def _normalised(x: Float[Tensor, "n width"], normalisation: str | None) -> Float[Tensor, "n width"]:
-    x = x.float()
-    if normalisation == "constant_norm_rescale": return x / _scale(x, normalisation)
-    if normalisation != "layer_norm": return x
-    x = x - x.mean(-1, keepdim=True)
-    return x / (x.std(-1, keepdim=True) + 1e-5)
 
 # %% ../../nbs/engine/10_encoders.ipynb #ebaf6241
 @dataclass(frozen=True)
@@ -146,12 +132,20 @@ class FeatureReader(_Columns):
     def normalise(self, x: Float[Tensor, "n width"]) -> Float[Tensor, "n n_inputs"]:
         """The input as the encoder's matrix sees it; where directions read a norm of it, that norm
         stands behind it."""
-        rows = _normalised(x, self.normalisation) - self.input_bias
+        rows = x.float()
+        if self.normalisation == "layer_norm":
+            rows = rows - rows.mean(-1, keepdim=True)
+            rows = rows / (rows.std(-1, keepdim=True) + 1e-5)
+        elif self.normalisation == "constant_norm_rescale": rows = rows / self.scale(rows)
+        rows = rows - self.input_bias
         return rows if self.norm is None else torch.cat([rows, self.norm(x).float()], -1)
 
     def scale(self, x: Float[Tensor, "n width"]) -> Float[Tensor, "n 1"]:
         "How long one unit of decoder is in units of the stream at `x`: 1 without normalisation."
-        return _scale(x, self.normalisation)
+        if self.normalisation == "layer_norm": return x.float().std(-1, keepdim=True)
+        if self.normalisation == "constant_norm_rescale":
+            return x.float().norm(dim=-1, keepdim=True) / x.shape[-1] ** 0.5
+        return torch.ones_like(x[..., :1])
 
     def activate(self, pre: Float[Tensor, "n n_columns"]) -> Float[Tensor, "n n_columns"]:
         "The activation that belongs to a pre-activation; of all latents, where they compete."
@@ -188,7 +182,7 @@ class FeatureReader(_Columns):
         pre = nn.functional.linear(self.normalise(x), self.weight.T, self.bias)
         return self._chosen(pre), self._chosen(self.activate(pre))
 
-# %% ../../nbs/engine/10_encoders.ipynb #57ede2ac
+# %% ../../nbs/engine/10_encoders.ipynb #a0081af3
 def _check_readable(reader: FeatureReader, index: Int[Tensor, "n_features"]) -> None:
     name, width = reader.hook_point.name, reader.width
     if reader.architecture not in _SUPPORTED:

@@ -7,7 +7,6 @@ __all__ = ['same_length_rows', 'check_whole_rows', 'whole_sequence_effects']
 
 # %% ../../nbs/engine/21_noncausal.ipynb #c4285010
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -19,7 +18,8 @@ from feature_interaction_graph.engine.hook_points import (
 )
 from .hooked_transformer import hooked_transformer_pass
 from feature_interaction_graph.engine.residuals import (
-    check_hooks, clean_residuals, is_hooked_transformer, pushed_at, streams_at
+    check_downstream, check_hooks, check_places, clean_residuals, is_hooked_transformer, pushed_at,
+    streams_at
 )
 
 # %% ../../nbs/engine/21_noncausal.ipynb #8e9b6b20
@@ -38,31 +38,18 @@ def check_whole_rows(
 ) -> None:
     """Raises `InputError` unless there are targets, all downstream of `source`, and every row lies
     inside its sequence."""
-    if not targets:
-        raise InputError("no target was named, so there is nothing to read; name at least one "
-                         "hook point.")
-    for target in targets:
-        if target.depth <= source.depth:
-            raise InputError(f"{target.name} is not downstream of {source.name}; a change there "
-                             "cannot reach it.")
+    check_downstream(source, targets)
     if not len(positions) == len(sequences) == len(added) > 0:
         raise InputError(f"{len(sequences)} sequences, {len(positions)} positions and "
                          f"{len(added)} vectors were given; one of each is needed per row.")
-    outside = (sequences < 0) | (sequences >= len(lengths)) | (positions < 0)
-    outside |= positions >= lengths[sequences.clamp(0, len(lengths) - 1)]
-    if outside.any():
-        row = int(outside.nonzero()[0])
-        raise InputError(f"row {row} is at position {int(positions[row])} of sequence "
-                         f"{int(sequences[row])}, which is outside the sequences given.")
+    check_places(lengths, sequences, positions)
 
 # %% ../../nbs/engine/21_noncausal.ipynb #36064659
-# (tokens [n_seq, seq_len], sequence of each row, push) -> name -> [n_rows, seq_len, width]
-_Pass: TypeAlias = Callable[[Tensor, Tensor, Callable[[Tensor], Tensor]], dict[str, Tensor]]
-
 def _pass_of(
     model: nn.Module, layers: nn.ModuleList | None, point: HookPoint, targets: Sequence[HookPoint]
-) -> _Pass:
-    "What runs a copy of a sequence for each row, pushed at `point`, and reads `targets`."
+) -> Callable[[Tensor, Tensor, Callable[[Tensor], Tensor]], dict[str, Tensor]]:
+    """What runs a copy of a sequence for each row, pushed at `point`, and reads `targets`: (tokens
+    `[n_seq, seq_len]`, sequence of each row, push) -> name -> `[n_rows, seq_len, width]`."""
     if is_hooked_transformer(model):
         check_hooks(model, [point, *targets])
         start = HookPoint("resid_pre", point.layer)

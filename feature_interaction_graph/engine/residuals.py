@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['streams_at', 'is_hooked_transformer', 'check_hooks', 'clean_residuals', 'window_of', 'hooked_forward', 'pushed_at',
-           'CleanRun', 'record_streams', 'check_rows', 'row_blocks', 'entering_rows', 'suffix_forward']
+           'CleanRun', 'record_streams', 'check_downstream', 'check_places', 'check_rows', 'row_blocks',
+           'entering_rows', 'suffix_forward']
 
 # %% ../../nbs/engine/06_residuals.ipynb #a928e393
 import contextlib
@@ -75,7 +76,7 @@ def _cached(
     )
     return {name: cache[name].flatten(2) for name in names}
 
-# %% ../../nbs/engine/06_residuals.ipynb #388d3f6a
+# %% ../../nbs/engine/06_residuals.ipynb #98780e71
 @torch.no_grad()
 def clean_residuals(
     model: nn.Module, tokens: Int[Tensor, "n_seq seq_len"], hook_points: Sequence[str | HookPoint]
@@ -134,7 +135,7 @@ def hooked_forward(
             pieces[name].append(window_of(stream, here, position, horizon))
     return {name: torch.cat(parts) for name, parts in pieces.items()}
 
-# %% ../../nbs/engine/06_residuals.ipynb #77ef0802
+# %% ../../nbs/engine/06_residuals.ipynb #e97765b5
 def pushed_at(
     rows: Int[Tensor, "n_rows"], positions: Int[Tensor, "n_rows"],
     added: Float[Tensor, "n_rows width"]
@@ -146,7 +147,7 @@ def pushed_at(
         return pushed
     return push
 
-# %% ../../nbs/engine/06_residuals.ipynb #94356c29
+# %% ../../nbs/engine/06_residuals.ipynb #06c2eaed
 @dataclass
 class CleanRun:
     """What one untouched pass over a batch of sequences leaves for rows to start from.
@@ -161,7 +162,7 @@ class CleanRun:
     cache: dict[nn.Module, tuple[Tensor, Tensor]] = field(default_factory=dict)
     calls: dict[int, dict[str, Any]] = field(default_factory=dict)
 
-# %% ../../nbs/engine/06_residuals.ipynb #50fbfeae
+# %% ../../nbs/engine/06_residuals.ipynb #a50baa5e
 def record_streams(
     model: nn.Module, tokens: Int[Tensor, "n_seq seq_len"], lengths: Int[Tensor, "n_seq"] | None,
     starts: Sequence[int], last: int | None = None
@@ -176,21 +177,27 @@ def record_streams(
     kept = clean_residuals(model, tokens, points + through)
     return CleanRun(tokens, lengths.to(device), {point.layer: kept[point.name] for point in points})
 
-# %% ../../nbs/engine/06_residuals.ipynb #960c30a6
-def check_rows(
-    clean: CleanRun, source: HookPoint, sequences: Int[Tensor, "n_rows"],
-    positions: Int[Tensor, "n_rows"], targets: Sequence[HookPoint], n_layers: int
-) -> None:
-    """Raises `InputError` for a target that is not downstream of `source` or not in a model of
-    `n_layers` blocks, and for a position outside its sequence."""
+# %% ../../nbs/engine/06_residuals.ipynb #6f3c551f
+def check_downstream(source: HookPoint, targets: Sequence[HookPoint]) -> None:
+    "Raises `InputError` unless there are targets, all downstream of `source`."
+    if not targets:
+        raise InputError("no target was named, so there is nothing to read; name at least one "
+                         "hook point.")
     for target in targets:
         if target.depth <= source.depth:
             raise InputError(f"target {target.name} is not downstream of source {source.name}; "
                              "choose targets in later layers.")
-        if target.layer >= n_layers:
-            raise InputError(f"target {target.name} was asked for, but the model has blocks 0 to "
-                             f"{n_layers - 1}; choose one of those.")
-    lengths = clean.lengths[sequences.to(clean.lengths.device)].to(positions.device)
+
+# %% ../../nbs/engine/06_residuals.ipynb #27f9241a
+def check_places(
+    lengths: Int[Tensor, "n_seq"], sequences: Int[Tensor, "n_rows"], positions: Int[Tensor, "n_rows"]
+) -> None:
+    "Raises `InputError` for a sequence that was not given and for a position outside its sequence."
+    sequences, positions = sequences.to(lengths.device), positions.to(lengths.device)
+    there = lengths.new_zeros(len(lengths) + 1)
+    there[:-1] = lengths
+    # of a sequence that was not given, no position exists
+    lengths = there[sequences.clamp(-1, len(lengths))]
     outside = (positions < 0) | (positions >= lengths)
     if bool(outside.any()):
         row = int(outside.nonzero()[0])
@@ -198,7 +205,21 @@ def check_rows(
                          f"asked for, but that sequence has {int(lengths[row])} tokens; choose a "
                          "position inside it.")
 
-# %% ../../nbs/engine/06_residuals.ipynb #650b59b9
+# %% ../../nbs/engine/06_residuals.ipynb #a7ceef70
+def check_rows(
+    clean: CleanRun, source: HookPoint, sequences: Int[Tensor, "n_rows"],
+    positions: Int[Tensor, "n_rows"], targets: Sequence[HookPoint], n_layers: int
+) -> None:
+    """Raises `InputError` for a target that is not downstream of `source` or not in a model of
+    `n_layers` blocks, and for a position outside its sequence."""
+    check_downstream(source, targets)
+    for target in targets:
+        if target.layer >= n_layers:
+            raise InputError(f"target {target.name} was asked for, but the model has blocks 0 to "
+                             f"{n_layers - 1}; choose one of those.")
+    check_places(clean.lengths, sequences, positions)
+
+# %% ../../nbs/engine/06_residuals.ipynb #2900d67a
 def row_blocks(
     clean: CleanRun, sequences: Int[Tensor, "n_rows"], positions: Int[Tensor, "n_rows"],
     horizon: int, batch_rows: int,
@@ -212,7 +233,7 @@ def row_blocks(
         yield rows, {name: values.masked_fill(beyond[..., None], torch.nan)
                      for name, values in read(rows).items()}
 
-# %% ../../nbs/engine/06_residuals.ipynb #6ee56b89
+# %% ../../nbs/engine/06_residuals.ipynb #46a62194
 def entering_rows(
     clean: CleanRun, source: HookPoint, sequences: Int[Tensor, "n_rows"],
     positions: Int[Tensor, "n_rows"], added: Float[Tensor, "n_rows width"], horizon: int
@@ -229,7 +250,7 @@ def entering_rows(
     if start.kind != "resid_pre": return stream
     return torch.cat([stream[:, :1] + added[:, None], stream[:, 1:]], 1)
 
-# %% ../../nbs/engine/06_residuals.ipynb #0ec7ec86
+# %% ../../nbs/engine/06_residuals.ipynb #f082674b
 @contextlib.contextmanager
 def _skipping(
     layers: nn.ModuleList, start: int, stream: Float[Tensor, "n_seq seq_len d_model"],
@@ -248,18 +269,15 @@ def _skipping(
     finally:
         for layer in layers[:start]: layer.__dict__.pop("forward", None)
 
-def _returns_tuple(twin: nn.Module, block: nn.Module) -> bool:
+def _returns_tuple(twin: nn.Module, block: nn.Module, token: Int[Tensor, "1 1"]) -> bool:
     "Whether blocks return a tuple (older architectures) or the stream itself."
     seen: list[bool] = []
-    handle = block.register_forward_hook(
-        lambda module, args, output: seen.append(isinstance(output, tuple))
-    )
-    device = next(twin.parameters()).device
-    try: twin(torch.ones(1, 1, dtype=torch.long, device=device), use_cache=False)
+    handle = block.register_forward_hook(lambda *call: seen.append(isinstance(call[-1], tuple)))
+    try: twin(token, use_cache=False)
     finally: handle.remove()
     return seen[0]
 
-# %% ../../nbs/engine/06_residuals.ipynb #30662b24
+# %% ../../nbs/engine/06_residuals.ipynb #2f752924
 def suffix_forward(
     model: nn.Module, clean: CleanRun, source: HookPoint, sequences: Int[Tensor, "n_rows"],
     positions: Int[Tensor, "n_rows"], added: Float[Tensor, "n_rows width"],
@@ -269,7 +287,7 @@ def suffix_forward(
     the stream entering `start_block(source)`."""
     twin, entry = plain_twin(model), push_point(source)
     layers = decoder_layers(twin)
-    as_tuple = _returns_tuple(twin, layers[0])
+    as_tuple = _returns_tuple(twin, layers[0], clean.tokens[:1, :1])
     run = [target for target in targets if last_block(target) >= entry.layer]
     pieces: dict[str, list[Tensor]] = {target.name: [] for target in targets}
     for rows in torch.arange(len(positions)).split(_ROWS_PER_PASS):
