@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Unbranchable', 'causal_attention', 'record_clean', 'RowAttention', 'Branches', 'branched_pass', 'Hold']
 
-# %% ../../nbs/engine/07_branched_rows.ipynb #a0f5e65b
+# %% ../../nbs/engine/07_branched_rows.ipynb #a8e2d44f
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -91,7 +91,7 @@ def causal_attention(
     scores = (torch.tanh(scores / softcap) * softcap).masked_fill(~allowed, -torch.inf)
     return scores.softmax(-1) @ value.repeat_interleave(wide, 1)
 
-# %% ../../nbs/engine/07_branched_rows.ipynb #b3750a74
+# %% ../../nbs/engine/07_branched_rows.ipynb #fbc6dd4a
 @dataclass
 class _Recorder:
     "Ordinary causal attention that keeps keys and values of `keep`, rotary embedding applied."
@@ -104,7 +104,7 @@ class _Recorder:
         if module in self.keep: self.cache[module] = (key, value)
         return causal_attention(query, key, value, scaling, softcap, window).transpose(1, 2)
 
-# %% ../../nbs/engine/07_branched_rows.ipynb #947fbff9
+# %% ../../nbs/engine/07_branched_rows.ipynb #2046b999
 def record_clean(
     twin: nn.Module, tokens: Int[Tensor, "n_seq seq_len"], lengths: Int[Tensor, "n_seq"] | None,
     starts: Sequence[int], last: int
@@ -129,7 +129,8 @@ def record_clean(
         for handle in handles: handle.remove()
     if set(recorder.cache) != kept_for:
         raise Unbranchable("its attention does not go through Hugging Face's attention interface")
-    return replace(clean, cache=recorder.cache, calls={index: called[layers[index]] for index in run})
+    calls = {index: called[layers[index]] for index in run}
+    return replace(clean, cache=recorder.cache, calls=calls)
 
 # %% ../../nbs/engine/07_branched_rows.ipynb #1ca54ce9
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ class _Group:
         product = (grid.flatten(2, 4) @ shared).unflatten(2, (wide, self.places, offsets))
         return product[self.sequence, :, :, self.place]
 
-# %% ../../nbs/engine/07_branched_rows.ipynb #073f93cc
+# %% ../../nbs/engine/07_branched_rows.ipynb #d3403227
 def _groups(sequences: Int[Tensor, "n_rows"], waste: float = 1.5) -> list[_Group]:
     """Cuts sorted `sequences` into groups whose padded grid is at most `waste` times as large as
     the rows in it."""
@@ -243,7 +244,7 @@ class RowAttention:
         from_prefix = group.times(share[..., :n_keys], values)
         return from_prefix + share[..., n_keys:] @ own_value[part]
 
-# %% ../../nbs/engine/07_branched_rows.ipynb #eecaf07f
+# %% ../../nbs/engine/07_branched_rows.ipynb #99877245
 @dataclass(frozen=True)
 class Branches:
     """The rows of one pass, sorted by sequence: `added[r]` joins `source` at position
@@ -278,7 +279,7 @@ def _row_arguments(
             raise Unbranchable(f"its blocks take a tensor called {name}")
     return arguments
 
-# %% ../../nbs/engine/07_branched_rows.ipynb #1361acb5
+# %% ../../nbs/engine/07_branched_rows.ipynb #1e577053
 def _packed(
     twin: nn.Module, clean: CleanRun, branches: Branches, held: "_Held | None"
 ) -> dict[str, Tensor]:
@@ -310,7 +311,7 @@ def _packed(
     seen = {name: values[0].unflatten(0, (-1, offsets)) for name, values in caught.items()}
     return {target.name: seen.get(read_point(target).name, stream) for target in branches.targets}
 
-# %% ../../nbs/engine/07_branched_rows.ipynb #48c6b49e
+# %% ../../nbs/engine/07_branched_rows.ipynb #e409153d
 def branched_pass(
     twin: nn.Module, clean: CleanRun, branches: Branches, hold: "Hold | None" = None
 ) -> dict[str, Float[Tensor, "n_rows offsets width"]]:
@@ -384,7 +385,7 @@ def _with_twins(
     )
     return both, _Held(index, branches.horizon + 1), mine
 
-# %% ../../nbs/engine/07_branched_rows.ipynb #11cccea2
+# %% ../../nbs/engine/07_branched_rows.ipynb #732b26d1
 def _norms(block: nn.Module) -> list[nn.Module]:
     "The layer and RMS norms of a block, without those of queries and keys."
     within = set(map_block(block).attention.modules())

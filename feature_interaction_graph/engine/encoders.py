@@ -27,7 +27,7 @@ def sae_hook_point(sae: Any) -> HookPoint:
                          "was trained on to its cfg.json.")
     return parse_hook_point(name)
 
-# %% ../../nbs/engine/10_encoders.ipynb #7a964b58
+# %% ../../nbs/engine/10_encoders.ipynb #39620551
 _COMPETING = ("topk",)
 _SUPPORTED = ("standard", "jumprelu", "gated", *_COMPETING)
 
@@ -182,7 +182,7 @@ class FeatureReader(_Columns):
         pre = nn.functional.linear(self.normalise(x), self.weight.T, self.bias)
         return self._chosen(pre), self._chosen(self.activate(pre))
 
-# %% ../../nbs/engine/10_encoders.ipynb #a0081af3
+# %% ../../nbs/engine/10_encoders.ipynb #b4e4166e
 def _check_readable(reader: FeatureReader, index: Int[Tensor, "n_features"]) -> None:
     name, width = reader.hook_point.name, reader.width
     if reader.architecture not in _SUPPORTED:

@@ -16,10 +16,9 @@ from .errors import InputError
 from feature_interaction_graph.engine.hook_points import (
     HookPoint, decoder_layers, edit, parse_hook_point, plain_twin
 )
-from .hooked_transformer import hooked_transformer_pass
 from feature_interaction_graph.engine.residuals import (
-    check_downstream, check_hooks, check_places, clean_residuals, is_hooked_transformer, pushed_at,
-    streams_at
+    check_downstream, check_hooks, check_places, clean_residuals, hooked_transformer_pass,
+    is_hooked_transformer, pushed_at, streams_at
 )
 
 # %% ../../nbs/engine/21_noncausal.ipynb #8e9b6b20

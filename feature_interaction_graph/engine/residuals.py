@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['streams_at', 'is_hooked_transformer', 'check_hooks', 'clean_residuals', 'window_of', 'hooked_forward', 'pushed_at',
            'CleanRun', 'record_streams', 'check_downstream', 'check_places', 'check_rows', 'row_blocks',
-           'entering_rows', 'suffix_forward']
+           'entering_rows', 'hooked_transformer_pass', 'suffix_forward']
 
 # %% ../../nbs/engine/06_residuals.ipynb #a928e393
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from .errors import InputError
 from feature_interaction_graph.engine.hook_points import (
     HookPoint, catch, decoder_layers, edit, last_block, parse_hook_point, plain_twin, push_point,
-    start_block
+    read_point
 )
 
 # %% ../../nbs/engine/06_residuals.ipynb #ae2c2377
@@ -30,7 +30,7 @@ class _Deep(Exception):
 
 def streams_at(
     model: nn.Module, layers: nn.ModuleList, tokens: Int[Tensor, "n_seq seq_len"],
-    points: Sequence[HookPoint]
+    points: Collection[HookPoint]
 ) -> dict[str, Float[Tensor, "n_seq seq_len width"]]:
     """The activations at `points`, name -> `[n_seq, seq_len, width]`, in one forward pass of a
     Hugging Face model with blocks `layers`; it stops when the last of them is known.
@@ -76,7 +76,7 @@ def _cached(
     )
     return {name: cache[name].flatten(2) for name in names}
 
-# %% ../../nbs/engine/06_residuals.ipynb #98780e71
+# %% ../../nbs/engine/06_residuals.ipynb #8c8c4eca
 @torch.no_grad()
 def clean_residuals(
     model: nn.Module, tokens: Int[Tensor, "n_seq seq_len"], hook_points: Sequence[str | HookPoint]
@@ -135,7 +135,7 @@ def hooked_forward(
             pieces[name].append(window_of(stream, here, position, horizon))
     return {name: torch.cat(parts) for name, parts in pieces.items()}
 
-# %% ../../nbs/engine/06_residuals.ipynb #e97765b5
+# %% ../../nbs/engine/06_residuals.ipynb #45ebd621
 def pushed_at(
     rows: Int[Tensor, "n_rows"], positions: Int[Tensor, "n_rows"],
     added: Float[Tensor, "n_rows width"]
@@ -147,7 +147,7 @@ def pushed_at(
         return pushed
     return push
 
-# %% ../../nbs/engine/06_residuals.ipynb #06c2eaed
+# %% ../../nbs/engine/06_residuals.ipynb #4ef5fc32
 @dataclass
 class CleanRun:
     """What one untouched pass over a batch of sequences leaves for rows to start from.
@@ -162,7 +162,7 @@ class CleanRun:
     cache: dict[nn.Module, tuple[Tensor, Tensor]] = field(default_factory=dict)
     calls: dict[int, dict[str, Any]] = field(default_factory=dict)
 
-# %% ../../nbs/engine/06_residuals.ipynb #a50baa5e
+# %% ../../nbs/engine/06_residuals.ipynb #c4a71cfb
 def record_streams(
     model: nn.Module, tokens: Int[Tensor, "n_seq seq_len"], lengths: Int[Tensor, "n_seq"] | None,
     starts: Sequence[int], last: int | None = None
@@ -177,7 +177,7 @@ def record_streams(
     kept = clean_residuals(model, tokens, points + through)
     return CleanRun(tokens, lengths.to(device), {point.layer: kept[point.name] for point in points})
 
-# %% ../../nbs/engine/06_residuals.ipynb #6f3c551f
+# %% ../../nbs/engine/06_residuals.ipynb #d0b7e6a5
 def check_downstream(source: HookPoint, targets: Sequence[HookPoint]) -> None:
     "Raises `InputError` unless there are targets, all downstream of `source`."
     if not targets:
@@ -188,9 +188,10 @@ def check_downstream(source: HookPoint, targets: Sequence[HookPoint]) -> None:
             raise InputError(f"target {target.name} is not downstream of source {source.name}; "
                              "choose targets in later layers.")
 
-# %% ../../nbs/engine/06_residuals.ipynb #27f9241a
+# %% ../../nbs/engine/06_residuals.ipynb #6e0049d8
 def check_places(
-    lengths: Int[Tensor, "n_seq"], sequences: Int[Tensor, "n_rows"], positions: Int[Tensor, "n_rows"]
+    lengths: Int[Tensor, "n_seq"], sequences: Int[Tensor, "n_rows"],
+    positions: Int[Tensor, "n_rows"]
 ) -> None:
     "Raises `InputError` for a sequence that was not given and for a position outside its sequence."
     sequences, positions = sequences.to(lengths.device), positions.to(lengths.device)
@@ -205,7 +206,7 @@ def check_places(
                          f"asked for, but that sequence has {int(lengths[row])} tokens; choose a "
                          "position inside it.")
 
-# %% ../../nbs/engine/06_residuals.ipynb #a7ceef70
+# %% ../../nbs/engine/06_residuals.ipynb #8995cc07
 def check_rows(
     clean: CleanRun, source: HookPoint, sequences: Int[Tensor, "n_rows"],
     positions: Int[Tensor, "n_rows"], targets: Sequence[HookPoint], n_layers: int
@@ -219,7 +220,7 @@ def check_rows(
                              f"{n_layers - 1}; choose one of those.")
     check_places(clean.lengths, sequences, positions)
 
-# %% ../../nbs/engine/06_residuals.ipynb #2900d67a
+# %% ../../nbs/engine/06_residuals.ipynb #5871edc3
 def row_blocks(
     clean: CleanRun, sequences: Int[Tensor, "n_rows"], positions: Int[Tensor, "n_rows"],
     horizon: int, batch_rows: int,
@@ -233,7 +234,7 @@ def row_blocks(
         yield rows, {name: values.masked_fill(beyond[..., None], torch.nan)
                      for name, values in read(rows).items()}
 
-# %% ../../nbs/engine/06_residuals.ipynb #46a62194
+# %% ../../nbs/engine/06_residuals.ipynb #e1835236
 def entering_rows(
     clean: CleanRun, source: HookPoint, sequences: Int[Tensor, "n_rows"],
     positions: Int[Tensor, "n_rows"], added: Float[Tensor, "n_rows width"], horizon: int
@@ -250,7 +251,7 @@ def entering_rows(
     if start.kind != "resid_pre": return stream
     return torch.cat([stream[:, :1] + added[:, None], stream[:, 1:]], 1)
 
-# %% ../../nbs/engine/06_residuals.ipynb #f082674b
+# %% ../../nbs/engine/06_residuals.ipynb #57633381
 @contextlib.contextmanager
 def _skipping(
     layers: nn.ModuleList, start: int, stream: Float[Tensor, "n_seq seq_len d_model"],
@@ -277,7 +278,50 @@ def _returns_tuple(twin: nn.Module, block: nn.Module, token: Int[Tensor, "1 1"])
     finally: handle.remove()
     return seen[0]
 
-# %% ../../nbs/engine/06_residuals.ipynb #2f752924
+# %% ../../nbs/engine/06_residuals.ipynb #94e2a133
+def hooked_transformer_pass(
+    model: Any, entering: Float[Tensor, "n_rows seq_len d_model"], point: HookPoint,
+    change: Callable[[Tensor], Tensor], targets: Collection[HookPoint]
+) -> dict[str, Float[Tensor, "n_rows seq_len width"]]:
+    """The activations at `targets` of a `HookedTransformer` in which the block of `point` gets the
+    streams `entering`, and the tensor at `point` is replaced by `change` of it.
+
+    Heads are flattened, in and out; no block below `point` or above the last target runs.
+    """
+    kept: dict[str, Tensor] = {}
+    def changed(stream: Tensor, hook: Any) -> Tensor:
+        return change(stream.flatten(2)).reshape(stream.shape)
+    def keep(stream: Tensor, hook: Any) -> None: kept[hook.name] = stream.flatten(2)
+    # resid_mid is the sum: changed through what attention adds
+    entry = HookPoint("attn_out", point.layer) if point.kind == "resid_mid" else point
+    model.run_with_hooks(
+        entering, start_at_layer=point.layer, return_type=None,
+        stop_at_layer=1 + max(target.layer for target in targets),
+        fwd_hooks=[(entry.name, changed), *((target.name, keep) for target in targets)]
+    )
+    return kept
+
+# %% ../../nbs/engine/06_residuals.ipynb #07935357
+def _suffix_pass(
+    model: nn.Module, clean: CleanRun, entry: HookPoint, points: Collection[HookPoint]
+) -> Callable[[Tensor, Callable[[Tensor], Tensor]], dict[str, Tensor]]:
+    """What runs the blocks from `entry` on and reads `points`: (sequence of each row, push) ->
+    name -> `[n_rows, seq_len, width]`."""
+    recorded = clean.streams[entry.layer]
+    if is_hooked_transformer(model):
+        return lambda sequences, push: hooked_transformer_pass(
+            model, recorded[sequences], entry, push, points
+        )
+    twin = plain_twin(model)
+    layers = decoder_layers(twin)
+    as_tuple = _returns_tuple(twin, layers[0], clean.tokens[:1, :1])
+    def run(sequences: Tensor, push: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        with (torch.no_grad(), _skipping(layers, entry.layer, recorded[sequences], as_tuple),
+              edit(layers, entry, push)):
+            return streams_at(twin, layers, clean.tokens[sequences], points)
+    return run
+
+# %% ../../nbs/engine/06_residuals.ipynb #aa918791
 def suffix_forward(
     model: nn.Module, clean: CleanRun, source: HookPoint, sequences: Int[Tensor, "n_rows"],
     positions: Int[Tensor, "n_rows"], added: Float[Tensor, "n_rows width"],
@@ -285,17 +329,18 @@ def suffix_forward(
 ) -> dict[str, Float[Tensor, "n_rows n_offsets width"]]:
     """`hooked_forward` from recorded streams: blocks below the source do not run. `clean` must hold
     the stream entering `start_block(source)`."""
-    twin, entry = plain_twin(model), push_point(source)
-    layers = decoder_layers(twin)
-    as_tuple = _returns_tuple(twin, layers[0], clean.tokens[:1, :1])
-    run = [target for target in targets if last_block(target) >= entry.layer]
+    entry = push_point(source)
+    points = {read_point(target) for target in targets if last_block(target) >= entry.layer}
+    run = _suffix_pass(model, clean, entry, points) if points else None
     pieces: dict[str, list[Tensor]] = {target.name: [] for target in targets}
     for rows in torch.arange(len(positions)).split(_ROWS_PER_PASS):
-        question = sequences[rows], positions[rows], added[rows]
-        # read before the first block that runs
-        read = dict.fromkeys(pieces, entering_rows(clean, source, *question, horizon))
-        if run:
-            with _skipping(layers, entry.layer, clean.streams[entry.layer][question[0]], as_tuple):
-                read |= hooked_forward(twin, clean.tokens, entry, *question, run, horizon)
-        for name, values in read.items(): pieces[name].append(values)
+        here, places = torch.arange(len(rows)), (sequences[rows], positions[rows], added[rows])
+        after = run(places[0], pushed_at(here, *places[1:])) if run else {}
+        # what is read before the first block that runs
+        stream = entering_rows(clean, source, *places, horizon)
+        for target in targets:
+            whole = after.get(read_point(target).name)
+            pieces[target.name].append(
+                stream if whole is None else window_of(whole, here, places[1], horizon)
+            )
     return {name: torch.cat(parts) for name, parts in pieces.items()}
