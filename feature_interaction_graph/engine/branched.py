@@ -107,23 +107,26 @@ class BranchedForward:
 
     _run_hooked = branch
 
-# %% ../../nbs/engine/08_branched.ipynb #37a60ade
+# %% ../../nbs/engine/08_branched.ipynb #fe637492
 def _disagreement(engine: BranchedForward) -> str:
     """Why rows of `engine` cannot be trusted, empty where they can: compares some on random tokens
     with a plain hooked forward."""
     generator = torch.Generator().manual_seed(0)
     config, device = engine.twin.config, engine.device
     tokens = torch.randint(1, config.vocab_size, (2, 8), generator=generator).to(device)
-    places = torch.tensor([[0, 1, 1], [4, 2, 7]], device=device)
+    sequences, positions = torch.tensor([[0, 1, 1], [4, 2, 7]], device=device)
     source = HookPoint("resid_pre", 0)
     targets = [HookPoint("resid_post", layer) for layer in range(engine.n_layers)]
     scale = clean_residuals(engine.twin, tokens, [source])[source.name].std()
     added = scale * torch.randn(3, config.hidden_size, generator=generator).to(device)
     try:
         clean = engine.record(tokens, starts=[0], last=engine.n_layers - 1)
-        (rows, fast), = engine.run(clean, source, *places, added, targets, horizon=1)
+        (rows, fast), = engine.run(
+            clean, source, sequences, positions, added, targets, horizon=1
+        )
     except (Unbranchable, InputError) as reason: return str(reason)
-    plain = hooked_forward(engine.twin, tokens, source, *places[:, rows], added[rows], targets, 1)
+    plain = hooked_forward(engine.twin, tokens, source, sequences[rows], positions[rows],
+                           added[rows], targets, 1)
     for target in targets:
         size = plain[target.name].nan_to_num().abs().max()
         error = (fast[target.name] - plain[target.name]).nan_to_num().abs().max()

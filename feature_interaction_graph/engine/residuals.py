@@ -76,7 +76,7 @@ def _cached(
     )
     return {name: cache[name].flatten(2) for name in names}
 
-# %% ../../nbs/engine/06_residuals.ipynb #8c8c4eca
+# %% ../../nbs/engine/06_residuals.ipynb #8914eb86
 @torch.no_grad()
 def clean_residuals(
     model: nn.Module, tokens: Int[Tensor, "n_seq seq_len"], hook_points: Sequence[str | HookPoint]
@@ -135,7 +135,7 @@ def hooked_forward(
             pieces[name].append(window_of(stream, here, position, horizon))
     return {name: torch.cat(parts) for name, parts in pieces.items()}
 
-# %% ../../nbs/engine/06_residuals.ipynb #45ebd621
+# %% ../../nbs/engine/06_residuals.ipynb #fa4ce889
 def pushed_at(
     rows: Int[Tensor, "n_rows"], positions: Int[Tensor, "n_rows"],
     added: Float[Tensor, "n_rows width"]
@@ -147,7 +147,7 @@ def pushed_at(
         return pushed
     return push
 
-# %% ../../nbs/engine/06_residuals.ipynb #4ef5fc32
+# %% ../../nbs/engine/06_residuals.ipynb #1c83f6a5
 @dataclass
 class CleanRun:
     """What one untouched pass over a batch of sequences leaves for rows to start from.
@@ -162,7 +162,7 @@ class CleanRun:
     cache: dict[nn.Module, tuple[Tensor, Tensor]] = field(default_factory=dict)
     calls: dict[int, dict[str, Any]] = field(default_factory=dict)
 
-# %% ../../nbs/engine/06_residuals.ipynb #c4a71cfb
+# %% ../../nbs/engine/06_residuals.ipynb #6bf3ceaf
 def record_streams(
     model: nn.Module, tokens: Int[Tensor, "n_seq seq_len"], lengths: Int[Tensor, "n_seq"] | None,
     starts: Sequence[int], last: int | None = None
@@ -177,7 +177,7 @@ def record_streams(
     kept = clean_residuals(model, tokens, points + through)
     return CleanRun(tokens, lengths.to(device), {point.layer: kept[point.name] for point in points})
 
-# %% ../../nbs/engine/06_residuals.ipynb #d0b7e6a5
+# %% ../../nbs/engine/06_residuals.ipynb #cc297421
 def check_downstream(source: HookPoint, targets: Sequence[HookPoint]) -> None:
     "Raises `InputError` unless there are targets, all downstream of `source`."
     if not targets:
@@ -188,7 +188,7 @@ def check_downstream(source: HookPoint, targets: Sequence[HookPoint]) -> None:
             raise InputError(f"target {target.name} is not downstream of source {source.name}; "
                              "choose targets in later layers.")
 
-# %% ../../nbs/engine/06_residuals.ipynb #6e0049d8
+# %% ../../nbs/engine/06_residuals.ipynb #811528eb
 def check_places(
     lengths: Int[Tensor, "n_seq"], sequences: Int[Tensor, "n_rows"],
     positions: Int[Tensor, "n_rows"]
@@ -206,7 +206,7 @@ def check_places(
                          f"asked for, but that sequence has {int(lengths[row])} tokens; choose a "
                          "position inside it.")
 
-# %% ../../nbs/engine/06_residuals.ipynb #8995cc07
+# %% ../../nbs/engine/06_residuals.ipynb #416aa88e
 def check_rows(
     clean: CleanRun, source: HookPoint, sequences: Int[Tensor, "n_rows"],
     positions: Int[Tensor, "n_rows"], targets: Sequence[HookPoint], n_layers: int
@@ -220,7 +220,7 @@ def check_rows(
                              f"{n_layers - 1}; choose one of those.")
     check_places(clean.lengths, sequences, positions)
 
-# %% ../../nbs/engine/06_residuals.ipynb #5871edc3
+# %% ../../nbs/engine/06_residuals.ipynb #ee105762
 def row_blocks(
     clean: CleanRun, sequences: Int[Tensor, "n_rows"], positions: Int[Tensor, "n_rows"],
     horizon: int, batch_rows: int,
@@ -234,7 +234,7 @@ def row_blocks(
         yield rows, {name: values.masked_fill(beyond[..., None], torch.nan)
                      for name, values in read(rows).items()}
 
-# %% ../../nbs/engine/06_residuals.ipynb #e1835236
+# %% ../../nbs/engine/06_residuals.ipynb #93cfa095
 def entering_rows(
     clean: CleanRun, source: HookPoint, sequences: Int[Tensor, "n_rows"],
     positions: Int[Tensor, "n_rows"], added: Float[Tensor, "n_rows width"], horizon: int
@@ -251,7 +251,7 @@ def entering_rows(
     if start.kind != "resid_pre": return stream
     return torch.cat([stream[:, :1] + added[:, None], stream[:, 1:]], 1)
 
-# %% ../../nbs/engine/06_residuals.ipynb #57633381
+# %% ../../nbs/engine/06_residuals.ipynb #264be341
 @contextlib.contextmanager
 def _skipping(
     layers: nn.ModuleList, start: int, stream: Float[Tensor, "n_seq seq_len d_model"],
@@ -278,7 +278,7 @@ def _returns_tuple(twin: nn.Module, block: nn.Module, token: Int[Tensor, "1 1"])
     finally: handle.remove()
     return seen[0]
 
-# %% ../../nbs/engine/06_residuals.ipynb #94e2a133
+# %% ../../nbs/engine/06_residuals.ipynb #7c0240b0
 def hooked_transformer_pass(
     model: Any, entering: Float[Tensor, "n_rows seq_len d_model"], point: HookPoint,
     change: Callable[[Tensor], Tensor], targets: Collection[HookPoint]
@@ -301,7 +301,7 @@ def hooked_transformer_pass(
     )
     return kept
 
-# %% ../../nbs/engine/06_residuals.ipynb #07935357
+# %% ../../nbs/engine/06_residuals.ipynb #05eed357
 def _suffix_pass(
     model: nn.Module, clean: CleanRun, entry: HookPoint, points: Collection[HookPoint]
 ) -> Callable[[Tensor, Callable[[Tensor], Tensor]], dict[str, Tensor]]:
@@ -321,7 +321,7 @@ def _suffix_pass(
             return streams_at(twin, layers, clean.tokens[sequences], points)
     return run
 
-# %% ../../nbs/engine/06_residuals.ipynb #aa918791
+# %% ../../nbs/engine/06_residuals.ipynb #b64bcb24
 def suffix_forward(
     model: nn.Module, clean: CleanRun, source: HookPoint, sequences: Int[Tensor, "n_rows"],
     positions: Int[Tensor, "n_rows"], added: Float[Tensor, "n_rows width"],
