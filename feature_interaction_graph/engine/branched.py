@@ -105,9 +105,9 @@ class BranchedForward:
         if not self.branched: return suffix_forward(self.twin, clean, *question)
         return branched_pass(self.twin, clean, Branches(*question), hold)
 
-    _run_hooked = branch
+    _run_hooked = branch        # its former name, where the model is not branched
 
-# %% ../../nbs/engine/08_branched.ipynb #fe637492
+# %% ../../nbs/engine/08_branched.ipynb #8e88ddc6
 def _disagreement(engine: BranchedForward) -> str:
     """Why rows of `engine` cannot be trusted, empty where they can: compares some on random tokens
     with a plain hooked forward."""
