@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Unbranchable', 'causal_attention', 'record_clean', 'RowAttention', 'Branches', 'branched_pass', 'Hold']
 
-# %% ../../nbs/engine/07_branched_rows.ipynb #7a0e79c7
+# %% ../../nbs/engine/07_branched_rows.ipynb #1cfe27f5
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -91,7 +91,7 @@ def causal_attention(
     scores = (torch.tanh(scores / softcap) * softcap).masked_fill(~allowed, -torch.inf)
     return scores.softmax(-1) @ value.repeat_interleave(wide, 1)
 
-# %% ../../nbs/engine/07_branched_rows.ipynb #48754d8f
+# %% ../../nbs/engine/07_branched_rows.ipynb #ad9428eb
 @dataclass
 class _Recorder:
     "Ordinary causal attention that keeps keys and values of `keep`, rotary embedding applied."
@@ -104,7 +104,7 @@ class _Recorder:
         if module in self.keep: self.cache[module] = (key, value)
         return causal_attention(query, key, value, scaling, softcap, window).transpose(1, 2)
 
-# %% ../../nbs/engine/07_branched_rows.ipynb #692922e5
+# %% ../../nbs/engine/07_branched_rows.ipynb #1664b7c5
 def record_clean(
     twin: nn.Module, tokens: Int[Tensor, "n_seq seq_len"], lengths: Int[Tensor, "n_seq"] | None,
     starts: Sequence[int], last: int
@@ -155,7 +155,7 @@ class _Group:
         product = (grid.flatten(2, 4) @ shared).unflatten(2, (wide, self.places, offsets))
         return product[self.sequence, :, :, self.place]
 
-# %% ../../nbs/engine/07_branched_rows.ipynb #b098fd89
+# %% ../../nbs/engine/07_branched_rows.ipynb #9226f135
 def _groups(sequences: Int[Tensor, "n_rows"], waste: float = 1.5) -> list[_Group]:
     """Cuts sorted `sequences` into groups whose padded grid is at most `waste` times as large as
     the rows in it."""
@@ -244,7 +244,7 @@ class RowAttention:
         from_prefix = group.times(share[..., :n_keys], values)
         return from_prefix + share[..., n_keys:] @ own_value[part]
 
-# %% ../../nbs/engine/07_branched_rows.ipynb #8d425ca7
+# %% ../../nbs/engine/07_branched_rows.ipynb #2fa2c982
 @dataclass(frozen=True)
 class Branches:
     """The rows of one pass, sorted by sequence: `added[r]` joins `source` at position
@@ -279,7 +279,7 @@ def _row_arguments(
             raise Unbranchable(f"its blocks take a tensor called {name}")
     return arguments
 
-# %% ../../nbs/engine/07_branched_rows.ipynb #1c21f0e9
+# %% ../../nbs/engine/07_branched_rows.ipynb #eae606e2
 def _packed(
     twin: nn.Module, clean: CleanRun, branches: Branches, held: "_Held | None"
 ) -> dict[str, Tensor]:
@@ -311,7 +311,7 @@ def _packed(
     seen = {name: values[0].unflatten(0, (-1, offsets)) for name, values in caught.items()}
     return {target.name: seen.get(read_point(target).name, stream) for target in branches.targets}
 
-# %% ../../nbs/engine/07_branched_rows.ipynb #4846ef20
+# %% ../../nbs/engine/07_branched_rows.ipynb #8d5d15be
 def branched_pass(
     twin: nn.Module, clean: CleanRun, branches: Branches, hold: "Hold | None" = None
 ) -> dict[str, Float[Tensor, "n_rows offsets width"]]:
@@ -385,7 +385,7 @@ def _with_twins(
     )
     return both, _Held(index, branches.horizon + 1), mine
 
-# %% ../../nbs/engine/07_branched_rows.ipynb #a0611865
+# %% ../../nbs/engine/07_branched_rows.ipynb #8231d5b7
 def _norms(block: nn.Module) -> list[nn.Module]:
     "The layer and RMS norms of a block, without those of queries and keys."
     within = set(map_block(block).attention.modules())

@@ -27,17 +27,47 @@ def sae_hook_point(sae: Any) -> HookPoint:
                          "was trained on to its cfg.json.")
     return parse_hook_point(name)
 
-# %% ../../nbs/engine/10_encoders.ipynb #39620551
+# %% ../../nbs/engine/10_encoders.ipynb #4a82e097
 _COMPETING = ("topk",)
 _SUPPORTED = ("standard", "jumprelu", "gated", *_COMPETING)
 
+def _check_readable(reader: "FeatureReader", index: Int[Tensor, "n_features"]) -> None:
+    name, width = reader.hook_point.name, reader.width
+    if reader.architecture not in _SUPPORTED:
+        raise InputError(f"an SAE of architecture {reader.architecture!r} was given, but only "
+                         f"{', '.join(_SUPPORTED)} can be read exactly here; "
+                         "convert it or choose another SAE.")
+    if reader.normalisation not in ("none", None, "layer_norm", "constant_norm_rescale"):
+        raise InputError(f"the SAE at {name} normalises its input by {reader.normalisation!r}, "
+                         "which is not folded into its weights; fold it first "
+                         "(sae.fold_activation_norm_scaling_factor).")
+    outside = index[(index < 0) | (index >= width)]
+    if len(outside):
+        raise InputError(f"feature {int(outside[0])} was asked for at {name}, but its SAE has "
+                         f"features 0 to {width - 1}; choose among those.")
+
+def _check_finite(reader: "FeatureReader") -> None:
+    for name in ("weight", "bias", "decoder"):
+        if not bool(torch.isfinite(getattr(reader, name)).all()):
+            raise InputError(f"the SAE at {reader.hook_point.name} has NaN or infinite values "
+                             f"in its {name}; load a whole copy of it.")
+
+def _decoder_norms(sae: Any, beside: "Beside | None") -> Float[Tensor, "n_latents"] | None:
+    "What the SAE scales its activations by, if it does; 1 for directions."
+    if not getattr(sae.cfg, "rescale_acts_by_decoder_norm", False): return None
+    norms = sae.W_dec.detach().float().norm(dim=-1)
+    if beside is not None: norms[beside.n_latents:] = 1.0
+    return norms
+
+# %% ../../nbs/engine/10_encoders.ipynb #1e724387
 class _Columns:
-    """Columns of an encoder, float32: the pre-activation of a latent is `x @ weight + bias`.
+    """Columns of an encoder, float32: the pre-activation of a latent is `input @ weight + bias`.
 
     Gate and magnitude of a gated latent are affine functions of one number, so its activation
     follows from that number alone.
     """
     architecture: str
+    normalisation: str | None
 
     def __init__(
         self, sae: Any, which: slice | Int[Tensor, "n_columns"],
@@ -53,6 +83,22 @@ class _Columns:
         if gated: weight = weight * self.gain
         if norms is not None: weight, self.bias = weight * norms[which], self.bias * norms[which]
         self.weight = weight.contiguous()
+        self.input_bias = sae.b_dec.detach().float() * float(sae.cfg.apply_b_dec_to_input)
+
+    def scale(self, x: Float[Tensor, "n width"]) -> Float[Tensor, "n 1"]:
+        "How long one unit of decoder is in units of the stream at `x`: 1 without normalisation."
+        if self.normalisation == "layer_norm": return x.float().std(-1, keepdim=True)
+        if self.normalisation == "constant_norm_rescale":
+            return x.float().norm(dim=-1, keepdim=True) / x.shape[-1] ** 0.5
+        return torch.ones_like(x[..., :1])
+
+    def _input(self, x: Float[Tensor, "n width"]) -> Float[Tensor, "n width"]:
+        x = x.float()
+        if self.normalisation == "layer_norm":
+            x = x - x.mean(-1, keepdim=True)
+            x = x / (x.std(-1, keepdim=True) + 1e-5)
+        elif self.normalisation == "constant_norm_rescale": x = x / self.scale(x)
+        return x - self.input_bias
 
     def _activate_latents(
         self, pre: Float[Tensor, "n n_columns"]
@@ -111,7 +157,6 @@ class FeatureReader(_Columns):
         beside: Beside | None = getattr(sae, "beside", None)
         norms = _decoder_norms(sae, beside)
         super().__init__(sae, slice(None) if self.competes else self.features, norms)
-        self.input_bias = sae.b_dec.detach().float() * float(sae.cfg.apply_b_dec_to_input)
         self.decoder = sae.W_dec.detach().float()[self.features]
         if norms is not None: self.decoder /= norms[self.features, None].clamp(min=1e-12)
         self.level: Tensor | None = None
@@ -132,20 +177,8 @@ class FeatureReader(_Columns):
     def normalise(self, x: Float[Tensor, "n width"]) -> Float[Tensor, "n n_inputs"]:
         """The input as the encoder's matrix sees it; where directions read a norm of it, that norm
         stands behind it."""
-        rows = x.float()
-        if self.normalisation == "layer_norm":
-            rows = rows - rows.mean(-1, keepdim=True)
-            rows = rows / (rows.std(-1, keepdim=True) + 1e-5)
-        elif self.normalisation == "constant_norm_rescale": rows = rows / self.scale(rows)
-        rows = rows - self.input_bias
+        rows = self._input(x)
         return rows if self.norm is None else torch.cat([rows, self.norm(x).float()], -1)
-
-    def scale(self, x: Float[Tensor, "n width"]) -> Float[Tensor, "n 1"]:
-        "How long one unit of decoder is in units of the stream at `x`: 1 without normalisation."
-        if self.normalisation == "layer_norm": return x.float().std(-1, keepdim=True)
-        if self.normalisation == "constant_norm_rescale":
-            return x.float().norm(dim=-1, keepdim=True) / x.shape[-1] ** 0.5
-        return torch.ones_like(x[..., :1])
 
     def activate(self, pre: Float[Tensor, "n n_columns"]) -> Float[Tensor, "n n_columns"]:
         "The activation that belongs to a pre-activation; of all latents, where they compete."
@@ -181,32 +214,3 @@ class FeatureReader(_Columns):
         "Pre-activation and activation of the chosen features at the rows `x`."
         pre = nn.functional.linear(self.normalise(x), self.weight.T, self.bias)
         return self._chosen(pre), self._chosen(self.activate(pre))
-
-# %% ../../nbs/engine/10_encoders.ipynb #b4e4166e
-def _check_readable(reader: FeatureReader, index: Int[Tensor, "n_features"]) -> None:
-    name, width = reader.hook_point.name, reader.width
-    if reader.architecture not in _SUPPORTED:
-        raise InputError(f"an SAE of architecture {reader.architecture!r} was given, but only "
-                         f"{', '.join(_SUPPORTED)} can be read exactly here; "
-                         "convert it or choose another SAE.")
-    if reader.normalisation not in ("none", None, "layer_norm", "constant_norm_rescale"):
-        raise InputError(f"the SAE at {name} normalises its input by {reader.normalisation!r}, "
-                         "which is not folded into its weights; fold it first "
-                         "(sae.fold_activation_norm_scaling_factor).")
-    outside = index[(index < 0) | (index >= width)]
-    if len(outside):
-        raise InputError(f"feature {int(outside[0])} was asked for at {name}, but its SAE has "
-                         f"features 0 to {width - 1}; choose among those.")
-
-def _check_finite(reader: FeatureReader) -> None:
-    for name in ("weight", "bias", "decoder"):
-        if not bool(torch.isfinite(getattr(reader, name)).all()):
-            raise InputError(f"the SAE at {reader.hook_point.name} has NaN or infinite values "
-                             f"in its {name}; load a whole copy of it.")
-
-def _decoder_norms(sae: Any, beside: Beside | None) -> Float[Tensor, "n_latents"] | None:
-    "What the SAE scales its activations by, if it does; 1 for directions."
-    if not getattr(sae.cfg, "rescale_acts_by_decoder_norm", False): return None
-    norms = sae.W_dec.detach().float().norm(dim=-1)
-    if beside is not None: norms[beside.n_latents:] = 1.0
-    return norms

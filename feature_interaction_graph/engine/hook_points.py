@@ -21,7 +21,7 @@ from .errors import InputError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# %% ../../nbs/engine/05_hook_points.ipynb #5f4df01c
+# %% ../../nbs/engine/05_hook_points.ipynb #5b7f54c4
 # kind of point -> order within a block
 KINDS = {"resid_pre": 0, "z": 1, "attn_out": 2, "resid_mid": 3, "mlp_out": 4, "resid_post": 5}
 
@@ -68,24 +68,24 @@ def parse_hook_point(name: str) -> HookPoint:
                          f"{known}.")
     return HookPoint(kind, int(found[1]))
 
-# %% ../../nbs/engine/05_hook_points.ipynb #03931a8f
+# %% ../../nbs/engine/05_hook_points.ipynb #ff60f83b
 def push_point(source: HookPoint) -> HookPoint:
     """Where a push at `source` enters the first block that must run: the input of the next one, if
     its own is over; `attn_out` for `resid_mid`, their sum."""
     if source.kind in ("mlp_out", "resid_post"): return HookPoint("resid_pre", source.layer + 1)
     return HookPoint("attn_out", source.layer) if source.kind == "resid_mid" else source
 
-# %% ../../nbs/engine/05_hook_points.ipynb #da0d48a3
+# %% ../../nbs/engine/05_hook_points.ipynb #00ddd366
 def start_block(source: HookPoint) -> int:
     "The first block a branch from `source` must run: its own, unless the block is already over."
     return push_point(source).layer
 
-# %% ../../nbs/engine/05_hook_points.ipynb #26c0e948
+# %% ../../nbs/engine/05_hook_points.ipynb #61fe5826
 def read_point(target: HookPoint) -> HookPoint:
     "Where the last block that must run shows what is at `target`."
     return HookPoint("resid_post", target.layer - 1) if target.kind == "resid_pre" else target
 
-# %% ../../nbs/engine/05_hook_points.ipynb #cdd0917f
+# %% ../../nbs/engine/05_hook_points.ipynb #405512b3
 def last_block(target: HookPoint) -> int:
     "The last block a branch must run to be read at `target`."
     return read_point(target).layer
@@ -182,7 +182,7 @@ def first_tensor(output: Any) -> Tensor:
 def _block_input(args: tuple, kwargs: dict) -> Tensor:
     return args[0] if args else kwargs["hidden_states"]
 
-# %% ../../nbs/engine/05_hook_points.ipynb #edc30cc3
+# %% ../../nbs/engine/05_hook_points.ipynb #3f33b6ec
 def _block(layers: nn.ModuleList, point: HookPoint) -> nn.Module:
     "The block of `point`; `InputError` when the model has no such block."
     if 0 <= point.layer < len(layers): return layers[point.layer]
@@ -197,7 +197,7 @@ def _module(block: nn.Module, kind: str) -> tuple[nn.Module, bool]:
     if kind == "z": return parts.out_projection, True
     return (parts.mlp_out if kind == "mlp_out" else parts.attn_out), False
 
-# %% ../../nbs/engine/05_hook_points.ipynb #6fe1b44c
+# %% ../../nbs/engine/05_hook_points.ipynb #13dc9572
 def _watch(block: nn.Module, point: HookPoint, caught: dict[str, Tensor]) -> list:
     "Hooks that put the tensor at `point` of `block` into `caught`."
     name = point.name
