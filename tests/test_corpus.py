@@ -75,15 +75,16 @@ def test_labels_follow_their_tokens():
 def test_bos_on_all_or_none():
     with pytest.raises(InputError, match="1 of 2 sequences start with the BOS token 7"):
         as_corpus([[7, 1], [1, 7]], bos_id=7)
-    assert as_corpus(
-        [[7, 1], [7, 2]], bos_id=7
-    ).n_tokens == 2 and as_corpus([[7, 1], [7, 2]]).n_tokens == 4
+    assert as_corpus([[7, 1], [7, 2]], bos_id=7).n_tokens == 2
+    assert as_corpus([[7, 1], [7, 2]]).n_tokens == 4
     with pytest.raises(InputError, match="no position"): as_corpus([[7], [7]], bos_id=7)
 
 
 @pytest.mark.parametrize("lengths", [[0, 2], [2, 4], [2], [2, -1], [1.5, 2.0]])
 def test_lengths_that_cannot_be(lengths):
-    with pytest.raises(InputError): as_corpus(torch.ones(2, 3, dtype=torch.int64), lengths=lengths)
+    words = "whole numbers are needed" if 1.5 in lengths else "one number per sequence from 1 to 3"
+    with pytest.raises(InputError, match=words):
+        as_corpus(torch.ones(2, 3, dtype=torch.int64), lengths=lengths)
 
 
 def test_damaged_files_give_one_sentence(tmp_path):
@@ -102,13 +103,13 @@ def test_damaged_files_give_one_sentence(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, array", [("floats", np.ones((2, 3))), ("text", np.array(["a", "b"])),
-                    ("three dimensions", np.ones((2, 3, 4), dtype=int)),
-                    ("one dimension", np.arange(4)), ("nothing", np.ones((0, 3), dtype=int))]
+    "array, words", [(np.ones((2, 3)), "holds float64"), (np.array(["a", "b"]), "holds <U1"),
+                     (np.ones((2, 3, 4), dtype=int), r"shape \(2, 3, 4\)"),
+                     (np.arange(4), r"shape \(4,\)"), (np.ones((0, 3), dtype=int), "no sequence")]
 )
-def test_arrays_that_are_no_tokens(tmp_path, name, array):
+def test_arrays_that_are_no_tokens(tmp_path, array, words):
     np.save(tmp_path / "t.npy", array)
-    with pytest.raises(InputError): read_tokens(tmp_path / "t.npy")
+    with pytest.raises(InputError, match=words): read_tokens(tmp_path / "t.npy")
 
 
 def test_pickles_are_never_opened(tmp_path):
@@ -116,7 +117,8 @@ def test_pickles_are_never_opened(tmp_path):
     class Bomb:
         def __reduce__(self): return (open, (str(marker), "w"))
     np.save(tmp_path / "t.npy", np.array([Bomb()], dtype=object), allow_pickle=True)
-    with pytest.raises(InputError): read_tokens(tmp_path / "t.npy")
+    with pytest.raises(InputError, match="not a whole file of token ids"):
+        read_tokens(tmp_path / "t.npy")
     assert not marker.exists()
 
 

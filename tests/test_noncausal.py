@@ -171,9 +171,10 @@ def test_bad_rows_are_one_sentence():
             "positions": torch.tensor([3]), "added": torch.zeros(1, WIDTH),
             "targets": ["blocks.2.hook_resid_pre"], "lengths": LENGTHS}
     for change, words in (
-        ({"positions": torch.tensor([4])}, "outside"),
-        ({"positions": torch.tensor([-1])}, "outside"),
-        ({"sequences": torch.tensor([4])}, "outside"), ({"targets": []}, "no target"),
+        ({"positions": torch.tensor([4])}, "position 4 of sequence 1 .* has 4 tokens"),
+        ({"positions": torch.tensor([-1])}, "position -1 of sequence 1"),
+        ({"sequences": torch.tensor([4])}, "position 3 of sequence 4"),
+        ({"targets": []}, "no target"),
         ({"targets": ["blocks.0.hook_resid_post"]}, "not downstream"),
         ({"added": torch.zeros(2, WIDTH)}, "one of each"),
         ({"targets": ["blocks.7.hook_resid_pre"]}, "blocks 0 to 2"),

@@ -8,7 +8,7 @@ __all__ = ['SHORTEST_CHUNK', 'TokenLabels', 'Corpus', 'as_corpus', 'corpus_from_
 # %% ../../nbs/engine/04_corpus.ipynb #01a37548
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,12 +29,14 @@ if TYPE_CHECKING:
 # %% ../../nbs/engine/04_corpus.ipynb #cca97d4c
 @dataclass(frozen=True, eq=False)
 class TokenLabels:
-    """What is known about every token, where the text was generated: `matrix[n, k]` is true where
-    label `names[k]` holds.
+    """What is known about every token, where the text was generated: bool
+    `matrix [n_seq * seq_len, n_labels]` is true where label `names[k]` holds.
 
-    Row `sequence * seq_len + position`; padding rows are empty."""
-    names: list[str]                    # one name per column
-    matrix: scipy.sparse.csr_matrix     # bool [n_seq * seq_len, n_labels]
+    Row `sequence * seq_len + position`; padding rows are empty. Raises `InputError` unless there is
+    one name per column.
+    """
+    names: list[str]
+    matrix: scipy.sparse.csr_matrix
 
     def __post_init__(self) -> None:
         if self.matrix.shape[1] != len(self.names):
@@ -44,13 +46,17 @@ class TokenLabels:
 # %% ../../nbs/engine/04_corpus.ipynb #68a799a1
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Sequences of tokens, right-padded to one length."""
-    # int64; what stands after a sequence's end is never read
+    """Sequences of int64 tokens, right-padded to one length; padding is never read.
+
+    `lengths`: tokens of each sequence, a leading BOS included; `starts_with_bos`: position 0 of
+    every sequence is the BOS token; `source`: where the text came from; `labels`: what is known
+    about every token, where the text was generated. Raises `InputError` for tokens, lengths or
+    labels that do not fit together, and where no position may be a sample.
+    """
     tokens: Int[Tensor, "n_seq seq_len"]
-    lengths: Int[Tensor, "n_seq"]           # tokens of each sequence, a leading BOS included
-    starts_with_bos: bool                   # position 0 of every sequence is the BOS token
-    source: str = ""                        # where the text came from
-    # latent labels of every token, where the text was generated
+    lengths: Int[Tensor, "n_seq"]
+    starts_with_bos: bool
+    source: str = ""
     labels: TokenLabels | None = None
 
     def __post_init__(self) -> None: _check_corpus(self)
@@ -72,13 +78,10 @@ class Corpus:
         indices = torch.as_tensor(indices, dtype=torch.int64)
         labels = self.labels
         if labels is not None:
-            rows = (
-                indices[:, None] * self.tokens.shape[1] + torch.arange(self.tokens.shape[1])
-            ).reshape(-1)
+            rows = torch.arange(self.tokens.numel()).reshape(self.tokens.shape)[indices].flatten()
             labels = TokenLabels(labels.names, labels.matrix[rows.numpy()])
-        return replace(
-            self, tokens=self.tokens[indices], lengths=self.lengths[indices], labels=labels
-        )
+        return replace(self, tokens=self.tokens[indices], lengths=self.lengths[indices],
+                       labels=labels)
 
 # %% ../../nbs/engine/04_corpus.ipynb #babbe28f
 def _check_corpus(corpus: Corpus) -> None:
@@ -102,32 +105,28 @@ def _check_corpus(corpus: Corpus) -> None:
 
 # %% ../../nbs/engine/04_corpus.ipynb #1d58eb38
 def as_corpus(
-    # ids, rectangular or ragged
-    tokens: "Corpus | Int[Tensor, 'n_seq seq_len'] | np.ndarray | Sequence[Sequence[int]]",
-    *,
-    # true lengths of padded rows; None: rows are full
-    lengths: Sequence[int] | Int[Tensor, "n_seq"] | None = None,
-    bos_id: int | None = None,  # the BOS token's id; None: position 0 is an ordinary token
-    source: str = "tokens",
+    tokens: "Corpus | Int[Tensor, 'n_seq seq_len'] | np.ndarray | Sequence[Sequence[int]]", *,
+    lengths: Sequence[int] | Int[Tensor, "n_seq"] | None = None, bos_id: int | None = None,
+    source: str = "tokens"
 ) -> Corpus:
-    """A `Corpus` from token ids. With `bos_id`, sequences must either all start with it or none.
+    """A `Corpus` from token ids, rectangular or ragged.
 
-    A BOS inside a sequence (documents packed one after another) stays an ordinary position.
-    Raises `InputError` for floats, negative ids, empty sequences, or a BOS on some sequences only.
+    `lengths`: of padded rows, else rows are full; `bos_id`: the BOS token, with which sequences
+    must all start or none; without it, position 0 is an ordinary token. A BOS inside a sequence
+    (documents packed one after another) stays an ordinary position. Raises `InputError` for
+    floats, negative ids, empty sequences, or a BOS on some sequences only.
     """
     if isinstance(tokens, Corpus): return tokens
     if lengths is None and not isinstance(tokens, (Tensor, np.ndarray)):
         tokens, lengths = _pad(tokens)
     tokens = _integers(tokens)
-    lengths = (
-        torch.full((len(tokens),), tokens.shape[-1]) if lengths is None else _integers(lengths)
-    )
-    starts = (tokens[:, 0] == bos_id if bos_id is not None and tokens.ndim == 2 and tokens.numel()
-              else torch.zeros(1, dtype=torch.bool))
+    if lengths is None: lengths = torch.full((len(tokens),), tokens.shape[-1])
+    starts = torch.zeros(1, dtype=torch.bool)
+    if bos_id is not None and tokens.ndim == 2 and tokens.numel(): starts = tokens[:, 0] == bos_id
     if starts.any() and not starts.all():
         raise InputError(f"{int(starts.sum())} of {len(tokens)} sequences start with the BOS "
                          f"token {bos_id}; let all or none of them start with it.")
-    return Corpus(tokens, lengths, starts_with_bos=bool(starts.all()), source=source)
+    return Corpus(tokens, _integers(lengths), starts_with_bos=bool(starts.all()), source=source)
 
 # %% ../../nbs/engine/04_corpus.ipynb #d0449d0b
 def _pad(
@@ -141,13 +140,11 @@ def _pad(
     return (torch.nn.utils.rnn.pad_sequence([_integers(row) for row in rows], batch_first=True),
             torch.tensor([len(row) for row in rows]))
 
-
 def _integers(values: "Tensor | np.ndarray | Sequence") -> Int[Tensor, "..."]:
     try: values = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"token ids must be whole numbers ({error}); tokenize text first."
-        ) from error
+        raise InputError(f"token ids must be whole numbers ({error}); tokenize text "
+                         "first.") from error
     if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
         raise InputError(f"token ids came as {values.dtype}; whole numbers are needed.")
     return values.to("cpu", torch.int64)
@@ -155,28 +152,28 @@ def _integers(values: "Tensor | np.ndarray | Sequence") -> Int[Tensor, "..."]:
 # %% ../../nbs/engine/04_corpus.ipynb #1c10703f
 SHORTEST_CHUNK = 8      # text tokens; a shorter tail of a document is left out
 
-
-def _chunks(ids: list[int], size: int) -> Iterable[list[int]]:
-    "`ids` in pieces of `size`, the last one as long as it is, if it is long enough."
-    return (ids[start:start + size] for start in range(0, len(ids), size)
-            if len(ids) - start >= SHORTEST_CHUNK)
+def _chunks(
+    documents: Iterable[str], tokenizer: "PreTrainedTokenizerBase", size: int
+) -> Iterator[list[int]]:
+    "Documents in pieces of `size`, the last one as long as it is, if it is long enough."
+    for document in documents:
+        ids = tokenizer(document, add_special_tokens=False, verbose=False).input_ids
+        for start in range(0, len(ids), size):
+            if len(ids) - start >= SHORTEST_CHUNK: yield ids[start:start + size]
 
 # %% ../../nbs/engine/04_corpus.ipynb #816e65c0
 def corpus_from_text(
-    text: str | Iterable[str],  # one document, or several; read no further than needed
-    tokenizer: "PreTrainedTokenizerBase",
-    context_length: int,  # tokens of a full sequence, BOS included
-    *,
-    bos: bool,  # put the tokenizer's BOS token in front of every chunk
-    # stop after the chunk with which this many positions are reached
-    max_tokens: int | None = None,
-    source: str = "text",
-    progress: bool = False,
+    text: str | Iterable[str], tokenizer: "PreTrainedTokenizerBase", context_length: int, *,
+    bos: bool, max_tokens: int | None = None, source: str = "text", progress: bool = False
 ) -> Corpus:
     """Documents, tokenized and cut into chunks of `context_length`.
 
-    Raises `InputError` if BOS is wanted but the tokenizer has none, or if no document has
-    `SHORTEST_CHUNK` tokens."""
+    `text`: one document, or several, read no further than needed; `context_length`: tokens of a
+    full sequence, BOS included; `bos`: put the tokenizer's BOS token in front of every chunk;
+    `max_tokens`: stop after the chunk with which this many positions are reached. Raises
+    `InputError` if BOS is wanted but the tokenizer has none, or if no document has
+    `SHORTEST_CHUNK` tokens.
+    """
     prefix = [tokenizer.bos_token_id] if bos else []
     if prefix == [None]:
         raise InputError("a BOS token is wanted in front of every chunk, but this tokenizer has "
@@ -188,39 +185,32 @@ def corpus_from_text(
     rows: list[list[int]] = []
     reached = 0
     with tqdm(total=max_tokens, desc="tokenizing", unit=" tokens", disable=not progress) as bar:
-        for document in [text] if isinstance(text, str) else text:
-            for chunk in _chunks(
-                tokenizer(document, add_special_tokens=False, verbose=False).input_ids, size
-            ):
-                rows.append(prefix + chunk)
-                reached += len(chunk)
-                bar.update(len(chunk))
-                if max_tokens is not None and reached >= max_tokens: break
+        for chunk in _chunks([text] if isinstance(text, str) else text, tokenizer, size):
+            rows.append(prefix + chunk)
+            reached += len(chunk)
+            bar.update(len(chunk))
             if max_tokens is not None and reached >= max_tokens: break
     if not rows:
-        raise InputError(
-            f"the text holds no document of {SHORTEST_CHUNK} tokens or more; give longer documents."
-        )
+        raise InputError(f"the text holds no document of {SHORTEST_CHUNK} tokens or more; give "
+                         "longer documents.")
     return replace(as_corpus(rows), starts_with_bos=bos, source=source)
 
 # %% ../../nbs/engine/04_corpus.ipynb #9837b909
-def read_text(
-    path: str | Path,  # .txt, or .jsonl with one JSON object per line
-    text_column: str = "text",  # the field of each JSON object that holds the document
-) -> list[str]:
-    """The documents of a text file, in order, empty ones left out.
+def read_text(path: str | Path, text_column: str = "text") -> list[str]:
+    """The documents of a text file, in order, empty ones left out: a `.txt`, or a `.jsonl` with one
+    JSON object per line, whose `text_column` holds the document.
 
     Raises `InputError` for a missing or empty file, bytes that are not UTF-8 (with their offset),
-    or a JSON line without `text_column` (with its number)."""
+    or a JSON line without `text_column` (with its number).
+    """
     path = Path(path)
     try: text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text: byte {error.start} is "
                          f"{error.object[error.start]:#04x}; save it as UTF-8.") from error
     except OSError as error:
-        raise InputError(
-            f"{path} could not be read ({error.strerror}); give the path of a .txt or .jsonl file."
-        ) from error
+        raise InputError(f"{path} could not be read ({error.strerror}); give the path of a .txt or "
+                         ".jsonl file.") from error
     documents = (_json_documents(text, path, text_column) if path.suffix == ".jsonl"
                  else _split_documents(text.replace("\r\n", "\n")))
     documents = [document.strip() for document in documents if document.strip()]
@@ -235,17 +225,14 @@ def _split_documents(text: str) -> list[str]:
         if len(documents) > 1: return documents
     return [text]
 
-
 def _json_documents(text: str, path: Path, text_column: str) -> list[str]:
     documents = []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip(): continue
         try: record = json.loads(line)
         except (json.JSONDecodeError, RecursionError) as error:
-            raise InputError(
-                f"line {number} of {path} is not JSON ({error}); each line must be one JSON "
-                "object."
-            ) from error
+            raise InputError(f"line {number} of {path} is not JSON ({error}); each line must be "
+                             "one JSON object.") from error
         if not isinstance(record, dict) or not isinstance(record.get(text_column), str):
             raise InputError(f"line {number} of {path} has no text in a field {text_column!r}; "
                              "name the right field as text_column.")
@@ -253,40 +240,34 @@ def _json_documents(text: str, path: Path, text_column: str) -> list[str]:
     return documents
 
 # %% ../../nbs/engine/04_corpus.ipynb #fec68485
-def read_tokens(
-    # .npy: integers [n_seq, seq_len]; .safetensors: `tokens`, and `lengths` [n_seq] if rows are
-    # padded
-    path: str | Path,
-    *,
-    bos_id: int | None = None,  # the model's BOS token, to see whether the sequences start with it
-) -> Corpus:
-    """Ready-made token ids from a file. Nothing in the file is executed: pickled arrays are
-    refused.
+def read_tokens(path: str | Path, *, bos_id: int | None = None) -> Corpus:
+    """Ready-made token ids from a file: `.npy` with integers `[n_seq, seq_len]`, or `.safetensors`
+    with `tokens`, and `lengths` `[n_seq]` if rows are padded.
 
-    Raises `InputError` for a missing or damaged file, or content that `as_corpus` refuses."""
+    `bos_id`: the model's BOS token, to see whether the sequences start with it. Nothing in the file
+    is executed: pickled arrays are refused. Raises `InputError` for a missing or damaged file, or
+    content that `as_corpus` refuses.
+    """
     path = Path(path)
     try:
         if path.suffix == ".safetensors":
             with safe_open(str(path), framework="pt") as stored:
-                names = set(stored.keys())
-                if "tokens" not in names:
-                    raise InputError(
-                        f"{path} holds {sorted(names)}; a tensor named 'tokens' is needed."
-                    )
-                tokens = stored.get_tensor("tokens")
-                lengths = stored.get_tensor("lengths") if "lengths" in names else None
-        else: tokens, lengths = np.load(path, allow_pickle=False), None
+                names = sorted(stored.keys())
+                found = {name: stored.get_tensor(name) for name in names
+                         if name in ("tokens", "lengths")}
+        else: names, found = [], {"tokens": np.load(path, allow_pickle=False)}
     except OSError as error:
         raise InputError(f"{path} could not be read ({error.strerror or error}); give "
                          "a .npy or .safetensors file of token ids.") from error
-    except InputError: raise
     except (SafetensorError, ValueError, EOFError) as error:
         raise InputError(f"{path} is not a whole file of token ids ({error}); write it again with "
                          "`numpy.save` or `safetensors`.") from error
-    if not isinstance(tokens, Tensor) and (
-        not isinstance(tokens, np.ndarray) or tokens.dtype.kind not in "iu"
-    ):
+    if "tokens" not in found:
+        raise InputError(f"{path} holds {names}; a tensor named 'tokens' is needed.")
+    tokens = found["tokens"]
+    if isinstance(tokens, np.ndarray) and tokens.dtype.kind in "iu":
+        tokens = torch.from_numpy(tokens.astype(np.int64))
+    if not isinstance(tokens, Tensor):
         raise InputError(f"{path} holds {getattr(tokens, 'dtype', type(tokens).__name__)}; whole "
                          "numbers [n_seq, seq_len] are needed.")
-    return as_corpus(tokens if isinstance(tokens, Tensor) else tokens.astype(np.int64),
-                     lengths=lengths, bos_id=bos_id, source=path.name)
+    return as_corpus(tokens, lengths=found.get("lengths"), bos_id=bos_id, source=path.name)

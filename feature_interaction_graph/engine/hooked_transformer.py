@@ -14,26 +14,21 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from feature_interaction_graph.engine.branched import (
-    BranchedForward, CleanRun, check_rows, last_block, start_block
-)
+from .branched import BranchedForward
 from .hook_points import HookPoint
 from feature_interaction_graph.engine.residuals import (
-    clean_residuals, is_hooked_transformer, window_of
+    CleanRun, check_rows, is_hooked_transformer, record_streams, row_blocks, suffix_forward
 )
 
 # %% ../../nbs/engine/09_hooked_transformer.ipynb #b9924b79
 class HookedTransformerForward:
     """The interface of `BranchedForward` over a `HookedTransformer`: `record` a clean pass, `run`
-    rows by hooked suffix passes (blocks below the source
-    and above the last target do not run).
-    """
+    rows by hooked suffix passes, `rows_per_pass` at a time."""
     branched = False
 
     def __init__(self, model: Any, rows_per_pass: int = 16) -> None:
-        self.model, self.rows_per_pass, self.device = model, rows_per_pass, next(
-            model.parameters()
-        ).device
+        self.model, self.rows_per_pass = model, rows_per_pass
+        self.device = next(model.parameters()).device
         warnings.warn("a HookedTransformer cannot be branched; exact hooked forward passes are "
                       "used instead, which are much slower: load the "
                       "model with loading.load_model or loading.wrap_model.", stacklevel=3)
@@ -43,72 +38,35 @@ class HookedTransformerForward:
         "Number of blocks."
         return int(self.model.cfg.n_layers)
 
-    @torch.no_grad()
     def record(
         self, tokens: Int[Tensor, "n_seq seq_len"], lengths: Int[Tensor, "n_seq"] | None = None, *,
         starts: Sequence[int], last: int
     ) -> CleanRun:
         "The streams entering blocks `starts` in a clean pass."
-        tokens = tokens.to(self.device)
-        lengths = (torch.full((len(tokens),), tokens.shape[1], device=self.device)
-                   if lengths is None else lengths.to(self.device))
-        points = [HookPoint("resid_pre", start) for start in sorted(set(starts))]
-        kept = clean_residuals(self.model, tokens, points)
-        return CleanRun(tokens, lengths, {point.layer: kept[point.name] for point in points})
+        return record_streams(self.model, tokens, lengths, starts)
 
     @torch.no_grad()
     def run(
-        self,
-        clean: CleanRun,
-        source: HookPoint,
-        sequences: Int[Tensor, "n_rows"],
-        positions: Int[Tensor, "n_rows"],
-        added: Float[Tensor, "n_rows width"],
-        targets: Sequence[HookPoint],
-        horizon: int = 0,
-        batch_rows: int = 2048,
+        self, clean: CleanRun, source: HookPoint, sequences: Int[Tensor, "n_rows"],
+        positions: Int[Tensor, "n_rows"], added: Float[Tensor, "n_rows width"],
+        targets: Sequence[HookPoint], horizon: int = 0, batch_rows: int = 2048
     ) -> Iterator[tuple[Int[Tensor, "rows"], dict[str, Float[Tensor, "rows offsets width"]]]]:
-        "As `BranchedForward.run`."
+        "As `BranchedForward.run`, refusals included."
         check_rows(clean, source, sequences, positions, targets, self.n_layers)
-        sequences, positions, added = sequences.to(self.device), positions.to(
-            self.device
-        ), added.to(self.device)
-        order = torch.argsort(sequences, stable=True)
-        for rows in order.split(max(1, batch_rows // (horizon + 1))):
-            parts = [self._suffix(clean, source, sequences[some], positions[some], added[some],
-                                  targets, horizon) for some in rows.split(self.rows_per_pass)]
-            beyond = (
-                positions[rows, None] + torch.arange(horizon + 1, device=self.device)
-            ) >= clean.lengths[sequences[rows], None]
-            yield rows, {target.name: torch.cat([part[target.name] for part in parts]).masked_fill(
-                             beyond[..., None], torch.nan
-                         ) for target in targets}
-
-    def _suffix(self, clean: CleanRun, source: HookPoint, sequences: Tensor, positions: Tensor,
-                added: Tensor, targets: Sequence[HookPoint], horizon: int) -> dict[str, Tensor]:
-        start = start_block(source)
-        last = max(last_block(target) for target in targets)
-        here = torch.arange(len(positions), device=self.device)
-        outputs = {target: HookPoint("resid_post", target.layer - 1) if target.kind == "resid_pre"
-                   else target for target in targets}
-        kept: dict[str, Tensor] = {}
-        def push(stream: Tensor, hook: Any) -> Tensor:
-            pushed = stream.clone()
-            pushed[here, positions] += added.reshape(len(added), *stream.shape[2:])
-            return pushed
-        def keep(stream: Tensor, hook: Any) -> None: kept[hook.name] = stream.flatten(2)
-        entry = (HookPoint("resid_pre", start) if start > source.layer
-                 else HookPoint("attn_out", source.layer) if source.kind == "resid_mid" else source)
-        hooks = [(entry.name, push), *((point.name, keep) for point in set(outputs.values()))]
-        self.model.run_with_hooks(clean.streams[start][sequences], start_at_layer=start,
-                                  stop_at_layer=last + 1, fwd_hooks=hooks)
-        return {target.name: window_of(kept[point.name], here, positions, horizon)
-                for target, point in outputs.items()}
+        sequences, positions, added = (
+            part.to(self.device) for part in (sequences, positions, added)
+        )
+        def read(rows: Int[Tensor, "rows"]) -> dict[str, Tensor]:
+            parts = [suffix_forward(self.model, clean, source, sequences[some], positions[some],
+                                    added[some], targets, horizon)
+                     for some in rows.split(self.rows_per_pass)]
+            return {target.name: torch.cat([part[target.name] for part in parts])
+                    for target in targets}
+        yield from row_blocks(clean, sequences, positions, horizon, batch_rows, read)
 
 # %% ../../nbs/engine/09_hooked_transformer.ipynb #8befa152
 def interaction_engine(model: nn.Module) -> BranchedForward | HookedTransformerForward:
     """What runs interventions on `model`: branched rows wherever they are exact, otherwise hooked
-    passes with a warning."""
-    return (
-        HookedTransformerForward(model) if is_hooked_transformer(model) else BranchedForward(model)
-    )
+    passes with a warning. Raises `InputError` for something that is no causal language model."""
+    if is_hooked_transformer(model): return HookedTransformerForward(model)
+    return BranchedForward(model)
