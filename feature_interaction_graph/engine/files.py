@@ -153,7 +153,8 @@ def csv_records(text: str, where: str | Path, remedy: str) -> list[dict[str, Any
     Raises `InputError` for what is no CSV or has a field of more than `MAX_FIELD` characters."""
     before = csv.field_size_limit(MAX_FIELD)
     try: return list(csv.DictReader(io.StringIO(text)))
-    except csv.Error as error: raise InputError(f"{where} is no CSV ({error}); {remedy}.") from error
+    except csv.Error as error:
+        raise InputError(f"{where} is no CSV ({error}); {remedy}.") from error
     finally: csv.field_size_limit(before)
 
 # %% ../../nbs/engine/02_files.ipynb #b2911d52

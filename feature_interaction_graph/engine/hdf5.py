@@ -37,6 +37,7 @@ class Hdf5Kind:
     what: str
     remedy: str
     version: int = 1
+    tagged: bool = True    # False: files written before say neither
 
     @property
     def tag(self) -> str:
@@ -58,8 +59,8 @@ class Hdf5Kind:
 
     @contextlib.contextmanager
     def open(self, path: str | Path, sealed: bool = True) -> Iterator["StoredGroup"]:
-        """The root group of the file at `path`, for reading. `sealed=False` leaves out the checksum,
-        for files that were checked before.
+        """The root group of the file at `path`, for reading; `sealed=False` leaves the checksum
+        out, for files that were checked before.
 
         Raises `InputError` for a file that is missing, damaged, or of another kind or version.
         """
@@ -75,9 +76,10 @@ class Hdf5Kind:
     def _check(self, stored: "StoredGroup") -> None:
         "Refuses another kind or version; files written before have one attribute for both."
         with stored.reading("its attributes"): names = set(stored.group.attrs)
-        if "kind" not in names and "format" in names:
-            if stored.attribute("format") == f"{self.tag}/{self.version}": return
-        if "kind" not in names or stored.attribute("kind") != self.tag:
+        if not self.tagged and not names & {"kind", "format"}: return
+        before = stored.attribute("format") if names & {"kind", "format"} == {"format"} else None
+        if isinstance(before, str) and before == f"{self.tag}/{self.version}": return
+        if "kind" not in names or stored.text("kind") != self.tag:
             raise InputError(f"{stored.path} holds something else than {self.what}; {self.remedy}.")
         if (version := stored.number("format")) != self.version:
             raise InputError(f"{stored.path} has format {version}, this package reads "
@@ -160,8 +162,8 @@ class StoredAttributes(StoredMembers):
     def numbers(self, name: str, below: int = 2**31) -> list[int]:
         "Whole numbers from 0 to `below` - 1."
         value = self.attribute(name)
-        if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "iu":
-            if all(0 <= number < below for number in value.tolist()): return value.tolist()
+        whole = isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "iu"
+        if whole and all(0 <= number < below for number in value.tolist()): return value.tolist()
         raise self.damaged(f"its attribute {name} is no list of whole numbers below {below}")
 
     def text(self, name: str) -> str:
@@ -242,9 +244,11 @@ class StoredGroup(StoredAttributes):
     def words(self, data: h5py.Dataset, name: str) -> list[str]:
         "The words that the numbers of `data` stand for."
         held = StoredGroup(data, self.path, self.kind).attribute("words")
-        if isinstance(held, np.ndarray) and held.ndim == 1:
-            if all(isinstance(word, str) and len(word) <= 24 for word in held): return [*held]
-        raise self.damaged(f"{name} has no list of words")
+        if not isinstance(held, np.ndarray) or held.ndim != 1 or not all(
+            isinstance(word, str) and len(word) <= 24 for word in held
+        ):
+            raise self.damaged(f"{name} has no list of words")
+        return held.tolist()
 
     def columns(self, kinds: Mapping[str, Any], optional: tuple[str, ...] = (),
                 n_rows: int | None = None) -> dict[str, np.ndarray]:
@@ -275,5 +279,5 @@ def stored_csr(group: StoredGroup, shape: tuple[int, int], values: Mapping[str, 
     indices = group.array("indices", np.int32, below=below, rows=here)
     data = [group.array(name, kind, (n_held,), finite=True, rows=here)
             for name, kind in values.items()] or [np.ones(len(indices), dtype=bool)]
-    return [scipy.sparse.csr_matrix((kept, indices, indptr - indptr[0]), shape=(stop - start, width))
-            for kept in data]
+    size, indptr = (stop - start, width), indptr - indptr[0]
+    return [scipy.sparse.csr_matrix((kept, indices, indptr), shape=size) for kept in data]
