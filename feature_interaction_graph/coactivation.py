@@ -379,7 +379,7 @@ def _stored_marginals(file: StoredGroup, layer: int, n_rows: int) -> LayerMargin
     found = file.subgroup(f"layer_{layer}").columns(
         dict(features=np.int64, n_source=np.int64, n_target=np.int64, target_sum=np.float64)
     )
-    most = max((found[name].max(initial=0) for name in ("n_source", "n_target")))
+    most = max(found[name].max(initial=0) for name in ("n_source", "n_target"))
     if (np.diff(found["features"]) <= 0).any() or most > n_rows:
         raise file.damaged(f"the marginals of layer {layer} cannot be")
     return LayerMarginals(**found)

@@ -80,20 +80,21 @@ def _unpacked(content: bytes, path: str | Path, remedy: str, most: int) -> bytes
 
 # %% ../../nbs/engine/02_files.ipynb #57db3f04
 def parse_whole(digits: str) -> int:
-    "A whole number of at most 300 digits: every double holds one; ValueError beyond."
-    if len(digits) > 300: raise ValueError(f"a number of {len(digits):,} digits")
+    "A whole number of at most 1,000 digits; ValueError beyond."
+    if len(digits) > 1_000: raise ValueError(f"a number of {len(digits):,} digits")
     return int(digits)
 
 
-def parse_json(text: str, where: str | Path, remedy: str) -> Any:
+def parse_json(text: str, where: str | Path, remedy: str, halves: bool = False) -> Any:
     """The value of a JSON text; `where` begins the sentence, `remedy` ends it.
 
-    Raises `InputError` for text that is not JSON, numbers of more than 300 digits, nesting beyond
-    Python's own limit, and halves of two-part characters.
+    Raises `InputError` for text that is not JSON, numbers of more than 1,000 digits, nesting beyond
+    Python's own limit, and halves of two-part characters (unless `halves` are allowed).
     """
     try:
         value = json.loads(text, parse_int=parse_whole)
-        if re.search(r"\\u[dD][89a-fA-F]", text): json.dumps(value, ensure_ascii=False).encode()
+        if not halves and re.search(r"\\u[dD][89a-fA-F]", text):
+            json.dumps(value, ensure_ascii=False).encode()
         return value
     except UnicodeEncodeError: why = "half of a two-part character"
     except RecursionError: why = "too deeply nested"
@@ -173,12 +174,14 @@ def seal(path: Path) -> None:
 
 
 def is_sealed(path: Path) -> bool | None:
-    "Does the file end in the checksum of its bytes? `None`: it ends in none."
+    "Does the file end in the checksum of its bytes, whole? `None`: it ends in none."
     with path.open("rb") as file:
         left = max(file.seek(0, os.SEEK_END) - len(_SEAL) - 32, 0)
         file.seek(left)
         end, digest = file.read(), hashlib.sha256()
-        if not end.startswith(_SEAL): return None
+        if not end.startswith(_SEAL):
+            cut = end[max(end.find(_SEAL[:8]), 0):]
+            return False if len(cut) >= 8 and (cut + _SEAL[len(cut):]).startswith(_SEAL) else None
         file.seek(0)
         while left:
             digest.update(block := file.read(min(left, 2**20)))
