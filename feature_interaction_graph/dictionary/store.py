@@ -99,7 +99,8 @@ def pack_values(
     top, bottom = float(np.finfo(dtype).max), float(np.finfo(dtype).smallest_subnormal)
     if largest > top:
         raise InputError(f"{where} has an activation of {largest:.0f}, but {dtype} ends at "
-                         f"{top:.0f}; collect with value_dtype='float32'.")
+                         f"{top:.0f}; collect with value_dtype='float32' (on the command line "
+                         "`--set value_dtype=float32`).")
     array = values.float().cpu().numpy()
     return np.where(np.abs(array) < bottom, np.copysign(bottom, array), array).astype(dtype)
 
