@@ -9,7 +9,6 @@ __all__ = ['FORMAT', 'VERSION', 'NOT_IN_XML', 'FORMAT_OF_SUFFIX', 'plain_value',
            'save_graph', 'check_interaction_graph', 'load_graph']
 
 # %% ../../nbs/graphs/01_files.ipynb #7485d184
-import itertools
 import json
 import math
 import numbers
@@ -430,10 +429,8 @@ def load_graph(
     else: G = graph_from_graphml(read_bytes(path, remedy), path)
     check_interaction_graph(G, path)
     if not G: raise InputError(f"{path} holds a graph without a node; {remedy}.")
-    facts = itertools.chain(G.nodes.values(), (edge for *_, edge in G.edges(data=True)))
-    texts = (str(entry.get(name)) for entry in facts for name in ("interaction_type", *_TEXTS))
-    for text in itertools.chain(G, texts):
-        if not text.isascii() and re.search("[\ud800-\udfff]", text):
-            raise InputError(f"{path} has the text {brief(text)}, which holds half of a two-part "
-                             "character; replace it.")
+    for node in G:
+        if re.search("[\ud800-\udfff]", node):
+            raise InputError(f"{path} has the node {brief(node)}, an id with half of a two-part "
+                             "character; write it like L3_F17.")
     return G
