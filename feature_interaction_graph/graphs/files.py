@@ -254,8 +254,8 @@ def graph_from_graphml(document: bytes, path: str | Path = "the document") -> nx
         raise InputError(f"{path} is not a GraphML file ({error}); it may be "
                          "truncated, so write it again with save_graph.") from error
     except (LookupError, TypeError, OverflowError, RecursionError) as error:
-        raise InputError(f"{path} is GraphML this package cannot read (unknown "
-                         f"{error}); write it again with save_graph.") from error
+        raise InputError(f"{path} is GraphML this package cannot read (wrong or "
+                         f"missing: {error}); write it again with save_graph.") from error
     except ValueError as error:
         raise InputError(
             f"{path} has an attribute that does not fit its declared type ({error})."
@@ -353,8 +353,9 @@ def _check_attributes(attributes: dict[str, Any], owner: str) -> None:
     kinds = dict.fromkeys(_NUMBERS, numbers.Real) | dict.fromkeys(_TEXTS, str)
     for name, value in attributes.items():
         kind = numbers.Integral if name in _WHOLE else kinds.get(name, object)
-        if value is not None and (not isinstance(value, kind)
-                                  or isinstance(value, bool) and kind is not object):
+        if value is None or kind is object: continue
+        if (not isinstance(value, kind) or isinstance(value, bool)
+            or isinstance(value, numbers.Integral) and not -2**63 <= value < 2**63):
             word = {str: "text", numbers.Real: "a number"}.get(kind, "a whole number")
             raise InputError(f"{owner} has {name} = {brief(value, 40)}; {word} was expected.")
 
@@ -395,6 +396,16 @@ def check_interaction_graph(G: nx.DiGraph, name: str | Path = "the graph") -> nx
     return G
 
 # %% ../../nbs/graphs/01_files.ipynb #cc3414b9
+def _rebuilt(G: Any) -> Any:
+    "A graph of the nodes and edges of `G`, whose own tables need not agree."
+    if not isinstance(G, nx.DiGraph): return G
+    copy = nx.MultiDiGraph() if G.is_multigraph() else nx.DiGraph()
+    copy.graph.update(G.graph)
+    copy.add_nodes_from(G.nodes(data=True))
+    copy.add_edges_from(G.edges(keys=True, data=True) if G.is_multigraph() else G.edges(data=True))
+    return copy
+
+
 def _graph_from_pickle(path: Path) -> Any:
     "What a pickle holds; nothing that is damaged reaches the unpickler, which would believe it."
     content = read_bytes(path, "give the path of a saved graph")
@@ -404,7 +415,7 @@ def _graph_from_pickle(path: Path) -> Any:
         if intact is None:
             for operation, argument, _ in pickletools.genops(content):
                 if "PUT" in operation.name and argument > len(content): raise ValueError("damaged")
-        return check_interaction_graph(pickle.loads(content), path)
+        return check_interaction_graph(_rebuilt(pickle.loads(content)), path)
     except InputError: raise
     except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError, TypeError,
             ValueError, MemoryError, ArithmeticError, RuntimeError) as error:
