@@ -306,7 +306,8 @@ HOSTILE_GRAPHS = {
     "name.json": (b'{"nodes": [{"id": ["a"]}], "edges": []}', "wrong or missing"),
     "digits.json": (b'{"nodes": [{"id": "a", "layer": ' + b"9" * 5000 + b'}], "edges": []}',
                     "5,000 digits"),
-    "coding.graphml": (b'<?xml version="1.0" encoding="klingon"?><graphml/>', "not a GraphML"),
+    "coding.graphml": (b'<?xml version="1.0" encoding="klingon"?><graphml/>',
+                       "unknown encoding"),
     "format.graphml": (b'<graphml><key id="k" for="graph" attr.name="fig_format" attr.type="int"/>'
                        b'<graph><data key="k">3</data></graph></graphml>', "holds 3"),
     "array.pkl": (b"\x80\x05\x96" + (2**60).to_bytes(8, "little") + b"x.", "not a pickled graph"),

@@ -85,10 +85,11 @@ class FeatureSums:
 # %% ../../nbs/dictionary/00_store.ipynb #d2f781a1
 def pack_values(
     values: Float[Tensor, "n"],
-    dtype: str,  # "float16" or "float32"
-    where: str = "a layer",  # origin of the values, for the sentence
+    dtype: str,
+    where: str = "a layer",
 ) -> np.ndarray:
-    """Non-zero activations as `dtype`; none becomes zero, none becomes infinite.
+    """Non-zero activations as `dtype`, "float16" or "float32"; none becomes zero, none becomes
+    infinite. `where`: where they are from, for the sentence.
 
     Raises `InputError` for values that are not finite or beyond the range of `dtype`.
     """
@@ -182,14 +183,17 @@ class LayerWriter:
 def write_store(
     path: str | Path,
     corpus: Corpus,
-    layers: Mapping[int, tuple[str, int]],  # layer -> hook name, number of features
+    layers: Mapping[int, tuple[str, int]],
     *,
     value_dtype: str = "float16",
-    config: Mapping[str, Any] | None = None,  # the settings, kept in the file
-    tokenizer: Any = None,  # None: the store will not know the text of its tokens
+    config: Mapping[str, Any] | None = None,
+    tokenizer: Any = None,
 ) -> Iterator[dict[int, LayerWriter]]:
     """Yields a `LayerWriter` per layer; the file appears under its name when the block ends
     without an exception and every layer got every row.
+
+    `layers`: layer -> hook name, number of features; `config`: the settings, kept in the file;
+    `tokenizer`: None: the store will not know the text of its tokens.
 
     Raises `InputError` for a folder that cannot be written or rows that are missing.
     """

@@ -359,7 +359,7 @@ def _check_attributes(attributes: dict[str, Any], owner: str) -> None:
             word = {str: "text", numbers.Real: "a number"}.get(kind, "a whole number")
             raise InputError(f"{owner} has {name} = {brief(value, 40)}; {word} was expected.")
 
-
+# %% ../../nbs/graphs/01_files.ipynb #8b8443f8
 def check_interaction_graph(G: nx.DiGraph, name: str | Path = "the graph") -> nx.DiGraph:
     """Returns `G` if every node has a `layer` and a `feature_idx`, every edge a finite `strength`
     and an `interaction_type`, every hyperedge three ends in the graph, a known direction and finite
@@ -421,7 +421,7 @@ def _graph_from_pickle(path: Path) -> Any:
             ValueError, MemoryError, ArithmeticError, RuntimeError) as error:
         raise InputError(f"{path} is not a pickled graph ({error}); save it again.") from error
 
-
+# %% ../../nbs/graphs/01_files.ipynb #c8551b05
 def load_graph(
     path: str | Path, format: str | None = None, allow_pickle: bool = False
 ) -> nx.DiGraph:
