@@ -186,7 +186,7 @@ def _typed(value: Any, kind: Any) -> Any:
     if kind is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
         return int(value)
     if (kind is float and isinstance(value, numbers.Real) and not isinstance(value, bool)
-        and abs(value) < math.inf):
+        and math.isfinite(float(value))):
         return float(value)
     if kind in (str, bool) and isinstance(value, kind): return value
     raise TypeError

@@ -73,7 +73,8 @@ def test_the_fingerprint_follows_what_can_change_a_result():
     different = {
         "model_name": "m", "sae_release": "r", "sae_ids": {0: "a"}, "sae_id_template": "{layer}",
         "layers": [1], "device": "cpu", "dtype": "float64", "value_dtype": "float32",
-        "dataset": "d", "dataset_split": "s", "text_column": "c", "output_dir": "o", "check_reconstruction": False,
+        "dataset": "d", "dataset_split": "s", "text_column": "c", "output_dir": "o",
+        "check_reconstruction": False,
         "importance_method": "frequency", "doses": [0, 1], "within_layer": True,
         "correction_method": "none", "batch_rows": 5, "clamp_percentile_low": 20,
         "clamp_percentile_high": 80, "significance_level": 0.02, "max_samples": 500,

@@ -301,8 +301,9 @@ class ActivationStore(FeatureStatistics):
         "Sequence and position of every row."
         with self._opened() as file:
             n_sequences, length = file.sized("tokens", (None, None)).shape
-            return np.stack([file.array(name, np.int32, (self.n_tokens,), below=below) for name, below
-                             in (("sequence", n_sequences), ("position", length))], axis=1)
+            places = [file.array(name, np.int32, (self.n_tokens,), below=below)
+                      for name, below in (("sequence", n_sequences), ("position", length))]
+            return np.stack(places, axis=1)
 
     @cached_property
     def token_texts(self) -> dict[int, str]:

@@ -104,8 +104,9 @@ def parse_json(text: str, where: str | Path, remedy: str, halves: bool = False) 
     raise InputError(f"{where} is not JSON that can be read ({why}); {remedy}.")
 
 # %% ../../nbs/engine/02_files.ipynb #f3c9234a
-_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false",
-          dict: "an object", list: "a list", None: "null"}
+_WORDS: dict[Any, str] = {
+    str: "text", int: "a whole number", float: "a number", bool: "true or false",
+    dict: "an object", list: "a list", None: "null"}
 
 
 def _is(value: Any, kind: type | None) -> bool:

@@ -97,10 +97,12 @@ def write_column(group: h5py.Group, name: str, values: np.ndarray) -> None:
     if values.dtype.kind == "U":
         unique, values = np.unique(values, return_inverse=True)
         words, values = [storable(word) for word in unique.tolist()], values.astype(np.uint8)
-    options = (dict(chunks=True, compression="gzip", compression_opts=1, shuffle=True)
-               if len(values) else {})
+    options: dict[str, Any] = {}
+    if len(values):
+        options = dict(chunks=True, compression="gzip", compression_opts=1, shuffle=True)
     if values.dtype.kind == "O":
-        values, options = [*map(storable, values)], dict(dtype=h5py.string_dtype())
+        values = np.array([*map(storable, values)], dtype=object)
+        options = dict(dtype=h5py.string_dtype())
     dataset = group.create_dataset(name, data=values, **options)
     if words is not None: dataset.attrs["words"] = words
 

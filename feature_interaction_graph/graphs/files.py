@@ -121,8 +121,9 @@ def graph_from_json(text: str, path: str | Path = "the text") -> nx.DiGraph:
     if not isinstance(data, dict) or not isinstance(data.get("nodes"), list):
         raise InputError(f"{path} is JSON but no graph: it has no list of nodes.")
     if data.get("format", FORMAT) != FORMAT or data.get("version", VERSION) != VERSION:
-        raise InputError(f"{path} holds {brief(data.get('format'))} version {brief(data.get('version'))}, this "
-                         f"package reads {FORMAT} version {VERSION}; update the package.")
+        raise InputError(f"{path} holds {brief(data.get('format'))} version "
+                         f"{brief(data.get('version'))}, this package reads {FORMAT} version "
+                         f"{VERSION}; update the package.")
     try:
         data = from_strict_json(data)
         G = nx.MultiDiGraph() if data.get("multigraph") else nx.DiGraph()
@@ -321,8 +322,8 @@ def graph_format(path: str | Path, format: str | None = None) -> str:
     "`graphml`, `json` or `pickle`: as asked for, else from the suffix of `path`."
     chosen = FORMAT_OF_SUFFIX.get(as_path(path).suffix.lower()) if format is None else format
     if chosen not in ("graphml", "json", "pickle"):
-        raise InputError(f"{brief(format or as_path(path).name)} names no graph format; use .graphml, "
-                         ".json or .pkl, or pass format='graphml', 'json' or 'pickle'.")
+        raise InputError(f"{brief(format or as_path(path).name)} names no graph format; use "
+                         ".graphml, .json or .pkl, or pass format='graphml', 'json' or 'pickle'.")
     return chosen
 
 # %% ../../nbs/graphs/01_files.ipynb #f5d5646b
@@ -350,12 +351,12 @@ _SELECTION = {f"{name}?": (float, None) for name in (
 
 def _check_attributes(attributes: dict[str, Any], owner: str) -> None:
     "Refuses a number, a whole number or a text of another type, where the package knows the name."
-    kinds = dict.fromkeys(_NUMBERS, numbers.Real) | dict.fromkeys(_TEXTS, str)
+    kinds: dict[str, Any] = dict.fromkeys(_NUMBERS, numbers.Real) | dict.fromkeys(_TEXTS, str)
     for name, value in attributes.items():
-        kind = numbers.Integral if name in _WHOLE else kinds.get(name, object)
+        kind: Any = numbers.Integral if name in _WHOLE else kinds.get(name, object)
         if value is None or kind is object: continue
         if (not isinstance(value, kind) or isinstance(value, bool)
-            or isinstance(value, numbers.Integral) and not -2**63 <= value < 2**63):
+            or kind is not str and not -2**63 <= value < 2**63 and abs(value) < math.inf):
             word = {str: "text", numbers.Real: "a number"}.get(kind, "a whole number")
             raise InputError(f"{owner} has {name} = {brief(value, 40)}; {word} was expected.")
 
@@ -414,7 +415,8 @@ def _graph_from_pickle(path: Path) -> Any:
         if intact is False: raise ValueError("its bytes have changed")
         if intact is None:
             for operation, argument, _ in pickletools.genops(content):
-                if "PUT" in operation.name and argument > len(content): raise ValueError("damaged")
+                if "PUT" in operation.name and int(argument or 0) > len(content):
+                    raise ValueError("damaged")
         return check_interaction_graph(_rebuilt(pickle.loads(content)), path)
     except InputError: raise
     except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError, TypeError,
