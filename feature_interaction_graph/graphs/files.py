@@ -356,7 +356,7 @@ def _check_attributes(attributes: dict[str, Any], owner: str) -> None:
         kind: Any = numbers.Integral if name in _WHOLE else kinds.get(name, object)
         if value is None or kind is object: continue
         if (not isinstance(value, kind) or isinstance(value, bool)
-            or kind is not str and not -2**63 <= value < 2**63 and abs(value) < math.inf):
+            or isinstance(value, int) and abs(value) >= 2**63):
             word = {str: "text", numbers.Real: "a number"}.get(kind, "a whole number")
             raise InputError(f"{owner} has {name} = {brief(value, 40)}; {word} was expected.")
 
