@@ -7,7 +7,6 @@ __all__ = ['MIN_EXPLAINED_VARIANCE', 'CLEARLY_LESS', 'CLEAR_GAIN', 'explained_va
            'reconstruction_report', 'check_reconstruction']
 
 # %% ../../nbs/hosts/07_fit.ipynb #f268bcd8
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -18,6 +17,7 @@ from ..engine.corpus import Corpus
 from ..engine.encoders import sae_hook_point
 from ..engine.errors import InputError
 from ..engine.hook_points import HookPoint, decoder_layers, plain_twin
+from ..engine.names import Saes
 from ..engine.residuals import clean_residuals
 from .models import stream_is_centred, uses_layer_norm
 
@@ -25,16 +25,12 @@ if TYPE_CHECKING:
     from sae_lens import SAE
 
 # %% ../../nbs/hosts/07_fit.ipynb #a82da228
-def explained_variance(
-    sae: "SAE",
-    x: Float[Tensor, "n width"],  # rows of the point it reads; heads flattened for `z`
-) -> tuple[float, float]:
-    """(explained variance, L0) of `sae` on the rows `x`; NaN or negative where it does not fit at
-    all."""
-    given = (x.reshape(len(x), -1, sae.d_head) if getattr(sae, "hook_z_reshaping_mode", False)
-             and getattr(sae, "d_head", None) else x)
+def explained_variance(sae: "SAE", x: Float[Tensor, "n width"]) -> tuple[float, float]:
+    """(explained variance, L0) of `sae` on the rows `x` of the point it reads, heads flattened for
+    `z`; NaN or negative where it does not fit at all."""
+    by_head = getattr(sae, "hook_z_reshaping_mode", False) and getattr(sae, "d_head", None)
     with torch.no_grad():
-        features = sae.encode(given)
+        features = sae.encode(x.reshape(len(x), -1, sae.d_head) if by_head else x)
         rebuilt = sae.decode(features).reshape(len(x), -1)
     error = (x.double() - rebuilt.double()).square().sum()
     return (float(1 - error / (x.double() - x.double().mean(0)).square().sum()),
@@ -48,14 +44,16 @@ CLEAR_GAIN = 0.03               # ... and explains at least this much more
 
 
 class SaeFit(NamedTuple):
-    "How well one SAE reconstructs its own hook point, and the best other place tried."
+    """How well one SAE reconstructs its own hook point, and the best other place tried.
+
+    `rival`: that place, a hook name or `centred`; empty when there is none. `rival_variance`: the
+    variance explained there."""
     layer: int
     hook_name: str
     explained_variance: float
     l0: float
-    # the best other place: a hook name, or `centred`; empty when there is none
     rival: str
-    rival_variance: float   # variance explained there
+    rival_variance: float
 
     @property
     def fits(self) -> bool:
@@ -66,10 +64,7 @@ class SaeFit(NamedTuple):
         return self.explained_variance >= MIN_EXPLAINED_VARIANCE and not beaten
 
 # %% ../../nbs/hosts/07_fit.ipynb #6630711e
-def neighbours(
-    point: HookPoint,
-    n_layers: int,
-) -> list[HookPoint]:
+def neighbours(point: HookPoint, n_layers: int) -> list[HookPoint]:
     """The places with which `point` is most easily confused: one step up and down the stream, or
     the same kind in the blocks beside it."""
     if point.kind == "resid_mid":
@@ -84,14 +79,13 @@ def neighbours(
 
 # %% ../../nbs/hosts/07_fit.ipynb #dd35f032
 def reconstruction_report(
-    model: nn.Module,  # a bridge, or a plain causal LM
-    saes: "Mapping[int, SAE]",
-    corpus: Corpus,
-    n_tokens: int = 512,  # positions to try, from the first sequences of the corpus
+    model: nn.Module, saes: Saes, corpus: Corpus, n_tokens: int = 512
 ) -> list[SaeFit]:
     """Explained variance and L0 of every SAE at its own hook point, beside the best of its
-    neighbours and, for an uncentred LayerNorm model, of the centred
-    stream."""
+    neighbours and, for an uncentred LayerNorm model, of the centred stream.
+
+    `model`: a bridge, or a plain causal LM. `n_tokens`: positions to try, from the first sequences
+    of the corpus."""
     twin = plain_twin(model)
     n_layers = len(decoder_layers(twin))
     centrable = uses_layer_norm(twin) and not stream_is_centred(twin)
@@ -126,10 +120,7 @@ def _probe_rows(
 
 # %% ../../nbs/hosts/07_fit.ipynb #b614a18b
 def check_reconstruction(
-    model: nn.Module,
-    saes: "Mapping[int, SAE]",
-    corpus: Corpus,
-    n_tokens: int = 512,
+    model: nn.Module, saes: Saes, corpus: Corpus, n_tokens: int = 512
 ) -> list[SaeFit]:
     """The `reconstruction_report`, if every SAE fits.
 

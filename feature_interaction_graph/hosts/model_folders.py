@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['check_model_settings', 'weight_files', 'unplaced', 'check_stored', 'check_model_folder', 'check_size']
 
-# %% ../../nbs/hosts/02_model_folders.ipynb #d19de7f3
+# %% ../../nbs/hosts/02_model_folders.ipynb #9d78ce50
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,11 @@ import torch
 
 from ..engine.errors import InputError
 from feature_interaction_graph.hosts.folders import (
-    FLAG, OBJECT, TEXT, Rule, Stored, check_fields, check_regular_files, number, read_settings,
-    shown, stored_tensors, whole
+    DTYPE, FLAG, OBJECT, TEXT, Rule, Stored, check_fields, check_regular_files, number, one_of,
+    read_settings, shown, stored_tensors, whole
 )
 
-# %% ../../nbs/hosts/02_model_folders.ipynb #791f123d
-def _is_dtype(value: Any) -> bool:
-    return isinstance(value, str) and isinstance(
-        getattr(torch, value.removeprefix("torch."), None), torch.dtype
-    )
-
-
+# %% ../../nbs/hosts/02_model_folders.ipynb #59214540
 # architectures call one thing by several names
 _NAMES: dict[str, Rule] = {
     "n_layer n_layers num_layers num_hidden_layers decoder_layers": whole(1, 1024),
@@ -37,13 +31,18 @@ _NAMES: dict[str, Rule] = {
     "rope_theta rotary_emb_base": number(1e-3, 1e12),
     "tie_word_embeddings scale_attn_weights scale_attn_by_inverse_layer_idx use_parallel_residual "
     "attention_bias mlp_bias add_cross_attention": FLAG,
-    "dtype torch_dtype": Rule("a number type of torch", _is_dtype),
+    "dtype torch_dtype": DTYPE,
     "model_type activation_function hidden_act hidden_activation": TEXT,
+    "bos_token_id pad_token_id": whole(-1, 2**24), "num_labels": whole(0, 2**16),
+    "return_dict": one_of(True), "is_encoder_decoder": one_of(False),
     "text_config quantization_config": OBJECT,
 }
+_QUANTISED = one_of(*"""aqlm auto-round awq bitnet bitsandbytes bitsandbytes_4bit bitsandbytes_8bit
+    compressed-tensors eetq fbgemm_fp8 fp8 fp_quant gptq higgs hqq modelopt mxfp4 quanto quark
+    spqr torchao vptq""".split())
 _RULES = {name: rule for names, rule in _NAMES.items() for name in names.split()}
 
-# %% ../../nbs/hosts/02_model_folders.ipynb #257da269
+# %% ../../nbs/hosts/02_model_folders.ipynb #4b841afc
 def check_model_settings(settings: Mapping[str, Any], where: str) -> None:
     """Raises `InputError` for settings of a model that name code to run or hold what no model has;
     `where` begins its sentence."""
@@ -51,6 +50,8 @@ def check_model_settings(settings: Mapping[str, Any], where: str) -> None:
         raise InputError(f"{where} names code of its own (auto_map), which is never run here; if "
                          "transformers has this architecture itself, remove auto_map.")
     check_fields(settings, _RULES, where)
+    quantised = settings.get("quantization_config") or {}
+    check_fields(quantised, {"quant_method": _QUANTISED}, f"the quantization_config of {where}")
     inner = settings.get("text_config")
     if isinstance(inner, dict): check_model_settings(inner, f"the text_config of {where}")
 

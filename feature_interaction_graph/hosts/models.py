@@ -104,16 +104,14 @@ def _read_files(
 def _quiet() -> Iterator[None]:
     "Without transformers' bar for shards and its table of missing tensors, which we refuse."
     from transformers.utils import logging as bars
-    shown_before, log = bars.is_progress_bar_enabled(), logging.getLogger(
-        "transformers.modeling_utils"
-    )
-    level = log.level
+    bar_before, log = bars.is_progress_bar_enabled(), bars.get_logger("transformers.modeling_utils")
+    def nothing(record: logging.LogRecord) -> bool: return False
     bars.disable_progress_bar()
-    log.setLevel(logging.ERROR)
+    log.addFilter(nothing)
     try: yield
     finally:
-        log.setLevel(level)
-        if shown_before: bars.enable_progress_bar()
+        log.removeFilter(nothing)
+        if bar_before: bars.enable_progress_bar()
 
 # %% ../../nbs/hosts/03_models.ipynb #3a2b158c
 def _check_complete(model: nn.Module, info: Mapping[str, Any], source: str) -> None:

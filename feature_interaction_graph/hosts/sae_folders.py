@@ -5,20 +5,20 @@
 # %% auto #0
 __all__ = ['READABLE', 'sae_settings', 'check_activation', 'check_sae_weights', 'check_sae_folder']
 
-# %% ../../nbs/hosts/05_sae_folders.ipynb #7df384af
+# %% ../../nbs/hosts/05_sae_folders.ipynb #3cdb9a10
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..engine.errors import InputError
 from feature_interaction_graph.hosts.folders import (
-    FLAG, OBJECT, TEXT, Rule, Stored, check_fields, one_of, read_settings, shown, stored_tensors,
+    DTYPE, FLAG, OBJECT, TEXT, Rule, Stored, check_fields, one_of, read_settings, shown, stored_tensors,
     whole
 )
 
-# %% ../../nbs/hosts/05_sae_folders.ipynb #1ab01f2b
+# %% ../../nbs/hosts/05_sae_folders.ipynb #bdd9e7ba
 _OLD_NAMES = {"hook_point": "hook_name", "hook_point_head_index": "hook_head_index",
-              "activation_fn_str": "activation_fn"}
+              "hook_point_layer": "hook_layer", "activation_fn_str": "activation_fn"}
 
 READABLE = ("standard", "jumprelu", "gated", "topk")
 _RULES: dict[str, Rule] = {
@@ -30,7 +30,8 @@ _RULES: dict[str, Rule] = {
     "reshape_activations": one_of("none", "hook_z"), "activation_fn_kwargs": OBJECT,
     "hook_name": Rule("the name of a hook point",
                       lambda name: isinstance(name, str) and len(name) <= 80),
-    "hook_head_index": whole(0, 2**14), "activation_fn": TEXT, "model_name": TEXT,
+    "hook_layer": whole(0, 1024), "hook_head_index": whole(0, 2**14), "dtype": DTYPE,
+    "context_size": whole(1, 2**30), "activation_fn": TEXT, "model_name": TEXT,
     "sae_lens_version": TEXT, "model_from_pretrained_kwargs": OBJECT
 }
 
@@ -44,7 +45,10 @@ def sae_settings(stored: Mapping[str, Any], where: str) -> dict[str, Any]:
     levels = [{_OLD_NAMES.get(name, name): value for name, value in level.items()}
               for level in (stored, stored.get("metadata") or {})]
     for level in levels: check_fields(level, _RULES, where)
-    return levels[0] | levels[1]
+    settings = levels[0] | levels[1]
+    if settings.get("apply_b_dec_to_input", True) is None:     # the one null that means nothing
+        raise InputError(f"{where} gives apply_b_dec_to_input as null; put true or false there.")
+    return settings
 
 # %% ../../nbs/hosts/05_sae_folders.ipynb #e1d2a22b
 def check_activation(settings: Mapping[str, Any], where: str) -> None:
