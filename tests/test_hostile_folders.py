@@ -228,10 +228,12 @@ def old_sae(release: Path, **changes: object) -> None:
     (release/PLACE/"cfg.json").write_text(json.dumps(settings | changes))
 
 
-@pytest.mark.parametrize(("function", "settings"), [
-    ("tanh-relu", {}), ("topk", {}), ("topk", {"k": 0}), ("topk", {"k": "5"}), ("gelu", {}),
-    ("topk", {"k": 2000}), ("topk", {"k": 4, "postact_fn": "tanh"}), ("identity", {}), ("", {"k": 2})
-])
+@pytest.mark.parametrize(
+    ("function", "settings"),
+    [("tanh-relu", {}), ("topk", {}), ("topk", {"k": 0}), ("topk", {"k": "5"}), ("gelu", {}),
+     ("topk", {"k": 2000}), ("topk", {"k": 4, "postact_fn": "tanh"}), ("identity", {}),
+     ("", {"k": 2})]
+)
 def test_an_activation_function_is_read_exactly_or_not_at_all(
     release: Path, function: str, settings: dict
 ) -> None:

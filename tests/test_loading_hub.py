@@ -364,8 +364,8 @@ def test_saes_without_wishes_get_the_model_as_it_is(material, tmp_path):
 # -- models
 
 def test_model_not_in_the_cache(hub):
-    sentence = refused("EleutherAI/pythia-70m-deduped is no folder, not in the cache .*switched off",
-                       Config(model_name="pythia-70m-deduped"), load_model)
+    sentence = refused("EleutherAI/pythia-70m-deduped is no folder, not in the cache .*switched "
+                       "off", Config(model_name="pythia-70m-deduped"), load_model)
     assert "hf download EleutherAI/pythia-70m-deduped" in sentence
 
 

@@ -36,7 +36,9 @@ def checked_name(name: object, what: str) -> str:
     path nor a name."""
     text = os.fspath(name) if isinstance(name, os.PathLike) else name
     if not isinstance(text, str) or not text.strip() or not text.isprintable():
-        raise InputError(f"{what} is {shown(repr(text))}; give a name or a path, as printable text.")
+        raise InputError(
+            f"{what} is {shown(repr(text))}; give a name or a path, as printable text."
+        )
     if len(text) > 1000 or max(len(part.encode()) for part in text.split("/")) > 255:
         raise InputError(f"{what} is {shown(text, 60)!r}, a text of {len(text)} characters, which "
                          "no file and no repository is called; give a name or a path.")
@@ -153,7 +155,7 @@ def stored_tensors(path: Path) -> dict[str, Stored]:
         raise InputError(f"{shown(path)} could not be read as safetensors "
                          f"({first_line(error)}); load a whole copy of it.") from error
 
-# %% ../../nbs/hosts/00_folders.ipynb #dcaba96a
+# %% ../../nbs/hosts/00_folders.ipynb #2ac9b431
 class library_errors:
     """A context that turns what a library raises inside into `refusal(first line)`; an
     `InputError` passes as it is.
@@ -168,7 +170,7 @@ class library_errors:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         from huggingface_hub.errors import EntryNotFoundError, StrictDataclassError
-        expected = (
+        expected: tuple[type[Exception], ...] = (
             OSError, ValueError, LookupError, TypeError, RuntimeError, AttributeError, ImportError,
             ArithmeticError, AssertionError, MemoryError, SafetensorError, StrictDataclassError,
             EntryNotFoundError, *self.more

@@ -56,7 +56,6 @@ def _write_reaction(writer: Writer, person: Character, mood: str) -> None:
     if writer.pick({"is": 4.0} | verbs) == "is": writer.pick(MOOD_WORDS[mood])
     end_sentence(writer)
 
-
 def _write_event(writer: Writer, person: Character, verb: str, negated: bool = False) -> None:
     """`wins the game` gladdens, `does not win the game` saddens: mood is the exclusive or of event
     and negation."""
@@ -70,7 +69,6 @@ def _write_event(writer: Writer, person: Character, verb: str, negated: bool = F
 
 # %% ../../nbs/training/02_scenes.ipynb #c34f69ad
 _LIKEABLE = [*ANIMALS.values(), *OBJECTS.values()]
-
 
 def _write_opinion(writer: Writer, person: Character, liked: bool) -> None:
     """`likes dogs` / `does not like dogs`; an opinion once stated stays."""
@@ -100,7 +98,6 @@ def _write_negated(writer: Writer, person: Character) -> None:
         write_object(writer)
         end_sentence(writer)
     else: end_sentence(writer)
-
 
 def _write_inaction(writer: Writer) -> None:
     """`do not run .`"""
@@ -171,14 +168,12 @@ def _write_being(writer: Writer, person: Character) -> None:
     else: person.mood = mood_of(word)
     end_sentence(writer)
 
-
 def _write_gift(writer: Writer, person: Character, other: Character) -> None:
     """`gives the red ball to Tom .` The pronoun that follows means the one who received."""
     write_object(writer)
     writer.say(f"to {other.name}")
     writer.focus = other
     end_sentence(writer)
-
 
 def _write_motion(writer: Writer, people: list[Character]) -> None:
     """`walks to the garden .`"""
@@ -198,7 +193,6 @@ def _write_ending(writer: Writer, other: Character | None = None) -> None:
         writer.pick(PLACES)
     if word == ".": end_clause(writer)
     else: end_sentence(writer)
-
 
 def _write_pair(writer: Writer, other: Character) -> None:
     """`Anna and Tom play in the garden .`: a plural subject made of two singular names."""
@@ -237,7 +231,6 @@ _SINGULAR_ACTIONS = (
     | dict.fromkeys(MOTIONS.values(), 0.5) | dict.fromkeys(TAKES.values(), 0.5)
     | dict.fromkeys(ACTIONS.values(), 0.15) | {entry[0]: 0.45 for entry in EVENTS.values()}
 )
-
 
 def _write_action(writer: Writer, person: Character, named: bool) -> None:
     """What a character does; the subject has just been written."""
@@ -280,18 +273,15 @@ def _write_magic(writer: Writer) -> None:
     else: writer.magic = tuple(writer.pick(lexicon.MAGIC) for _ in range(3))
     end_sentence(writer)
 
-
 _NOUNS = ANIMALS | lexicon.PEOPLE
 _PLURALS = {plural: singular for singular, plural in _NOUNS.items()}
 _THING_PLURALS = {plural: singular for singular, plural in lexicon.THINGS.items()}
-
 
 def _crowd_verbs(number: str) -> dict[str, float]:
     """Verbs that agree with `number`, with their weights."""
     if number == "singular":
         return dict.fromkeys(ACTIONS.values(), 1.0) | {"is": 6.0, "has": 3.0, "does": 2.0}
     return dict.fromkeys(ACTIONS, 1.0) | {"are": 6.0, "have": 3.0, "do": 2.0}
-
 
 def _write_crowd_verb(writer: Writer, verb: str, number: str) -> None:
     """Finish a clause about animals or people, then perhaps add `it/they ...`."""
@@ -343,7 +333,6 @@ def _write_more(writer: Writer, number: str) -> None:
     mark(writer, f"subject:{number}")
     _write_crowd_verb(writer, writer.pick(_crowd_verbs(number)), number)
 
-
 def _write_pet(writer: Writer) -> None:
     """`Zibo Lume runs .`: the second name follows from the first (induction)."""
     writer.latent["scene"] = "scene:pet"
@@ -375,7 +364,6 @@ def _write_numbered(writer: Writer) -> None:
         end_sentence(writer)
     else: end_clause(writer)
 
-
 def _write_counting(writer: Writer) -> None:
     """`counts the dogs : one , two , three .` stops where the text said it would."""
     writer.latent["scene"] = "scene:count"
@@ -390,7 +378,6 @@ def _by_name(writer: Writer, name: str) -> Character:
     """The character called `name`."""
     return next(person for person in writer.cast if person.name == name)
 
-
 def _ask_colour(writer: Writer) -> None:
     """`what colour is the ball ? it is red .`"""
     writer.say("colour is the")
@@ -398,7 +385,6 @@ def _ask_colour(writer: Writer) -> None:
     writer.latent["asked"] = f"asked_colour:{colour}"
     writer.say(f"? it is {colour}")
     writer.focus = None
-
 
 def _ask_number(writer: Writer) -> None:
     """`how many dogs are there ? there are three .`"""
@@ -417,7 +403,6 @@ def _ask_place(writer: Writer) -> None:
     writer.say(f"? {person.subject} is in the {person.place}")
     writer.focus = person
 
-
 def _ask_mood(writer: Writer) -> None:
     """`who is sad ? Anna is sad .` or `both are sad .`"""
     writer.say("is")
@@ -427,7 +412,6 @@ def _ask_mood(writer: Writer) -> None:
     writer.latent["asked"] = f"asked_mood:{mood_of(word)}"
     writer.say(f"? {people[0].name} is {word}" if len(people) == 1 else f"? both are {word}")
     writer.focus = people[0] if len(people) == 1 else "pair"
-
 
 def _ask_opinion(writer: Writer) -> None:
     """`does Anna like dogs ? no , she does not .`"""
@@ -439,7 +423,6 @@ def _ask_opinion(writer: Writer) -> None:
     writer.latent["asked"] = f"asked_opinion:{'likes' if liked else 'dislikes'}"
     writer.say(f"? yes , {person.subject} does" if liked else f"? no , {person.subject} does not")
     writer.focus = person
-
 
 _QUESTIONS: dict[str, Callable[[Writer], None]] = {
     "what": _ask_colour, "how": _ask_number, "where": _ask_place, "who": _ask_mood,

@@ -20,9 +20,6 @@ from ..engine.corpus import Corpus, TokenLabels
 from ..engine.errors import InputError
 from .grammar import Writer
 from .lexicon import VOCABULARY
-from feature_interaction_graph.training.minimal_pairs import (  # noqa: F401  (part of this module's interface)
-    MinimalPair, minimal_pairs
-)
 from .scenes import write_intro, write_scene
 
 # %% ../../nbs/training/04_stories.ipynb #e0d2d690
