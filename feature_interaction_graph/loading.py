@@ -8,7 +8,6 @@ __all__ = ['demo_folder', 'load_model', 'load_saes', 'load_corpus', 'check_corpu
 
 # %% ../nbs/01_loading.ipynb #a026e72d
 import warnings
-from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,10 +19,14 @@ from .config import Config
 from .engine.corpus import Corpus, corpus_from_text, read_text, read_tokens
 from .engine.errors import InputError
 from .engine.hook_points import plain_twin
+from .engine.names import Saes
 from .hosts.fit import SaeFit, check_reconstruction
-from .hosts.models import center_stream, hub_id, read_model, wrap_model
+from .hosts.folders import is_folder, shown
+from .hosts.hub import hub_id
+from .hosts.models import center_stream, read_model, wrap_model
+from .hosts.releases import choose_sae_ids, release_entries
 from feature_interaction_graph.hosts.saes import (
-    check_saes_against_model, choose_sae_ids, load_saes_by_id, release_entries, wanted_processing
+    check_saes_against_model, load_saes_by_id, wanted_processing
 )
 from .hosts.texts import PASSAGE, hub_documents
 
@@ -40,49 +43,48 @@ def demo_folder() -> Path:
     return Path(str(files("feature_interaction_graph")))/"demo"
 
 
-def _located(name: str, part: str) -> str:
-    "`name`, or the folder of the demo's `part`."
+def _demo_part(name: str, part: str) -> str:
+    "`name`, or the folder of the demo's `part` if it is `demo`."
     if name != "demo": return name
     folder = demo_folder()/part
     if not folder.is_dir():
         raise InputError(f"this installation lacks the demo files ({folder}); install the package "
-                         "again, or name a model and SAEs of your "
-                         "own.")
+                         "again, or name a model and SAEs of your own.")
     return str(folder)
 
 # %% ../nbs/01_loading.ipynb #80ec7b7a
 def load_model(
-    cfg: Config | str,  # its model_name, dtype and device; or a model name, for the defaults
+    cfg: Config | str,
     *,
-    # remove the mean of the stream from the weights (LayerNorm models only)
     center_writing_weights: bool = False,
-    revision: str | None = None,  # branch, tag or commit on the hub
+    revision: str | None = None,
 ) -> "TransformerBridge":
-    """The model as a TransformerLens bridge with its plain twin. Raises `InputError` for a model
-    that is unknown, absent, damaged, or of an architecture
-    that cannot be bridged."""
-    cfg = Config(model_name=cfg) if isinstance(cfg, str) else cfg
+    """The model as a TransformerLens bridge with its plain twin.
+
+    `cfg`: its model_name, dtype and device count; or a model name, for the defaults.
+    `center_writing_weights`: remove the mean of the stream from the weights (LayerNorm models
+    only). `revision`: branch, tag or commit on the hub. Raises `InputError` for a model that is
+    unknown, absent, damaged, or of an architecture that cannot be bridged."""
+    cfg = cfg if isinstance(cfg, Config) else Config(model_name=cfg)
     if cfg.dtype == "bfloat16":
         warnings.warn("dtype is bfloat16: rounding moves measured effects by tens of per cent; "
                       "use float32 for numbers you report.", stacklevel=2)
-    source = _located(cfg.model_name, "model")
+    source = _demo_part(cfg.model_name, "model")
     hf_model, tokenizer = read_model(
         source, revision=revision, dtype=getattr(torch, cfg.dtype), device=cfg.torch_device
     )
     if center_writing_weights: center_stream(hf_model)
-    return wrap_model(hf_model, tokenizer, name=source if Path(source).is_dir() else hub_id(source))
+    return wrap_model(hf_model, tokenizer, name=source if is_folder(source) else hub_id(source))
 
 # %% ../nbs/01_loading.ipynb #c35d2651
-def load_saes(
-    cfg: Config,  # sae_release, and sae_ids, sae_id_template, layers to choose from it
-    model: nn.Module | None = None,  # check the SAEs against this model
-) -> "dict[int, SAE]":
-    """Layer -> SAE. The layer is the block an SAE reads; a `hook_resid_post` of the last block
-    beside `hook_resid_pre` SAEs is one layer more.
+def load_saes(cfg: Config, model: nn.Module | None = None) -> "dict[int, SAE]":
+    """Layer -> SAE, of `cfg.sae_release`, chosen by its sae_ids, sae_id_template and layers. The
+    layer is the block an SAE reads; a `hook_resid_post` of the last block beside `hook_resid_pre`
+    SAEs is one layer more.
 
-    Raises `InputError` naming every SAE that was asked for and is absent, and for SAEs that are
-    damaged, unscaled, or do not belong to `model`."""
-    release = _located(cfg.sae_release, "saes")
+    `model`: check the SAEs against it. Raises `InputError` naming the SAEs that were asked for and
+    are absent, and for SAEs that are damaged, unscaled, or do not belong to `model`."""
+    release = _demo_part(cfg.sae_release, "saes")
     ids = choose_sae_ids(release_entries(release), release, ids=cfg.sae_ids,
                          template=cfg.sae_id_template, layers=cfg.layers)
     saes = load_saes_by_id(release, ids, device=str(cfg.torch_device),
@@ -93,53 +95,47 @@ def load_saes(
 
 def _hub_name(cfg: Config) -> str | None:
     "The hub's name of the model, or None where the name says nothing: the demo, or a folder."
-    return (None if cfg.model_name == "demo" or Path(cfg.model_name).is_dir()
-            else hub_id(cfg.model_name))
+    local = cfg.model_name == "demo" or is_folder(cfg.model_name)
+    return None if local else hub_id(cfg.model_name)
 
 # %% ../nbs/01_loading.ipynb #773e33a2
 def load_corpus(
-    cfg: Config,  # dataset, dataset_split, text_column, n_tokens, context_length, seed
-    model: nn.Module,  # gives the tokenizer, the vocabulary and the longest context
-    # say whether text starts with BOS; None: as load_model_and_saes found
-    saes: "Mapping[int, SAE] | None" = None,
-    progress: bool = False,
+    cfg: Config, model: nn.Module, saes: Saes | None = None, progress: bool = False
 ) -> Corpus:
-    """The corpus of a run: demo stories, a text or token file, or a data set on the hub.
+    """The corpus of a run: demo stories, a text or token file, or a data set on the hub, by
+    `cfg.dataset`, `dataset_split`, `text_column`, `n_tokens`, `context_length` and `seed`.
 
-    Raises `InputError` for text that cannot be read, is shorter than n_tokens, or does not suit the
-    model."""
+    `model`: gives the tokenizer, the vocabulary and the longest context. `saes`: say whether text
+    starts with BOS; None: as load_model_and_saes found. Raises `InputError` for text that cannot be
+    read, is shorter than n_tokens, or does not suit the model."""
     bos = _starts_with_bos(model, saes)
-    corpus = _read_corpus(cfg, model, bos, cfg.n_tokens, progress)
+    corpus = _corpus_of(cfg, model, bos, cfg.n_tokens, progress)
     if corpus.n_tokens < cfg.n_tokens:
-        raise InputError(f"n_tokens is {cfg.n_tokens}, but {cfg.dataset} gives only "
+        raise InputError(f"n_tokens is {cfg.n_tokens}, but {shown(cfg.dataset)} gives only "
                          f"{corpus.n_tokens}; lower n_tokens or give more text.")
     return corpus
 
 
-def _starts_with_bos(model: nn.Module, saes: "Mapping[int, SAE] | None") -> bool:
+def _starts_with_bos(model: nn.Module, saes: Saes | None) -> bool:
     """What the SAEs were trained with; without SAEs what is set on the bridge, True for a plain
     model."""
-    return wanted_processing(saes).prepend_bos if saes else bool(
-        getattr(getattr(model, "cfg", None), "default_prepend_bos", True)
-    )
+    if saes: return wanted_processing(saes).prepend_bos
+    return bool(getattr(getattr(model, "cfg", None), "default_prepend_bos", True))
 
 # %% ../nbs/01_loading.ipynb #02da7c23
-def _read_corpus(cfg: Config, model: nn.Module, bos: bool, n_tokens: int, progress: bool) -> Corpus:
+def _corpus_of(cfg: Config, model: nn.Module, bos: bool, n_tokens: int, progress: bool) -> Corpus:
     "Up to about `n_tokens` positions from wherever `cfg.dataset` points."
     suffix, tokenizer = Path(cfg.dataset).suffix, getattr(model, "tokenizer", None)
     if cfg.dataset == "demo":
         if cfg.model_name != "demo":
             raise InputError("dataset is 'demo', whose words only the demo model knows, but the "
-                             f"model is {cfg.model_name}; "
+                             f"model is {shown(cfg.model_name)}; "
                              "set dataset to a text file or a hub data set.")
         from feature_interaction_graph.training.stories import story_corpus
         corpus = story_corpus(n_tokens, cfg.context_length, cfg.seed)
     elif suffix in (".npy", ".safetensors"):
-        corpus = _first_tokens(
-            read_tokens(
-                cfg.dataset, bos_id=getattr(tokenizer, "bos_token_id", None) if bos else None
-            ), n_tokens
-        )
+        bos_id = getattr(tokenizer, "bos_token_id", None) if bos else None
+        corpus = _first_tokens(read_tokens(cfg.dataset, bos_id=bos_id), n_tokens)
     else:
         if tokenizer is None:
             raise InputError(
@@ -164,28 +160,15 @@ def check_corpus_against_model(corpus: Corpus, model: nn.Module) -> None:
     """Raises `InputError` for token ids outside the model's vocabulary, or sequences longer than it
     can read."""
     settings = plain_twin(model).config
-    longest = getattr(settings, "max_position_embeddings", None)
-    if int(corpus.tokens.max()) >= settings.vocab_size:
-        raise InputError(f"{corpus.source} holds token {int(corpus.tokens.max())}, but the model's "
+    longest, largest = getattr(settings, "max_position_embeddings", None), int(corpus.tokens.max())
+    if largest >= settings.vocab_size:
+        raise InputError(f"{shown(corpus.source)} holds token {largest}, but the model's "
                          f"vocabulary has {settings.vocab_size} tokens; use tokens "
                          "made with this model's tokenizer.")
     if longest is not None and int(corpus.lengths.max()) > longest:
-        raise InputError(f"{corpus.source} has sequences of {int(corpus.lengths.max())} tokens, "
-                         f"but the model reads at most {longest}; set context_length to "
+        raise InputError(f"{shown(corpus.source)} has sequences of {int(corpus.lengths.max())} "
+                         f"tokens, but the model reads at most {longest}; set context_length to "
                          f"{longest} or less.")
-
-
-def _sample_text(cfg: Config, model: "TransformerBridge") -> Corpus:
-    """Text to try the SAEs on: the run's own if it is at hand, a page of English where it would
-    have to be streamed first or the model has another vocabulary."""
-    at_hand = (cfg.dataset == "demo" and cfg.model_name == "demo") or Path(cfg.dataset).suffix in (
-        ".txt", ".jsonl", ".npy", ".safetensors"
-    )
-    bos = _starts_with_bos(model, None)
-    if at_hand: return _read_corpus(cfg, model, bos, 1024, False)
-    return corpus_from_text(
-        PASSAGE, model.tokenizer, min(cfg.context_length, 128), bos=bos, source="a page of English"
-    )
 
 # %% ../nbs/01_loading.ipynb #1a9f96a9
 def load_model_and_saes(cfg: Config) -> "tuple[TransformerBridge, dict[int, SAE]]":
@@ -206,3 +189,14 @@ def load_model_and_saes(cfg: Config) -> "tuple[TransformerBridge, dict[int, SAE]
         warnings.warn("check_reconstruction=False: nobody has looked whether these SAEs "
                       "reconstruct the activations they are given.", stacklevel=2)
     return model, saes
+
+
+def _sample_text(cfg: Config, model: "TransformerBridge") -> Corpus:
+    """Text to try the SAEs on: the run's own if it is at hand, a page of English where it would
+    have to be streamed first or the model has another vocabulary."""
+    in_a_file = Path(cfg.dataset).suffix in (".txt", ".jsonl", ".npy", ".safetensors")
+    bos = _starts_with_bos(model, None)
+    if in_a_file or (cfg.dataset == "demo" and cfg.model_name == "demo"):
+        return _corpus_of(cfg, model, bos, 1024, False)
+    length = min(cfg.context_length, 128)
+    return corpus_from_text(PASSAGE, model.tokenizer, length, bos=bos, source="a page of English")

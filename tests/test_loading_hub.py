@@ -21,7 +21,8 @@ from feature_interaction_graph.engine.hook_points import parse_hook_point, plain
 from feature_interaction_graph.engine.residuals import clean_residuals
 from feature_interaction_graph.hosts.fit import neighbours
 from feature_interaction_graph.hosts.models import read_model, stream_is_centred, wrap_model
-from feature_interaction_graph.hosts.saes import release_entries
+from feature_interaction_graph.hosts.hub import no_answer
+from feature_interaction_graph.hosts.releases import release_entries
 from feature_interaction_graph.hosts.texts import PASSAGE
 from feature_interaction_graph.loading import (
     check_reconstruction, load_corpus, load_model, load_model_and_saes, load_saes
@@ -124,7 +125,6 @@ def preset(**overrides) -> Config: return Config.preset("gpt2-small", device="cp
 
 
 # -- the preset as published
-# ---------------------------------------------------------------------------------------------------------------------------------------------------------
 
 def test_preset_loads_every_layer_and_processes_the_model(hub, material):
     model, saes = load_model_and_saes(preset())
@@ -168,7 +168,6 @@ def test_text_file_for_a_hub_model(hub, tmp_path):
 
 
 # -- other releases
-# ----------------------------------------------------------------------------------------------------------------------------------------------------------------
 
 def save_random(config, folder: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
     torch.manual_seed(0)
@@ -252,7 +251,6 @@ def test_a_repository_that_sae_lens_does_not_know(hub, material, tmp_path):
 
 
 # -- the traps of hook points and processing
-# -----------------------------------------------------------------------------------------------------------------------------------------
 
 def refused(pattern: str, cfg: Config, call=load_model_and_saes) -> str:
     with pytest.raises(InputError, match=pattern) as caught: call(cfg)
@@ -364,17 +362,18 @@ def test_saes_without_wishes_get_the_model_as_it_is(material, tmp_path):
 
 
 # -- models
-# ------------------------------------------------------------------------------------------------------------------------------------------------------------------------
 
 def test_model_not_in_the_cache(hub):
-    sentence = refused("EleutherAI/pythia-70m-deduped is not in the cache .*switched off",
-                       Config(model_name="pythia-70m-deduped"), load_model)
+    sentence = refused("EleutherAI/pythia-70m-deduped is no folder, not in the cache .*switched "
+                       "off", Config(model_name="pythia-70m-deduped"), load_model)
     assert "hf download EleutherAI/pythia-70m-deduped" in sentence
 
 
 @pytest.mark.parametrize("name", ["not a name", "a/b/c", ""])
 def test_model_that_cannot_exist(hub, name):
-    with pytest.raises(InputError): load_model(name)
+    with pytest.raises(InputError, match="model_name is empty" if not name else
+                       f"no folder and no hub model named '{name}'"):
+        load_model(name)
 
 
 def test_nan_in_the_weights(material, tmp_path):
@@ -406,7 +405,6 @@ def test_damaged_model_folder(material, tmp_path, damage):
 
 
 # -- architectures in memory
-# -------------------------------------------------------------------------------------------------------------------------------------------------------
 
 SHAPE = dict(vocab_size=101, hidden_size=32, intermediate_size=48, num_hidden_layers=3,
              num_attention_heads=4, max_position_embeddings=64, bos_token_id=0, eos_token_id=0,
@@ -481,7 +479,6 @@ def test_tied_unembedding_stays_tied_to_nothing_when_centred():
 
 
 # -- the demo
-# ----------------------------------------------------------------------------------------------------------------------------------------------------------------------
 
 def test_every_demo_sae_is_refused_at_its_neighbours_and_accepted_at_home():
     cfg = Config.preset("demo", device="cpu", n_tokens=600)
@@ -501,7 +498,6 @@ def test_every_demo_sae_is_refused_at_its_neighbours_and_accepted_at_home():
 
 
 # -- a real model
-# ------------------------------------------------------------------------------------------------------------------------------------------------------------------
 
 STORIES = Path(__file__).resolve().parents[2]/"shared"/"data"/"models"/"stories260K"
 
@@ -533,13 +529,15 @@ def test_saes_that_cannot_exist(name):
     assert "\n" not in str(refusal.value)
 
 
-def test_a_hub_that_does_not_answer_for_saes_is_one_sentence(monkeypatch, tmp_path):
+def test_a_hub_that_does_not_answer_for_saes_is_asked_once(monkeypatch, tmp_path):
     "The HTTP client of the hub raises an error of its own, which is no OSError."
     import huggingface_hub
-
-    from feature_interaction_graph.hosts import saes
-    def silent(repo_id): raise saes._no_answer()("Name or service not known")
-    monkeypatch.setattr(huggingface_hub, "list_repo_files", silent)
-    assert not issubclass(saes._no_answer(), OSError)
-    with pytest.raises(InputError, match="the SAE repository nobody/saes is not in the cache"):
-        saes.release_entries("nobody/saes")
+    asked = []
+    def silent(repo_id, **settings):
+        asked.append(repo_id)
+        raise no_answer()("Name or service not known")
+    monkeypatch.setattr(huggingface_hub, "model_info", silent)
+    assert not issubclass(no_answer(), OSError)
+    with pytest.raises(InputError, match="the SAE repository nobody/saes is no folder, not in the"):
+        release_entries("nobody/saes")
+    assert asked == ["nobody/saes"]

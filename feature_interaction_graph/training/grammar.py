@@ -19,45 +19,61 @@ from feature_interaction_graph.training.lexicon import (
 # %% ../../nbs/training/01_grammar.ipynb #b0447479
 @dataclass
 class Character:
-    """A person of the story and what the text has said about them so far."""
+    """A person of the story and what the text has said about them so far.
+
+    `role`: "hero" or "friend". `mood`: "happy" or "sad". `opinions`: plural noun -> is it liked?"""
     name: str
-    role: str                                                 # "hero" or "friend"
-    mood: str | None = None                                   # "happy" or "sad"
+    role: str
+    mood: str | None = None
     place: str | None = None
-    opinions: dict[str, bool] = field(default_factory=dict)   # plural noun -> is it liked?
+    opinions: dict[str, bool] = field(default_factory=dict)
 
     @property
-    def gender(self) -> str: return "female" if self.name in FEMALE_NAMES else "male"
+    def gender(self) -> str:
+        "`female` or `male`, by the name."
+        return "female" if self.name in FEMALE_NAMES else "male"
+
     @property
-    def subject(self) -> str: return "she" if self.gender == "female" else "he"
+    def subject(self) -> str:
+        "`she` or `he`."
+        return "she" if self.gender == "female" else "he"
+
     @property
-    def possessive(self) -> str: return "her" if self.gender == "female" else "his"
+    def possessive(self) -> str:
+        "`her` or `his`."
+        return "her" if self.gender == "female" else "his"
+
     @property
-    def reflexive(self) -> str: return "herself" if self.gender == "female" else "himself"
+    def reflexive(self) -> str:
+        "`herself` or `himself`."
+        return "herself" if self.gender == "female" else "himself"
 
 # %% ../../nbs/training/01_grammar.ipynb #03fba59b
 class Writer:
     """Writes one story from left to right. Its only random act is `pick`, which chooses *the next
-    word*."""
+    word*.
 
-    def __init__(self, rng: np.random.Generator, n_words: int = 127, labelled: bool = True):
+    `cast`: the characters. `focus`: whom a pronoun would mean, a character, "pair", or nobody.
+    `latent`: labels in force, by the slot they occupy. `colours`: object -> the colour the text
+    gave it. `counts`: plural animal -> number word. `pet`, `magic`: names and words of this story
+    alone."""
+
+    def __init__(self, rng: np.random.Generator, n_words: int = 127, labelled: bool = True) -> None:
         self.uniforms = iter(rng.random(2 * n_words + 256).tolist())
         self.n_words, self.labelled, self.finished = n_words, labelled, False
         self.words: list[str] = []
         self.labels: list[set[str]] = []
         self.log_probs: list[float] = []
         self.cast: list[Character] = []
-        # whom a pronoun would mean: a character, "pair", or nobody
         self.focus: Character | str | None = None
-        # labels in force, by the slot they occupy
         self.latent: dict[str, str] = {}
-        self.colours: dict[str, str] = {}                  # object -> the colour the text gave it
-        self.counts: dict[str, str] = {}                   # plural animal -> number word
-        # names and words of this story alone
+        self.colours: dict[str, str] = {}
+        self.counts: dict[str, str] = {}
         self.pet, self.magic = ("", ""), tuple[str, ...]()
         self.seen, self.sentence_position = set[str](), 0
 
     def emit(self, word: str, log_prob: float, options: Iterable[str]) -> str:
+        "Write `word`, one of `options`, of probability `exp(log_prob)`, with its labels."
         if self.labelled:
             _label_expectation(self, options)
             self.labels.append(_word_labels(self, word))
@@ -86,6 +102,7 @@ _EXPECTABLE = frozenset(
     "mood_word:happy mood_word:sad number pronoun place object "
     "animal magic_word punctuation article pet_name:last reflexive answer_word".split()
 )
+
 
 def _label_expectation(writer: Writer, options: Iterable[str]) -> None:
     """Label the word already written with what the grammar allows after it."""
@@ -129,6 +146,7 @@ def begin_clause(writer: Writer, number: str, person: Character | None = None) -
 _CLAUSE_SLOTS = ("subject", "agent", "negated", "event", "question", "count", "asked", "binding",
                  "list", "attractor")
 
+
 def end_clause(writer: Writer) -> None:
     """Drop the latent state of a clause whose closing mark has been written."""
     for slot in _CLAUSE_SLOTS: writer.latent.pop(slot, None)
@@ -138,7 +156,7 @@ def end_sentence(writer: Writer, marks: Sequence[str] | dict[str, float] = (".",
     """Write the closing mark and drop the latent state of the clause."""
     if len(marks) == 1: writer.say(next(iter(marks)))
     else: writer.pick(marks)
-    for slot in _CLAUSE_SLOTS: writer.latent.pop(slot, None)
+    end_clause(writer)
 
 # %% ../../nbs/training/01_grammar.ipynb #3a79cefb
 def write_object(writer: Writer, new: bool = False) -> str:

@@ -8,6 +8,7 @@ __all__ = ['PAIRS', 'MinimalPair', 'minimal_pairs']
 # %% ../../nbs/training/03_minimal_pairs.ipynb #1b5ea4c8
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,12 +23,14 @@ from feature_interaction_graph.training.lexicon import (
 @dataclass(frozen=True)
 class MinimalPair:
     """Two prompts of equal length that differ in what one behaviour depends on, and the one-token
-    answer of each."""
+    answer of each.
+
+    `answer`: right after `clean`, wrong after `counterfactual`; `counter_answer`: the reverse."""
     kind: str
     clean: tuple[str, ...]
     counterfactual: tuple[str, ...]
-    answer: str                  # right after `clean`, wrong after `counterfactual`
-    counter_answer: str          # the reverse
+    answer: str
+    counter_answer: str
 
 # %% ../../nbs/training/03_minimal_pairs.ipynb #5168fc3a
 def _choose(rng: np.random.Generator, options: Iterable[str], n: int = 1) -> list[str]:
@@ -35,84 +38,97 @@ def _choose(rng: np.random.Generator, options: Iterable[str], n: int = 1) -> lis
     options = list(options)
     return [options[i] for i in rng.permutation(len(options))[:n]]
 
-def _introduction(hero: str, friend: str, pet: tuple[str, str, str], trait: str) -> str:
-    """The first three sentences of a story with these people."""
+
+class _Cast(NamedTuple):
+    "Who is in a story, and its first three sentences; `other` could take the place of `friend`."
+    intro: str
+    hero: str
+    friend: str
+    pet: tuple[str, str, str]
+    other: str
+
+
+def _subject(name: str) -> str: return Character(name, "friend").subject
+
+
+def _introduced(
+    hero: str, friend: str, pet: tuple[str, str, str], trait: str, other: str
+) -> _Cast:
+    "A cast with the first three sentences of its story."
     person = Character(hero, "hero")
     kind = "girl" if person.gender == "female" else "boy"
-    return (f"{hero} is a {trait} {kind} . {person.subject} has a {pet[0]} named {pet[1]} "
-            f"{pet[2]} . {person.possessive} friend is {friend} . ")
+    intro = (f"{hero} is a {trait} {kind} . {person.subject} has a {pet[0]} named {pet[1]} "
+             f"{pet[2]} . {person.possessive} friend is {friend} . ")
+    return _Cast(intro, hero, friend, pet, other)
 
 # %% ../../nbs/training/03_minimal_pairs.ipynb #a22f3afc
 # clean text, counterfactual text, answer, counter-answer
 _Texts = tuple[str, str, str, str]
 
-def _pair_agreement(rng: np.random.Generator, intro: str, hero: str, friend: str,
-                    pet: tuple[str, str, str], other: str) -> _Texts:
+
+def _pair_agreement(rng: np.random.Generator, cast: _Cast) -> _Texts:
     singular = _choose(rng, ANIMALS)[0]
     preposition = _choose(rng, PREPOSITIONS)[0]
-    thing = _choose(rng, [*THINGS, *THINGS.values()])[0]
-    tail = f"{preposition} the {thing}"
-    return (f"{intro}the {singular} {tail}", f"{intro}the {ANIMALS[singular]} {tail}", "is", "are")
+    tail = f"{preposition} the {_choose(rng, [*THINGS, *THINGS.values()])[0]}"
+    return (f"{cast.intro}the {singular} {tail}", f"{cast.intro}the {ANIMALS[singular]} {tail}",
+            "is", "are")
 
-def _pair_pronoun(rng: np.random.Generator, intro: str, hero: str, friend: str,
-                  pet: tuple[str, str, str], other: str) -> _Texts:
-    lost = f"{friend} loses the game ."
-    pronouns = {name: Character(name, "friend").subject for name in (friend, other)}
-    return (intro + lost, (intro + lost).replace(friend, other), pronouns[friend], pronouns[other])
 
-def _pair_induction(rng: np.random.Generator, intro: str, hero: str, friend: str,
-                    pet: tuple[str, str, str], other: str) -> _Texts:
-    last = _choose(rng, [last for last in PET_LAST if last != pet[2]])[0]
-    return (intro + pet[1], intro.replace(pet[2], last) + pet[1], pet[2], last)
+def _pair_pronoun(rng: np.random.Generator, cast: _Cast) -> _Texts:
+    clean = f"{cast.intro}{cast.friend} loses the game ."
+    return (clean, clean.replace(cast.friend, cast.other),
+            _subject(cast.friend), _subject(cast.other))
+
+
+def _pair_induction(rng: np.random.Generator, cast: _Cast) -> _Texts:
+    _, first, last = cast.pet
+    other = _choose(rng, [name for name in PET_LAST if name != last])[0]
+    return cast.intro + first, cast.intro.replace(last, other) + first, last, other
 
 # %% ../../nbs/training/03_minimal_pairs.ipynb #8b02a8f9
-def _pair_sentiment(rng: np.random.Generator, intro: str, hero: str, friend: str,
-                    pet: tuple[str, str, str], other: str) -> _Texts:
-    subject, at = Character(friend, "friend").subject, int(rng.integers(4))
-    return (f"{intro}{friend} wins the game . {subject} is",
-            f"{intro}{friend} loses the game . {subject} is", MOOD_WORDS["happy"][at],
-            MOOD_WORDS["sad"][at])
+def _pair_sentiment(rng: np.random.Generator, cast: _Cast) -> _Texts:
+    subject, at = _subject(cast.friend), int(rng.integers(4))
+    told = f"{cast.intro}{cast.friend} {{}} the game . {subject} is"
+    return (told.format("wins"), told.format("loses"),
+            MOOD_WORDS["happy"][at], MOOD_WORDS["sad"][at])
 
-def _pair_negation(rng: np.random.Generator, intro: str, hero: str, friend: str,
-                   pet: tuple[str, str, str], other: str) -> _Texts:
-    rest = ACTIONS[_choose(rng, ACTIONS)[0]]
-    subject = Character(friend, "friend").subject
-    at = int(rng.integers(4))
-    return (f"{intro}{hero} {rest} . {friend} does not win the game . {subject} is",
-            f"{intro}{hero} {rest} outside . then {friend} wins the game . {subject} is",
+
+def _pair_negation(rng: np.random.Generator, cast: _Cast) -> _Texts:
+    begun = f"{cast.intro}{cast.hero} {ACTIONS[_choose(rng, ACTIONS)[0]]}"
+    subject, at = _subject(cast.friend), int(rng.integers(4))
+    return (f"{begun} . {cast.friend} does not win the game . {subject} is",
+            f"{begun} outside . then {cast.friend} wins the game . {subject} is",
             MOOD_WORDS["sad"][at], MOOD_WORDS["happy"][at])
 
 # %% ../../nbs/training/03_minimal_pairs.ipynb #7aa8bb39
-def _pair_binding(rng: np.random.Generator, intro: str, hero: str, friend: str,
-                  pet: tuple[str, str, str], other: str) -> _Texts:
+def _pair_binding(rng: np.random.Generator, cast: _Cast) -> _Texts:
     (asked, second), (colour, second_colour) = _choose(rng, OBJECTS, 2), _choose(rng, COLOURS, 2)
-    text = "{}{} sees a {} {} . {} finds a {} {} . what colour is the {} ? it is"
-    return (text.format(intro, hero, colour, asked, friend, second_colour, second, asked),
-            text.format(intro, hero, second_colour, asked, friend, colour, second, asked), colour,
-            second_colour)
+    def text(of_asked: str, of_second: str) -> str:
+        return (f"{cast.intro}{cast.hero} sees a {of_asked} {asked} . {cast.friend} finds a "
+                f"{of_second} {second} . what colour is the {asked} ? it is")
+    return text(colour, second_colour), text(second_colour, colour), colour, second_colour
 
-def _pair_quotation(rng: np.random.Generator, intro: str, hero: str, friend: str,
-                    pet: tuple[str, str, str], other: str) -> _Texts:
-    pronouns = [Character(name, "hero").subject for name in (hero, friend)]
-    at = int(rng.integers(4))
-    told = (f"{intro}{hero} loses the game . {pronouns[0]} is sad . {friend} wins the game . "
-            f"{pronouns[1]} is happy . ")
-    return (f"{told}{hero} says “ I am", f"{told}{friend} says “ I am", MOOD_WORDS["sad"][at],
-            MOOD_WORDS["happy"][at])
 
-def _pair_counting(rng: np.random.Generator, intro: str, hero: str, friend: str,
-                   pet: tuple[str, str, str], other: str) -> _Texts:
+def _pair_quotation(rng: np.random.Generator, cast: _Cast) -> _Texts:
+    at, hero, friend = int(rng.integers(4)), cast.hero, cast.friend
+    told = (f"{cast.intro}{hero} loses the game . {_subject(hero)} is sad . {friend} wins the game "
+            f". {_subject(friend)} is happy . ")
+    return (f"{told}{hero} says “ I am", f"{told}{friend} says “ I am",
+            MOOD_WORDS["sad"][at], MOOD_WORDS["happy"][at])
+
+
+def _pair_counting(rng: np.random.Generator, cast: _Cast) -> _Texts:
     plural, (number, second) = ANIMALS[_choose(rng, ANIMALS)[0]], _choose(rng, NUMBERS[1:], 2)
-    text = "{}there are {} {} . how many {} are there ? there are"
-    return (text.format(intro, number, plural, plural), text.format(intro, second, plural, plural),
-            number, second)
+    text = f"{cast.intro}there are {{}} {plural} . how many {plural} are there ? there are"
+    return text.format(number), text.format(second), number, second
 
 # %% ../../nbs/training/03_minimal_pairs.ipynb #25d1fb48
-PAIRS: dict[str, Callable[..., _Texts]] = {
+PAIRS: dict[str, Callable[[np.random.Generator, _Cast], _Texts]] = {
     "agreement": _pair_agreement, "pronoun": _pair_pronoun, "induction": _pair_induction,
     "sentiment": _pair_sentiment, "negation": _pair_negation, "binding": _pair_binding,
     "quotation": _pair_quotation, "counting": _pair_counting
 }
+
 
 def _pair_texts(kind: str, rng: np.random.Generator) -> _Texts:
     """Clean text, counterfactual text, answer, counter-answer of one pair of `kind`."""
@@ -120,23 +136,20 @@ def _pair_texts(kind: str, rng: np.random.Generator) -> _Texts:
     pet = (_choose(rng, ANIMALS)[0], _choose(rng, PET_FIRST)[0], _choose(rng, PET_LAST)[0])
     trait = _choose(rng, TRAITS)[0]
     hero, friend = (she, he) if rng.random() < 0.5 else (he, she)
-    return PAIRS[kind](rng, _introduction(hero, friend, pet, trait), hero, friend, pet,
-                       (other_she if friend == he else other_he))
+    other = other_she if friend == he else other_he
+    return PAIRS[kind](rng, _introduced(hero, friend, pet, trait, other))
 
 # %% ../../nbs/training/03_minimal_pairs.ipynb #751f4ce0
 def minimal_pairs(kind: str, n: int, seed: int = 0) -> list[MinimalPair]:
     """`n` pairs testing one behaviour: agreement, pronoun, induction, sentiment, negation,
-    binding, quotation or counting."""
+    binding, quotation or counting.
+
+    Raises `InputError` for another kind, or `n` below 1."""
     if kind not in PAIRS:
         raise InputError(
             f"minimal pairs of kind {kind!r} are not known; choose one of {', '.join(PAIRS)}."
         )
     if n < 1: raise InputError(f"n is {n}; ask for at least one pair.")
-    pairs = []
-    for index in range(n):
-        clean, counterfactual, answer, counter_answer = _pair_texts(
-            kind, np.random.default_rng([seed, index])
-        )
-        pairs.append(MinimalPair(kind, tuple(clean.split()), tuple(counterfactual.split()), answer,
-                                 counter_answer))
-    return pairs
+    texts = [_pair_texts(kind, np.random.default_rng([seed, index])) for index in range(n)]
+    return [MinimalPair(kind, tuple(clean.split()), tuple(counterfactual.split()), *answers)
+            for clean, counterfactual, *answers in texts]

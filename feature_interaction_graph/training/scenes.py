@@ -199,6 +199,7 @@ def _write_pair(writer: Writer, other: Character) -> None:
     writer.say(other.name)
     _write_together(writer)
 
+# %% ../../nbs/training/02_scenes.ipynb #6ba29c9a
 def _write_together(writer: Writer) -> None:
     """What two characters do together, in the plural."""
     writer.latent["scene"] = "scene:together"
@@ -271,6 +272,7 @@ def _write_magic(writer: Writer) -> None:
     if writer.magic: writer.say(" ".join(writer.magic))
     else: writer.magic = tuple(writer.pick(lexicon.MAGIC) for _ in range(3))
     end_sentence(writer)
+
 _NOUNS = ANIMALS | lexicon.PEOPLE
 _PLURALS = {plural: singular for singular, plural in _NOUNS.items()}
 _THING_PLURALS = {plural: singular for singular, plural in lexicon.THINGS.items()}
@@ -421,6 +423,7 @@ def _ask_opinion(writer: Writer) -> None:
     writer.latent["asked"] = f"asked_opinion:{'likes' if liked else 'dislikes'}"
     writer.say(f"? yes , {person.subject} does" if liked else f"? no , {person.subject} does not")
     writer.focus = person
+
 _QUESTIONS: dict[str, Callable[[Writer], None]] = {
     "what": _ask_colour, "how": _ask_number, "where": _ask_place, "who": _ask_mood,
     "does": _ask_opinion

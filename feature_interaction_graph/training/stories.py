@@ -20,9 +20,6 @@ from ..engine.corpus import Corpus, TokenLabels
 from ..engine.errors import InputError
 from .grammar import Writer
 from .lexicon import VOCABULARY
-from feature_interaction_graph.training.minimal_pairs import (  # noqa: F401  (part of this module's interface)
-    MinimalPair, minimal_pairs
-)
 from .scenes import write_intro, write_scene
 
 # %% ../../nbs/training/04_stories.ipynb #e0d2d690
@@ -53,15 +50,15 @@ def entropy_per_token(stories: Iterable[Story]) -> float:
 
 # %% ../../nbs/training/04_stories.ipynb #5092c8a5
 class _Reached(Exception):
-    """Raised by `Reader` at the end of its text; holds what the grammar allows next. Never leaves
+    """Raised by `_Reader` at the end of its text; holds what the grammar allows next. Never leaves
     this module."""
-    def __init__(self, options: dict[str, float]):
-        self.options = options
+    def __init__(self, options: dict[str, float]) -> None: self.options = options
+
 
 class _Reader(Writer):
     """A writer that does not choose: it follows a given text, and stops where the text ends."""
 
-    def __init__(self, text: Sequence[str]):
+    def __init__(self, text: Sequence[str]) -> None:
         super().__init__(np.random.default_rng(0), n_words=len(text), labelled=False)
         self.text = tuple(text)
 
@@ -97,6 +94,7 @@ def next_word_distribution(text: str | Sequence[str]) -> dict[str, float]:
 # %% ../../nbs/training/04_stories.ipynb #ca3cffbb
 _WORD_IDS = {word: index for index, word in enumerate(VOCABULARY)}
 
+
 def encode_stories(
     stories: Sequence[Story], context_length: int
 ) -> tuple[Int[Tensor, "n_stories context_length"], Int[Tensor, "n_stories"]]:
@@ -109,13 +107,13 @@ def encode_stories(
 
 # %% ../../nbs/training/04_stories.ipynb #c6796303
 def story_corpus(
-    n_tokens: int,               # stories are added until this many word positions are reached
-    context_length: int = 128,   # BOS included; a story that has not ended by then is cut
-    seed: int = 0,               # which book
-    labelled: bool = True,       # keep the latent labels of every token
+    n_tokens: int, context_length: int = 128, seed: int = 0, labelled: bool = True
 ) -> Corpus:
     """BOS + one story a sequence: 102 to 128 tokens where `context_length` is 128, right-padded.
-    Raises `InputError` for sizes that hold no story."""
+
+    `n_tokens`: stories are added until this many word positions are reached. `context_length`: BOS
+    included; a story that has not ended by then is cut. `seed`: which book. `labelled`: keep the
+    latent labels of every token. Raises `InputError` for sizes that hold no story."""
     if n_tokens < 1 or context_length < 2:
         raise InputError(f"n_tokens is {n_tokens} and context_length is {context_length}; at "
                          "least 1 and 2 are needed.")
@@ -129,6 +127,7 @@ def story_corpus(
     return Corpus(
         tokens, lengths, starts_with_bos=True, source=f"stories, seed {seed}", labels=labels
     )
+
 
 def _label_matrix(stories: Sequence[Story], context_length: int) -> TokenLabels:
     """One row per token position, one column per label seen, sorted by name."""
