@@ -181,9 +181,8 @@ def _report(meta: Mapping[str, Any]) -> str:
     lines += [f"  {count:>9,} {word}" for word, count in meta["by_reason"].items() if count]
     for layer, counts in meta["features"].items():
         dropped = ", ".join(f"{number} {why}" for why, number in list(counts.items())[2:] if number)
-        lines.append(
-            f"layer {layer}: {counts['chosen']} of {counts['features']} features; {dropped}"
-        )
+        of = f"{counts['chosen']} of {counts['features']} features"
+        lines.append(f"layer {layer}: {of}; {dropped}")
     return "\n".join(lines)
 
 # %% ../nbs/05_candidates.ipynb #25c76ee1
@@ -286,9 +285,8 @@ def identify_candidates(
     chosen = _chosen_features(atlas, saes, cfg, store, model, named)
     parts = [_joined_by_rules(atlas, saes, cfg, pair, chosen.features, named, all_pairs)
              for pair in pairs]
-    considered = sum(
-        len(chosen.features[a]) * (len(chosen.features[b]) - (a == b)) for a, b in pairs
-    )
+    size = {layer: len(features) for layer, features in chosen.features.items()}
+    considered = sum(size[a] * (size[b] - (a == b)) for a, b in pairs)
     return _assemble(atlas, cfg, parts, considered, chosen, allow_none)
 
 # %% ../nbs/05_candidates.ipynb #dbbe73b0
@@ -412,9 +410,10 @@ def transport_candidates(
     other candidates by `join_candidates`. Raises `InputError` (unless `allow_none`) when not a
     single pair is left.
     """
+    limits = TransportScreen(**screen)
     pairs = sorted({(a, b) for a, b, _ in scores.pairs
                     if (a, b) in atlas.layer_pairs and b - a <= cfg.layer_window})
-    chosen, limits = _chosen_features(atlas, saes, cfg, store, model), TransportScreen(**screen)
+    chosen = _chosen_features(atlas, saes, cfg, store, model)
     parts = [_carried(scores, atlas, saes, pair, chosen.features, limits) for pair in pairs]
     considered = sum(len(chosen.features[a]) * len(chosen.features[b]) for a, b in pairs)
     return _assemble(atlas, cfg, parts, considered, chosen, allow_none)
