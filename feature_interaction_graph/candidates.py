@@ -346,9 +346,10 @@ def _assemble(
                                np.r_[columns["src_feature"], columns["tgt_feature"]])
     features = atlas.features.take(np.unique(rows))
     if cfg.importance_method == "ablation":
-        exact = [chosen.importance[layer][atlas.places(layer, [feature])].item() for layer, feature
-                 in zip(features["layer"].tolist(), features["feature"].tolist(), strict=True)]
-        features = FeatureTable(features.columns | {"importance": np.array(exact)})
+        # a table is sorted by layer
+        exact = [chosen.importance[layer][atlas.places(layer, features["feature"][there])] for layer
+                 in chosen.features if (there := features["layer"] == layer).any()]
+        features = FeatureTable(features.columns | {"importance": np.concatenate(exact)})
     return Candidates(columns, features, meta)
 
 

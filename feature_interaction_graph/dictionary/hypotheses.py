@@ -126,7 +126,8 @@ def feature_hypotheses(
             members = chosen.indices[chosen.indptr[i]:chosen.indptr[i + 1]]
             members = members[np.argsort(-hits[i].toarray().ravel()[members], kind="stable")]
             text = _set_text(store, family, members, max_named) if family else names[members[0]]
-            best[i] = Hypothesis(layer, int(i), text, *tested[:, i].tolist(), int(fired[1][i]))
+            precision, recall, f1 = tested[:, i].tolist()
+            best[i] = Hypothesis(layer, int(i), text, precision, recall, f1, int(fired[1][i]))
         highest = np.maximum(highest, found)
     return best
 
