@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['ALWAYS_ON', 'REASONS', 'CANDIDATE_COLUMNS', 'choose_features', 'rank_importance', 'decoder_alignment',
-           'CandidatePairs', 'Candidates', 'identify_candidates', 'transport_candidates', 'transported',
-           'join_candidates', 'propose_candidates']
+           'CandidatePairs', 'Candidates', 'identify_candidates', 'transported', 'TransportScreen',
+           'transport_candidates', 'join_candidates', 'propose_candidates']
 
 # %% ../nbs/05_candidates.ipynb #60afd7b0
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from .engine.corpus import Corpus
 from .engine.encoders import FeatureReader
 from .engine.errors import InputError
 from .engine.hdf5 import Hdf5Kind
-from .engine.names import parse_feature_id
+from .engine.names import FeatureKey, Saes, parse_feature_id
 from .engine.provenance import provenance
 from .engine.transport import TransportScores, transport_scores
 from .features import FeatureTable
@@ -36,27 +36,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% ../nbs/05_candidates.ipynb #f77213f6
-ALWAYS_ON = 0.99     # share of positions from which on a feature counts as always firing
+# share of positions from which on a feature counts as always firing
+ALWAYS_ON = 0.99
 
+# %% ../nbs/05_candidates.ipynb #62d2f877
 def choose_features(
-    atlas: CoactivationAtlas,
-    layer: int,
-    # of the features the atlas covers in that layer, in its order
-    importance: Float[np.ndarray, "n_kept"],
-    cfg: Config,
-    include: Iterable[int] = (),  # features of this layer that are wanted whatever their rank
-    always_on: float = ALWAYS_ON,
+    atlas: CoactivationAtlas, layer: int, importance: Float[np.ndarray, "n_kept"], cfg: Config,
+    include: Iterable[int] = (), always_on: float = ALWAYS_ON
 ) -> tuple[Int[np.ndarray, "n_chosen"], dict[str, int]]:
     """The `cfg.top_k_features` most important measurable features of a layer, ascending, and how
     many were left out for which reason.
 
-    Ties go to the lower number. Raises `InputError` if a feature of `include` fires too rarely to
-    be measured.
+    `importance`: of the features the atlas covers in that layer, in its order; ties go to the lower
+    number. `include`: features of the layer that are wanted whatever their rank. Raises
+    `InputError` if one of them fires too rarely to be measured.
     """
     kept, fired = atlas.layers[layer].features, atlas.layers[layer].n_source
-    width, alive = (int(np.sum(mask)) for mask
-                    in (atlas.features["layer"] == layer,
-                        atlas.features["activation_freq"][atlas.features["layer"] == layer] > 0))
     rare, always = fired < cfg.min_activations, fired >= always_on * atlas.n_rows
     wanted = np.isin(kept, np.fromiter(include, dtype=np.int64))
     if (rare & wanted).any():
@@ -67,21 +62,21 @@ def choose_features(
     ranked = np.flatnonzero(~rare & ~always)
     ranked = ranked[np.argsort(-importance[ranked], kind="stable")]
     chosen = np.union1d(ranked[:cfg.top_k_features], np.flatnonzero(wanted))
+    frequency = atlas.features["activation_freq"][atlas.features["layer"] == layer]
+    width, alive = len(frequency), int((frequency > 0).sum())
     left_out = {"never fires": width - alive, "not covered by the atlas": alive - len(kept),
                 f"fires fewer than {cfg.min_activations} times": int(rare.sum()),
                 f"fires on {always_on:.0%} of positions or more": int((always & ~wanted).sum()),
-                "less important": int((~rare & ~always).sum()) - int((~always[chosen]).sum())}
+                "less important": len(ranked) - int((~always[chosen]).sum())}
     return kept[chosen], {"features": width, "chosen": len(chosen), **left_out}
 
 # %% ../nbs/05_candidates.ipynb #4dbec2d0
 def rank_importance(
-    atlas: CoactivationAtlas,
-    saes: Mapping[int, Any],
-    cfg: Config,
-    store: ActivationStore | None = None,
-    model: nn.Module | None = None,
+    atlas: CoactivationAtlas, saes: Saes, cfg: Config, store: ActivationStore | None = None,
+    model: nn.Module | None = None
 ) -> dict[int, Float[np.ndarray, "n_kept"]]:
-    """Importance by `cfg.importance_method` of every feature the atlas covers, layer by layer.
+    """Importance by `cfg.importance_method` of every feature the atlas covers, layer by layer;
+    "ablation" needs `store` and `model`.
 
     Raises `InputError` if the method needs what is not there.
     """
@@ -93,8 +88,7 @@ def rank_importance(
     if cfg.importance_method == "gradient":
         if missing:
             raise InputError("the activations were collected without gradient importance; collect "
-                             "them with importance_method='gradient', or rank by "
-                             "'frequency'.")
+                             "them with importance_method='gradient', or rank by 'frequency'.")
         return gradient
     frequency = {layer: kept.n_source / atlas.n_rows for layer, kept in atlas.layers.items()}
     if cfg.importance_method == "frequency": return frequency
@@ -106,23 +100,19 @@ def rank_importance(
             for layer, kept in atlas.layers.items()}
 
 # %% ../nbs/05_candidates.ipynb #125ee950
-def _ablated(model: nn.Module, saes: Mapping[int, Any], store: ActivationStore, layer: int,
-             features: np.ndarray, promise: np.ndarray, cfg: Config) -> np.ndarray:
+def _ablated(model: nn.Module, saes: Saes, store: ActivationStore, layer: int, features: np.ndarray,
+             promise: np.ndarray, cfg: Config) -> np.ndarray:
     """Exact importance of the `3 * cfg.top_k_features` most promising measurable features; -1 for
     the others, so that they come last."""
     count, exact = store.statistics(layer)["count"][features], np.full(len(features), -1.0)
-    ranked = np.argsort(
-        -np.where(count < cfg.min_activations, -1.0, promise), kind="stable"
-    )[:3 * cfg.top_k_features]
+    promise = np.where(count < cfg.min_activations, -1.0, promise)
+    ranked = np.argsort(-promise, kind="stable")[:3 * cfg.top_k_features]
     exact[ranked] = ablation_importance(model, saes, store, layer, features[ranked], seed=cfg.seed)
     return exact
 
 # %% ../nbs/05_candidates.ipynb #5f0a0f8f
 def decoder_alignment(
-    source_sae: Any,
-    target_sae: Any,
-    sources: Int[np.ndarray, "n"],
-    targets: Int[np.ndarray, "m"],
+    source_sae: Any, target_sae: Any, sources: Int[np.ndarray, "n"], targets: Int[np.ndarray, "m"]
 ) -> Float[np.ndarray, "n m"]:
     """Cosine of every source's decoder direction with every target's encoder direction; NaN if the
     two SAEs live in spaces of different width."""
@@ -130,13 +120,16 @@ def decoder_alignment(
     read = FeatureReader(target_sae, torch.as_tensor(np.asarray(targets)))
     weight = read.weight[:, read.features] if read.competes else read.weight
     if written.shape[1] != weight.shape[0]: return np.full((len(sources), len(targets)), np.nan)
-    return (
-        nn.functional.normalize(written, dim=1) @ nn.functional.normalize(weight, dim=0)
-    ).cpu().numpy()
+    written, weight = nn.functional.normalize(written, dim=1), nn.functional.normalize(
+        weight, dim=0
+    )
+    return (written @ weight).cpu().numpy()
 
 # %% ../nbs/05_candidates.ipynb #e9336ce2
 # bit 0, bit 1, ... of the column `reason`
 REASONS = ("together", "associated", "apart", "aligned", "included", "all", "transport")
+
+# %% ../nbs/05_candidates.ipynb #846047c3
 CANDIDATE_COLUMNS = {
     "src_layer": np.int32, "src_feature": np.int32, "tgt_layer": np.int32, "tgt_feature": np.int32,
     "coactivation_prob": np.float64, "pmi": np.float64, "ratio": np.float64,
@@ -158,6 +151,7 @@ class CandidatePairs:
     meta: dict[str, Any]
 
     def __len__(self) -> int: return len(self.columns["src_layer"])
+
     def __getitem__(self, name: str) -> np.ndarray: return self.columns[name]
 
     def where(self, mask: Bool[np.ndarray, "n_pairs"]) -> Self:
@@ -168,7 +162,8 @@ class CandidatePairs:
 
     def reasons(self) -> list[str]:
         "The reasons of every pair in words."
-        return _in_words(self["reason"])
+        return [", ".join(word for place, word in enumerate(REASONS) if bits >> place & 1)
+                for bits in self["reason"].tolist()]
 
     def to_pandas(self) -> "pd.DataFrame":
         "One row per pair; `reason` in words."
@@ -179,19 +174,30 @@ class CandidatePairs:
         "How many features and pairs were considered, kept, and dropped for which reason."
         return _report(self.meta)
 
+# %% ../nbs/05_candidates.ipynb #491ecb33
+def _report(meta: Mapping[str, Any]) -> str:
+    lines = [f"{meta['kept']:,} of {meta['considered']:,} pairs are candidates; "
+             f"{meta['considered'] - meta['kept']:,} gave no reason"]
+    lines += [f"  {count:>9,} {word}" for word, count in meta["by_reason"].items() if count]
+    for layer, counts in meta["features"].items():
+        dropped = ", ".join(f"{number} {why}" for why, number in list(counts.items())[2:] if number)
+        of = f"{counts['chosen']} of {counts['features']} features"
+        lines.append(f"layer {layer}: {of}; {dropped}")
+    return "\n".join(lines)
+
 # %% ../nbs/05_candidates.ipynb #25c76ee1
 class Candidates(CandidatePairs):
     "Pairs to measure. Make with `identify_candidates`."
 
     @property
-    def sources(self) -> list[tuple[int, int]]:
+    def sources(self) -> list[FeatureKey]:
         "(layer, feature) of every source, sorted."
-        return _named(self, "src")
+        return _features_at(self, "src")
 
     @property
-    def targets(self) -> list[tuple[int, int]]:
+    def targets(self) -> list[FeatureKey]:
         "(layer, feature) of every target, sorted."
-        return _named(self, "tgt")
+        return _features_at(self, "tgt")
 
     def save(self, path: str | Path) -> None:
         "To one HDF5 file, whole or not at all."
@@ -207,53 +213,51 @@ class Candidates(CandidatePairs):
             columns, meta = file.columns(CANDIDATE_COLUMNS), file.facts("meta", _META)
             return cls(columns, FeatureTable.load(file.subgroup("features")), meta)
 
+# %% ../nbs/05_candidates.ipynb #ee91ea61
+def _features_at(candidates: Candidates, end: str) -> list[FeatureKey]:
+    return sorted(set(zip(candidates[f"{end}_layer"].tolist(),
+                          candidates[f"{end}_feature"].tolist(), strict=True)))
+
 # %% ../nbs/05_candidates.ipynb #f9d9dbd6
 _KIND = Hdf5Kind("candidates", "a table of candidates", "make it again with identify_candidates")
 _META = {"kept": int, "considered": int, "by_reason": {str: int},
          "features": {str: {"chosen": int, "features": int, str: int}}}
 
-def _in_words(reason: Int[np.ndarray, "n"]) -> list[str]:
-    words = {bits: ", ".join(word for place, word in enumerate(REASONS) if bits >> place & 1)
-             for bits in np.unique(reason).tolist()}
-    return [words[bits] for bits in reason.tolist()]
+# %% ../nbs/05_candidates.ipynb #fadba096
+class _Chosen(NamedTuple):
+    "By layer: importance of what the atlas covers, the chosen features, how many were left out."
+    importance: dict[int, np.ndarray]
+    features: dict[int, np.ndarray]
+    counts: dict[int, dict[str, int]]
 
 
-def _named(candidates: Candidates, end: str) -> list[tuple[int, int]]:
-    return sorted(set(zip(candidates[f"{end}_layer"].tolist(),
-                          candidates[f"{end}_feature"].tolist(), strict=True)))
-
-
-def _report(meta: Mapping[str, Any]) -> str:
-    lines = [f"{meta['kept']:,} of {meta['considered']:,} pairs are candidates; "
-             f"{meta['considered'] - meta['kept']:,} gave no reason"]
-    lines += [f"  {count:>9,} {word}" for word, count in meta["by_reason"].items() if count]
-    for layer, counts in meta["features"].items():
-        dropped = ", ".join(f"{number} {why}" for why, number in list(counts.items())[2:] if number)
-        lines.append(
-            f"layer {layer}: {counts['chosen']} of {counts['features']} features; {dropped}"
+def _chosen_features(
+    atlas: CoactivationAtlas, saes: Saes, cfg: Config, store: ActivationStore | None,
+    model: nn.Module | None, named: Iterable[FeatureKey] = ()
+) -> _Chosen:
+    "Of every layer the most important features and those that were `named`."
+    chosen = _Chosen(rank_importance(atlas, saes, cfg, store, model), {}, {})
+    for layer, importance in chosen.importance.items():
+        wanted = [feature for here, feature in named if here == layer]
+        chosen.features[layer], chosen.counts[layer] = choose_features(
+            atlas, layer, importance, cfg, wanted
         )
-    return "\n".join(lines)
+    return chosen
 
 # %% ../nbs/05_candidates.ipynb #6a3138b1
 def identify_candidates(
-    atlas: CoactivationAtlas,
-    saes: Mapping[int, Any],
-    cfg: Config,
-    store: ActivationStore | None = None,  # these two only for importance_method "ablation"
-    model: nn.Module | None = None,
-    *,
-    # features wanted whatever their rank, as ids or (layer, feature); all their pairs are
-    # candidates
-    include: Iterable[str | tuple[int, int]] = (),
-    # every pair of chosen features within the window, whether or not a rule gives a reason
-    all_pairs: bool = False,
-    allow_none: bool = False,  # an empty table instead of an error
+    atlas: CoactivationAtlas, saes: Saes, cfg: Config, store: ActivationStore | None = None,
+    model: nn.Module | None = None, *, include: Iterable[str | FeatureKey] = (),
+    all_pairs: bool = False, allow_none: bool = False
 ) -> Candidates:
     """Pairs worth an intervention: important sources, and important targets in later layers of the
-    window that a rule joins to them.
+    window that a rule joins to them. Deterministic.
 
-    Deterministic. Raises `InputError` for a feature of `include` that the atlas does not cover, a
-    window without counts, or when not a single pair is left.
+    `store` and `model` are needed for importance_method "ablation" only. `include`: features wanted
+    whatever their rank, as ids or (layer, feature); all their pairs are candidates. `all_pairs`:
+    every pair of chosen features within the window, whether or not a rule gives a reason.
+    Raises `InputError` for a feature of `include` that the atlas does not cover, a window without
+    counts, or (unless `allow_none`) when not a single pair is left.
     """
     named = [parse_feature_id(which) if isinstance(which, str) else which for which in include]
     for layer, feature in named: atlas.places(layer, np.array([feature]))
@@ -262,23 +266,17 @@ def identify_candidates(
     if cfg.within_layer and not any(a == b for a, b in pairs):
         raise InputError("within_layer is set, but the atlas was built without it; build it again "
                          "with within_layer.")
-    importance = rank_importance(atlas, saes, cfg, store, model)
-    chosen, counts = {}, {}
-    for layer in atlas.layers:
-        chosen[layer], counts[layer] = choose_features(
-            atlas, layer, importance[layer], cfg,
-            [feature for here, feature in named if here == layer]
-        )
-    parts = [_pairs_of(atlas, saes, cfg, pair, chosen, named, all_pairs) for pair in pairs]
-    considered = sum(
-        len(chosen[a]) * len(chosen[b]) - (len(chosen[a]) if a == b else 0) for a, b in pairs
-    )
-    return _assemble(atlas, cfg, parts, considered, importance, counts, allow_none)
+    chosen = _chosen_features(atlas, saes, cfg, store, model, named)
+    parts = [_joined_by_rules(atlas, saes, cfg, pair, chosen.features, named, all_pairs)
+             for pair in pairs]
+    size = {layer: len(features) for layer, features in chosen.features.items()}
+    considered = sum(size[a] * (size[b] - (a == b)) for a, b in pairs)
+    return _assemble(atlas, cfg, parts, considered, chosen, allow_none)
 
 # %% ../nbs/05_candidates.ipynb #dbbe73b0
-def _pairs_of(
-    atlas: CoactivationAtlas, saes: Mapping[int, Any], cfg: Config, pair: tuple[int, int],
-    chosen: Mapping[int, np.ndarray], named: list[tuple[int, int]], all_pairs: bool
+def _joined_by_rules(
+    atlas: CoactivationAtlas, saes: Saes, cfg: Config, pair: tuple[int, int],
+    chosen: Mapping[int, np.ndarray], named: list[FeatureKey], all_pairs: bool
 ) -> dict[str, np.ndarray]:
     "Columns of the pairs of two layers that any rule joins; a feature is not paired with itself."
     (a, b), sources, targets = pair, chosen[pair[0]], chosen[pair[1]]
@@ -294,11 +292,10 @@ def _pairs_of(
              "all": np.full(cosine.shape, all_pairs)}
     reason = sum(rules[word].astype(np.uint8) << REASONS.index(word) for word in rules)
     if a == b: np.fill_diagonal(reason, 0)
-    return _as_columns(
-        pair, sources, targets, stats, cosine, rules["apart"] | (aligned & (cosine < 0)), reason
-    )
+    inhibitory = rules["apart"] | (aligned & (cosine < 0))
+    return _as_columns(pair, sources, targets, stats, cosine, inhibitory, reason)
 
-# %% ../nbs/05_candidates.ipynb #cbd42238
+
 def _as_columns(
     pair: tuple[int, int], sources: np.ndarray, targets: np.ndarray, stats: PairStatistics,
     cosine: np.ndarray, inhibitory: np.ndarray, reason: np.ndarray
@@ -314,96 +311,40 @@ def _as_columns(
 # %% ../nbs/05_candidates.ipynb #b74cc404
 def _assemble(
     atlas: CoactivationAtlas, cfg: Config, parts: list[dict[str, np.ndarray]], considered: int,
-    importance: Mapping[int, np.ndarray], counts: Mapping[int, dict[str, int]], allow_none: bool
+    chosen: _Chosen, allow_none: bool
 ) -> Candidates:
     "One sorted table with its features and the account of what was considered."
     columns: dict[str, np.ndarray] = {}
     for name, dtype in CANDIDATE_COLUMNS.items():
-        columns[name] = np.concatenate(
-            [part[name] for part in parts] or [np.zeros(0)]
-        ).astype(dtype)
+        pieces = [part[name] for part in parts] or [np.zeros(0)]
+        columns[name] = np.concatenate(pieces).astype(dtype)
     order = np.lexsort(
         [columns[name] for name in ("tgt_feature", "tgt_layer", "src_feature", "src_layer")]
     )
     columns = {name: values[order] for name, values in columns.items()}
-    by_reason = {
-        word: int((columns["reason"] >> place & 1).sum()) for place, word in enumerate(REASONS)
-    }
-    meta = dict(considered=considered, kept=len(order), by_reason=by_reason,
-                features={str(layer): count for layer, count in counts.items()},
+    meta = dict(considered=considered, kept=len(order), by_reason=_by_reason(columns["reason"]),
+                features={str(layer): count for layer, count in chosen.counts.items()},
                 importance_method=cfg.importance_method, provenance=provenance())
     if not len(order) and not allow_none: _refuse_none(considered, cfg)
     rows = atlas.features.find(np.r_[columns["src_layer"], columns["tgt_layer"]],
                                np.r_[columns["src_feature"], columns["tgt_feature"]])
     features = atlas.features.take(np.unique(rows))
     if cfg.importance_method == "ablation":
-        exact = [
-            importance[layer][atlas.places(layer, features["feature"][features["layer"] == layer])]
-            for layer in np.unique(features["layer"]).tolist()
-        ]
+        # a table is sorted by layer
+        exact = [chosen.importance[layer][atlas.places(layer, features["feature"][there])] for layer
+                 in chosen.features if (there := features["layer"] == layer).any()]
         features = FeatureTable(features.columns | {"importance": np.concatenate(exact)})
     return Candidates(columns, features, meta)
+
+
+def _by_reason(reason: Int[np.ndarray, "n"]) -> dict[str, int]:
+    return {word: int((reason >> place & 1).sum()) for place, word in enumerate(REASONS)}
 
 
 def _refuse_none(considered: int, cfg: Config) -> None:
     raise InputError(f"none of the {considered} pairs of chosen features within {cfg.layer_window} "
                      "layers has a reason to be measured; "
                      "lower the thresholds, collect more tokens, or pass all_pairs=True.")
-
-# %% ../nbs/05_candidates.ipynb #cd634c95
-def transport_candidates(
-    scores: TransportScores,
-    atlas: CoactivationAtlas,
-    saes: Mapping[int, Any],
-    cfg: Config,
-    store: ActivationStore | None = None,  # these two only for importance_method "ablation"
-    model: nn.Module | None = None,
-    *,
-    per_source: int = 10,  # targets of each source in one layer
-    per_target: int = 10,  # sources of each target in one layer
-    min_z: float = 4.0,  # standard errors a score must differ from 0 by
-    # and how strong it must be, in standard deviations of the target per standard deviation of the
-    # source
-    min_strength: float = 0.01,
-    allow_none: bool = False,  # an empty table instead of an error
-) -> Candidates:
-    """Pairs of important features of different layers whose transported score stands out of its
-    noise, at any offset that was estimated.
-
-    `is_candidate_inhibitory` is the sign of the score. Join with other candidates by
-    `join_candidates`. Raises `InputError` when not a single pair is left.
-    """
-    pairs = sorted({(a, b) for a, b, _ in scores.pairs
-                    if (a, b) in atlas.layer_pairs and b - a <= cfg.layer_window})
-    importance = rank_importance(atlas, saes, cfg, store, model)
-    chosen, counts = {}, {}
-    for layer in atlas.layers:
-        chosen[layer], counts[layer] = choose_features(atlas, layer, importance[layer], cfg)
-    parts = []
-    for a, b in pairs:
-        strength, signed_z = transported(scores, a, b, chosen[a], chosen[b])
-        written, read = (atlas.features["std"][
-                             atlas.features.find(np.full(len(chosen[here]), here), chosen[here])
-                         ] for here in (a, b))
-        size = np.where(
-            np.abs(strength) * written[:, None] >= min_strength * read, np.abs(signed_z), 0.0
-        )
-        found = (size >= min_z) & (
-            _among_first(size, per_source) | _among_first(size.T, per_target).T
-        )
-        stats = atlas.statistics(a, b, chosen[a], chosen[b])
-        cosine = decoder_alignment(saes[a], saes[b], chosen[a], chosen[b])
-        parts.append(_as_columns((a, b), chosen[a], chosen[b], stats, cosine, signed_z < 0,
-                                 found.astype(np.uint8) << REASONS.index("transport")))
-    return _assemble(atlas, cfg, parts, sum(len(chosen[a]) * len(chosen[b]) for a, b in pairs),
-                     importance, counts, allow_none)
-
-def _among_first(size: Float[np.ndarray, "n m"], n_first: int) -> Bool[np.ndarray, "n m"]:
-    "The `n_first` largest of each row."
-    order = np.argsort(-size, axis=1, kind="stable")[:, :n_first]
-    first = np.zeros(size.shape, bool)
-    np.put_along_axis(first, order, True, axis=1)
-    return first
 
 # %% ../nbs/05_candidates.ipynb #2f21da90
 def transported(
@@ -417,20 +358,75 @@ def transported(
     """
     found, found_z = np.zeros((len(sources), len(targets))), np.zeros((len(sources), len(targets)))
     rows, columns = torch.as_tensor(sources), torch.as_tensor(targets)
-    for offset in sorted(
-        offset for a, b, offset in scores.pairs if (a, b) == (source_layer, target_layer)
-    ):
-        score = scores.scores(
-            source_layer, target_layer, offset, rows, columns
-        ).double().cpu().numpy()
-        squares = scores.standard_errors(
-            source_layer, target_layer, offset, rows, columns
-        ).double().cpu().numpy() ** 2
+    for key in scores.pairs:
+        if key[:2] != (source_layer, target_layer): continue
+        score, error = (measure(*key, rows, columns).double().cpu().numpy()
+                        for measure in (scores.scores, scores.standard_errors))
+        typical = (error**2).mean(1, keepdims=True)
         with np.errstate(divide="ignore", invalid="ignore"):
-            z = np.nan_to_num(score / np.sqrt((squares + squares.mean(1, keepdims=True)) / 2))
+            z = np.nan_to_num(score / np.sqrt((error**2 + typical) / 2))
         larger = np.abs(z) > np.abs(found_z)
         found, found_z = np.where(larger, score, found), np.where(larger, z, found_z)
     return found, found_z
+
+# %% ../nbs/05_candidates.ipynb #5ddf5cb7
+@dataclass(frozen=True)
+class TransportScreen:
+    """What a transported score must be to make its pair a candidate: at least `min_z` standard
+    errors from 0; `min_strength`, in standard deviations of the target per standard deviation of
+    the source; and, within one layer, among the `per_source` first targets of its source or the
+    `per_target` first sources of its target."""
+    per_source: int = 10
+    per_target: int = 10
+    min_z: float = 4.0
+    min_strength: float = 0.01
+
+# %% ../nbs/05_candidates.ipynb #cd634c95
+def transport_candidates(
+    scores: TransportScores, atlas: CoactivationAtlas, saes: Saes, cfg: Config,
+    store: ActivationStore | None = None, model: nn.Module | None = None, *,
+    allow_none: bool = False, **screen: Any
+) -> Candidates:
+    """Pairs of important features of different layers whose transported score stands out of its
+    noise, at any offset that was estimated.
+
+    `store` and `model` are needed for importance_method "ablation" only. `screen`: any of the
+    numbers of `TransportScreen`. `is_candidate_inhibitory` is the sign of the score. Join with
+    other candidates by `join_candidates`. Raises `InputError` (unless `allow_none`) when not a
+    single pair is left.
+    """
+    limits = TransportScreen(**screen)
+    pairs = sorted({(a, b) for a, b, _ in scores.pairs
+                    if (a, b) in atlas.layer_pairs and b - a <= cfg.layer_window})
+    chosen = _chosen_features(atlas, saes, cfg, store, model)
+    parts = [_carried(scores, atlas, saes, pair, chosen.features, limits) for pair in pairs]
+    considered = sum(len(chosen.features[a]) * len(chosen.features[b]) for a, b in pairs)
+    return _assemble(atlas, cfg, parts, considered, chosen, allow_none)
+
+# %% ../nbs/05_candidates.ipynb #8f9250bf
+def _carried(
+    scores: TransportScores, atlas: CoactivationAtlas, saes: Saes, pair: tuple[int, int],
+    chosen: Mapping[int, np.ndarray], screen: TransportScreen
+) -> dict[str, np.ndarray]:
+    "Columns of the pairs of two layers that pass the screen."
+    (a, b), sources, targets = pair, chosen[pair[0]], chosen[pair[1]]
+    strength, z = transported(scores, a, b, sources, targets)
+    written, read = (atlas.features["std"][atlas.features.find(np.full(len(some), layer), some)]
+                     for layer, some in ((a, sources), (b, targets)))
+    strong = np.abs(strength) * written[:, None] >= screen.min_strength * read
+    size = np.where(strong, np.abs(z), 0.0)
+    first = (_among_first(size, screen.per_source) | _among_first(size.T, screen.per_target).T)
+    reason = ((size >= screen.min_z) & first).astype(np.uint8) << REASONS.index("transport")
+    stats = atlas.statistics(a, b, sources, targets)
+    cosine = decoder_alignment(saes[a], saes[b], sources, targets)
+    return _as_columns(pair, sources, targets, stats, cosine, z < 0, reason)
+
+
+def _among_first(size: Float[np.ndarray, "n m"], n_first: int) -> Bool[np.ndarray, "n m"]:
+    "The `n_first` largest of each row."
+    first = np.zeros(size.shape, bool)
+    np.put_along_axis(first, np.argsort(-size, axis=1, kind="stable")[:, :n_first], True, axis=1)
+    return first
 
 # %% ../nbs/05_candidates.ipynb #4e8a6dba
 def join_candidates(first: Candidates, second: Candidates) -> Candidates:
@@ -443,13 +439,12 @@ def join_candidates(first: Candidates, second: Candidates) -> Candidates:
     reason, inhibitory = np.zeros(len(kept), np.uint8), np.zeros(len(kept), bool)
     np.bitwise_or.at(reason, which.ravel(), columns["reason"])
     np.logical_or.at(inhibitory, which.ravel(), columns["is_candidate_inhibitory"])
-    columns = {name: values[kept] for name, values in columns.items()} | {
-        "reason": reason, "is_candidate_inhibitory": inhibitory
-    }
-    by_reason = {word: int((reason >> place & 1).sum()) for place, word in enumerate(REASONS)}
+    columns = {name: values[kept] for name, values in columns.items()}
+    columns |= {"reason": reason, "is_candidate_inhibitory": inhibitory}
     meta = first.meta | {"considered": max(first.meta["considered"], second.meta["considered"]),
-                         "kept": len(kept), "by_reason": by_reason}
+                         "kept": len(kept), "by_reason": _by_reason(reason)}
     return Candidates(columns, _joined_features(first.features, second.features), meta)
+
 
 def _joined_features(first: FeatureTable, second: FeatureTable) -> FeatureTable:
     both = {name: np.concatenate([values, second.columns[name]])
@@ -459,16 +454,11 @@ def _joined_features(first: FeatureTable, second: FeatureTable) -> FeatureTable:
 
 # %% ../nbs/05_candidates.ipynb #9d050b68
 def propose_candidates(
-    model: nn.Module,
-    saes: Mapping[int, Any],
-    corpus: Corpus,
-    atlas: CoactivationAtlas,
-    cfg: Config,
-    store: ActivationStore | None = None,  # only for importance_method "ablation"
-    progress: bool = True,
+    model: nn.Module, saes: Saes, corpus: Corpus, atlas: CoactivationAtlas, cfg: Config,
+    store: ActivationStore | None = None, progress: bool = True
 ) -> Candidates:
     """Pairs to measure by `cfg.candidate_method`: `identify_candidates`, `transport_candidates` on
-    `corpus`, or the two joined.
+    `corpus`, or the two joined. `store` is needed for importance_method "ablation" only.
 
     Raises `InputError` when not a single pair is proposed; of "both", one may propose none.
     """
@@ -480,11 +470,11 @@ def propose_candidates(
     joined = cfg.candidate_method == "both"
     carried = transport_candidates(scores, atlas, saes, cfg, store, model, allow_none=joined)
     if not joined: return carried
-    both = join_candidates(
-        identify_candidates(atlas, saes, cfg, store, model, allow_none=True), carried
-    )
+    together = identify_candidates(atlas, saes, cfg, store, model, allow_none=True)
+    both = join_candidates(together, carried)
     if not len(both): _refuse_none(both.meta["considered"], cfg)
     return both
+
 
 def _part_of(corpus: Corpus, n_tokens: int, seed: int) -> Corpus:
     """Sequences at random, in their order, at least 16 of them, with `n_tokens` positions or a

@@ -24,7 +24,7 @@ from .config import Config
 from .dictionary.store import ActivationStore
 from .engine.errors import InputError
 from .engine.hdf5 import Hdf5Kind, StoredGroup, stored_csr
-from .engine.names import feature_id
+from .engine.names import feature_id, listed
 from .engine.provenance import provenance
 from .features import FeatureTable, feature_table
 
@@ -33,39 +33,38 @@ if TYPE_CHECKING:
 
 # %% ../nbs/04_coactivation.ipynb #18fc6873
 class PairStatistics(NamedTuple):
-    "What four counts say about pairs of features; arrays of one shape."
-    n_both: Int[np.ndarray, "..."]           # positions where both fire
-    expected: Float[np.ndarray, "..."]       # the same if they were independent
-    prob: Float[np.ndarray, "..."]           # P(j | i)
-    ratio: Float[np.ndarray, "..."]          # P(j | i) / P(j)
-    pmi: Float[np.ndarray, "..."]            # ln ratio, nats; -inf where the count is 0
-    pmi_low: Float[np.ndarray, "..."]        # its confidence bounds
+    """What four counts say about pairs of features; arrays of one shape.
+
+    `n_both`: positions where both fire; `expected`: the same if they were independent; `prob`:
+    P(j | i); `ratio`: P(j | i) / P(j); `pmi`: its logarithm in nats, -inf where the count is 0;
+    `pmi_low`, `pmi_high`: confidence bounds of `pmi`; `pmi_shrunk`: ln (n_both + 1) /
+    (expected + 1); `p_so_few`: P(X <= n_both) for X ~ Poisson(expected)."""
+    n_both: Int[np.ndarray, "..."]
+    expected: Float[np.ndarray, "..."]
+    prob: Float[np.ndarray, "..."]
+    ratio: Float[np.ndarray, "..."]
+    pmi: Float[np.ndarray, "..."]
+    pmi_low: Float[np.ndarray, "..."]
     pmi_high: Float[np.ndarray, "..."]
-    pmi_shrunk: Float[np.ndarray, "..."]     # ln (n_both + 1) / (expected + 1)
-    p_so_few: Float[np.ndarray, "..."]       # P(X <= n_both), X ~ Poisson(expected)
+    pmi_shrunk: Float[np.ndarray, "..."]
+    p_so_few: Float[np.ndarray, "..."]
 
 # %% ../nbs/04_coactivation.ipynb #6687a96b
 def pair_statistics(
-    n_both: Int[np.ndarray, "..."],  # positions where both fire
-    # positions where the source fires; anything that broadcasts against `n_both`
-    n_source: Int[np.ndarray, "..."],
-    n_target: Int[np.ndarray, "..."],
-    n_rows: int,  # positions in all
-    confidence: float = 0.99,
+    n_both: Int[np.ndarray, "..."], n_source: Int[np.ndarray, "..."],
+    n_target: Int[np.ndarray, "..."], n_rows: int, confidence: float = 0.99
 ) -> PairStatistics:
     """Conditional probability, ratio, PMI with Garwood's exact Poisson bounds and shrunk, and the
-    lower-tail probability of the count."""
-    n_both, n_source, n_target = np.asarray(n_both), np.maximum(n_source, 1), np.maximum(
-        n_target, 1
-    )
-    expected = np.broadcast_to(n_source * n_target / n_rows, n_both.shape)
+    lower-tail probability of the count, from the positions in which both fire, the source fires,
+    the target fires (whatever broadcasts against `n_both`), and `n_rows` positions in all."""
+    n_both, n_source = np.asarray(n_both), np.maximum(n_source, 1)
+    expected = np.broadcast_to(n_source * np.maximum(n_target, 1) / n_rows, n_both.shape)
     # counts repeat: the bounds are looked up
     seen, place = np.unique(n_both, return_inverse=True)
     tail = (1 - confidence) / 2
-    low = np.where(
-        seen > 0, scipy.special.gammaincinv(np.maximum(seen, 1), tail), 0.0
-    )[place].reshape(n_both.shape)
-    high = scipy.special.gammaincinv(seen + 1, 1 - tail)[place].reshape(n_both.shape)
+    few = np.where(seen > 0, scipy.special.gammaincinv(np.maximum(seen, 1), tail), 0.0)
+    many = scipy.special.gammaincinv(seen + 1, 1 - tail)
+    low, high = (bound[place].reshape(n_both.shape) for bound in (few, many))
     with np.errstate(divide="ignore"):
         pmi, pmi_low, pmi_high = (np.log(value) - np.log(expected) for value in (n_both, low, high))
     # P(X = 0), and most pairs never fire together
@@ -76,26 +75,64 @@ def pair_statistics(
 
 # %% ../nbs/04_coactivation.ipynb #d894c7c5
 class LayerMarginals(NamedTuple):
-    """The features of one layer the atlas covers, and how often each fires, among the positions it
-    counts."""
-    features: Int[np.ndarray, "n_kept"]        # ascending
-    n_source: Int[np.ndarray, "n_kept"]        # firings at the source's position
-    # and at the target's (the same unless there is an offset)
+    """The features of one layer the atlas covers, ascending, and how often each fires, among the
+    positions it counts: at the source's position, and at the target's (the same unless there is an
+    offset), with the activation summed there."""
+    features: Int[np.ndarray, "n_kept"]
+    n_source: Int[np.ndarray, "n_kept"]
     n_target: Int[np.ndarray, "n_kept"]
-    target_sum: Float[np.ndarray, "n_kept"]    # summed activation there
+    target_sum: Float[np.ndarray, "n_kept"]
+
+# %% ../nbs/04_coactivation.ipynb #bf07c9e0
+def _same_sequence(
+    store: ActivationStore, start: int, stop: int, offset: int
+) -> Bool[np.ndarray, "n"]:
+    "For rows start..stop: is the row `offset` further on in the same sequence?"
+    sequence = store.rows[start:stop, 0]
+    later = store.rows[start + offset:stop + offset, 0]
+    beyond = np.zeros(len(sequence) - len(later), dtype=bool)
+    return np.append(later == sequence[:len(later)], beyond)
+
+
+def _row_blocks(
+    store: ActivationStore, layers: list[int], offsets: list[int], offset: int, n_rows: int = 16_384
+) -> Iterator[list[scipy.sparse.csr_matrix]]:
+    """Aligned blocks of activations of several layers, each read at its own offset; only rows whose
+    partner `offset` further on is in the same sequence."""
+    for start in range(0, store.n_tokens, n_rows):
+        stop = min(start + n_rows, store.n_tokens)
+        valid = np.flatnonzero(_same_sequence(store, start, stop, offset))
+        yield [store.csr(layer, start + shift, start + shift + n_rows)[valid]
+               for layer, shift in zip(layers, offsets, strict=True)]
+
+# %% ../nbs/04_coactivation.ipynb #ebb7afc6
+def _marginals(
+    store: ActivationStore, layer: int, offset: int, max_features: int
+) -> LayerMarginals:
+    "Which features of a layer are covered, and their firings among the counted positions."
+    stats = store.statistics(layer)
+    rank = np.lexsort((-stats["count"], -stats.get("importance", stats["count"])))
+    kept = np.sort(rank[stats["count"][rank] > 0][:max_features])
+    source, target, total = (np.zeros(len(kept)) for _ in range(3))
+    for here, later in _row_blocks(store, [layer, layer], [0, offset], offset):
+        source += (here[:, kept] != 0).sum(0).A1
+        target += (later[:, kept] != 0).sum(0).A1
+        total += later[:, kept].sum(0, dtype=np.float64).A1
+    return LayerMarginals(kept, source.astype(np.int64), target.astype(np.int64), total)
 
 # %% ../nbs/04_coactivation.ipynb #f8ebefda
 @dataclass(frozen=True, eq=False)
 class CoactivationCounts:
-    "What an atlas holds: exact counts. A pair that is not stored fired together exactly 0 times."
+    """What an atlas holds: exact counts over `n_rows` positions, targets read `offset` positions
+    after sources. A pair that is not stored fired together exactly 0 times.
+
+    By (source layer, target layer), `[n_kept_source, n_kept_target]`: `counts`, int32, positions
+    where both fire; `sums`, target activation summed where the source fires."""
     features: FeatureTable
-    n_rows: int                                                             # positions counted
-    # target position minus source position
+    n_rows: int
     offset: int
     layers: dict[int, LayerMarginals]
-    # int32 [n_kept_source, n_kept_target]
     counts: dict[tuple[int, int], scipy.sparse.csr_matrix]
-    # target activation summed where the source fires
     sums: dict[tuple[int, int], scipy.sparse.csr_matrix]
     meta: dict[str, Any]
 
@@ -111,10 +148,8 @@ class CoactivationCounts:
 
         Raises `InputError` for one it does not cover."""
         if layer not in self.layers:
-            raise InputError(
-                f"the atlas has no layer {layer}; it has {', '.join(map(str, self.layers))}."
-            )
-        return _find(self.layers[layer].features, features, layer)
+            raise InputError(f"the atlas has no layer {layer}; it has {listed(self.layers)}.")
+        return _places_among(self.layers[layer].features, features, layer)
 
     def block(
         self, source_layer: int, target_layer: int, sources: Int[np.ndarray, "n"] | None = None,
@@ -131,6 +166,21 @@ class CoactivationCounts:
         rows, columns = self.places(source_layer, sources), self.places(target_layer, targets)
         return (self.counts[pair][rows][:, columns].toarray(),
                 self.sums[pair][rows][:, columns].toarray())
+
+# %% ../nbs/04_coactivation.ipynb #e7a1ba3b
+def _places_among(
+    kept: Int[np.ndarray, "n_kept"], features: Int[np.ndarray, "n"] | None, layer: int
+) -> Int[np.ndarray, "n"]:
+    "Places of `features` in the ascending array `kept`."
+    if features is None: return np.arange(len(kept))
+    features = np.asarray(features, dtype=np.int64).reshape(-1)
+    places = np.searchsorted(kept, features)
+    missing = features[np.append(kept, -1)[places] != features]
+    if len(missing):
+        raise InputError(f"the atlas does not cover {feature_id(layer, int(missing[0]))}: it never "
+                         "fires or was left out by max_features; "
+                         f"choose among the {len(kept)} features it covers in that layer.")
+    return places
 
 # %% ../nbs/04_coactivation.ipynb #a11b446e
 class CoactivationAtlas(CoactivationCounts):
@@ -153,9 +203,8 @@ class CoactivationAtlas(CoactivationCounts):
         "E[f_j | source i fires] - E[f_j], in units of the target's activation."
         _, sums = self.block(source_layer, target_layer, sources, targets)
         n_source = self.layers[source_layer].n_source[self.places(source_layer, sources)]
-        return sums / np.maximum(
-            n_source[:, None], 1
-        ) - self.layers[target_layer].target_sum[self.places(target_layer, targets)] / self.n_rows
+        total = self.layers[target_layer].target_sum[self.places(target_layer, targets)]
+        return sums / np.maximum(n_source[:, None], 1) - total / self.n_rows
 
     def save(self, path: str | Path) -> None:
         "To one HDF5 file, whole or not at all."
@@ -166,177 +215,117 @@ class CoactivationAtlas(CoactivationCounts):
         "Raises `InputError` for a file that is missing, damaged, or not an atlas."
         with _KIND.open(path) as file: return cls(*_stored(file))
 
-# %% ../nbs/04_coactivation.ipynb #e7a1ba3b
-def _find(
-    kept: Int[np.ndarray, "n_kept"], features: Int[np.ndarray, "n"] | None, layer: int
-) -> Int[np.ndarray, "n"]:
-    "Places of `features` in the ascending array `kept`."
-    if features is None: return np.arange(len(kept))
-    features = np.asarray(features, dtype=np.int64).reshape(-1)
-    places = np.searchsorted(kept, features)
-    missing = features[np.append(kept, -1)[places] != features]
-    if len(missing):
-        raise InputError(f"the atlas does not cover {feature_id(layer, int(missing[0]))}: it never "
-                         "fires or was left out by max_features; "
-                         f"choose among the {len(kept)} features it covers in that layer.")
-    return places
-
-# %% ../nbs/04_coactivation.ipynb #948c9d13
-def build_coactivation_atlas(
-    store: ActivationStore,
-    cfg: Config,
-    features: FeatureTable | None = None,  # None: made from the store
-    *,
-    # per layer, by importance (by frequency if none was collected); a bound on the atlas's size
-    max_features: int = 4096,
-    offset: int = 0,  # the target is read this many positions after the source
-    max_bytes: int = 2**28,  # of dense counts at a time
-    progress: bool = True,
-) -> CoactivationAtlas:
-    """Exact co-activation counts of all pairs of layers at most `cfg.layer_window` apart (and
-    within a layer, if `cfg.within_layer`).
-
-    Features that never fire are left out. BOS and padding are not positions of the store, so they
-    are not counted. Raises `InputError` if no pair of layers lies within the window.
-    """
-    pairs = [(a, b) for a in store.layers for b in store.layers
-             if (a < b <= a + cfg.layer_window) or (a == b and cfg.within_layer)]
-    if not pairs:
-        raise InputError(f"no two of the layers {', '.join(map(str, store.layers))} are at most "
-                         f"{cfg.layer_window} apart; raise layer_window or collect "
-                         "more layers.")
-    if offset < 0:
-        raise InputError(
-            f"offset is {offset}; a target cannot be read before its source, so give 0 or more."
-        )
-    layers = {layer: _marginals(store, layer, offset, max_features) for layer in store.layers}
-    n_rows = int(_same_sequence(store, 0, store.n_tokens, offset).sum())
-    counts, sums = {}, {}
-    for a in tqdm(sorted({a for a, _ in pairs}), desc="co-activation", disable=not progress):
-        targets = [b for first, b in pairs if first == a]
-        for b, (together, total) in _count_layer(
-            store, a, targets, layers, offset, max_bytes
-        ).items():
-            counts[a, b], sums[a, b] = together, total
-    left_out = {
-        str(layer): store.widths[layer] - len(kept.features) for layer, kept in layers.items()
-    }
-    meta = dict(layer_window=cfg.layer_window, max_features=max_features, left_out=left_out,
-                provenance=provenance())
-    return CoactivationAtlas(feature_table(store) if features is None else features, n_rows, offset,
-                             layers, counts, sums, meta)
-
-# %% ../nbs/04_coactivation.ipynb #bf07c9e0
-def _same_sequence(
-    store: ActivationStore, start: int, stop: int, offset: int
-) -> Bool[np.ndarray, "n"]:
-    "For rows start..stop: is the row `offset` further on in the same sequence?"
-    sequence = store.rows[start:stop, 0]
-    later = store.rows[start + offset:stop + offset, 0]
-    return np.append(
-        later == sequence[:len(later)], np.zeros(len(sequence) - len(later), dtype=bool)
-    )
-
-
-def _row_blocks(
-    store: ActivationStore, layers: list[int], offsets: list[int], offset: int, n_rows: int = 16_384
-) -> Iterator[list[scipy.sparse.csr_matrix]]:
-    """Aligned blocks of activations of several layers, each read at its own offset; only rows whose
-    partner `offset` further on is in the same sequence."""
-    for start in range(0, store.n_tokens, n_rows):
-        valid = np.flatnonzero(
-            _same_sequence(store, start, min(start + n_rows, store.n_tokens), offset)
-        )
-        yield [store.csr(layer, start + shift, start + shift + n_rows)[valid]
-               for layer, shift in zip(layers, offsets, strict=True)]
-
-
-def _marginals(
-    store: ActivationStore, layer: int, offset: int, max_features: int
-) -> LayerMarginals:
-    "Which features of a layer are covered, and their firings among the counted positions."
-    stats = store.statistics(layer)
-    rank = np.lexsort((-stats["count"], -stats.get("importance", stats["count"])))
-    kept = np.sort(rank[stats["count"][rank] > 0][:max_features])
-    source, target, total = (np.zeros(len(kept)) for _ in range(3))
-    for here, later in _row_blocks(store, [layer, layer], [0, offset], offset):
-        source += (here[:, kept] != 0).sum(0).A1
-        target += (later[:, kept] != 0).sum(0).A1
-        total += later[:, kept].sum(0, dtype=np.float64).A1
-    return LayerMarginals(kept, source.astype(np.int64), target.astype(np.int64), total)
-
 # %% ../nbs/04_coactivation.ipynb #8f8aad08
+def _count_block(
+    store: ActivationStore, source: int, block: Int[np.ndarray, "n"], targets: list[int],
+    layers: dict[int, LayerMarginals], offset: int
+) -> tuple[scipy.sparse.csr_matrix, scipy.sparse.csr_matrix]:
+    "Counts and sums of some features of one layer with all features of all target layers."
+    width = sum(len(layers[b].features) for b in targets)
+    counts, sums = np.zeros((len(block), width), dtype=np.int64), np.zeros((len(block), width))
+    offsets = [0] + [offset] * len(targets)
+    for here, *later in _row_blocks(store, [source, *targets], offsets, offset):
+        fires = (here[:, block] != 0).astype(np.float64).T.tocsr()
+        pieces = [activations[:, layers[b].features]
+                  for b, activations in zip(targets, later, strict=True)]
+        values = scipy.sparse.hstack(pieces, format="csr").astype(np.float64)
+        for into, factor in ((counts, (values != 0).astype(np.float64)), (sums, values)):
+            product = (fires @ factor).tocoo()
+            into[product.row, product.col] += product.data.astype(into.dtype)
+    # where something was counted, a sum of zero (activations of both signs) is stored too
+    places = counts.nonzero()
+    return (scipy.sparse.csr_matrix(counts.astype(np.int32)),
+            scipy.sparse.csr_matrix((sums[places], places), shape=sums.shape))
+
+# %% ../nbs/04_coactivation.ipynb #538b1678
 def _count_layer(
     store: ActivationStore, source: int, targets: list[int], layers: dict[int, LayerMarginals],
     offset: int, max_bytes: int
 ) -> dict[int, tuple[scipy.sparse.csr_matrix, scipy.sparse.csr_matrix]]:
     """Counts and sums of one source layer with all its target layers: blocks of source features,
     each dense against all targets while the rows stream by."""
-    kept, widths = layers[source].features, [len(layers[b].features) for b in targets]
-    size = max(1, max_bytes // (16 * max(sum(widths), 1)))
-    parts: list[tuple[scipy.sparse.csr_matrix, scipy.sparse.csr_matrix]] = []
-    for first in range(0, max(len(kept), 1), size):
-        block = kept[first:first + size]
-        counts = np.zeros((len(block), sum(widths)), dtype=np.int64)
-        sums = np.zeros((len(block), sum(widths)))
-        for here, *later in _row_blocks(
-            store, [source, *targets], [0] + [offset] * len(targets), offset
-        ):
-            fires = (here[:, block] != 0).astype(np.float64).T.tocsr()
-            pieces = [activations[:, layers[b].features]
-                      for b, activations in zip(targets, later, strict=True)]
-            values = scipy.sparse.hstack(pieces, format="csr").astype(np.float64)
-            for into, factor in ((counts, (values != 0).astype(np.float64)), (sums, values)):
-                product = (fires @ factor).tocoo()
-                into[product.row, product.col] += product.data.astype(into.dtype)
-        parts.append(
-            (scipy.sparse.csr_matrix(counts.astype(np.int32)), _at_same_places(sums, counts))
-        )
-    edges = np.cumsum([0, *widths])
-    stacked = [scipy.sparse.vstack(matrices, format="csr") for matrices in zip(*parts, strict=True)]
-    return {b: (stacked[0][:, first:last], stacked[1][:, first:last])
+    kept = layers[source].features
+    edges = np.cumsum([0, *(len(layers[b].features) for b in targets)])
+    size = max(1, max_bytes // (16 * max(int(edges[-1]), 1)))
+    parts = [_count_block(store, source, kept[first:first + size], targets, layers, offset)
+             for first in range(0, max(len(kept), 1), size)]
+    counts, sums = (
+        scipy.sparse.vstack(pieces, format="csr") for pieces in zip(*parts, strict=True)
+    )
+    return {b: (counts[:, first:last], sums[:, first:last])
             for b, first, last in zip(targets, edges[:-1], edges[1:], strict=True)}
 
+# %% ../nbs/04_coactivation.ipynb #948c9d13
+def build_coactivation_atlas(
+    store: ActivationStore, cfg: Config, features: FeatureTable | None = None, *,
+    max_features: int = 4096, offset: int = 0, max_bytes: int = 2**28, progress: bool = True
+) -> CoactivationAtlas:
+    """Exact co-activation counts of all pairs of layers at most `cfg.layer_window` apart (and
+    within a layer, if `cfg.within_layer`); the target is read `offset` positions after the source.
 
-def _at_same_places(sums: np.ndarray, counts: np.ndarray) -> scipy.sparse.csr_matrix:
-    "The sums where something was counted, a sum of zero (activations of both signs) included."
-    row, column = counts.nonzero()
-    return scipy.sparse.csr_matrix((sums[row, column], (row, column)), shape=sums.shape)
+    `features` None: the table made from the store. `max_features` of a layer are covered, the most
+    important (the most frequent if no importance was collected), none that never fires; `max_bytes`
+    bounds the dense counts at a time. BOS and padding are not positions of the store, so they are
+    not counted. Raises `InputError` if no pair of layers lies within the window, or for a negative
+    offset.
+    """
+    pairs = [(a, b) for a in store.layers for b in store.layers
+             if (a < b <= a + cfg.layer_window) or (a == b and cfg.within_layer)]
+    if not pairs:
+        raise InputError(f"no two of the layers {listed(store.layers)} are at most "
+                         f"{cfg.layer_window} apart; raise layer_window or collect more layers.")
+    if offset < 0:
+        raise InputError(
+            f"offset is {offset}; a target cannot be read before its source, so give 0 or more."
+        )
+    layers = {layer: _marginals(store, layer, offset, max_features) for layer in store.layers}
+    counts, sums = {}, {}
+    for a in tqdm(sorted({a for a, _ in pairs}), desc="co-activation", disable=not progress):
+        targets = [b for first, b in pairs if first == a]
+        found = _count_layer(store, a, targets, layers, offset, max_bytes)
+        for b, matrices in found.items(): counts[a, b], sums[a, b] = matrices
+    left_out = {str(layer): store.widths[layer] - len(kept.features)
+                for layer, kept in layers.items()}
+    meta = dict(layer_window=cfg.layer_window, max_features=max_features, left_out=left_out,
+                provenance=provenance())
+    n_rows = int(_same_sequence(store, 0, store.n_tokens, offset).sum())
+    return CoactivationAtlas(feature_table(store) if features is None else features, n_rows, offset,
+                             layers, counts, sums, meta)
 
 # %% ../nbs/04_coactivation.ipynb #035171e8
 def pair_rules(stats: PairStatistics, cfg: Config) -> dict[str, Bool[np.ndarray, "..."]]:
     """Which pairs fire `together`, are `associated`, or keep `apart`, more clearly than chance
     explains."""
+    rarely = stats.ratio < cfg.low_coactivation_ratio
+    enough = stats.expected >= cfg.min_expected_coactivations
     return {"together": (stats.prob > cfg.coactivation_threshold) & (stats.pmi_low > 0),
             "associated": stats.pmi_low > cfg.pmi_threshold,
-            "apart": (stats.expected >= cfg.min_expected_coactivations) & (
-                stats.ratio < cfg.low_coactivation_ratio
-            ) & (stats.p_so_few < cfg.significance_level)}
+            "apart": enough & rarely & (stats.p_so_few < cfg.significance_level)}
 
 # %% ../nbs/04_coactivation.ipynb #c08b4e46
 def remarkable_pairs(
     atlas: CoactivationAtlas, source_layer: int, target_layer: int, cfg: Config, block: int = 256
 ) -> "pd.DataFrame":
     """Every pair of features of two layers that a rule of `pair_rules` picks out, with its
-    statistics; within a layer, a feature is not paired with itself."""
+    statistics, `block` sources at a time; within a layer, a feature is not paired with itself."""
     import pandas as pd
     source, target, parts = atlas.layers[source_layer], atlas.layers[target_layer], []
     for first in range(0, len(source.features), block):
         names = source.features[first:first + block]
         stats = atlas.statistics(source_layer, target_layer, names)
         rules = pair_rules(stats, cfg)
-        means = atlas.conditional_means(source_layer, target_layer, names)
         row, column = np.any(list(rules.values()), axis=0).nonzero()
         if source_layer == target_layer and atlas.offset == 0:
             other = names[row] != target.features[column]
             row, column = row[other], column[other]
+        measures = stats._asdict() | {
+            "mean_shift": atlas.conditional_means(source_layer, target_layer, names), **rules
+        }
         parts.append(
             pd.DataFrame(
                 {"src_layer": source_layer, "src_feature": names[row], "tgt_layer": target_layer,
                  "tgt_feature": target.features[column],
-                 **{field: values[row, column] for field, values in stats._asdict().items()},
-                 "mean_shift": means[row, column],
-                 **{rule: mask[row, column] for rule, mask in rules.items()}}
+                 **{name: values[row, column] for name, values in measures.items()}}
             )
         )
     return pd.concat(parts, ignore_index=True)

@@ -33,29 +33,24 @@ from .dictionary.labels import load_labels as load_labels
 from .dictionary.store import ActivationStore
 from .engine.errors import InputError
 from .engine.hdf5 import Hdf5Kind, StoredGroup, write_column
-from .engine.names import feature_id, parse_feature_id
+from .engine.names import FeatureKey, Saes, feature_id, parse_feature_id
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # %% ../nbs/03_features.ipynb #3cdf9b25
 def nonzero_quantiles(
-    activations: scipy.sparse.csc_matrix,  # [n_rows, n_features]
-    quantiles: Sequence[float],  # between 0 and 1
+    activations: scipy.sparse.csc_matrix, quantiles: Sequence[float]
 ) -> Float[np.ndarray, "n_features n_quantiles"]:
-    """Quantiles of each feature's non-zero activations, linearly interpolated; NaN for a feature
-    that never fires."""
+    """Quantiles (each between 0 and 1) of each feature's non-zero activations, linearly
+    interpolated; NaN for a feature that never fires. `activations`: `[n_rows, n_features]`."""
     n_fired = np.diff(activations.indptr)
     feature = np.repeat(np.arange(len(n_fired)), n_fired)
     ordered = activations.data[np.lexsort((activations.data, feature))].astype(np.float64)
     rank = np.asarray(quantiles)[None] * np.maximum(n_fired - 1, 0)[:, None]
     if not len(ordered): return np.full(rank.shape, np.nan)
-    below = np.minimum(
-        activations.indptr[:-1, None] + np.floor(rank).astype(np.int64), len(ordered) - 1
-    )
-    above = np.minimum(
-        activations.indptr[:-1, None] + np.ceil(rank).astype(np.int64), len(ordered) - 1
-    )
+    below, above = (np.minimum(activations.indptr[:-1, None] + end(rank).astype(np.int64),
+                               len(ordered) - 1) for end in (np.floor, np.ceil))
     between = ordered[below] + (rank - np.floor(rank)) * (ordered[above] - ordered[below])
     return np.where(n_fired[:, None] > 0, between, np.nan)
 
@@ -66,6 +61,7 @@ FEATURE_COLUMNS = {
     "importance": np.float64, "label": object, "label_score": np.float64
 }
 
+# %% ../nbs/03_features.ipynb #edbf52de
 class FeatureRow(NamedTuple):
     """What is known of one feature. mean, std, p10, p50, p90, max are over its non-zero
     activations; importance is in nats per position."""
@@ -83,17 +79,23 @@ class FeatureRow(NamedTuple):
     label_score: float
 
     @property
-    def id(self) -> str: return feature_id(self.layer, self.feature)
+    def id(self) -> str:
+        "`L{layer}_F{feature}`."
+        return feature_id(self.layer, self.feature)
 
 # %% ../nbs/03_features.ipynb #17e8da66
 @dataclass(frozen=True, eq=False)
 class FeatureColumns:
-    "Features as columns (`FEATURE_COLUMNS`), sorted by layer and feature."
+    """Features as columns (`FEATURE_COLUMNS`), sorted by layer and feature.
+
+    Raises `InputError` for other columns, of different length, or a feature named twice."""
     columns: dict[str, np.ndarray]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", _checked_columns(self.columns))
+
     def __len__(self) -> int: return len(self.columns["layer"])
+
     def __getitem__(self, name: str) -> np.ndarray: return self.columns[name]
 
     def take(self, rows: Int[np.ndarray, "n"] | Bool[np.ndarray, "n_features"]) -> Self:
@@ -115,6 +117,41 @@ class FeatureColumns:
         "Raises `InputError` for a file that is missing or is not such a table."
         return cls(_read_columns(where))
 
+# %% ../nbs/03_features.ipynb #86ed51b1
+def _sort_key(layers: np.ndarray, features: np.ndarray) -> Int[np.ndarray, "n"]:
+    "One number per feature, in the order of (layer, feature)."
+    return layers.astype(np.int64) << 32 | features.astype(np.int64)
+
+
+def _checked_columns(columns: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    "The columns with their types, sorted by layer and feature."
+    if set(columns) != set(FEATURE_COLUMNS):
+        raise InputError(f"a feature table needs the columns {', '.join(FEATURE_COLUMNS)}; these "
+                         f"were given: {', '.join(columns)}.")
+    typed = {name: np.asarray(columns[name], dtype=dtype)
+             for name, dtype in FEATURE_COLUMNS.items()}
+    if len({values.shape for values in typed.values()}) != 1 or typed["layer"].ndim != 1:
+        raise InputError("the columns of a feature table must be of one length.")
+    key = _sort_key(typed["layer"], typed["feature"])
+    if len(np.unique(key)) != len(key):
+        raise InputError("a feature table must not name a feature twice.")
+    order = np.argsort(key)
+    return {name: values[order] for name, values in typed.items()}
+
+# %% ../nbs/03_features.ipynb #8b467cf1
+_KIND = Hdf5Kind("features", "a table of features", "write one with FeatureTable.save",
+                 tagged=False)
+
+def _write_columns(group: h5py.Group, columns: Mapping[str, np.ndarray]) -> None:
+    for name, values in columns.items(): write_column(group, name, values)
+
+# %% ../nbs/03_features.ipynb #5b401800
+def _read_columns(where: str | Path | h5py.Group | StoredGroup) -> dict[str, np.ndarray]:
+    if isinstance(where, StoredGroup): return where.columns(FEATURE_COLUMNS)
+    if isinstance(where, h5py.Group):
+        return _read_columns(StoredGroup(where, Path(where.file.filename), _KIND))
+    with _KIND.open(where) as file: return _read_columns(file)
+
 # %% ../nbs/03_features.ipynb #475a5bef
 class FeatureTable(FeatureColumns):
     """What is known of every feature.
@@ -125,12 +162,12 @@ class FeatureTable(FeatureColumns):
         self, layers: Int[np.ndarray, "n"], features: Int[np.ndarray, "n"]
     ) -> Int[np.ndarray, "n"]:
         "Row numbers of features; -1 where the table does not have one."
-        key = _key(self["layer"], self["feature"])
-        wanted = _key(np.asarray(layers), np.asarray(features))
+        key = _sort_key(self["layer"], self["feature"])
+        wanted = _sort_key(np.asarray(layers), np.asarray(features))
         at = np.minimum(np.searchsorted(key, wanted), max(len(key) - 1, 0))
         return np.where(key[at] == wanted, at, -1) if len(key) else np.full(len(wanted), -1)
 
-    def lookup(self, which: str | tuple[int, int]) -> FeatureRow:
+    def lookup(self, which: str | FeatureKey) -> FeatureRow:
         """One feature, by id or by (layer, feature).
 
         Raises `InputError` if the table does not have it."""
@@ -142,7 +179,7 @@ class FeatureTable(FeatureColumns):
         return FeatureRow(*(self[name][row].item() if dtype is not object else self[name][row]
                             for name, dtype in FEATURE_COLUMNS.items()))
 
-    def with_labels(self, labels: Mapping[tuple[int, int], str]) -> "FeatureTable":
+    def with_labels(self, labels: Mapping[FeatureKey, str]) -> "FeatureTable":
         """A copy in which the features named in `labels` carry those labels; their label_score
         becomes NaN, since nobody scored them."""
         label, score = self["label"].copy(), self["label_score"].copy()
@@ -151,60 +188,22 @@ class FeatureTable(FeatureColumns):
             if row >= 0: label[row], score[row] = text, np.nan
         return FeatureTable(self.columns | {"label": label, "label_score": score})
 
-# %% ../nbs/03_features.ipynb #86ed51b1
-def _key(layers: np.ndarray, features: np.ndarray) -> np.ndarray:
-    return layers.astype(np.int64) << 32 | features.astype(np.int64)
-
-
-def _checked_columns(columns: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    "The columns with their types, sorted by layer and feature."
-    if set(columns) != set(FEATURE_COLUMNS):
-        raise InputError(f"a feature table needs the columns {', '.join(FEATURE_COLUMNS)}; these "
-                         f"were given: {', '.join(columns)}.")
-    typed = {
-        name: np.asarray(columns[name], dtype=dtype) for name, dtype in FEATURE_COLUMNS.items()
-    }
-    if len({values.shape for values in typed.values()}) != 1 or typed["layer"].ndim != 1:
-        raise InputError("the columns of a feature table must be of one length.")
-    key = _key(typed["layer"], typed["feature"])
-    if len(np.unique(key)) != len(key):
-        raise InputError("a feature table must not name a feature twice.")
-    order = np.argsort(key)
-    return {name: values[order] for name, values in typed.items()}
-
-
-_KIND = Hdf5Kind("features", "a table of features", "write one with FeatureTable.save",
-                 tagged=False)
-
-
-def _write_columns(group: h5py.Group, columns: Mapping[str, np.ndarray]) -> None:
-    for name, values in columns.items(): write_column(group, name, values)
-
-
-def _read_columns(where: str | Path | h5py.Group | StoredGroup) -> dict[str, np.ndarray]:
-    if isinstance(where, StoredGroup): return where.columns(FEATURE_COLUMNS)
-    if isinstance(where, h5py.Group):
-        return _read_columns(StoredGroup(where, Path(where.file.filename), _KIND))
-    with _KIND.open(where) as file: return _read_columns(file)
-
 # %% ../nbs/03_features.ipynb #eb78588f
-def feature_table(
-    store: ActivationStore,
-    tokenizer: Any = None,  # not needed: the store knows the text of its tokens
-) -> FeatureTable:
+def feature_table(store: ActivationStore, tokenizer: Any = None) -> FeatureTable:
     """Statistics, importance and first label of every feature of every layer; features that never
-    fire are there too, with frequency 0 and no label."""
+    fire are there too, with frequency 0 and no label. `tokenizer` is not needed: the store knows
+    the text of its tokens."""
     parts = []
     for layer in store.layers:
         stats, width = store.statistics(layer), store.widths[layer]
         labels, scores = first_labels(store, layer)
-        quantiles = np.concatenate(
+        p10, p50, p90 = np.concatenate(
             [nonzero_quantiles(block, (0.1, 0.5, 0.9)) for _, block in store.iter_features(layer)]
-        )
+        ).T
         parts.append(
             dict(layer=np.full(width, layer), feature=np.arange(width),
-                 activation_freq=stats["frequency"], mean=stats["mean"], std=stats["std"],
-                 p10=quantiles[:, 0], p50=quantiles[:, 1], p90=quantiles[:, 2], max=stats["max"],
+                 activation_freq=stats["frequency"], mean=stats["mean"], std=stats["std"], p10=p10,
+                 p50=p50, p90=p90, max=stats["max"],
                  importance=stats.get("importance", np.full(width, np.nan)),
                  label=np.array(labels, dtype=object), label_score=scores)
         )
@@ -214,35 +213,23 @@ def feature_table(
 
 # %% ../nbs/03_features.ipynb #f030330c
 class FeatureDashboard(NamedTuple):
-    "What is known of one feature; `str` is a page of text, a notebook shows it as HTML."
+    """What is known of one feature; `str` is a page of text, a notebook shows it as HTML.
+
+    `histogram`: counts and edges of the non-zero activations; `logits`: None without a model."""
     row: FeatureRow
     examples: list[Example]
-    histogram: tuple[np.ndarray, np.ndarray]     # counts and edges of the non-zero activations
-    logits: LogitEffect | None                   # None: no model was given
+    histogram: tuple[np.ndarray, np.ndarray]
+    logits: LogitEffect | None
 
     def __str__(self) -> str: return _dashboard_text(self)
+
     def _repr_html_(self) -> str: return _dashboard_html(self)
 
-# %% ../nbs/03_features.ipynb #3659abda
-def feature_dashboard(
-    store: ActivationStore,
-    table: FeatureTable,
-    which: str | tuple[int, int],  # id, or (layer, feature)
-    model: nn.Module | None = None,  # with `saes`: the effect on the logits too
-    saes: Mapping[int, Any] | None = None,
-    k: int = 8,  # examples, and tokens named at either end of the logits
-) -> FeatureDashboard:
-    """Statistics, label, histogram, strongest examples and, given the model, direct effect on the
-    logits.
-
-    Raises `InputError` for a feature that never fires or does not exist.
-    """
-    row = table.lookup(which)
-    examples = top_examples(store, row.layer, row.feature, k)
-    histogram = np.histogram(firings(store, row.layer, row.feature)[1], bins=30)
-    logits = (feature_logit_effect(model, saes, row.layer, row.feature, store, k)
-              if model is not None and saes is not None else None)
-    return FeatureDashboard(row, examples, histogram, logits)
+    @property
+    def moved_tokens(self) -> list[tuple[str, list[tuple[str, float]]]]:
+        "(`promotes` or `suppresses`, tokens and changes of their logits); empty without a model."
+        return [] if self.logits is None else [("promotes", self.logits.promoted),
+                                               ("suppresses", self.logits.suppressed)]
 
 # %% ../nbs/03_features.ipynb #99dd5b4c
 def _facts(row: FeatureRow) -> list[str]:
@@ -260,14 +247,28 @@ def _label(row: FeatureRow) -> str:
 def _dashboard_text(page: FeatureDashboard) -> str:
     lines = [f"{page.row.id}  {_label(page.row)}", *(f"  {fact}" for fact in _facts(page.row)),
              *(str(example) for example in page.examples)]
-    if page.logits is not None:
-        for word, tokens in (
-            ("promotes", page.logits.promoted), ("suppresses", page.logits.suppressed)
-        ):
-            lines.append(
-                f"  {word}: " + ", ".join(f"{text!r} {value:+.3g}" for text, value in tokens)
-            )
+    for word, tokens in page.moved_tokens:
+        named = ", ".join(f"{text!r} {value:+.3g}" for text, value in tokens)
+        lines.append(f"  {word}: {named}")
     return "\n".join(lines)
+
+# %% ../nbs/03_features.ipynb #3659abda
+def feature_dashboard(
+    store: ActivationStore, table: FeatureTable, which: str | FeatureKey,
+    model: nn.Module | None = None, saes: Saes | None = None, k: int = 8
+) -> FeatureDashboard:
+    """Statistics, label, histogram and `k` strongest examples of a feature, named by id or as
+    (layer, feature); given `model` and `saes`, the direct effect on the logits too, with `k` tokens
+    at either end.
+
+    Raises `InputError` for a feature that never fires or does not exist.
+    """
+    row = table.lookup(which)
+    examples = top_examples(store, row.layer, row.feature, k)
+    histogram = np.histogram(firings(store, row.layer, row.feature)[1], bins=30)
+    logits = (feature_logit_effect(model, saes, row.layer, row.feature, store, k)
+              if model is not None and saes is not None else None)
+    return FeatureDashboard(row, examples, histogram, logits)
 
 # %% ../nbs/03_features.ipynb #7ee40135
 def _tokens_html(example: Example) -> str:
@@ -281,7 +282,7 @@ def _tokens_html(example: Example) -> str:
         spans.append(f'<span style="{style}" title="{value:.3g}">{html.escape(text)}</span>')
     return "".join(spans)
 
-
+# %% ../nbs/03_features.ipynb #70d3ee7d
 def _dashboard_html(page: FeatureDashboard) -> str:
     "Every label and token goes through `html.escape`."
     heights = 40 * page.histogram[0] / max(page.histogram[0].max(), 1)
@@ -295,13 +296,8 @@ def _dashboard_html(page: FeatureDashboard) -> str:
              f'<svg width="{6 * len(heights)}" height="40" fill="#888" role="img" '
              f'aria-label="histogram of non-zero activations">{bars}</svg>',
              "<table>" + "".join(rows) + "</table>"]
-    if page.logits is not None:
-        for word, named in (
-            ("promotes", page.logits.promoted), ("suppresses", page.logits.suppressed)
-        ):
-            parts.append(
-                f"<p>{word}: " + ", ".join(
-                    f"<code>{html.escape(repr(text))}</code> {value:+.3g}" for text, value in named
-                ) + "</p>"
-            )
+    for word, tokens in page.moved_tokens:
+        named = ", ".join(f"<code>{html.escape(repr(text))}</code> {value:+.3g}"
+                          for text, value in tokens)
+        parts.append(f"<p>{word}: {named}</p>")
     return "<div>" + "".join(parts) + "</div>"

@@ -1,4 +1,6 @@
 "Which features and pairs are chosen: every rule planted, every reason for leaving out counted."
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,8 @@ from sae_lens import StandardSAE, StandardSAEConfig
 from sae_lens.saes.sae import SAEMetadata
 
 from feature_interaction_graph.candidates import (
-    REASONS, Candidates, choose_features, decoder_alignment, identify_candidates
+    REASONS, Candidates, TransportScreen, choose_features, decoder_alignment, identify_candidates,
+    transport_candidates
 )
 from feature_interaction_graph.coactivation import build_coactivation_atlas
 from feature_interaction_graph.config import Config
@@ -60,10 +63,9 @@ def planted(tmp_path):
 
 
 def reasons_of(candidates, *pair):
-    found = [reason for reason, *row in zip(
-                 candidates.reasons(),
-                 *(candidates[name].tolist() for name in list(candidates.columns)[:4]), strict=True
-             ) if tuple(row) == pair]
+    columns = [candidates[name].tolist() for name in list(candidates.columns)[:4]]
+    rows = zip(candidates.reasons(), *columns, strict=True)
+    found = [reason for reason, *row in rows if tuple(row) == pair]
     return found[0].split(", ") if found else []
 
 
@@ -74,9 +76,8 @@ def test_every_rule_finds_what_was_planted(planted):
     )
     assert (reasons_of(candidates, 0, 3, 1, 3) == ["together", "associated"]
             and reasons_of(candidates, 0, 4, 1, 4) == ["apart"])
-    assert reasons_of(candidates, 0, 5, 1, 5) == ["aligned"] == reasons_of(
-        candidates, 0, 6, 1, 6
-    ) and reasons_of(candidates, 0, 7, 2, 7) == []
+    for feature in (5, 6): assert reasons_of(candidates, 0, feature, 1, feature) == ["aligned"]
+    assert reasons_of(candidates, 0, 7, 2, 7) == []
     frame = candidates.to_pandas().set_index(
         ["src_layer", "src_feature", "tgt_layer", "tgt_feature"]
     )
@@ -133,13 +134,10 @@ def test_window_within_layer_and_all_pairs(planted):
         atlas, saes, Config(layer_window=1, within_layer=True), all_pairs=True
     )
     assert len(inside) == 2 * 81 + 3 * 72 == inside.meta["considered"]
-    assert not ((inside["src_layer"] == inside["tgt_layer"]) & (
-                    inside["src_feature"] == inside["tgt_feature"]
-                )).any()
-    order = list(
-        zip(*(near[name].tolist()
-              for name in ("src_layer", "src_feature", "tgt_layer", "tgt_feature")), strict=True)
-    )
+    same_layer = inside["src_layer"] == inside["tgt_layer"]
+    assert (inside["src_feature"] != inside["tgt_feature"])[same_layer].all()
+    ends = ("src_layer", "src_feature", "tgt_layer", "tgt_feature")
+    order = list(zip(*(near[name].tolist() for name in ends), strict=True))
     assert order == sorted(order) and len(set(order)) == len(order)
     assert near.sources == sorted({pair[:2] for pair in order}) and near.targets == sorted(
         {pair[2:] for pair in order}
@@ -180,9 +178,8 @@ def test_files_and_refusals(planted, tmp_path):
     candidates = identify_candidates(atlas, saes, cfg)
     candidates.save(tmp_path / "candidates.h5")
     again = Candidates.load(tmp_path / "candidates.h5")
-    assert again.to_pandas().equals(
-        candidates.to_pandas()
-    ) and again.meta == candidates.meta and again.report() == candidates.report()
+    assert again.to_pandas().equals(candidates.to_pandas())
+    assert again.meta == candidates.meta and again.report() == candidates.report()
     assert (again.features.to_pandas().equals(candidates.features.to_pandas())
             and len(again.features) == len(set(again.sources + again.targets)))
     strict = cfg.replace(coactivation_threshold=1.0, pmi_threshold=50.0,
@@ -193,16 +190,28 @@ def test_files_and_refusals(planted, tmp_path):
         features=type(atlas.features)(atlas.features.columns | {"importance": np.full(36, np.nan)}),
         progress=False
     )
-    for act in (lambda: identify_candidates(atlas, saes, strict),
-                lambda: identify_candidates(atlas, saes, cfg.replace(within_layer=True)),
-                lambda: identify_candidates(atlas, saes, cfg, include=["L0_F1"]),
-                lambda: identify_candidates(atlas, saes, cfg, include=[(7, 0)]),
-                lambda: identify_candidates(atlas, saes, cfg.replace(importance_method="ablation")),
-                lambda: identify_candidates(frequency, saes, cfg),
-                lambda: Candidates.load(tmp_path / "cut.h5"), lambda: Candidates.load(store.path),
-                lambda: Candidates.load(tmp_path / "none.h5")):
-        with pytest.raises(InputError) as refusal: act()
+    def identify(atlas=atlas, cfg=cfg, **options):
+        return identify_candidates(atlas, saes, cfg, **options)
+
+    within, ablation = cfg.replace(within_layer=True), cfg.replace(importance_method="ablation")
+    for act, words in (
+        (lambda: identify(cfg=strict), "has a reason to be measured"),
+        (lambda: identify(cfg=within), "the atlas was built without it"),
+        (lambda: identify(include=["L0_F1"]), "does not cover L0_F1"),
+        (lambda: identify(include=[(7, 0)]), "the atlas has no layer 7"),
+        (lambda: identify(cfg=ablation), "pass store and model"),
+        (lambda: identify(frequency), "collected without gradient importance"),
+        (lambda: Candidates.load(tmp_path / "cut.h5"), "does not hold whole candidates"),
+        (lambda: Candidates.load(store.path), "does not hold candidates of format"),
+        (lambda: Candidates.load(tmp_path / "none.h5"), "does not exist")
+    ):
+        with pytest.raises(InputError, match=words) as refusal: act()
         assert "\n" not in str(refusal.value)
-    assert len(
-        identify_candidates(frequency, saes, cfg.replace(importance_method="frequency"))
-    ) > 0 and len(REASONS) <= 8
+    assert len(identify(frequency, cfg.replace(importance_method="frequency"))) > 0
+    assert len(REASONS) <= 8
+
+
+def test_a_screen_has_four_numbers_and_no_others():
+    assert dataclasses.astuple(TransportScreen(min_z=3)) == (10, 10, 3, 0.01)
+    with pytest.raises(TypeError, match="min_sigma"):
+        transport_candidates(None, None, None, Config(), min_sigma=3)

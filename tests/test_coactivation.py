@@ -53,9 +53,8 @@ def test_counts_and_sums_are_those_of_brute_force(tmp_path, offset, max_bytes, s
         np.testing.assert_array_equal(
             stats.n_both, (before != 0).astype(int).T[i] @ (after != 0).astype(int)[:, j]
         )
-        np.testing.assert_allclose(stats.expected, np.outer(
-                                       (before != 0).sum(0)[i], (after != 0).sum(0)[j]
-                                   ).clip(1e-9) / len(rows), rtol=1e-12)
+        product = np.outer((before != 0).sum(0)[i], (after != 0).sum(0)[j])
+        np.testing.assert_allclose(stats.expected, product.clip(1e-9) / len(rows), rtol=1e-12)
         given = [[after[before[:, f] != 0, g].mean() if (before[:, f] != 0).any() else 0 for g in j]
                  for f in i]
         np.testing.assert_allclose(atlas.conditional_means(a, b),
@@ -123,9 +122,8 @@ def test_zero_pairs_survive_the_file(tmp_path):
     for pair in atlas.layer_pairs:
         for name in ("counts", "sums"):
             assert (getattr(atlas, name)[pair] != getattr(again, name)[pair]).nnz == 0
-    assert again.features.to_pandas().equals(
-        atlas.features.to_pandas()
-    ) and again.n_rows == atlas.n_rows and again.meta == atlas.meta
+    assert again.features.to_pandas().equals(atlas.features.to_pandas())
+    assert again.n_rows == atlas.n_rows and again.meta == atlas.meta
 
 
 def test_sums_that_cancel_are_kept(tmp_path):
@@ -140,9 +138,8 @@ def test_sums_that_cancel_are_kept(tmp_path):
     )
     atlas.save(tmp_path / "atlas.h5")
     for table in (atlas, CoactivationAtlas.load(tmp_path / "atlas.h5")):
-        assert table.statistics(
-            0, 1
-        ).n_both.item() == 2 and table.conditional_means(0, 1).item() == 0 - 3 / 4
+        assert table.statistics(0, 1).n_both.item() == 2
+        assert table.conditional_means(0, 1).item() == 0 - 3 / 4
 
 
 def test_independent_features_give_no_reason():
@@ -161,9 +158,8 @@ def test_rare_pairs_are_not_called_apart():
     # at 4 expected, none is less likely than that
     cfg = Config(min_expected_coactivations=5, significance_level=0.05)
     silent = pair_statistics(np.zeros(2, dtype=int), np.array([100, 400]), 400, 10_000)
-    assert pair_rules(silent, cfg)["apart"].tolist() == [False, True] and np.isclose(
-        silent.expected, [4, 16]
-    ).all()
+    assert pair_rules(silent, cfg)["apart"].tolist() == [False, True]
+    assert np.allclose(silent.expected, [4, 16])
 
 
 def test_refusals(tmp_path):
@@ -176,17 +172,19 @@ def test_refusals(tmp_path):
         tmp_path / "one.h5", store.corpus, {0: ("blocks.0.hook_resid_pre", 9)}
     ) as writers:
         writers[0].add(firings_of(torch.zeros(store.n_tokens, 9)))
-    for act in (
-        lambda: atlas.statistics(0, 2), lambda: atlas.statistics(1, 0), lambda: atlas.places(7),
-        lambda: build_coactivation_atlas(store, Config(), offset=-1),
-        lambda: CoactivationAtlas.load(tmp_path / "atlas.h5"),
-        lambda: CoactivationAtlas.load(tmp_path / "text.h5"),
-        lambda: CoactivationAtlas.load(tmp_path / "a.h5"),
-        lambda: CoactivationAtlas.load(tmp_path / "none.h5"), lambda: build_coactivation_atlas(
-            ActivationStore.open(tmp_path / "one.h5"), Config(), progress=False
-        )
+    one = ActivationStore.open(tmp_path / "one.h5")
+    for act, words in (
+        (lambda: atlas.statistics(0, 2), "no counts for layers 0 and 2; it has 0 and 1, 1 and 2"),
+        (lambda: atlas.statistics(1, 0), "no counts for layers 1 and 0"),
+        (lambda: atlas.places(7), "no layer 7"),
+        (lambda: build_coactivation_atlas(store, Config(), offset=-1), "offset is -1"),
+        (lambda: CoactivationAtlas.load(tmp_path / "atlas.h5"), "is not a whole atlas"),
+        (lambda: CoactivationAtlas.load(tmp_path / "text.h5"), "is not a whole atlas"),
+        (lambda: CoactivationAtlas.load(tmp_path / "a.h5"), "is not an atlas of format"),
+        (lambda: CoactivationAtlas.load(tmp_path / "none.h5"), "does not exist"),
+        (lambda: build_coactivation_atlas(one, Config(), progress=False), "no two of the layers 0")
     ):
-        with pytest.raises(InputError) as refusal: act()
+        with pytest.raises(InputError, match=words) as refusal: act()
         assert "\n" not in str(refusal.value)
 
 
@@ -201,6 +199,5 @@ def test_a_layer_in_which_nothing_fires(tmp_path):
     atlas = build_coactivation_atlas(
         ActivationStore.open(tmp_path / "b.h5"), Config(), progress=False
     )
-    assert atlas.statistics(0, 1).n_both.shape == (8, 0) and len(
-        remarkable_pairs(atlas, 0, 1, Config())
-    ) == 0
+    assert atlas.statistics(0, 1).n_both.shape == (8, 0)
+    assert len(remarkable_pairs(atlas, 0, 1, Config())) == 0

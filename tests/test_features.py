@@ -60,7 +60,7 @@ def test_ids_round_trip_and_nothing_else_passes():
         assert parse_feature_id(feature_id(layer, feature)) == (layer, feature)
     for wrong in ["", "L3", "F3", "L3F17", "L3_F17x", " L3_F17", "L３_F1", "L-1_F2", "L1_F2\n",
                   "l1_f2", "L1_F1e3", None, 3, ("L", 1), "L9999999999_F1"]:
-        with pytest.raises(InputError): parse_feature_id(wrong)
+        with pytest.raises(InputError, match="is not a feature id"): parse_feature_id(wrong)
     assert parse_feature_id("L3_F17", {3: 18}) == (3, 17)
     for wrong in ["L3_F18", "L2_F0"]:
         with pytest.raises(InputError, match="choose one of those"):
@@ -152,20 +152,22 @@ def test_table_lookup_and_files(tmp_path, store):
     assert again.lookup("L0_F1").label == HOSTILE[0] and np.isnan(again.lookup("L0_F1").label_score)
     others = np.arange(24) != 1
     assert again.take(others).to_pandas().equals(table.take(others).to_pandas())
-    assert len(table.take(table["layer"] == 5)) == 12 and len(
-        FeatureTable({name: values[:0] for name, values in table.columns.items()}).find(
-            np.array([1]), np.array([1])
-        )
-    ) == 1
+    assert len(table.take(table["layer"] == 5)) == 12
+    nothing = FeatureTable({name: values[:0] for name, values in table.columns.items()})
+    assert nothing.find(np.array([1]), np.array([1])).tolist() == [-1]
     (tmp_path / "text.h5").write_text("x")
-    for act in (
-        lambda: table.lookup("L0_F12"), lambda: table.lookup((1, 0)),
-        lambda: FeatureTable.load(tmp_path / "none.h5"),
-        lambda: FeatureTable.load(tmp_path / "text.h5"), lambda: FeatureTable.load(store.path),
-        lambda: FeatureTable({**table.columns, "mean": np.zeros(3)}),
-        lambda: FeatureTable({name: np.repeat(values, 2) for name, values in table.columns.items()})
+    twice = {name: np.repeat(values, 2) for name, values in table.columns.items()}
+    not_one = "is not a table of features"
+    for act, words in (
+        (lambda: table.lookup("L0_F12"), "L0_F12 is not among the 24 features"),
+        (lambda: table.lookup((1, 0)), "L1_F0 is not among the 24 features"),
+        (lambda: FeatureTable.load(tmp_path / "none.h5"), not_one),
+        (lambda: FeatureTable.load(tmp_path / "text.h5"), not_one),
+        (lambda: FeatureTable.load(store.path), not_one),
+        (lambda: FeatureTable({**table.columns, "mean": np.zeros(3)}), "must be of one length"),
+        (lambda: FeatureTable(twice), "must not name a feature twice")
     ):
-        with pytest.raises(InputError) as refusal: act()
+        with pytest.raises(InputError, match=words) as refusal: act()
         assert "\n" not in str(refusal.value)
 
 
@@ -328,4 +330,5 @@ def test_input_pattern_reaches_no_further_than_the_text(tmp_path):
     pattern = feature_input_pattern(model, {1: sae}, 1, feature, store, reach=8, n_firings=500)
     assert (pattern.mean[0] > 0 and np.allclose(pattern.mean_absolute[1:6], 0, atol=1e-7)
             and np.isnan(pattern.mean[6:]).all())
-    with pytest.raises(InputError): feature_input_pattern(model, {1: sae}, 1, 99, store)
+    with pytest.raises(InputError, match="names feature 99"):
+        feature_input_pattern(model, {1: sae}, 1, 99, store)

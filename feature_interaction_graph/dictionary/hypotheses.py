@@ -8,7 +8,6 @@ __all__ = ['CLASSES', 'token_rules', 'Hypothesis', 'feature_hypotheses', 'InputP
 
 # %% ../../nbs/dictionary/03_hypotheses.ipynb #fe23f3d4
 import re
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,17 +19,18 @@ from torch import Tensor, nn
 from ..engine.encoders import FeatureReader
 from ..engine.errors import InputError
 from ..engine.hook_points import catch, decoder_layers, plain_twin
-from ..engine.names import feature_id
+from ..engine.names import Saes, feature_id
 from .examples import firings, token_text_of
 from .labels import quote_token
 from .store import ActivationStore
 
-# %% ../../nbs/dictionary/03_hypotheses.ipynb #36db1bed
+# %% ../../nbs/dictionary/03_hypotheses.ipynb #d468378a
 CLASSES = {
     "a capitalised word": r"\s?[A-Z]\w*", "punctuation": r"\s?[^\w\s]+", "a number": r"\s?\d+",
     "a line break": r"\s*\n\s*", "the start of a word": r"\s\w+", "the inside of a word": r"[a-z]+"
 }
 
+# %% ../../nbs/dictionary/03_hypotheses.ipynb #36db1bed
 def token_rules(store: ActivationStore) -> tuple[list[str], scipy.sparse.csr_matrix]:
     """Names and columns `[n_rows, n_rules]` of the rules that are no token sets: token classes and
     latent labels, here and at the token before."""
@@ -43,9 +43,8 @@ def token_rules(store: ActivationStore) -> tuple[list[str], scipy.sparse.csr_mat
     if corpus.labels is not None:
         place, first = sequence * corpus.tokens.shape[1] + position, position == 0
         before = corpus.labels.matrix[np.maximum(place - 1, 0)].multiply(~first[:, None])
-        names += list(corpus.labels.names) + [
-            f"{name}, at the token before" for name in corpus.labels.names
-        ]
+        names += list(corpus.labels.names)
+        names += [f"{name}, at the token before" for name in corpus.labels.names]
         columns += [corpus.labels.matrix[place], before]
     return names, scipy.sparse.hstack(columns, format="csr").astype(np.float32)
 
@@ -73,69 +72,7 @@ def _best_sets(hits: scipy.sparse.csr_matrix, sizes: Int[np.ndarray, "n_tokens"]
         (np.ones(inside.sum()), (feature[inside], hits.indices[order][inside])), shape=hits.shape
     )
 
-# %% ../../nbs/dictionary/03_hypotheses.ipynb #7870c364
-class Hypothesis(NamedTuple):
-    "When a feature fires, and how well that holds on text the rule was not chosen on."
-    layer: int
-    feature: int
-    rule: str
-    precision: float     # share of the positions where the rule holds on which the feature fires
-    recall: float        # share of the feature's firings that the rule explains
-    f1: float
-    n_firings: int       # firings it was tested on
-
-# %% ../../nbs/dictionary/03_hypotheses.ipynb #203cd89a
-def feature_hypotheses(
-    store: ActivationStore,
-    layer: int,
-    max_named: int = 6,  # tokens of a set that the rule's text names
-) -> list[Hypothesis | None]:
-    """The best rule for every feature of a layer, chosen on the even sequences and scored on the
-    odd ones; None for one that does not fire in both halves.
-
-    Rules: sets of tokens, of previous tokens and of positions, token classes, latent labels here
-    and at the token before.
-    """
-    (sequence, position), corpus, active = store.rows.T, store.corpus, store.csr(layer)
-    tokens, odd = corpus.tokens.numpy(), sequence % 2 == 1
-    before = np.where(position > 0, tokens[sequence, np.maximum(position - 1, 0)], tokens.max() + 1)
-    names, plain = token_rules(store)
-    families = {"": plain, "the token is": _one_hot(tokens[sequence, position]),
-                "the token before is": _one_hot(before), "the position is": _one_hot(position)}
-    halves = [(scipy.sparse.csr_matrix(active[half] != 0, dtype=np.float32),
-               {name: rules[half] for name, rules in families.items()}) for half in (~odd, odd)]
-    fired = [np.asarray(fires.sum(0)).ravel() for fires, _ in halves]
-    best: list[Hypothesis | None] = [None] * store.widths[layer]
-    highest = np.full(store.widths[layer], -1.0)
-    for family in families:
-        (hits, sizes), (test_hits, test_sizes) = (
-            ((fires.T @ rules[family]).tocsr(), np.asarray(rules[family].sum(0)).ravel())
-            for fires, rules in halves
-        )
-        chosen = (
-            _best_sets(hits, sizes, fired[0]) if family else _best_single(hits, sizes, fired[0])
-        )
-        found = _f1(chosen.multiply(hits).sum(1).A1, chosen @ sizes, fired[0])
-        hit, size = chosen.multiply(test_hits).sum(1).A1, chosen @ test_sizes
-        for i in np.flatnonzero(
-            (found > highest) & (fired[0] > 0) & (fired[1] > 0) & (chosen.getnnz(1) > 0)
-        ):
-            members = chosen.indices[chosen.indptr[i]:chosen.indptr[i + 1]]
-            members = members[np.argsort(-hits[i].toarray().ravel()[members], kind="stable")]
-            text = _set_text(store, family, members, max_named) if family else names[members[0]]
-            precision = float(hit[i] / max(size[i], 1))
-            recall = float(hit[i] / fired[1][i])
-            f1 = float(_f1(hit[i], size[i], fired[1][i]))
-            best[i] = Hypothesis(layer, int(i), text, precision, recall, f1, int(fired[1][i]))
-        highest = np.maximum(highest, found)
-    return best
-
-# %% ../../nbs/dictionary/03_hypotheses.ipynb #c5e56ee9
-def _one_hot(ids: Int[np.ndarray, "n_rows"]) -> scipy.sparse.csr_matrix:
-    return scipy.sparse.csr_matrix((np.ones(len(ids), dtype=np.float32), ids,
-                                    np.arange(len(ids) + 1)), shape=(len(ids), int(ids.max()) + 1))
-
-
+# %% ../../nbs/dictionary/03_hypotheses.ipynb #0f5a3457
 def _f1(hits: Any, sizes: Any, fired: Any) -> Any: return 2 * hits / np.maximum(fired + sizes, 1)
 
 
@@ -148,17 +85,81 @@ def _best_single(
         (np.ones(len(best)), (np.arange(len(best)), best)), shape=hits.shape
     )
 
+# %% ../../nbs/dictionary/03_hypotheses.ipynb #7870c364
+class Hypothesis(NamedTuple):
+    """When a feature fires, and how well that holds on text the rule was not chosen on.
 
+    `precision`: share of the positions where the rule holds on which the feature fires; `recall`:
+    share of the feature's firings that the rule explains; `n_firings`: those it was tested on."""
+    layer: int
+    feature: int
+    rule: str
+    precision: float
+    recall: float
+    f1: float
+    n_firings: int
+
+# %% ../../nbs/dictionary/03_hypotheses.ipynb #203cd89a
+def feature_hypotheses(
+    store: ActivationStore, layer: int, max_named: int = 6
+) -> list[Hypothesis | None]:
+    """The best rule for every feature of a layer, chosen on the even sequences and scored on the
+    odd ones; None for one that does not fire in both halves.
+
+    Rules: sets of tokens (of which the rule's text names `max_named`), of previous tokens and of
+    positions, token classes, latent labels here and at the token before.
+    """
+    active, odd = store.csr(layer), store.rows[:, 0] % 2 == 1
+    fires = [scipy.sparse.csr_matrix(active[half] != 0, dtype=np.float32) for half in (~odd, odd)]
+    fired = [np.asarray(half.sum(0)).ravel() for half in fires]
+    names, families = _rule_families(store)
+    best: list[Hypothesis | None] = [None] * store.widths[layer]
+    highest = np.where((fired[0] > 0) & (fired[1] > 0), -1.0, np.inf)
+    for family, rules in families.items():
+        hits, sizes = (fires[0].T @ rules[~odd]).tocsr(), np.asarray(rules[~odd].sum(0)).ravel()
+        chosen = (_best_sets if family else _best_single)(hits, sizes, fired[0])
+        found = _scores(chosen, hits, sizes, fired[0])[2]
+        tested = _scores(
+            chosen, fires[1].T @ rules[odd], np.asarray(rules[odd].sum(0)).ravel(), fired[1]
+        )
+        for i in np.flatnonzero((found > highest) & (chosen.getnnz(1) > 0)):
+            members = chosen.indices[chosen.indptr[i]:chosen.indptr[i + 1]]
+            members = members[np.argsort(-hits[i].toarray().ravel()[members], kind="stable")]
+            text = _set_text(store, family, members, max_named) if family else names[members[0]]
+            precision, recall, f1 = tested[:, i].tolist()
+            best[i] = Hypothesis(layer, int(i), text, precision, recall, f1, int(fired[1][i]))
+        highest = np.maximum(highest, found)
+    return best
+
+# %% ../../nbs/dictionary/03_hypotheses.ipynb #c5e56ee9
+def _rule_families(store: ActivationStore) -> tuple[list[str], dict[str, scipy.sparse.csr_matrix]]:
+    "Names of `token_rules`, and columns by family: those rules (\"\"), and one per token or place."
+    (sequence, position), tokens = store.rows.T, store.corpus.tokens.numpy()
+    before = np.where(position > 0, tokens[sequence, np.maximum(position - 1, 0)], tokens.max() + 1)
+    names, rules = token_rules(store)
+    ids = {"the token is": tokens[sequence, position], "the token before is": before,
+           "the position is": position}
+    rows = np.arange(len(position) + 1)
+    return names, {"": rules} | {family: scipy.sparse.csr_matrix(
+        (np.ones(len(each), dtype=np.float32), each, rows), shape=(len(each), int(each.max()) + 1)
+    ) for family, each in ids.items()}
+
+
+def _scores(chosen: scipy.sparse.csr_matrix, hits: scipy.sparse.csr_matrix, sizes: np.ndarray,
+            fired: np.ndarray) -> Float[np.ndarray, "3 n_features"]:
+    "Precision, recall and F1 of the rules chosen for every feature."
+    hit, size = chosen.multiply(hits).sum(1).A1, chosen @ sizes
+    return np.stack([hit / np.maximum(size, 1), hit / np.maximum(fired, 1), _f1(hit, size, fired)])
+
+# %% ../../nbs/dictionary/03_hypotheses.ipynb #523b7c70
 def _set_text(store: ActivationStore, family: str, members: np.ndarray, max_named: int) -> str:
     # the number beyond stands for the beginning of a text
     last = int(store.corpus.tokens.max())
-    def name(token: int) -> str:
-        return quote_token(token_text_of(store, token)) if token <= last else "(nothing)"
-    named = [str(member) if family == "the position is" else name(member)
-             for member in members[:max_named].tolist()]
-    return f"{family} {' or '.join(named)}" + (
-        f" or one of {len(members) - max_named} more" if len(members) > max_named else ""
-    )
+    def name(member: int) -> str:
+        if family == "the position is": return str(member)
+        return quote_token(token_text_of(store, member)) if member <= last else "(nothing)"
+    named, more = map(name, members[:max_named].tolist()), len(members) - max_named
+    return f"{family} {' or '.join(named)}" + (f" or one of {more} more" if more > 0 else "")
 
 # %% ../../nbs/dictionary/03_hypotheses.ipynb #f6351f57
 class InputPattern(NamedTuple):
@@ -170,16 +171,11 @@ class InputPattern(NamedTuple):
 
 # %% ../../nbs/dictionary/03_hypotheses.ipynb #5ed4c537
 def feature_input_pattern(
-    model: nn.Module,
-    saes: Mapping[int, Any],
-    layer: int,
-    feature: int,
-    store: ActivationStore,
-    reach: int = 12,  # positions looked back
-    n_firings: int = 64,  # the strongest are used
+    model: nn.Module, saes: Saes, layer: int, feature: int, store: ActivationStore, reach: int = 12,
+    n_firings: int = 64
 ) -> InputPattern:
     """First-order contribution of the tokens up to `reach` positions back to the feature's
-    pre-activation, at its strongest firings.
+    pre-activation, at its `n_firings` strongest firings.
 
     Raises `InputError` for a feature that never fires or does not exist.
     """
@@ -190,8 +186,9 @@ def feature_input_pattern(
                          "feature.")
     strongest = rows[np.argsort(-np.abs(strengths), kind="stable")[:n_firings]]
     sequence, position = torch.from_numpy(store.rows[strongest]).long().T
-    pieces = [_embedding_attribution(model, FeatureReader(saes[layer], torch.tensor([feature])),
-                                     store.corpus.tokens[sequence[part]], position[part])
+    reader = FeatureReader(saes[layer], torch.tensor([feature]))
+    pieces = [_embedding_attribution(model, reader, store.corpus.tokens[sequence[part]],
+                                     position[part])
               for part in torch.arange(len(strongest)).split(16)]
     back = position[:, None] - torch.arange(reach + 1)
     found = torch.cat(pieces).gather(1, back.clamp(min=0)) * (back >= 0)
@@ -208,55 +205,50 @@ def _embedding_attribution(
     """d pre-activation(position) / d embedding . (embedding - mean embedding), for every token of
     every sequence."""
     twin = plain_twin(model)
-    leaves: list[Tensor] = []
+    embedding, leaves = twin.get_input_embeddings(), []
     def leaf(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
         leaves.append(output.detach().requires_grad_(True))
         return leaves[-1]
-    handle = twin.get_input_embeddings().register_forward_hook(leaf)
+    handle = embedding.register_forward_hook(leaf)
     try:
         with torch.enable_grad(), catch(decoder_layers(twin), [reader.hook_point]) as caught:
-            twin(tokens.to(next(twin.parameters()).device), use_cache=False)
+            twin(tokens.to(embedding.weight.device), use_cache=False)
     finally: handle.remove()
     with torch.enable_grad():
         pre = reader.read(caught[reader.hook_point.name][torch.arange(len(tokens)), positions])[0]
         gradient = torch.autograd.grad(pre.sum(), leaves[0])[0]
-    return (
-        gradient * (leaves[0].detach() - twin.get_input_embeddings().weight.detach().mean(0))
-    ).sum(-1).float().cpu()
+    away = leaves[0].detach() - embedding.weight.detach().mean(0)
+    return (gradient * away).sum(-1).float().cpu()
 
 # %% ../../nbs/dictionary/03_hypotheses.ipynb #777ebe05
 class FeatureBank(NamedTuple):
-    """The strongest firings of every feature of a layer, strongest first; row -1 and strength 0
-    where a feature fires less often."""
-    rows: Int[np.ndarray, "n_features k"]               # rows of the store
+    """The strongest firings of every feature of a layer, strongest first: `rows` of the store;
+    row -1 and strength 0 where a feature fires less often.
+
+    `label_share`: share of the firings at which each latent label holds; None without labels."""
+    rows: Int[np.ndarray, "n_features k"]
     strengths: Float[np.ndarray, "n_features k"]
     frequency: Float[np.ndarray, "n_features"]
-    # share of the firings at which each latent label holds
     label_share: Float[np.ndarray, "n_features n_labels"] | None
 
-
+# %% ../../nbs/dictionary/03_hypotheses.ipynb #1e8d3b0d
 def collect_feature_bank(store: ActivationStore, layer: int, k: int = 16) -> FeatureBank:
     """The `k` strongest firings of every feature, and the labels of all its firings where the text
     has labels."""
-    frequency, width = store.frequency(layer), store.widths[layer]
+    width, corpus = store.widths[layer], store.corpus
     rows, strengths = np.full((width, k), -1), np.zeros((width, k), dtype=np.float32)
-    labels, share = store.corpus.labels, None
-    if labels is not None:
-        truth = labels.matrix[
-            store.rows[:, 0] * store.corpus.tokens.shape[1] + store.rows[:, 1]
-        ].astype(np.float32)
-        share = np.zeros((width, len(labels.names)))
+    share = None if corpus.labels is None else np.zeros((width, len(corpus.labels.names)))
     for first, block in store.iter_features(layer):
         feature = np.repeat(np.arange(block.shape[1]), np.diff(block.indptr))
         order = np.lexsort((block.indices, -np.abs(block.data), feature))
         rank = np.arange(len(order)) - block.indptr[feature]
         best = rank < k
-        rows[first + feature[best], rank[best]], strengths[first + feature[best], rank[best]] = (
-            block.indices[order[best]], block.data[order[best]]
-        )
-        if share is not None:
+        rows[first + feature[best], rank[best]] = block.indices[order[best]]
+        strengths[first + feature[best], rank[best]] = block.data[order[best]]
+        if corpus.labels is not None and share is not None:
+            place = store.rows[:, 0] * corpus.tokens.shape[1] + store.rows[:, 1]
+            truth = corpus.labels.matrix[place].astype(np.float32)
             together = ((block != 0).T.astype(np.float32) @ truth).toarray()
-            share[first:first + block.shape[1]] = (
-                together / np.maximum(np.diff(block.indptr), 1)[:, None]
-            )
-    return FeatureBank(rows, strengths, frequency, share)
+            n_fired = np.maximum(np.diff(block.indptr), 1)[:, None]
+            share[first:first + block.shape[1]] = together / n_fired
+    return FeatureBank(rows, strengths, store.frequency(layer), share)
