@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SIGN_TREATMENTS', 'CommunitySettings', 'Pull', 'pull_of', 'signed_modularity', 'leiden', 'agreement', 'words_of',
-           'telling_words', 'Community', 'Communities', 'describe_community', 'atlas_communities', 'atlas_agreement',
+           'telling_words', 'Community', 'describe_community', 'atlas_communities', 'atlas_agreement', 'Communities',
            'null_modularity', 'communities_of']
 
 # %% ../../nbs/structure/02_communities.ipynb #34de2ca7
@@ -185,51 +185,6 @@ class Community:
     share_excitatory: float | None
     cohesion: float
 
-# %% ../../nbs/structure/02_communities.ipynb #8f8966b4
-@dataclass(frozen=True)
-class Communities:
-    """A partition of the features, how stable it is, and its modularity against rewired graphs.
-
-    `stability`: adjusted_rand and nmi between runs, mean and min, and n_seeds; `atlas`: agreement
-    with communities of co-activation."""
-    membership: dict[str, int]
-    communities: list[Community]
-    modularity: Measure
-    n_communities: Measure
-    stability: dict[str, float]
-    treatment: str
-    resolution: float
-    atlas: dict[str, Measure] | None = None
-
-    def to_dict(self) -> dict[str, Any]: return asdict(self)
-
-    def to_pandas(self) -> "pd.DataFrame":
-        "One row per community."
-        import pandas as pd
-        return pd.DataFrame(
-            [{"community": number, "name": one.name, "size": len(one.members), "layers": one.layers,
-              "n_inside": one.n_inside, "n_leaving": one.n_leaving, "n_entering": one.n_entering,
-              "share_excitatory": one.share_excitatory, "cohesion": one.cohesion,
-              "strongest_member": one.members[0]} for number, one in enumerate(self.communities)]
-        )
-
-    def __str__(self) -> str:
-        lines = [
-            f"{len(self.communities)} communities ({self.treatment}); modularity {self.modularity}",
-            f"{self.stability['n_seeds']:.0f} runs agree with adjusted Rand "
-            f"{self.stability['adjusted_rand']:.2f} "
-            f"(lowest {self.stability['adjusted_rand_min']:.2f}), normalised mutual information "
-            f"{self.stability['nmi']:.2f}"
-        ]
-        if self.atlas:
-            lines.append("with communities of co-activation: "
-                         + ", ".join(f"{name} {measure}" for name, measure in self.atlas.items()))
-        lines += [f"  {len(one.members):5d} features, {one.n_inside:,} edges inside: {one.name}"
-                  for one in self.communities[:12]]
-        if len(self.communities) > 12:
-            lines.append(f"  and {len(self.communities) - 12} smaller ones")
-        return "\n".join(lines)
-
 # %% ../../nbs/structure/02_communities.ipynb #6cce16a1
 def _cohesion(together: Int[np.ndarray, "n_runs n_members"]) -> float:
     "Mean share of runs in which two members are together; 1 for one member."
@@ -309,6 +264,51 @@ def atlas_agreement(
     return {name: against(name, value, [null[column] for null in nulls], "permuted")
             for column, (name, value)
             in enumerate(zip(("adjusted_rand", "nmi"), agreement(one, two), strict=True))}
+
+# %% ../../nbs/structure/02_communities.ipynb #8f8966b4
+@dataclass(frozen=True)
+class Communities:
+    """A partition of the features, how stable it is, and its modularity against rewired graphs.
+
+    `stability`: adjusted_rand and nmi between runs, mean and min, and n_seeds; `atlas`: agreement
+    with communities of co-activation."""
+    membership: dict[str, int]
+    communities: list[Community]
+    modularity: Measure
+    n_communities: Measure
+    stability: dict[str, float]
+    treatment: str
+    resolution: float
+    atlas: dict[str, Measure] | None = None
+
+    def to_dict(self) -> dict[str, Any]: return asdict(self)
+
+    def to_pandas(self) -> "pd.DataFrame":
+        "One row per community."
+        import pandas as pd
+        return pd.DataFrame(
+            [{"community": number, "name": one.name, "size": len(one.members), "layers": one.layers,
+              "n_inside": one.n_inside, "n_leaving": one.n_leaving, "n_entering": one.n_entering,
+              "share_excitatory": one.share_excitatory, "cohesion": one.cohesion,
+              "strongest_member": one.members[0]} for number, one in enumerate(self.communities)]
+        )
+
+    def __str__(self) -> str:
+        lines = [
+            f"{len(self.communities)} communities ({self.treatment}); modularity {self.modularity}",
+            f"{self.stability['n_seeds']:.0f} runs agree with adjusted Rand "
+            f"{self.stability['adjusted_rand']:.2f} "
+            f"(lowest {self.stability['adjusted_rand_min']:.2f}), normalised mutual information "
+            f"{self.stability['nmi']:.2f}"
+        ]
+        if self.atlas:
+            lines.append("with communities of co-activation: "
+                         + ", ".join(f"{name} {measure}" for name, measure in self.atlas.items()))
+        lines += [f"  {len(one.members):5d} features, {one.n_inside:,} edges inside: {one.name}"
+                  for one in self.communities[:12]]
+        if len(self.communities) > 12:
+            lines.append(f"  and {len(self.communities) - 12} smaller ones")
+        return "\n".join(lines)
 
 # %% ../../nbs/structure/02_communities.ipynb #30857bc0
 def null_modularity(edges: EdgeList, how: CommunitySettings, seed: int) -> tuple[float, int]:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['profiles_of', 'RoleProfiles', 'role_profiles', 'squared_distances', 'kmeans', 'split_agreement', 'excess',
-           'role_numbers', 'Role', 'Roles', 'role_information', 'role_name', 'ordered_clusters', 'role_stability',
-           'RoleSettings', 'describe_role', 'assign_roles', 'role_graph']
+           'role_numbers', 'role_information', 'role_name', 'ordered_clusters', 'role_stability', 'RoleSettings',
+           'Role', 'Roles', 'describe_role', 'assign_roles', 'role_graph']
 
 # %% ../../nbs/structure/09_roles.ipynb #1d795333
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from ..engine.errors import InputError
 from .communities import agreement, telling_words
 from feature_interaction_graph.structure.nulls import (
-    SIGNS, EdgeList, Measure, against, edge_list, groups_of, node_labels, rewire
+    SIGNS, EdgeList, Measure, against, edge_list, groups_of, rewire
 )
 
 if TYPE_CHECKING:
@@ -242,66 +242,6 @@ def role_numbers(
             for k in tried}
     return seen, _best_of_chance(list(chance.values()))
 
-# %% ../../nbs/structure/09_roles.ipynb #5ee0362b
-@dataclass(frozen=True)
-class Role:
-    """One role: what it does, words of its labels, members (most typical first).
-
-    `words`: word, members with it, features with it, p-value; `centre`: cell -> mean profile of the
-    members; `layers`: members by layer."""
-    name: str
-    members: tuple[str, ...]
-    words: tuple[tuple[str, int, int, float], ...]
-    centre: dict[str, float]
-    layers: dict[int, int]
-
-# %% ../../nbs/structure/09_roles.ipynb #5bded208
-@dataclass(frozen=True)
-class Roles:
-    """Every feature's role, how the number of roles was chosen, and how stable and how special they
-    are.
-
-    `criterion`: number of roles -> split-half agreement, that of scattered graphs, excess;
-    `stability`: adjusted Rand index between seeds and with resampled edges, mean and low (5th
-    percentile); `prediction`: split-half agreement, against scattered graphs; `information`: bits
-    per edge, against rewired graphs."""
-    membership: dict[str, int]
-    roles: list[Role]
-    cells: tuple[str, ...]
-    centres: Float[np.ndarray, "n_roles n_cells"] = field(repr=False)
-    criterion: dict[int, dict[str, float]]
-    stability: dict[str, float]
-    prediction: Measure
-    information: Measure
-    settings: dict[str, Any]
-
-    def to_dict(self) -> dict[str, Any]:
-        return {name: value.tolist() if isinstance(value, np.ndarray) else value
-                for name, value in asdict(self).items()}
-
-    def to_pandas(self) -> "pd.DataFrame":
-        "One row per role."
-        import pandas as pd
-        return pd.DataFrame([{"role": number, "name": one.name, "size": len(one.members),
-                              "words": ", ".join(word for word, *_ in one.words),
-                              "layers": one.layers, "most_typical": one.members[0], **one.centre}
-                             for number, one in enumerate(self.roles)])
-
-    def __str__(self) -> str:
-        if len(self.roles) == 1:
-            return ("no roles: no number of clusters is found again in other features more than "
-                    f"in scattered graphs ({len(self.membership)} features)")
-        lines = [f"{len(self.roles)} roles; found again in the other half of the features: "
-                 f"adjusted Rand {self.prediction}",
-                 f"same roles from other seeds: adjusted Rand {self.stability['seeds']:.2f}; from "
-                 f"resampled edges: {self.stability['bootstrap']:.2f} "
-                 f"(5th percentile {self.stability['bootstrap_low']:.2f})",
-                 f"what a source's role tells about its target's: {self.information} bits per edge"]
-        for one in self.roles:
-            words = f"; labels: {', '.join(word for word, *_ in one.words)}" if one.words else ""
-            lines.append(f"  {len(one.members):5d} features: {one.name}{words}")
-        return "\n".join(lines)
-
 # %% ../../nbs/structure/09_roles.ipynb #6cb1c0fe
 def role_information(edges: EdgeList, membership: Int[np.ndarray, "n_nodes"]) -> float:
     """Mutual information, in bits per edge, of the roles at the two ends of an edge, given its pair
@@ -378,6 +318,66 @@ class RoleSettings:
         return role_profiles(
             G, distances=self.distances, weight=self.weight, partners=self.partners
         )
+
+# %% ../../nbs/structure/09_roles.ipynb #5ee0362b
+@dataclass(frozen=True)
+class Role:
+    """One role: what it does, words of its labels, members (most typical first).
+
+    `words`: word, members with it, features with it, p-value; `centre`: cell -> mean profile of the
+    members; `layers`: members by layer."""
+    name: str
+    members: tuple[str, ...]
+    words: tuple[tuple[str, int, int, float], ...]
+    centre: dict[str, float]
+    layers: dict[int, int]
+
+# %% ../../nbs/structure/09_roles.ipynb #5bded208
+@dataclass(frozen=True)
+class Roles:
+    """Every feature's role, how the number of roles was chosen, and how stable and how special they
+    are.
+
+    `criterion`: number of roles -> split-half agreement, that of scattered graphs, excess;
+    `stability`: adjusted Rand index between seeds and with resampled edges, mean and low (5th
+    percentile); `prediction`: split-half agreement, against scattered graphs; `information`: bits
+    per edge, against rewired graphs."""
+    membership: dict[str, int]
+    roles: list[Role]
+    cells: tuple[str, ...]
+    centres: Float[np.ndarray, "n_roles n_cells"] = field(repr=False)
+    criterion: dict[int, dict[str, float]]
+    stability: dict[str, float]
+    prediction: Measure
+    information: Measure
+    settings: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: value.tolist() if isinstance(value, np.ndarray) else value
+                for name, value in asdict(self).items()}
+
+    def to_pandas(self) -> "pd.DataFrame":
+        "One row per role."
+        import pandas as pd
+        return pd.DataFrame([{"role": number, "name": one.name, "size": len(one.members),
+                              "words": ", ".join(word for word, *_ in one.words),
+                              "layers": one.layers, "most_typical": one.members[0], **one.centre}
+                             for number, one in enumerate(self.roles)])
+
+    def __str__(self) -> str:
+        if len(self.roles) == 1:
+            return ("no roles: no number of clusters is found again in other features more than "
+                    f"in scattered graphs ({len(self.membership)} features)")
+        lines = [f"{len(self.roles)} roles; found again in the other half of the features: "
+                 f"adjusted Rand {self.prediction}",
+                 f"same roles from other seeds: adjusted Rand {self.stability['seeds']:.2f}; from "
+                 f"resampled edges: {self.stability['bootstrap']:.2f} "
+                 f"(5th percentile {self.stability['bootstrap_low']:.2f})",
+                 f"what a source's role tells about its target's: {self.information} bits per edge"]
+        for one in self.roles:
+            words = f"; labels: {', '.join(word for word, *_ in one.words)}" if one.words else ""
+            lines.append(f"  {len(one.members):5d} features: {one.name}{words}")
+        return "\n".join(lines)
 
 # %% ../../nbs/structure/09_roles.ipynb #ef23a065
 def describe_role(
