@@ -279,7 +279,7 @@ def roles_agreement(
         return Agreement("roles", None, None, None, against("roles", None, [], "permuted", reason))
     there = assign_roles(roles, G2)
     one, other = np.array([[roles.membership[a], there[b]] for a, b in pairs.items()]).T
-    layer = groups_of([parse_feature_id(a)[0] for a in pairs])
+    layer = groups_of(np.array([parse_feature_id(a)[0] for a in pairs]))
     def alike(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
         return {"roles": agreement(a, b)[0]}
     drawn = (random.integers(len(one), size=len(one)) for _ in range(n_bootstrap))

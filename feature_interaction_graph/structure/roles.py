@@ -97,7 +97,7 @@ def profiles_of(
     begin; the last is open. `partners`: a category per node; `multiplicity`: how often each edge
     counts (a bootstrap sample)."""
     amount = _edge_weights(edges, weighted) * (1.0 if multiplicity is None else multiplicity)
-    found = {}
+    found: dict[str, Float[np.ndarray, "n_nodes"]] = {}
     for word, ends, others in (("out", edges.source, edges.target),
                                ("in", edges.target, edges.source)):
         for sign in sorted(set(edges.sign.tolist()), reverse=True):
@@ -147,8 +147,9 @@ def role_profiles(G: nx.DiGraph, *, distances: tuple[int, ...] = (1, 2), weight:
         if left_out:
             raise InputError(f"partners has no category for {left_out[0]} and {len(left_out) - 1} "
                              "more features; give one for every feature.")
-        categories = groups_of([str(partners[node]) for node in edges.nodes])
-    how = {"distances": tuple(distances), "weighted": weight is not None, "partners": categories}
+        categories = groups_of(np.array([str(partners[node]) for node in edges.nodes]))
+    how: dict[str, Any] = {"distances": tuple(distances), "weighted": weight is not None,
+                           "partners": categories}
     cells, values = profiles_of(edges, **how)
     return RoleProfiles(edges.nodes, tuple(cells), values, how)
 
@@ -171,8 +172,8 @@ def _spread_start(
     centres = filled[[random.integers(len(filled))]]
     while len(centres) < k:
         away = away_from(centres).min(1)
-        drawn = (random.choice(len(filled), p=away / away.sum()) if away.sum() > 0
-                 else random.integers(len(filled)))
+        drawn = int(random.choice(len(filled), p=away / away.sum()) if away.sum() > 0
+                    else random.integers(len(filled)))
         centres = np.r_[centres, filled[[drawn]]]
     return centres
 

@@ -90,7 +90,7 @@ def null_numbers(edges: EdgeList, random: np.random.Generator, starts: np.ndarra
 # %% ../../nbs/structure/07_statistics.ipynb #060c7e96
 def _small_world(found: dict[str, float | None], nulls: list[dict[str, float | None]]) -> Measure:
     "The small-world index, relative to the means of the same null graphs as it is put against."
-    reference = {name: float(np.mean([null[name] for null in nulls]))       # type: ignore[list-item]
+    reference = {name: float(np.mean([null[name] for null in nulls]))
                  if nulls and found[name] is not None else 0.0
                  for name in ("clustering", "undirected_path_length")}
     reason = ("" if reference["clustering"] else "null graphs without any clustering" if nulls
