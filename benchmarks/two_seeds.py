@@ -22,6 +22,7 @@ import torch
 from record import write
 
 from feature_interaction_graph.activations import collect_activations
+from feature_interaction_graph.analysis import cluster_roles, compare_graphs, match_features
 from feature_interaction_graph.config import Config
 from feature_interaction_graph.engine.names import parse_feature_id
 from feature_interaction_graph.features import FeatureTable, feature_table
@@ -29,11 +30,9 @@ from feature_interaction_graph.graph import build_interaction_graph
 from feature_interaction_graph.interactions import clamp_measure
 from feature_interaction_graph.loading import check_reconstruction, load_corpus, load_model_and_saes
 from feature_interaction_graph.measurement.table import InteractionTable
-from feature_interaction_graph.structure.comparison import compare_effects, compare_graphs
-from feature_interaction_graph.structure.matching import (
-    FeatureMatching, Side, activation_matrix, match_features
-)
-from feature_interaction_graph.structure.roles import assign_roles, cluster_roles, role_graph
+from feature_interaction_graph.structure.comparison import compare_effects
+from feature_interaction_graph.structure.matching import FeatureMatching, Side, activation_matrix
+from feature_interaction_graph.structure.roles import assign_roles, role_graph
 
 ROOT = Path(__file__).parent.parent
 

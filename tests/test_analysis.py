@@ -10,8 +10,11 @@ import pytest
 
 from feature_interaction_graph.analysis import (
     GraphStatistics,
+    cluster_roles,
+    compare_graphs,
     compute_graph_statistics,
     count_motifs,
+    degree_law,
     detect_communities,
     find_hubs,
     get_edge_type_subgraph,
@@ -22,9 +25,8 @@ from feature_interaction_graph.engine.errors import InputError
 from feature_interaction_graph.structure.communities import (
     agreement, leiden, pull_of, signed_modularity
 )
-from feature_interaction_graph.structure.comparison import compare_graphs
 from feature_interaction_graph.structure.degree_laws import (
-    degree_law, draw_power_law, find_tail, fit_law, vuong
+    draw_power_law, find_tail, fit_law, vuong
 )
 from feature_interaction_graph.structure.hubs import METRICS, centrality
 from feature_interaction_graph.structure.motifs import (
@@ -41,7 +43,7 @@ from feature_interaction_graph.structure.nulls import (
     shuffle_signs,
     shuffle_strengths,
 )
-from feature_interaction_graph.structure.roles import cluster_roles, role_graph
+from feature_interaction_graph.structure.roles import role_graph
 from feature_interaction_graph.structure.topology import topology_numbers
 
 def random_graph(seed=0, widths=(7, 7, 7), density=0.3, within=False, gating=0.1, multigraph=False):
@@ -453,7 +455,8 @@ def test_bad_arguments():
                         (lambda: degree_law([0.5]), "whole numbers")]:
         with pytest.raises(InputError, match=words): call()
     G.edges[next(iter(G.edges))]["interaction_type"] = "odd"
-    with pytest.raises(InputError): compute_graph_statistics(G)
+    with pytest.raises(InputError, match="an edge is of type 'odd'; the types are excitatory"):
+        compute_graph_statistics(G)
 
 # --- the order in which a graph was put together is not part of it
 

@@ -9,14 +9,15 @@ from sae_lens.saes.sae import SAEMetadata
 from scipy import stats
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from feature_interaction_graph.analysis import compare_graphs, match_features
 from feature_interaction_graph.engine.corpus import as_corpus
 from feature_interaction_graph.engine.errors import InputError
 from feature_interaction_graph.measurement.table import COLUMNS, InteractionTable
 from feature_interaction_graph.structure.comparison import (
-    compare_effects, compare_graphs, comparison_figure, spectrum
+    compare_effects, comparison_figure, spectrum
 )
 from feature_interaction_graph.structure.matching import (
-    Side, _matching, activation_matrix, correlation, match_features, threshold_at
+    Block, MatchingSettings, Side, activation_matrix, correlation, matching_of, threshold_at
 )
 from feature_interaction_graph.structure.nulls import edge_list
 
@@ -192,9 +193,10 @@ def test_threshold_keeps_the_promised_share_of_chance(model):
 
 
 def test_least_comes_on_top_of_chance():
-    block = (["L0_F0", "L0_F1", "L0_F2"], ["L0_F3", "L0_F4", "L0_F5"], np.diag([0.9, 0.5, 0.3]),
-             [np.zeros(3), np.array([0.45, 0.0, 0.0])])
-    free, strict = (_matching([block], "decoder", 0.5, least, 2) for least in (0.0, 0.4))
+    block = Block([f"L0_F{index}" for index in range(3)], [f"L0_F{index}" for index in range(3, 6)],
+                  np.diag([0.9, 0.5, 0.3]), [np.zeros(3), np.array([0.45, 0.0, 0.0])])
+    free, strict = (matching_of([block], "decoder", MatchingSettings(0.5, least, n_null=2))
+                    for least in (0.0, 0.4))
     assert ((free.threshold, strict.threshold) == (0.3, 0.4)
             and free.error == pytest.approx(0.5 / 3) and strict.error == pytest.approx(0.25))
     assert strict.pairs == {"L0_F0": "L0_F3", "L0_F1": "L0_F4"} and len(free.pairs) == 3

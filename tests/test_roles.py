@@ -4,13 +4,13 @@ import networkx as nx
 import numpy as np
 import pytest
 
+from feature_interaction_graph.analysis import cluster_roles
 from feature_interaction_graph.engine.errors import InputError
 from feature_interaction_graph.structure.communities import agreement
 from feature_interaction_graph.structure.nulls import edge_list, rewire, scatter
 from feature_interaction_graph.structure.roles import (
     _best_of_chance,
     assign_roles,
-    cluster_roles,
     kmeans,
     profiles_of,
     role_graph,

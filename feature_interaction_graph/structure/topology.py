@@ -19,7 +19,7 @@ def skeleton(edges: EdgeList) -> scipy.sparse.csr_matrix:
     every = edges.matrix()
     return (every + every.T).sign().tocsr()
 
-
+# %% ../../nbs/structure/04_topology.ipynb #1b387ed6
 def clustering(edges: EdgeList) -> tuple[float | None, float]:
     """Transitivity (share of two-step paths that are closed; None without any) and the mean over
     features of the share of neighbours that are joined."""
@@ -27,31 +27,29 @@ def clustering(edges: EdgeList) -> tuple[float | None, float]:
     degree = np.diff(joined.indptr)
     corners, pairs = (joined @ joined).multiply(joined).sum(axis=1).A1, degree * (degree - 1)
     transitivity = float(corners.sum() / pairs.sum()) if pairs.any() else None
-    return (transitivity,
-            float(np.divide(corners, pairs, out=np.zeros(len(degree)), where=pairs > 0).mean()))
+    local = np.divide(corners, pairs, out=np.zeros(len(degree)), where=pairs > 0)
+    return transitivity, float(local.mean())
 
 # %% ../../nbs/structure/04_topology.ipynb #12d729f9
 def path_lengths(edges: EdgeList, starts: Int[np.ndarray, "n_starts"]) -> dict[str, float | None]:
     """Share of reachable ordered pairs and mean path length along the edges; mean path length
     without directions in the largest component."""
     import igraph
-    graph = igraph.Graph(
-        n=len(edges.nodes), edges=np.stack([edges.source, edges.target], axis=1).tolist(),
-        directed=True
-    )
-    steps = np.array(graph.distances(source=starts.tolist(), mode="out"), dtype=float)
-    reached = np.isfinite(steps) & (steps > 0)
+    ends = np.stack([edges.source, edges.target], axis=1).tolist()
+    graph = igraph.Graph(n=len(edges.nodes), edges=ends, directed=True)
+    def steps(some: Int[np.ndarray, "n_some"], mode: str) -> Float[np.ndarray, "n_some n_nodes"]:
+        found = graph.distances(source=some.tolist(), mode=mode) if len(some) else []
+        return np.array(found, dtype=float).reshape(len(some), len(edges.nodes))
+    onward = steps(starts, "out")
+    reached = np.isfinite(onward) & (onward > 0)
     n_components, member = scipy.sparse.csgraph.connected_components(
         edges.matrix(), directed=True, connection="weak"
     )
     largest = np.bincount(member).argmax()
-    inside = starts[member[starts] == largest]
-    within = np.array(
-        graph.distances(source=inside.tolist(), mode="all"), dtype=float
-    )[:, member == largest] if len(inside) else np.empty((0, 0))
+    within = steps(starts[member[starts] == largest], "all")[:, member == largest]
     return {
         "reachable_share": float(reached.sum() / (len(starts) * max(1, len(edges.nodes) - 1))),
-        "path_length": float(steps[reached].mean()) if reached.any() else None,
+        "path_length": float(onward[reached].mean()) if reached.any() else None,
         "undirected_path_length": float(within[within > 0].mean()) if (within > 0).any() else None,
         "n_components": float(n_components), "largest_component": float(np.bincount(member).max())
     }
@@ -64,7 +62,7 @@ def degree_assortativity(edges: EdgeList) -> float | None:
     if out.std() == 0 or into.std() == 0: return None
     return float(np.corrcoef(out, into)[0, 1])
 
-
+# %% ../../nbs/structure/04_topology.ipynb #631dba2b
 def reciprocity(edges: EdgeList) -> float | None:
     "Share of edges with an edge back; None if every edge leads to a later layer."
     if not edges.returns: return None
@@ -79,25 +77,26 @@ def gini(amounts: Float[np.ndarray, "n"]) -> float | None:
         (2 * np.arange(1, n_amounts + 1) - n_amounts - 1) @ ranked / (n_amounts * ranked.sum())
     )
 
-
+# %% ../../nbs/structure/04_topology.ipynb #6c11e42e
 def unevenness(edges: EdgeList) -> dict[str, float | None]:
     """Variance over mean of the degrees, among the features that could have such an edge: those in
     layers with outgoing (incoming) edges."""
     found: dict[str, float | None] = {}
     for name, ends in (("out", edges.source), ("in", edges.target)):
-        degree = np.bincount(
-            ends, minlength=len(edges.nodes)
-        )[np.isin(edges.layer, np.unique(edges.layer[ends]))]
+        degree = np.bincount(ends, minlength=len(edges.nodes))
+        degree = degree[np.isin(edges.layer, edges.layer[ends])]
         found[f"{name}_degree_unevenness"] = float(degree.var() / degree.mean())
     return found
 
-
+# %% ../../nbs/structure/04_topology.ipynb #b9f6b502
 def strength_unevenness(edges: EdgeList) -> dict[str, float | None]:
     """Gini coefficient of the summed |strength| that leaves, and that enters, the features which
     have such edges."""
-    return {f"{name}_strength_gini": gini(
-                np.bincount(np.unique(ends, return_inverse=True)[1], np.abs(edges.strength))
-            ) for name, ends in (("out", edges.source), ("in", edges.target))}
+    found = {}
+    for name, ends in (("out", edges.source), ("in", edges.target)):
+        owner = np.unique(ends, return_inverse=True)[1]
+        found[f"{name}_strength_gini"] = gini(np.bincount(owner, np.abs(edges.strength)))
+    return found
 
 # %% ../../nbs/structure/04_topology.ipynb #221dc16a
 def topology_numbers(
@@ -108,7 +107,7 @@ def topology_numbers(
     return {"transitivity": transitivity, "clustering": mean_local, **path_lengths(edges, starts),
             "degree_assortativity": degree_assortativity(edges), "reciprocity": reciprocity(edges)}
 
-
+# %% ../../nbs/structure/04_topology.ipynb #c49ea191
 def small_world(numbers: dict[str, float | None], reference: dict[str, float]) -> float | None:
     """sigma = (C / C_null) / (L / L_null), clustering and path length without directions (Humphries
     & Gurney 2008)."""
