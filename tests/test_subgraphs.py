@@ -9,7 +9,7 @@ import torch
 
 from feature_interaction_graph.circuits.behaviors import Behavior
 from feature_interaction_graph.circuits.graph import (
-    behavior_graph, firing_sequences, prompts_corpus
+    behavior_graph, firing_sequences, behavior_corpus
 )
 from feature_interaction_graph.circuits.heads import circuit_head_patching, head_patching
 from feature_interaction_graph.circuits.library import demo_behavior
@@ -278,7 +278,7 @@ def test_pruning_spares_what_stands_in_for_each_other(demo):
 
 def test_graph_of_prompts(demo):
     on = behavior_model(*demo, demo_behavior("agreement", 6))
-    corpus = prompts_corpus(on)
+    corpus = behavior_corpus(on)
     distinct = {tuple(row.tolist()) for part in (on.tokens.prompts, on.tokens.counterfactuals)
                 for row in part}
     assert len(corpus) == len(distinct) and {
