@@ -20,7 +20,6 @@ from feature_interaction_graph.circuits.search import Elimination, eliminate, pr
 from feature_interaction_graph.circuits.validation import (
     circuit_stability, random_circuits, share_of, validate_subgraph
 )
-from feature_interaction_graph.drawing.circuit import plot_circuit, shown_part
 from feature_interaction_graph.engine.errors import InputError
 from feature_interaction_graph.engine.names import feature_id
 from feature_interaction_graph.graph import build_interaction_graph, load_graph
@@ -29,7 +28,9 @@ from feature_interaction_graph.measurement.gating import measure_gating
 from feature_interaction_graph.planted.models import plant, plant_gate
 from feature_interaction_graph.planted.wiring import Edge, Input, Wiring
 from feature_interaction_graph.subgraphs import BehaviorSubgraph, extract_behavior_subgraph
-from feature_interaction_graph.visualization import render_interactive_graph
+from feature_interaction_graph.visualization import (
+    plot_circuit, render_interactive_graph, shown_part
+)
 
 # ---- planted models
 
