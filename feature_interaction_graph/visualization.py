@@ -66,14 +66,14 @@ def render_neighborhood(
     """The explorer on what lies within `n_hops` of `feature` (`direction`: both, in, out) along
     edges of |strength| >= `min_strength`, its panel open."""
     node = find_nodes(G, feature)[0]
-    piece, hops = get_subgraph(G, node, n_hops, min_strength, direction), _hops(n_hops)
+    piece, hops = get_subgraph(G, node, n_hops, min_strength, direction), _hop_words(n_hops)
     return render_interactive_graph(
         piece, output_path, title or f"Around {G.nodes[node].get('label') or node}, {hops}", height,
         max_nodes=len(piece), seed_nodes=[node], top_contexts=top_contexts, hub_percentile=None,
         select=node
     )
 
-def _hops(n: int) -> str: return f"{n} hop{'s' if n != 1 else ''}"
+def _hop_words(n: int) -> str: return f"{n} hop{'s' if n != 1 else ''}"
 
 # %% ../nbs/10_visualization.ipynb #61d35ad0
 def render_cascade_overlay(
@@ -225,7 +225,7 @@ def plot_neighborhood(
     figure, axes = new_figure(
         max(4.5, 2.2 * len(layers) + 1), max(2.2, 0.62 * tallest + 1), title=(
             f"{printable(G.nodes[node].get('label') or node, 60)}: {len(piece):,} of "
-            f"{len(whole):,} features within {_hops(n_hops)}"
+            f"{len(whole):,} features within {_hop_words(n_hops)}"
         )
     )
     largest = max((edge_size(edge) for *_, edge in piece.edges(data=True)), default=1.0) or 1.0

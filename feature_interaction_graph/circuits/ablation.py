@@ -66,15 +66,15 @@ class Place:
 # %% ../../nbs/circuits/02_ablation.ipynb #095c8f82
 def mean_activations(
     reader: FeatureReader, streams: Float[Tensor, "n n_positions width"],
-    lengths: Int[Tensor, "n"], first: int, seq_len: int
-) -> Float[Tensor, "seq_len n_features"]:
+    lengths: Int[Tensor, "n"], first: int
+) -> Float[Tensor, "n_positions n_features"]:
     """Mean activation of every feature at every position if all lengths are equal, else over all
     positions; `first`: positions left out at the start."""
     active = reader.read(streams)[1]
     if bool((lengths == lengths[0]).all()): return active.mean(0)
     here = torch.arange(streams.shape[1], device=streams.device)
     inside = (here >= first) & (here < lengths.to(streams.device)[:, None])
-    return active[inside].mean(0).expand(seq_len, -1)
+    return active[inside].mean(0).expand(streams.shape[1], -1)
 
 # %% ../../nbs/circuits/02_ablation.ipynb #60397f4a
 Nodes = Iterable[str | FeatureKey]
@@ -129,16 +129,14 @@ class AblatedModel(FeatureNumbers):
     """`model` on fixed prompts with features ablated at every SAE, the SAE errors of the clean run
     kept.
 
-    `tokens`: right-padded prompts; `reference`: (tokens, lengths) of the prompts the means are
-    taken over (default: the prompts and their counterfactuals); `counterfactual`: (tokens, lengths)
-    of one prompt of equal length for each prompt, for resample ablation; `bos`: the prompts start
-    with a BOS token. Raises `InputError` for SAEs that write elsewhere than they read, no SAEs at
-    all, and counterfactuals of other lengths.
+    `tokens`: right-padded prompts; `counterfactual`: (tokens, lengths) of one prompt of equal
+    length for each prompt, for resample ablation; means are taken over both; `bos`: the prompts
+    start with a BOS token. Raises `InputError` for SAEs that write elsewhere than they read, no
+    SAEs at all, and counterfactuals of other lengths.
     """
     def __init__(
         self, model: nn.Module, saes: Saes, tokens: Int[Tensor, "n_prompts seq_len"],
         lengths: Int[Tensor, "n_prompts"] | None = None, *,
-        reference: tuple[Tensor, Tensor] | None = None,
         counterfactual: tuple[Tensor, Tensor] | None = None, bos: bool = True
     ) -> None:
         super().__init__(saes)
@@ -156,7 +154,7 @@ class AblatedModel(FeatureNumbers):
         if counterfactual is not None:
             pair = _same_lengths(self, *counterfactual)
             self.counter = untouched_run(self.twin, points, *pair)[0]
-        self.mean = reference_means(self, reference)
+        self.mean = reference_means(self)
 
     @torch.no_grad()
     def active(self) -> Bool[Tensor, "n_features"]:
@@ -178,14 +176,8 @@ class AblatedModel(FeatureNumbers):
         """Logits at the last position of every prompt with the features of every row of `keep` kept
         and all others ablated. `how`: as `ablated_runs`."""
         with torch.no_grad():
-            found = [logits for _, _, logits, _ in self.batches(keep, ablation, **how)]
+            found = [logits for _, _, logits, _ in ablated_runs(self, keep, ablation, **how)]
         return torch.cat(found).unflatten(0, (len(keep), -1))
-
-    def batches(
-        self, keep: Float[Tensor, "n_sets n_features"], ablation: str = "mean", **how: Any
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]]:
-        "The same some rows at a time: see `ablated_runs`."
-        return ablated_runs(self, keep, ablation, **how)
 
 # %% ../../nbs/circuits/02_ablation.ipynb #c9aed7ee
 def _same_lengths(model: AblatedModel, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -197,29 +189,15 @@ def _same_lengths(model: AblatedModel, tokens: Tensor, lengths: Tensor) -> tuple
                          "give pairs of equal length.")
     return tokens, lengths
 
-def reference_means(
-    model: AblatedModel, reference: tuple[Tensor, Tensor] | None = None
-) -> list[Float[Tensor, "seq_len n_features"]]:
-    """Means of the features of every place over `reference`, or over the prompts and
-    counterfactuals.
-
-    Raises `InputError` for a reference of one length that is not that of the prompts.
-    """
-    seq_len, names = model.tokens.shape[1], [place.point.name for place in model.places]
-    if reference is not None:
-        tokens, lengths = (part.to(model.device) for part in reference)
-        if bool((lengths == lengths[0]).all()) and tokens.shape[1] != seq_len:
-            raise InputError(f"the prompts to take means over have {tokens.shape[1]} tokens "
-                             f"and the prompts {seq_len}; give the same length.")
-        points = [place.point for place in model.places]
-        pool = untouched_run(model.twin, points, tokens, lengths)[0]
-    else:
-        runs = [{place.point.name: place.clean for place in model.places}]
-        if model.counter is not None: runs.append(model.counter)
-        pool = {name: torch.cat([run[name] for run in runs]) for name in names}
+def reference_means(model: AblatedModel) -> list[Float[Tensor, "seq_len n_features"]]:
+    "Means of the features of every place over the prompts and their counterfactuals."
+    found = []
+    for place in model.places:
+        runs = [place.clean]
+        if model.counter is not None: runs.append(model.counter[place.point.name])
         lengths = model.lengths.repeat(len(runs))
-    return [mean_activations(place.reader, pool[name], lengths, model.first, seq_len)
-            for place, name in zip(model.places, names, strict=True)]
+        found.append(mean_activations(place.reader, torch.cat(runs), lengths, model.first))
+    return found
 
 # %% ../../nbs/circuits/02_ablation.ipynb #05feb4e0
 @dataclass

@@ -25,7 +25,7 @@ from feature_interaction_graph.engine.hook_points import (
 )
 from ..engine.names import Saes
 from ..engine.statistics import effect_test
-from .ablation import Patch
+from .ablation import Patch, ablated_runs
 from .behaviors import Behavior, BehaviorTokens, tokens_for
 from .scores import behavior_model
 from .validation import circuit_features
@@ -140,7 +140,7 @@ def circuit_head_patching(model: nn.Module, saes: Saes, subgraph: Any, behavior:
     on, other = behavior_model(model, saes, behavior), behavior_model(model, saes, turned)
     kept = on.ablated.mask(circuit_features(subgraph))[None]
     points = [HookPoint("z", layer) for layer in range(len(on.ablated.layers))]
-    parts = [streams for *_, streams in other.ablated.batches(kept, ablation, watch=points)]
+    parts = [streams for *_, streams in ablated_runs(other.ablated, kept, ablation, watch=points)]
     values = {point: torch.cat([part[point.name] for part in parts]) for point in points}
     def patched(point: HookPoint, patch: Patch) -> Tensor:
         return on.values(kept, ablation, patches={point: patch})[0]

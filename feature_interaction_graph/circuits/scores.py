@@ -19,7 +19,7 @@ from ..engine.errors import InputError
 from ..engine.hook_points import plain_twin
 from ..engine.names import FeatureKey, Saes
 from ..engine.statistics import adjust, effect_test
-from .ablation import AblatedModel
+from .ablation import AblatedModel, ablated_runs
 from .behaviors import Behavior, BehaviorTokens, tokens_for
 
 # %% ../../nbs/circuits/03_scores.ipynb #cf46580f
@@ -40,10 +40,10 @@ class BehaviorModel:
     ) -> Float[Tensor, "n_sets n_prompts"]:
         """The metric of every prompt with the features of each row of `keep` kept.
 
-        `how`: as `AblatedModel.batches`."""
+        `how`: as `ablated_runs`."""
         with torch.no_grad():
             found = [self.behavior.value(logits, self.tokens.of(prompts))
-                     for _, prompts, logits, _ in self.ablated.batches(keep, ablation, **how)]
+                     for _, prompts, logits, _ in ablated_runs(self.ablated, keep, ablation, **how)]
         return torch.cat(found).unflatten(0, (len(keep), -1)).cpu()
 
     @torch.no_grad()
@@ -53,7 +53,7 @@ class BehaviorModel:
         """Share of prompts whose right answers are more probable than the counterfactual's (or than
         any other token)."""
         found = []
-        for _, prompts, logits, _ in self.ablated.batches(keep, ablation):
+        for _, prompts, logits, _ in ablated_runs(self.ablated, keep, ablation):
             mine = self.tokens.of(prompts)
             answers = mine.answers.to(logits.device)
             others = ~answers if mine.counter_answers is None else mine.counter_answers
@@ -108,7 +108,8 @@ def attribution(
     total, n_prompts = torch.zeros_like(kept), len(on.tokens.prompts)
     for level in levels:
         mask = (kept * level).requires_grad_()
-        for _, prompts, logits, _ in on.ablated.batches(mask[None], ablation, max_values=2**24):
+        runs = ablated_runs(on.ablated, mask[None], ablation, max_values=2**24)
+        for _, prompts, logits, _ in runs:
             values = on.behavior.value(logits, on.tokens.of(prompts))
             if match: values = -(values - on.clean[prompts.cpu()].to(values.device)).abs()
             (gradient,) = torch.autograd.grad(values.sum() / n_prompts, mask)
