@@ -9,7 +9,6 @@ __all__ = ['HeadEffects', 'take_head', 'effects_of_heads', 'paired', 'head_patch
 # %% ../../nbs/circuits/07_heads.ipynb #dbf788fe
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -115,7 +114,7 @@ def head_patching(model: nn.Module, behavior: Behavior) -> HeadEffects:
         logits = twin(prompts, use_cache=False).logits[rows, last].float()
         return behavior.value(logits, tokens).cpu()
     def patched(point: HookPoint, patch: Patch) -> Tensor:
-        with edit(layers, point, partial(patch, prompts=rows)): return metric()
+        with edit(layers, point, lambda stream: patch(stream, rows)): return metric()
     with catch(layers, points) as caught: twin(others, use_cache=False)
     whole, values = metric(), {point: caught[point.name] for point in points}
     effects = effects_of_heads(whole, values, int(twin.config.num_attention_heads), patched)

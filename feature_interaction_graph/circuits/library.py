@@ -68,10 +68,11 @@ def demo_behavior(name: str, n: int = 64, seed: int = 0, n_names: int | None = N
         for index, word in enumerate(names)
     }
     def pair_of(told: Any) -> PromptPair:
-        texts = (" ".join(few.get(word, word) for word in words)
-                 for words in (told.clean, told.counterfactual))
-        options = (_same_mood(few.get(word, word)) for word in (told.answer, told.counter_answer))
-        return PromptPair(*texts, *options)
+        prompt, other = (" ".join(few.get(word, word) for word in words)
+                         for words in (told.clean, told.counterfactual))
+        right, wrong = (_same_mood(few.get(word, word))
+                        for word in (told.answer, told.counter_answer))
+        return PromptPair(prompt, other, right, wrong)
     # with few names two may have become one
     pairs = [pair for told in minimal_pairs(name, 4 * n + 8, seed)
              if (pair := pair_of(told)).distinct][:n]

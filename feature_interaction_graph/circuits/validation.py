@@ -257,7 +257,8 @@ def validate_subgraph(
         part, rest = on.values(torch.stack([kept, ~kept]), scale.ablation)
         whole, empty = scale.whole, scale.empty
         fit = 1 - float((part - whole).abs().mean() / (empty - whole).abs().mean())
-        shares.append((*(share_of(each, whole, empty, *how) for each in (part, rest)), fit))
+        faithful, complete = (share_of(each, whole, empty, *how) for each in (part, rest))
+        shares.append((faithful, complete, fit))
     faithfulness, completeness, fits = (
         dict(zip((scale.ablation for scale in scales), column, strict=True))
         for column in zip(*shares, strict=True)
