@@ -284,7 +284,8 @@ def _draw_effects(axes: "Axes", part: nx.DiGraph, at: Mapping[str, tuple[float, 
     for source, target, edge in edges:
         start, end = at[source], at[target]
         # edges that pass over a layer are bowed
-        across, up, bow = *np.subtract(end, start), 0.0 if end[0] - start[0] < 1.5 else 0.12
+        across, up = end[0] - start[0], end[1] - start[1]
+        bow = 0.0 if across < 1.5 else 0.12
         kind = "excitatory" if edge["strength"] > 0 else "inhibitory"
         width = 0.5 + 2.5 * (drawn_size(edge) / largest) ** 0.5
         draw_edge(axes, start, end, kind, width, bow, 0.7)
