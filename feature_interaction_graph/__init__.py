@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from .coactivation import CoactivationAtlas, build_coactivation_atlas
     from .config import Config
     from .control.context_effects import clamped_contexts, fit_context_effects
-    from .drawing.circuit import plot_circuit
     from .engine.corpus import Corpus, as_corpus
     from .engine.errors import InputError
     from .engine.transport import TransportScores, transport_scores
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
     from .measurement.mechanisms import MechanismTable, mechanism_split, plot_mechanisms, within_layer_measure
     from .steering import Clamp, compare_steering, plot_cascade, predict_cascade, steer, steer_compensated
     from .subgraphs import extract_behavior_subgraph, validate_subgraph
-    from .visualization import plot_neighborhood, render_interactive_graph, render_neighborhood
+    from .visualization import plot_circuit, plot_neighborhood, render_interactive_graph, render_neighborhood
 
 _MODULE_OF = {
     "ActivationStore": "activations",
@@ -71,7 +70,7 @@ _MODULE_OF = {
     "join_candidates": "candidates",
     "propose_candidates": "candidates",
     "transport_candidates": "candidates",
-    "plot_circuit": "drawing.circuit",
+    "plot_circuit": "visualization",
     "CoactivationAtlas": "coactivation",
     "build_coactivation_atlas": "coactivation",
     "Config": "config",

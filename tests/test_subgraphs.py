@@ -9,7 +9,7 @@ import torch
 
 from feature_interaction_graph.circuits.behaviors import Behavior
 from feature_interaction_graph.circuits.graph import (
-    behavior_graph, firing_sequences, prompts_corpus
+    behavior_graph, firing_sequences, behavior_corpus
 )
 from feature_interaction_graph.circuits.heads import circuit_head_patching, head_patching
 from feature_interaction_graph.circuits.library import demo_behavior
@@ -20,7 +20,6 @@ from feature_interaction_graph.circuits.search import Elimination, eliminate, pr
 from feature_interaction_graph.circuits.validation import (
     circuit_stability, random_circuits, share_of, validate_subgraph
 )
-from feature_interaction_graph.drawing.circuit import plot_circuit, shown_part
 from feature_interaction_graph.engine.errors import InputError
 from feature_interaction_graph.engine.names import feature_id
 from feature_interaction_graph.graph import build_interaction_graph, load_graph
@@ -29,7 +28,9 @@ from feature_interaction_graph.measurement.gating import measure_gating
 from feature_interaction_graph.planted.models import plant, plant_gate
 from feature_interaction_graph.planted.wiring import Edge, Input, Wiring
 from feature_interaction_graph.subgraphs import BehaviorSubgraph, extract_behavior_subgraph
-from feature_interaction_graph.visualization import render_interactive_graph
+from feature_interaction_graph.visualization import (
+    plot_circuit, render_interactive_graph, shown_part
+)
 
 # ---- planted models
 
@@ -278,7 +279,7 @@ def test_pruning_spares_what_stands_in_for_each_other(demo):
 
 def test_graph_of_prompts(demo):
     on = behavior_model(*demo, demo_behavior("agreement", 6))
-    corpus = prompts_corpus(on)
+    corpus = behavior_corpus(on)
     distinct = {tuple(row.tolist()) for part in (on.tokens.prompts, on.tokens.counterfactuals)
                 for row in part}
     assert len(corpus) == len(distinct) and {

@@ -150,7 +150,9 @@ def test_the_policy_names_exactly_the_pages_own_script_and_style(G):
 def test_the_page_names_no_other_place(G, tmp_path):
     render_interactive_graph(G, tmp_path / "graph.html")
     content = (tmp_path / "graph.html").read_text(encoding="utf-8")
-    assert not re.findall(r"https?:|//\w+\.\w|\bsrc\s*=|@import|url\(|fetch\(|XMLHttpRequest|WebSocket|import\(|<link|<base|<iframe", content)
+    elsewhere = (r"https?:|//\w+\.\w|\bsrc\s*=|@import|url\(|fetch\(|XMLHttpRequest|WebSocket|"
+                 r"import\(|<link|<base|<iframe")
+    assert not re.findall(elsewhere, content)
     assert [entry.name for entry in tmp_path.iterdir()] == ["graph.html"]
 
 
@@ -158,8 +160,9 @@ def test_a_failing_page_leaves_the_old_file(G, tmp_path):
     path = tmp_path / "graph.html"
     render_interactive_graph(G, path)
     before = path.read_bytes()
-    for options in ({"select": "L9_F9"}, {"height": "1px;background:url(x)"}, {"max_nodes": 0}):
-        with pytest.raises(InputError): render_interactive_graph(G, path, **options)
+    for options, words in (({"select": "L9_F9"}, "L9_F9"), ({"max_nodes": 0}, "max_nodes is 0"),
+                           ({"height": "1px;background:url(x)"}, "CSS length")):
+        with pytest.raises(InputError, match=words): render_interactive_graph(G, path, **options)
     with pytest.raises(InputError, match="no nodes"): render_interactive_graph(nx.DiGraph(), path)
     assert path.read_bytes() == before
 

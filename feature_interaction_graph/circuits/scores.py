@@ -6,9 +6,8 @@
 __all__ = ['BehaviorModel', 'behavior_model', 'attribution', 'exact_effects', 'FeatureScores', 'score_features']
 
 # %% ../../nbs/circuits/03_scores.ipynb #0fe14cfc
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,12 +17,10 @@ from torch import Tensor, nn
 
 from ..engine.errors import InputError
 from ..engine.hook_points import plain_twin
+from ..engine.names import FeatureKey, Saes
 from ..engine.statistics import adjust, effect_test
-from .ablation import AblatedModel
+from .ablation import AblatedModel, ablated_runs
 from .behaviors import Behavior, BehaviorTokens, tokens_for
-
-if TYPE_CHECKING:
-    from sae_lens import SAE
 
 # %% ../../nbs/circuits/03_scores.ipynb #cf46580f
 @dataclass(frozen=True)
@@ -39,58 +36,56 @@ class BehaviorModel:
         return self.behavior.value(self.ablated.clean_logits, self.tokens).cpu()
 
     def values(
-        self, keep: Tensor, ablation: str = "mean", **how: Any
+        self, keep: Float[Tensor, "n_sets n_features"], ablation: str = "mean", **how: Any
     ) -> Float[Tensor, "n_sets n_prompts"]:
         """The metric of every prompt with the features of each row of `keep` kept.
 
-        `how`: as `AblatedModel.batches`."""
+        `how`: as `ablated_runs`."""
         with torch.no_grad():
             found = [self.behavior.value(logits, self.tokens.of(prompts))
-                     for _, prompts, logits, _ in self.ablated.batches(keep, ablation, **how)]
+                     for _, prompts, logits, _ in ablated_runs(self.ablated, keep, ablation, **how)]
         return torch.cat(found).unflatten(0, (len(keep), -1)).cpu()
 
-    def right(self, keep: Tensor, ablation: str = "mean") -> Float[Tensor, "n_sets"]:
+    @torch.no_grad()
+    def right(
+        self, keep: Float[Tensor, "n_sets n_features"], ablation: str = "mean"
+    ) -> Float[Tensor, "n_sets"]:
         """Share of prompts whose right answers are more probable than the counterfactual's (or than
         any other token)."""
         found = []
-        for _, prompts, logits, _ in self.ablated.batches(keep, ablation):
+        for _, prompts, logits, _ in ablated_runs(self.ablated, keep, ablation):
             mine = self.tokens.of(prompts)
             answers = mine.answers.to(logits.device)
-            others = (
-                ~answers if mine.counter_answers is None else mine.counter_answers.to(logits.device)
-            )
-            found.append(logits.masked_fill(~answers, -torch.inf).amax(-1)
-                         > logits.masked_fill(~others, -torch.inf).amax(-1))
+            others = ~answers if mine.counter_answers is None else mine.counter_answers
+            best, rival = (logits.masked_fill(~mask.to(logits.device), -torch.inf).amax(-1)
+                           for mask in (answers, others))
+            found.append(best > rival)
         return torch.cat(found).unflatten(0, (len(keep), -1)).float().mean(1).cpu()
 
     def everything(self) -> Bool[Tensor, "1 n_features"]:
+        "The set of all features."
         return torch.ones(1, self.ablated.n_features, dtype=torch.bool)
 
     def nothing(self) -> Bool[Tensor, "1 n_features"]:
+        "The empty set."
         return torch.zeros(1, self.ablated.n_features, dtype=torch.bool)
 
-
+# %% ../../nbs/circuits/03_scores.ipynb #8d5348a3
 def behavior_model(
-    model: nn.Module, saes: "Mapping[int, SAE]", behavior: Behavior, *, bos: bool = True
+    model: nn.Module, saes: Saes, behavior: Behavior, *, bos: bool = True
 ) -> BehaviorModel:
     """`model` on `behavior`'s prompts. Counterfactuals of the same lengths as their prompts serve
     resample ablation and the means; others only the means.
 
     Means are over prompts and counterfactuals: over prompts alone they could still tell the answer.
     """
-    tokens = tokens_for(model, behavior, bos)
-    tokenizer = getattr(model, "tokenizer", None)
-    first = tokenizer.bos_token_id if tokenizer is not None else getattr(
-        plain_twin(model).config, "bos_token_id", None
-    )
+    tokens, tokenizer = tokens_for(model, behavior, bos), getattr(model, "tokenizer", None)
+    names_bos = plain_twin(model).config if tokenizer is None else tokenizer
+    first = getattr(names_bos, "bos_token_id", None)
     starts = first is not None and bool((tokens.prompts[:, 0] == first).all())
-    counter = None
-    if tokens.counterfactuals is not None and tokens.counter_lengths is not None and bool(
-        (tokens.counter_lengths == tokens.lengths).all()
-    ):
-        counter = (tokens.counterfactuals, tokens.counter_lengths)
-    return BehaviorModel(behavior, tokens, AblatedModel(model, saes, tokens.prompts, tokens.lengths,
-                                                        counterfactual=counter, bos=starts))
+    return BehaviorModel(behavior, tokens, AblatedModel(
+        model, saes, tokens.prompts, tokens.lengths, counterfactual=tokens.partners, bos=starts
+    ))
 
 # %% ../../nbs/circuits/03_scores.ipynb #4e346171
 def attribution(
@@ -103,7 +98,7 @@ def attribution(
     `method`: "integrated" (midpoint rule with `steps` steps) or "gradient". Features outside
     `within` are ablated and have 0. `match`: contributions to
     -mean |metric - metric of the clean model| instead, so that a prompt that has its clean value
-    earns nothing more.
+    earns nothing more. Raises `InputError` for another method and `steps` < 1.
     """
     if method not in ("integrated", "gradient"):
         raise InputError(f"method {method!r} is unknown; use 'integrated' or 'gradient'.")
@@ -113,11 +108,11 @@ def attribution(
     total, n_prompts = torch.zeros_like(kept), len(on.tokens.prompts)
     for level in levels:
         mask = (kept * level).requires_grad_()
-        for _, prompts, logits, _ in on.ablated.batches(mask[None], ablation, max_values=2**24):
+        runs = ablated_runs(on.ablated, mask[None], ablation, max_values=2**24)
+        for _, prompts, logits, _ in runs:
             values = on.behavior.value(logits, on.tokens.of(prompts))
             if match: values = -(values - on.clean[prompts.cpu()].to(values.device)).abs()
-            value = values.sum() / n_prompts
-            (gradient,) = torch.autograd.grad(value, mask)
+            (gradient,) = torch.autograd.grad(values.sum() / n_prompts, mask)
             total += gradient.cpu() * kept / len(levels)
     return total
 
@@ -141,26 +136,32 @@ def exact_effects(
 # %% ../../nbs/circuits/03_scores.ipynb #55d53ca5
 @dataclass(frozen=True)
 class FeatureScores:
-    """One row per active feature: layer, feature, number, score (screen), effect, ci_low, ci_high,
-    p_value, q_value (NaN where not ablated exactly)."""
+    """`table`, one row per active feature: layer, feature, number, score (screen), effect, ci_low,
+    ci_high, p_value, q_value (NaN where not ablated exactly), in units of the metric.
+
+    `whole`: m(everything) = m(model); `empty`: m(nothing); `missing`: share of their difference
+    that the screen's sum misses.
+    """
     table: pd.DataFrame
-    whole: float                                            # m(everything) = m(model)
-    empty: float                                            # m(nothing)
+    whole: float
+    empty: float
     ablation: str
-    # share of m(everything) - m(nothing) that the screen's sum misses
     missing: float
 
-    def seeds(self, n: int = 20, level: float = 0.01) -> list[tuple[int, int]]:
+    def seeds(self, n: int = 20, level: float = 0.01) -> list[FeatureKey]:
         "The `n` features with the largest |exact effect| of those with q < `level`."
         sure = self.table[self.table["q_value"] < level]
         best = sure.iloc[np.argsort(-sure["effect"].abs().to_numpy(), kind="stable")[:n]]
         return list(zip(best["layer"].tolist(), best["feature"].tolist(), strict=True))
 
-
+# %% ../../nbs/circuits/03_scores.ipynb #de0e13b4
 def score_features(on: BehaviorModel, *, ablation: str = "mean", method: str = "integrated",
                    steps: int = 5, n_exact: int = 100) -> FeatureScores:
     """The screen of all features that fire on the prompts or counterfactuals, and the exact effects
-    of the `n_exact` largest."""
+    of the `n_exact` largest.
+
+    Raises `InputError` where no feature fires.
+    """
     active = on.ablated.active()
     if not bool(active.any()):
         raise InputError(f"no feature fires on the prompts of {on.behavior.name!r}; check that "
@@ -169,18 +170,16 @@ def score_features(on: BehaviorModel, *, ablation: str = "mean", method: str = "
     numbers = active.nonzero()[:, 0].numpy()
     order = numbers[np.argsort(-scores[numbers].abs().numpy(), kind="stable")][:n_exact]
     effects = exact_effects(on, order, ablation=ablation).double().numpy()
-    test = effect_test(effects.T) if len(order) else None
     names = np.array(on.ablated.names(numbers), dtype=np.int64).reshape(-1, 2)
     table = pd.DataFrame({"layer": names[:, 0], "feature": names[:, 1], "number": numbers,
                           "score": scores[numbers].numpy()}).set_index("number", drop=False)
-    for name, column in (
-        ("effect", "mean"), ("ci_low", "ci_low"), ("ci_high", "ci_high"), ("p_value", "p_value")
-    ):
-        table[name] = np.nan
-        if test is not None: table.loc[order, name] = getattr(test, column)
+    columns = {"effect": "mean", "ci_low": "ci_low", "ci_high": "ci_high", "p_value": "p_value"}
+    for name in columns: table[name] = np.nan
+    if len(order):
+        test = effect_test(effects.T)
+        for name, column in columns.items(): table.loc[order, name] = getattr(test, column)
     table["q_value"] = adjust(table["p_value"].to_numpy())
     whole, empty = float(on.clean.mean()), float(on.values(on.nothing(), ablation).mean())
-    missing = (
-        float((whole - empty - float(scores.sum())) / (whole - empty)) if whole != empty else 0.0
-    )
-    return FeatureScores(table.reset_index(drop=True), whole, empty, ablation, missing)
+    gap = whole - empty
+    return FeatureScores(table.reset_index(drop=True), whole, empty, ablation,
+                         (gap - float(scores.sum())) / gap if gap else 0.0)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['select_for_display', 'edge_tilt', 'slow_mode', 'layer_order', 'six_digits', 'node_sizes', 'counts_sentence',
-           'edge_columns', 'gate_columns', 'with_gate_links', 'node_columns', 'page_data', 'embedded_json', 'page_html',
-           'GraphPage']
+           'edge_columns', 'gate_columns', 'with_gate_links', 'PageOptions', 'node_columns', 'page_data',
+           'embedded_json', 'page_html', 'GraphPage']
 
 # %% ../../nbs/drawing/00_html.ipynb #eb89ef99
 import base64
@@ -16,6 +16,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,11 @@ def select_for_display(
     G: nx.DiGraph, max_nodes: int = 2000, min_strength: float = 0.0, seeds: Iterable[str] = ()
 ) -> nx.DiGraph:
     """The part of `G` to draw: edges of `edge_size` >= `min_strength`, at most `max_nodes` nodes,
-    `seeds` first, then by the summed size of their edges
-    and of the interactions they gate; hyperedges whose three ends are drawn."""
+    `seeds` first, then by the summed size of their edges and of the interactions they gate;
+    hyperedges whose three ends are drawn.
+
+    Raises `InputError` for `max_nodes` < 1 and a graph without nodes.
+    """
     if max_nodes < 1:
         raise InputError(f"max_nodes is {max_nodes}; at least one node must be drawn.")
     if not len(G): raise InputError("the graph has no nodes, so there is nothing to draw.")
@@ -91,34 +95,36 @@ def layer_order(G: nx.DiGraph, sweeps: int = 24) -> list[str]:
     Starts from `slow_mode`; then barycentre sweeps, downstream by causes, upstream by effects,
     twice by both. Features without edges sink to the end.
     """
-    mode, layers = slow_mode(G), dict[int, list[str]]()
+    mode, layers, pulls = slow_mode(G), dict[int, list[str]](), _pulls(G)
     for node in sorted(G, key=lambda node: (mode[node], G.nodes[node]["feature_idx"], node)):
         layers.setdefault(G.nodes[node]["layer"], []).append(node)
-    causes: dict[str, list[tuple[str, float]]] = {node: [] for node in G}
-    effects: dict[str, list[tuple[str, float]]] = {node: [] for node in G}
-    for source, target, strength in sorted(G.edges(data="strength")):
-        effects[source].append((target, abs(strength)))
-        causes[target].append((source, abs(strength)))
-    height = {node: (rank + 0.5) / len(nodes) for nodes in layers.values()
-              for rank, node in enumerate(nodes)}
-    best = (math.inf, {layer: list(nodes) for layer, nodes in layers.items()})
+    height, best = dict[str, float](), (math.inf, list[str]())
     def barycentre(node: str) -> float:
-        if not causes[node] and not effects[node]: return 2.0
-        pull = (causes[node] if sweep % 4 == 0 else effects[node] if sweep % 4 == 1
-                else causes[node] + effects[node])
+        causes, effects = pulls[node]
+        if not causes and not effects: return 2.0
+        pull = causes if sweep % 4 == 0 else effects if sweep % 4 == 1 else causes + effects
         weight = sum(weight for _, weight in pull)
-        return (sum(height[other] * weight for other, weight in pull) / weight if weight
-                else height[node])
+        if not weight: return height[node]
+        return sum(height[other] * weight for other, weight in pull) / weight
+    def settle(nodes: list[str]) -> None:
+        height.update((node, (rank + 0.5) / len(nodes)) for rank, node in enumerate(nodes))
+    for nodes in layers.values(): settle(nodes)
     for sweep in range(sweeps):
         for layer in sorted(layers, reverse=bool(sweep % 2)):
             layers[layer] = sorted(layers[layer], key=barycentre)
-            height |= {
-                node: (rank + 0.5) / len(layers[layer]) for rank, node in enumerate(layers[layer])
-            }
+            settle(layers[layer])
         tilt = edge_tilt(G, height)
         if tilt < best[0] - 1e-12:
-            best = (tilt, {layer: list(nodes) for layer, nodes in layers.items()})
-    return [node for _, nodes in sorted(best[1].items()) for node in nodes]
+            best = (tilt, [node for _, nodes in sorted(layers.items()) for node in nodes])
+    return best[1] or [node for _, nodes in sorted(layers.items()) for node in nodes]
+
+def _pulls(G: nx.DiGraph) -> dict[str, tuple[list[tuple[str, float]], list[tuple[str, float]]]]:
+    "Causes and effects of every node, with |strength|."
+    found = {node: (list[tuple[str, float]](), list[tuple[str, float]]()) for node in G}
+    for source, target, strength in sorted(G.edges(data="strength")):
+        found[source][1].append((target, abs(strength)))
+        found[target][0].append((source, abs(strength)))
+    return found
 
 # %% ../../nbs/drawing/00_html.ipynb #6cd3f051
 def six_digits(value: Any) -> float | int | None:
@@ -208,21 +214,43 @@ def with_gate_links(shown: nx.DiGraph) -> nx.DiGraph:
                           for gate in shown.graph.get("hyperedges", []))
     return linked
 
+# %% ../../nbs/drawing/00_html.ipynb #d438f10e
+@dataclass(frozen=True)
+class PageOptions:
+    """What a page shows of a graph.
+
+    `max_nodes`: beyond it the best connected features are drawn (`seed_nodes` always), with edges
+    of |strength| >= `min_strength`; `top_contexts`: by node id, texts in which the feature fires
+    most (the token in «…» is marked); `node_groups`: by node id, names that give colours, for
+    example communities; `hub_percentile`: features in the top `100 - hub_percentile` percent by
+    number of edges are ringed as hubs (at most about thirty; `None`: none); `select`: the feature
+    whose panel is open at first, `hops`: how much of its surroundings is shown (0: everything);
+    `node_values`: by node id, numbers that give colours, called `value_name`.
+    """
+    max_nodes: int = 2000
+    min_strength: float = 0.0
+    seed_nodes: Iterable[FeatureName] = ()
+    top_contexts: Mapping[str, Sequence[str]] | None = None
+    node_groups: Mapping[str, str] | None = None
+    hub_percentile: float | None = 95.0
+    select: FeatureName | None = None
+    hops: int = 0
+    node_values: Mapping[str, float] | None = None
+    value_name: str = "predicted change"
+
 # %% ../../nbs/drawing/00_html.ipynb #c6fc5123
 def node_columns(
-    G: nx.DiGraph, shown: nx.DiGraph, *, seeds: Iterable[str] = (),
-    hub_percentile: float | None = 95.0, top_contexts: Mapping[str, Sequence[str]] | None = None,
-    node_values: Mapping[str, float] | None = None, node_groups: Mapping[str, str] | None = None
+    G: nx.DiGraph, shown: nx.DiGraph, options: PageOptions, seeds: Iterable[str] = ()
 ) -> dict[str, list[Any]]:
     """The nodes of the page as columns; degrees and hubs are those of the whole graph `G`, whatever
     is shown of it."""
     degrees, seeds = np.array([degree for _, degree in G.degree()]), set(seeds)
     # never more than about thirty rings
-    thirtieth = np.sort(degrees)[-min(len(degrees), 30)]
-    hub_degree = math.inf if hub_percentile is None else max(
-        np.percentile(degrees, hub_percentile), thirtieth, 3
+    thirtieth, percentile = np.sort(degrees)[-min(len(degrees), 30)], options.hub_percentile
+    hub_degree = math.inf if percentile is None else max(
+        np.percentile(degrees, percentile), thirtieth, 3
     )
-    facts = dict(shown.nodes(data=True))
+    facts, contexts = dict(shown.nodes(data=True)), options.top_contexts or {}
     columns: dict[str, list[Any]] = {
         "id": list(facts), "label": [str(node.get("label") or "") for node in facts.values()],
         "layer": [node["layer"] for node in facts.values()],
@@ -233,57 +261,56 @@ def node_columns(
         "out_degree": [G.out_degree(node) for node in facts],
         "hub": [int(G.degree(node) >= hub_degree) for node in facts],
         "seed": [int(node in seeds) for node in facts],
-        "contexts": [[str(text) for text in (top_contexts or {}).get(node, ())] for node in facts]
+        "contexts": [[str(text) for text in contexts.get(node, ())] for node in facts]
     }
-    if node_values is not None:
-        columns["value"] = [six_digits(node_values.get(node)) for node in facts]
-    if node_groups is not None:
-        columns["group"] = [
-            None if node_groups.get(node) is None else str(node_groups[node]) for node in facts
-        ]
+    values, groups = options.node_values, options.node_groups
+    if values is not None: columns["value"] = [six_digits(values.get(node)) for node in facts]
+    if groups is not None:
+        columns["group"] = [None if (group := groups.get(node)) is None else str(group)
+                            for node in facts]
     return columns
 
 # %% ../../nbs/drawing/00_html.ipynb #6f2cf3db
-def page_data(G: nx.DiGraph, *, max_nodes: int = 2000, min_strength: float = 0.0,
-              seed_nodes: Iterable[FeatureName] = (), value_name: str = "predicted change",
-              select: str | None = None, hops: int = 0, **node_options: Any) -> dict[str, Any]:
+def page_data(
+    G: nx.DiGraph, options: PageOptions | None = None, **keywords: Any
+) -> dict[str, Any]:
     """Everything the page knows: node and edge columns, the order inside layers, the counts and
     what sizes and colours mean.
 
-    `select` is the feature whose panel is open at first, `hops` how much of its surroundings is
-    shown (0: everything). `node_options` go to `node_columns`.
+    `options`, or any of its fields as `keywords`: see `PageOptions`. Raises `InputError` for
+    features that `G` does not have.
     """
+    told = replace(options or PageOptions(), **keywords)
     check_interaction_graph(G)
-    seeds = find_nodes(G, seed_nodes)
-    shown = select_for_display(G, max_nodes, min_strength, seeds)
+    selected = [] if told.select is None else find_nodes(G, told.select)
+    seeds = [*find_nodes(G, told.seed_nodes), *selected]
+    shown = select_for_display(G, told.max_nodes, told.min_strength, seeds)
     size_name, sizes = node_sizes(G, shown)
-    nodes, edges = node_columns(G, shown, seeds=seeds, **node_options), edge_columns(shown)
+    nodes, edges = node_columns(G, shown, told, seeds), edge_columns(shown)
     # one giant must not shrink all others
-    nodes["size"] = [
-        six_digits(min(1.0, size / max(np.quantile(sizes, 0.98), 1e-300))) for size in sizes
-    ]
+    full = max(np.quantile(sizes, 0.98), 1e-300)
+    nodes["size"] = [six_digits(min(1.0, size / full)) for size in sizes]
     position = {node: index for index, node in enumerate(shown)}
-    counted = {
-        "features": len(G), "edges": G.number_of_edges(),
-        **dict(sorted(Counter(kind for *_, kind in G.edges(data="interaction_type")).items()))
-    }
-    if G.graph.get("hyperedges"):
-        counted |= {f"{kind} gates": many for kind, many
-                    in Counter(gate["direction"] for gate in G.graph["hyperedges"]).items()}
-    if isinstance(G.graph.get("counts"), dict):
-        counted |= {
-            name: value for name, value in G.graph["counts"].items() if isinstance(value, int)
-        }
     values = [abs(value) for value in nodes.get("value", []) if value]
     return {"nodes": nodes, "edges": edges, "gates": gate_columns(shown),
             "order": [position[node] for node in layer_order(with_gate_links(shown))],
             "by_size": np.argsort(sizes, kind="stable").tolist(), "size_name": size_name,
-            "counts": counts_sentence(G, shown, min_strength),
-            "facts": [[name, f"{value:,}"] for name, value in counted.items()], "first_edges": 600,
+            "counts": counts_sentence(G, shown, told.min_strength),
+            "facts": _counted(G), "first_edges": 600,
             "has_std": any(value is not None for value in edges["strength_std"]),
-            "multigraph": shown.is_multigraph(), "value_name": value_name,
+            "multigraph": shown.is_multigraph(), "value_name": told.value_name,
             "largest_value": max(values, default=1.0),
-            "start": "" if select is None else f"#select={select}&hops={hops}"}
+            "start": f"#select={selected[0]}&hops={told.hops}" if selected else ""}
+
+def _counted(G: nx.DiGraph) -> list[list[str]]:
+    "Names and numbers of what is in the whole graph."
+    kinds = Counter(kind for *_, kind in G.edges(data="interaction_type"))
+    gates = Counter(gate["direction"] for gate in G.graph.get("hyperedges") or [])
+    counts = G.graph.get("counts")
+    counted = {"features": len(G), "edges": G.number_of_edges(), **dict(sorted(kinds.items())),
+               **{f"{kind} gates": many for kind, many in gates.items()},
+               **(counts if isinstance(counts, dict) else {})}
+    return [[name, f"{value:,}"] for name, value in counted.items() if isinstance(value, int)]
 
 # %% ../../nbs/drawing/00_html.ipynb #46aad20e
 def embedded_json(data: Any) -> str:
@@ -310,7 +337,7 @@ def page_html(data: Any, title: str) -> str:
 # %% ../../nbs/drawing/00_html.ipynb #1122fa54
 class GraphPage:
     """A self-contained HTML page: `.html` is its text, `.save(path)` writes it, and a notebook
-    shows it in a frame of `height`."""
+    shows it in a frame of `height` (`InputError` unless a CSS length)."""
     def __init__(self, html: str, height: str = "640px") -> None:
         if not re.fullmatch(r"\d+(\.\d+)?(px|vh|em|rem|%)", height):
             raise InputError(f"height is {height!r}; give a CSS length such as '640px' or '80vh'.")

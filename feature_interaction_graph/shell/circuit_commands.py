@@ -58,7 +58,7 @@ def extract_command(run: Run, behavior: str, *, measure: bool, n_features: int, 
                     n_prompts: int, **how: Any) -> tuple[BehaviorSubgraph, list[Path]]:
     """The circuit of `behavior`, and the files written: the circuit (.json or .graphml) and its
     picture beside it."""
-    from feature_interaction_graph.drawing.circuit import plot_circuit
+    from feature_interaction_graph.visualization import plot_circuit
     from feature_interaction_graph.graphs.files import graph_format
     path = output or run.cfg.output_path / f"circuit_{slug(Path(behavior).stem)}.json"
     if graph_format(path, None) == "pickle":
