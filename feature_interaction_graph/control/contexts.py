@@ -158,7 +158,7 @@ def logit_difference(token: int, other: int) -> Metric:
     "The metric: logit of `token` minus logit of `other`."
     return lambda logits: logits[:, token] - logits[:, other]
 
-# %% ../../nbs/control/02_contexts.ipynb #dd4ce8b3
+# %% ../../nbs/control/02_contexts.ipynb #443ff777
 def stream_logits(
     model: nn.Module, stream: Float[Tensor, "*rows d_model"]
 ) -> Float[Tensor, "*rows vocab"]:
@@ -184,7 +184,7 @@ def activations(
     itself)."""
     return np.where(pre > threshold, pre, 0.0)
 
-# %% ../../nbs/control/02_contexts.ipynb #0ae1121b
+# %% ../../nbs/control/02_contexts.ipynb #c747457e
 def _readers(
     saes: Saes, first: int, watched: Mapping[int, Int[np.ndarray, "n_features"]]
 ) -> dict[int, FeatureReader]:
@@ -212,7 +212,7 @@ class Read:
     pre: Float[np.ndarray, "n_rows n_watched"]
     found: dict[int, Float[np.ndarray, "n_rows n_clamps"]]
 
-# %% ../../nbs/control/02_contexts.ipynb #5fc7d749
+# %% ../../nbs/control/02_contexts.ipynb #d1ca6cb4
 class ContextRows:
     """Rows that enter at contexts, at the hook point of layer `first`, and run to the end of the
     model, with something done to them wherever they arrive.
@@ -240,7 +240,8 @@ class ContextRows:
 
     def finish(self, rows: Int[np.ndarray, "n_rows"], arrive: Arrive,
                later: Sequence[int]) -> Float[Tensor, "n_rows d_model"]:
-        "The stream after the last block, `arrive` done at the entry and at the layers `later`."
+        """The stream after the last block, `arrive` done at the entry and at the layers `later`; `rows`
+        in the order of their sequences."""
         entry = self.entry[torch.as_tensor(rows)]
         added = arrive(self.first, entry) - entry
         if self.start >= self.engine.n_layers: return entry + added    # after the last block
