@@ -36,7 +36,7 @@ def clamps_at(plan: Plan, contexts: Contexts) -> list[Clamp]:
              if callable(plan) else plan)
     return given.clamps if isinstance(given, CompensatedSteering) else list(given)
 
-# %% ../../nbs/control/10_comparison.ipynb #6b927b52
+# %% ../../nbs/control/10_comparison.ipynb #fd5b09fc
 @dataclass(frozen=True)
 class Monitor:
     """What is read to judge a plan: `watched` features and their standard deviations; which make
@@ -136,7 +136,7 @@ def _used(clamp: Clamp) -> Bool[Tensor, "*rows"]:
     value = torch.as_tensor(clamp.value).float()
     return ~value.isnan() & ((value.abs() > 1e-6) | torch.tensor(clamp.mode == "set"))
 
-# %% ../../nbs/control/10_comparison.ipynb #f6a7d20a
+# %% ../../nbs/control/10_comparison.ipynb #d3c3324e
 def bootstrap(
     rows: int, n_resamples: int = 1000, seed: int = 0
 ) -> Float[np.ndarray, "n_resamples rows"]:
@@ -165,7 +165,7 @@ def first_clamp(saes: Saes, clamps: Sequence[Clamp]) -> Clamp:
     "The clamp that comes first in the forward pass."
     return min(clamps, key=lambda clamp: sae_hook_point(saes[clamp.layer]).depth)
 
-# %% ../../nbs/control/10_comparison.ipynb #d08856c9
+# %% ../../nbs/control/10_comparison.ipynb #c07c1bae
 def equal_share(
     model: nn.Module, saes: Saes, contexts: Contexts, naive: Sequence[Clamp], target: FeatureKey,
     wanted: float, most: float = 1.5
@@ -183,7 +183,7 @@ def equal_share(
     found = shares[cross] + (shares[cross + 1] - shares[cross]) * step
     return float(found[np.argmin(np.abs(found - 1))])
 
-# %% ../../nbs/control/10_comparison.ipynb #a521bc7b
+# %% ../../nbs/control/10_comparison.ipynb #a315e0ea
 @dataclass(frozen=True)
 class ComparisonSettings:
     """Keywords of `compare_steering`: `neutral`: contexts for KL and perplexity where nothing should
@@ -311,7 +311,7 @@ def plan_row(result: Outcome, monitor: Monitor, target: FeatureKey, aside: Outco
         )
     return row
 
-# %% ../../nbs/control/10_comparison.ipynb #ace20045
+# %% ../../nbs/control/10_comparison.ipynb #2c970b0d
 def plan_hops(name: str, result: Outcome, before: Outcome, monitor: Monitor, first: int
               ) -> list[dict[str, Any]]:
     """Side effect, and observed against foretold mean changes (those of `before`), by layer

@@ -143,7 +143,7 @@ def _trigger(saes: Saes, clamps: Sequence[Clamp], rule: FeatureKey) -> FeatureRe
                              "fires, but comes before it; choose an earlier feature as trigger.")
     return trigger
 
-# %% ../../nbs/control/03_runs.ipynb #6345fe98
+# %% ../../nbs/control/03_runs.ipynb #87e7bed6
 def prompts_corpus(model: nn.Module, saes: Saes, prompts: Sequence[str]) -> Corpus:
     """Prompts as tokens, with BOS in front where the SAEs were trained so and the tokenizer has one.
 
