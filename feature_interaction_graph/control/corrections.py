@@ -6,7 +6,7 @@
 __all__ = ['carried_out', 'measured_effects', 'Balance', 'balance', 'Fitting', 'fewer_clamps', 'fit_and_correct',
            'compensated_at', 'carried_over']
 
-# %% ../../nbs/control/09_corrections.ipynb #04666e74
+# %% ../../nbs/control/09_corrections.ipynb #a3b7cfa3
 import warnings
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from .clamps import Clamp, layer_clamps
+from .clamps import layer_clamps
 from .compensation import sizeable, tied_readings, tied_sentence
 from .contexts import ContextRuns, Contexts, activations
 from .effects import clamp_values, measure_effects
@@ -23,7 +23,7 @@ from feature_interaction_graph.control.plans import (
     CompensatedSteering, Compensators, SteeringQuestion, compensators_for
 )
 
-# %% ../../nbs/control/09_corrections.ipynb #0e63650e
+# %% ../../nbs/control/09_corrections.ipynb #a67066aa
 def carried_out(
     question: SteeringQuestion, runs: ContextRuns, pool: Compensators,
     shifts: Float[np.ndarray, "n k"]
@@ -53,7 +53,7 @@ def measured_effects(
     one = np.where(columns >= 0, given.pre[given.rows(pool.keys)][:, columns], 0.0)
     return np.broadcast_to(one.astype(np.float32), (len(runs.contexts), *one.shape))
 
-# %% ../../nbs/control/09_corrections.ipynb #f2e57a1a
+# %% ../../nbs/control/09_corrections.ipynb #55dd6f2d
 @dataclass(frozen=True)
 class Balance:
     """What must vanish in every context: `equal` @ shifts, row by row; `column`: the reading each
@@ -90,7 +90,7 @@ def balance(
             for (at, mine), one in zip(wanted, size, strict=True)]
     return Balance(np.stack(rows, 1).astype(float), column, size)
 
-# %% ../../nbs/control/09_corrections.ipynb #4e055e49
+# %% ../../nbs/control/09_corrections.ipynb #be669958
 @dataclass(frozen=True)
 class Fitting:
     "What stays as it is while shifts are fitted and corrected."
@@ -130,7 +130,7 @@ class Fitting:
         shared = self.question.how.shared
         return np.full(len(old), new.mean() <= old.mean()) if shared else new <= old
 
-# %% ../../nbs/control/09_corrections.ipynb #eeeed9de
+# %% ../../nbs/control/09_corrections.ipynb #c6603444
 def fewer_clamps(problem: Readings, most: int, ridge: float, shared: bool) -> Readings:
     """Leaves at most `most` compensators a context (or in all, if shared), by fitting and dropping
     the least telling until they are few enough."""
@@ -147,7 +147,7 @@ def fewer_clamps(problem: Readings, most: int, ridge: float, shared: bool) -> Re
         problem = replace(problem, allowed=allowed & problem.allowed)
     return problem
 
-# %% ../../nbs/control/09_corrections.ipynb #aaac306f
+# %% ../../nbs/control/09_corrections.ipynb #cb7881ce
 def fit_and_correct(
     question: SteeringQuestion, runs: ContextRuns, pool: Compensators
 ) -> tuple[CompensatedSteering, Float[np.ndarray, "n k"]]:
@@ -193,7 +193,7 @@ def _inseparable(question: SteeringQuestion, start: CompensatedSteering,
     return [names[column] or (int(start.layer[column]), int(start.feature[column]))
             for column in guarded[tied]]
 
-# %% ../../nbs/control/09_corrections.ipynb #5ad38fd0
+# %% ../../nbs/control/09_corrections.ipynb #db7337ec
 def compensated_at(question: SteeringQuestion, contexts: Contexts) -> CompensatedSteering:
     "The question answered at `contexts`, and, through `at`, at others."
     runs = question.runs(contexts)
