@@ -161,8 +161,7 @@ def collect_activations(
     corpus: Corpus | None = None,  # None: the one `cfg` names
     progress: bool = True,
     *,
-    # "float32" where activations exceed 65,504 or three digits are too few
-    value_dtype: str = "float16",
+    value_dtype: str | None = None,  # None: as `cfg` says
 ) -> ActivationStore:
     """One pass over the corpus; writes `cfg.output_path/activations.h5`, whole or not at all.
 
@@ -173,6 +172,7 @@ def collect_activations(
     folder that cannot be written.
     """
     if not saes: raise InputError("no SAE was given; load them with load_model_and_saes.")
+    value_dtype = cfg.value_dtype if value_dtype is None else value_dtype
     if value_dtype not in ("float16", "float32"):
         raise InputError(f"value_dtype is {value_dtype!r}; choose float16 or float32.")
     if corpus is None:

@@ -21,7 +21,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, get_args, get_origin
 
-from .engine.errors import InputError, atomic_write
+from .engine.errors import InputError, atomic_write, brief
+from .engine.files import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -74,10 +75,14 @@ class DataSettings:
     n_tokens: int = setting(
         100_000, "corpus positions to collect, BOS and padding not counted", low=1
     )
+    value_dtype: str = setting(
+        "float16", "number type of stored activations; `float32` where some exceed 65,504",
+        choices=("float16", "float32")
+    )
     context_length: int = setting(128, "tokens of a sequence, BOS included", low=9)
     batch_size: int = setting(32, "sequences per forward pass", low=1)
     output_dir: str = setting("outputs", "folder of everything a run writes")
-    seed: int = setting(0, "seed of every random choice", low=0)
+    seed: int = setting(0, "seed of every random choice", low=0, high=2**63 - 1)
     check_reconstruction: bool = setting(
         True, "refuse SAEs that do not reconstruct the activations they are given"
     )
@@ -181,7 +186,7 @@ def _typed(value: Any, kind: Any) -> Any:
     if kind is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
         return int(value)
     if (kind is float and isinstance(value, numbers.Real) and not isinstance(value, bool)
-        and math.isfinite(value)):
+        and abs(value) < math.inf):
         return float(value)
     if kind in (str, bool) and isinstance(value, kind): return value
     raise TypeError
@@ -203,19 +208,26 @@ _LIMITS = {"low": ("at least", operator.ge), "high": ("at most", operator.le),
            "above": ("more than", operator.gt), "below": ("less than", operator.lt)}
 
 
+_MOST = 10**9      # of anything that is counted, unless a setting says otherwise
+
+
 def _checked(name: str, value: Any, kind: Any, metadata: Mapping[str, Any]) -> Any:
     "`value`, converted to `kind` and within the limits of `metadata`."
     try: value = _typed(value, kind)
-    except TypeError:
-        raise InputError(f"{name} is {value!r:.80}; {_kind_name(kind)} is needed.") from None
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{name} is {brief(value, 80)}; {_kind_name(kind)} is needed.") from None
     if "choices" in metadata and value not in metadata["choices"]:
         raise InputError(
-            f"{name} is {value!r:.80}; choose one of {', '.join(metadata['choices'])}."
+            f"{name} is {brief(value, 80)}; choose one of {', '.join(metadata['choices'])}."
         )
+    if isinstance(value, str) and (len(value) > 4_096 or re.search(r"[\0-\x1f]", value)):
+        raise InputError(f"{name} is {brief(value, 80)}; at most 4,096 characters, none of them "
+                         "a control character, are needed.")
     if isinstance(value, int | float) and not isinstance(value, bool):
+        limits = {**({"high": _MOST} if isinstance(value, int) else {}), **metadata}
         for limit, (words, holds) in _LIMITS.items():
-            if limit in metadata and not holds(value, metadata[limit]):
-                raise InputError(f"{name} is {value}; it must be {words} {metadata[limit]}.")
+            if limit in limits and not holds(value, limits[limit]):
+                raise InputError(f"{name} is {brief(value)}; it must be {words} {limits[limit]}.")
     return value
 
 # %% ../nbs/00_config.ipynb #36bd0ba1
@@ -227,10 +239,10 @@ def _check_data(cfg: DataSettings) -> None:
         if not getattr(cfg, name).strip():
             raise InputError(f"{name} is empty; give a name or a path.")
     for name, layers in (("layers", cfg.layers), ("sae_ids", cfg.sae_ids)):
-        if layers is not None and (not layers or len(set(layers)) < len(layers) or min(layers) < 0):
-            raise InputError(
-                f"{name} is {layers}; give at least one layer, each once, counted from 0."
-            )
+        if layers is not None and (not layers or len(set(layers)) < len(layers)
+                                   or min(layers) < 0 or max(layers) > 9_999):
+            raise InputError(f"{name} is {brief(layers)}; give at least one layer, each once, "
+                             "counted from 0, below 10,000.")
     if cfg.sae_ids is not None and cfg.sae_id_template is not None:
         raise InputError("sae_ids and sae_id_template are both given; give only one of them.")
     if cfg.sae_ids is not None and cfg.layers is not None and set(cfg.layers) - set(cfg.sae_ids):
@@ -294,6 +306,11 @@ PRESETS: dict[str, dict[str, Any]] = {
 class Config(DataSettings, CandidateSettings, MeasurementSettings):
     "Every setting of a run, checked. Frozen; `replace` makes a changed copy."
 
+    def __new__(cls, **settings: Any) -> Self:
+        "Refuses a name that is no setting in words, not as Python does."
+        _known(settings)
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
         for item in fields(self):
             object.__setattr__(
@@ -315,7 +332,8 @@ class Config(DataSettings, CandidateSettings, MeasurementSettings):
         """Settings from JSON; those left out keep their defaults.
 
         Raises `InputError` for a damaged file, an unknown key or a wrong value."""
-        return cls(**_known(_read_json_object(Path(path)), f", as {path} says"))
+        settings = read_json(path, "give the path of a configuration written by `Config.save`")
+        return cls(**_known(settings, f", as {path} says"))
 
     def save(self, path: str | Path) -> Path:
         "Writes all settings as JSON, whole or not at all."
@@ -362,22 +380,8 @@ def _known(values: Mapping[str, Any], where: str = "") -> Mapping[str, Any]:
     names = [item.name for item in fields(Config)]
     for key in values:
         if key in names: continue
-        near = difflib.get_close_matches(str(key), names, n=1)
-        raise InputError(f"there is no setting {str(key)!r}{where}{f'; did you mean {near[0]!r}?' if near else ', see `settings_table` for those there are.'}")
-    return values
-
-# %% ../nbs/00_config.ipynb #d72d66b4
-def _read_json_object(path: Path) -> dict[str, Any]:
-    try: values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} could not be read ({error.strerror}); give the path "
-                         "of a configuration written by `Config.save`.") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON ({error}); write it with `Config.save`.") from error
-    if not isinstance(values, dict):
-        raise InputError(
-            f"{path} holds a JSON {type(values).__name__}; an object of settings is needed."
-        )
+        near = difflib.get_close_matches(str(key)[:80], names, n=1)
+        raise InputError(f"there is no setting {brief(str(key))}{where}{f'; did you mean {near[0]!r}?' if near else ', see `settings_table` for those there are.'}")
     return values
 
 # %% ../nbs/00_config.ipynb #c02e1d2d
@@ -400,7 +404,7 @@ FREE_SETTINGS = ("output_dir", "device", "batch_size", "batch_rows")
 # what an activation store depends on
 ACTIVATION_SETTINGS = ("model_name", "sae_release", "sae_ids", "sae_id_template", "layers", "dtype",
                        "dataset", "dataset_split", "text_column", "n_tokens", "context_length",
-                       "seed", "importance_method", "n_importance_tokens")
+                       "value_dtype", "seed", "importance_method", "n_importance_tokens")
 
 
 def _fingerprint(values: Mapping[str, Any], names: Iterable[str] | None) -> str:

@@ -31,7 +31,8 @@ from feature_interaction_graph.dictionary.hypotheses import (
 from .dictionary.labels import first_labels
 from .dictionary.labels import load_labels as load_labels
 from .dictionary.store import ActivationStore
-from .engine.errors import InputError, atomic_write
+from .engine.errors import InputError
+from .engine.hdf5 import Hdf5Kind, StoredGroup, write_column
 from .engine.names import feature_id, parse_feature_id
 
 if TYPE_CHECKING:
@@ -107,11 +108,10 @@ class FeatureColumns:
     def save(self, where: str | Path | h5py.Group) -> None:
         "To a file of its own, or into a group of an open HDF5 file."
         if isinstance(where, h5py.Group): return _write_columns(where, self.columns)
-        with atomic_write(where) as part, h5py.File(part, "w") as file:
-            _write_columns(file, self.columns)
+        with _KIND.write(where) as file: _write_columns(file, self.columns)
 
     @classmethod
-    def load(cls, where: str | Path | h5py.Group) -> Self:
+    def load(cls, where: str | Path | h5py.Group | StoredGroup) -> Self:
         "Raises `InputError` for a file that is missing or is not such a table."
         return cls(_read_columns(where))
 
@@ -173,23 +173,19 @@ def _checked_columns(columns: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {name: values[order] for name, values in typed.items()}
 
 
+_KIND = Hdf5Kind("features", "a table of features", "write one with FeatureTable.save",
+                 tagged=False)
+
+
 def _write_columns(group: h5py.Group, columns: Mapping[str, np.ndarray]) -> None:
-    for name, values in columns.items():
-        group.create_dataset(
-            name, data=values, **(dict(dtype=h5py.string_dtype()) if values.dtype == object else {})
-        )
+    for name, values in columns.items(): write_column(group, name, values)
 
 
-def _read_columns(where: str | Path | h5py.Group) -> dict[str, np.ndarray]:
+def _read_columns(where: str | Path | h5py.Group | StoredGroup) -> dict[str, np.ndarray]:
+    if isinstance(where, StoredGroup): return where.columns(FEATURE_COLUMNS)
     if isinstance(where, h5py.Group):
-        return {name: where[name].asstr()[:] if dtype is object else where[name][:]
-                for name, dtype in FEATURE_COLUMNS.items()}
-    try:
-        with h5py.File(where, "r") as file: return _read_columns(file["/"])
-    except (OSError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{where} is not a table of features ({error}); write one with FeatureTable.save."
-        ) from error
+        return _read_columns(StoredGroup(where, Path(where.file.filename), _KIND))
+    with _KIND.open(where) as file: return _read_columns(file)
 
 # %% ../nbs/03_features.ipynb #eb78588f
 def feature_table(

@@ -339,7 +339,7 @@ def get_subgraph(G: nx.DiGraph, seeds: FeatureName | Iterable[FeatureName], n_ho
     links = nx.DiGraph([*(edge[:2] for edge in strong),
                         *((hyperedge["gate"], hyperedge["target"]) for hyperedge in hyperedges)])
     reached = frontier = set(find_nodes(G, seeds))
-    for _ in range(n_hops):
+    for _ in range(min(n_hops, len(links))):
         frontier = {neighbour for node in frontier if node in links
                     for neighbour in ([*links.succ[node]] if direction != "in" else [])
                     + ([*links.pred[node]] if direction != "out" else [])} - reached

@@ -29,6 +29,32 @@ def test_any_value_is_accepted_or_refused_in_one_sentence(name):
         assert again == cfg, f"{name}={value!r} does not survive JSON"
 
 
+@pytest.mark.parametrize(("settings", "words"), [
+    ({"seed": -1}, "seed is -1; it must be at least 0"),
+    ({"n_tokens": 2 * 10**10}, "n_tokens is 20000000000; it must be at most 1000000000"),
+    ({"horizon": 10**9}, "horizon is 1000000000; it must be shorter"),
+    ({"layers": [0, 10**12]}, "below 10,000"), ({"n_samples": 10**5_000}, "it must be at most"),
+    ({"pmi_threshold": 10**5_000}, "a finite number is needed"),
+    ({"sae_ids": {"9" * 5_000: "a"}}, "a mapping from layer to text"),
+    ({"dataset": "a\0b"}, "control character"), ({"model_name": "m" * 100_000}, "4,096"),
+    ({"foo": 1}, "there is no setting 'foo'"), ({"sede": 1}, "did you mean 'seed'"),
+    ({"x" * 100_000: 1}, "there is no setting")
+])
+def test_numbers_and_names_have_limits(settings, words, tmp_path):
+    with pytest.raises(InputError, match=words) as refusal: Config(**settings)
+    assert len(str(refusal.value)) < 400
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ('{"n_tokens": ' + "9" * 5_000 + "}", "5,000 digits"), ("[" * 100_000, "too deeply nested"),
+    ("[]", "an object was expected"), ('{"foo": 1}', "there is no setting 'foo', as"),
+    ('{"dataset": "\\ud83d"}', "half of a two-part"), ("", "not JSON")
+])
+def test_hostile_settings_files_are_one_sentence(text, words, tmp_path):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InputError, match=words): Config.load(tmp_path / "config.json")
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_round_trip_of_random_valid_settings(seed, tmp_path):
     rng = random.Random(seed)
@@ -46,8 +72,8 @@ def test_round_trip_of_random_valid_settings(seed, tmp_path):
 def test_the_fingerprint_follows_what_can_change_a_result():
     different = {
         "model_name": "m", "sae_release": "r", "sae_ids": {0: "a"}, "sae_id_template": "{layer}",
-        "layers": [1], "device": "cpu", "dtype": "float64", "dataset": "d", "dataset_split": "s",
-        "text_column": "c", "output_dir": "o", "check_reconstruction": False,
+        "layers": [1], "device": "cpu", "dtype": "float64", "value_dtype": "float32",
+        "dataset": "d", "dataset_split": "s", "text_column": "c", "output_dir": "o", "check_reconstruction": False,
         "importance_method": "frequency", "doses": [0, 1], "within_layer": True,
         "correction_method": "none", "batch_rows": 5, "clamp_percentile_low": 20,
         "clamp_percentile_high": 80, "significance_level": 0.02, "max_samples": 500,

@@ -6,13 +6,10 @@
 __all__ = ['label_scores', 'token_mass', 'telling_tokens', 'quote_token', 'first_labels', 'load_labels']
 
 # %% ../../nbs/dictionary/01_labels.ipynb #292de3e0
-import csv
-import gzip
-import io
 import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +17,9 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Float
 
-from ..engine.errors import InputError
-from ..engine.names import parse_feature_id
+from ..engine.errors import InputError, as_path, brief
+from ..engine.files import csv_records, parse_json, read_text
+from ..engine.names import FeatureKey, parse_feature_id
 from .store import ActivationStore
 
 # %% ../../nbs/dictionary/01_labels.ipynb #00480e08
@@ -115,66 +113,60 @@ def first_labels(
 # %% ../../nbs/dictionary/01_labels.ipynb #39bb0d63
 _FIELDS = {"layer": ("layer",), "feature": ("feature", "feature_idx", "index"),
            "label": ("label", "description", "explanation")}
+_REMEDY = "give a .json, .jsonl or .csv file of labels in UTF-8"
 
-def _one_label(record: Any, where: str) -> tuple[tuple[int, int], str]:
+
+def _one_label(record: Any, where: str) -> tuple[FeatureKey, str]:
     """((layer, feature), label) of one record; the layer may be a Neuronpedia source such as
-    `6-res-jb`."""
+    `6-res-jb`, either number may have become `6.0` on its way through a table."""
     if not isinstance(record, Mapping):
         raise InputError(f"{where} is {type(record).__name__}, but every label needs an object "
                          "with layer, feature and label.")
     found = {name: next((record[key] for key in keys if record.get(key) not in (None, "")), None)
              for name, keys in _FIELDS.items()}
-    layer = re.match(r"\d+", str(found["layer"]))
-    feature = re.fullmatch(r"\d+", str(found["feature"]))
-    if layer is None or feature is None or not isinstance(found["label"], str):
+    layer = re.match(r"\d{1,9}(?!\d)", str(found["layer"]), re.ASCII)
+    feature = re.fullmatch(r"(\d{1,9})(\.0)?", str(found["feature"]), re.ASCII)
+    label = "" if found["label"] is None and set(_FIELDS["label"]) & set(record) else found["label"]
+    if layer is None or feature is None or not isinstance(label, str):
         raise InputError(f"{where} has no layer, feature (or index) and label (or description) "
                          "that can be read; give all three.")
-    return (int(layer[0]), int(feature[0])), found["label"].strip()
+    return (int(layer[0]), int(feature[1])), label.strip()
 
 # %% ../../nbs/dictionary/01_labels.ipynb #77edded1
-def load_labels(path: str | Path) -> dict[tuple[int, int], str]:
-    """Labels from a .json, .jsonl or .csv file (or any of these with .gz): (layer, feature) ->
-    label. Of several labels for one feature the first counts.
-
-    Raises `InputError` for a missing or damaged file or a record without layer, feature and label.
-    """
-    path = Path(path)
-    try:
-        raw = path.read_bytes()
-        text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} could not be read as text ({error}); give a .json, "
-                         ".jsonl or .csv file in UTF-8.") from error
-    kind = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
-    labels: dict[tuple[int, int], str] = {}
-    for where, record in _records(text, kind, path):
-        key, label = _one_label(record, where)
-        labels.setdefault(key, label)
-    if not labels: raise InputError(f"{path} holds no label; give a file with at least one.")
-    return labels
-
-# %% ../../nbs/dictionary/01_labels.ipynb #8f2d920c
-def _records(text: str, kind: str, path: Path) -> Iterable[tuple[str, Any]]:
+def _records(text: str, kind: str, path: Path) -> Iterator[tuple[str, Any]]:
     "(where, record) for every label in a file."
     if kind == ".csv":
-        for number, row in enumerate(csv.DictReader(io.StringIO(text)), start=2):
+        for number, row in enumerate(csv_records(text, path, _REMEDY), start=2):
             yield f"line {number} of {path}", row
-        return
-    if kind not in (".json", ".jsonl"):
+    elif kind == ".jsonl":
+        for number, line in enumerate(text.split("\n"), start=1):
+            where = f"line {number} of {path}"
+            if line.strip(): yield where, parse_json(line, where, _REMEDY)
+    elif kind != ".json":
         raise InputError(f"{path} is neither .json, .jsonl nor .csv; rename or convert it.")
-    try:
-        if kind == ".jsonl":
-            values: Any = [json.loads(line) for line in text.splitlines() if line.strip()]
-        else: values = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"{path} is not {kind[1:].upper()} ({error}); save it again.") from error
-    if isinstance(values, dict):
+    elif isinstance(values := parse_json(text, path, _REMEDY), dict):
         for key, label in values.items():
             layer, feature = parse_feature_id(key)
-            yield f"{key!r} in {path}", dict(layer=layer, feature=feature, label=label)
+            yield f"{brief(key)} in {path}", dict(layer=layer, feature=feature, label=label)
     elif isinstance(values, list):
         for number, value in enumerate(values): yield f"entry {number} of {path}", value
     else:
         raise InputError(
             f"{path} holds a JSON {type(values).__name__}; an object or a list of labels is needed."
         )
+
+
+def load_labels(path: str | Path) -> dict[FeatureKey, str]:
+    """Labels from a .json, .jsonl or .csv file (or any of these with .gz): (layer, feature) ->
+    label. Of several labels for one feature the first counts; one that is empty or null is none.
+
+    Raises `InputError` for a missing or damaged file or a record without layer, feature and label.
+    """
+    path, text = as_path(path), read_text(path, _REMEDY, most=2**28)
+    kind = (Path(path.stem) if path.suffix == ".gz" else path).suffix.lower()
+    labels: dict[FeatureKey, str] = {}
+    for where, record in _records(text, kind, path):
+        key, label = _one_label(record, where)
+        if label: labels.setdefault(key, label)
+    if not labels: raise InputError(f"{path} holds no label; give a file with at least one.")
+    return labels

@@ -288,7 +288,7 @@ def page_data(G: nx.DiGraph, *, max_nodes: int = 2000, min_strength: float = 0.0
 # %% ../../nbs/drawing/00_html.ipynb #46aad20e
 def embedded_json(data: Any) -> str:
     "Strict JSON that is inert inside an HTML `<script>` block, whatever the strings in it."
-    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"), default=np.generic.item)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 # %% ../../nbs/drawing/00_html.ipynb #557683c4

@@ -5,13 +5,15 @@
 # %% auto #0
 __all__ = ['FORMAT', 'VERSION', 'NOT_IN_XML', 'FORMAT_OF_SUFFIX', 'plain_value', 'plain_graph', 'to_strict_json',
            'from_strict_json', 'graph_to_json', 'graph_from_json', 'graphml_value', 'graph_to_graphml', 'NoDoctype',
-           'graphml_reader', 'graph_from_graphml', 'assemble_graphml', 'graph_format', 'save_graph',
-           'check_interaction_graph', 'load_graph']
+           'graphml_reader', 'graph_from_graphml', 'whole', 'original_ids', 'assemble_graphml', 'graph_format',
+           'save_graph', 'check_interaction_graph', 'load_graph']
 
 # %% ../../nbs/graphs/01_files.ipynb #7485d184
 import json
 import math
+import numbers
 import pickle
+import pickletools
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -20,7 +22,10 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
-from ..engine.errors import InputError, atomic_write
+from ..engine.errors import InputError, as_path, atomic_write, brief
+from feature_interaction_graph.engine.files import (
+    check_shape, is_sealed, parse_json, parse_whole, read_bytes, read_text, seal
+)
 from .hyperedges import check_hyperedges, is_finite
 
 # %% ../../nbs/graphs/01_files.ipynb #87ea3982
@@ -34,7 +39,7 @@ def plain_value(value: Any, where: str) -> Any:
         value, dict
     ) and all(isinstance(key, str) for key in value) and "$float" not in value:
         return {key: plain_value(entry, where) for key, entry in value.items()}
-    raise InputError(f"{where} is {value!r} ({type(value).__name__}), which no graph file can "
+    raise InputError(f"{where} is {brief(value)} ({type(value).__name__}), which no graph file can "
                      "hold; make it a number, a string, "
                      "a list or a dictionary with string keys.")
 
@@ -112,22 +117,20 @@ def graph_to_json(G: nx.DiGraph) -> str:
 def graph_from_json(text: str, path: str | Path = "the text") -> nx.DiGraph:
     """The graph in a node-link JSON text: this package's, or one of NetworkX with `edges` or
     `links`."""
-    try: data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not a JSON graph ({error}); it may be truncated, "
-                         "so write it again with save_graph.") from error
+    data = parse_json(text, path, "it may be truncated, so write it again with save_graph", True)
     if not isinstance(data, dict) or not isinstance(data.get("nodes"), list):
         raise InputError(f"{path} is JSON but no graph: it has no list of nodes.")
     if data.get("format", FORMAT) != FORMAT or data.get("version", VERSION) != VERSION:
-        raise InputError(f"{path} holds {data.get('format')} version {data.get('version')}, this "
+        raise InputError(f"{path} holds {brief(data.get('format'))} version {brief(data.get('version'))}, this "
                          f"package reads {FORMAT} version {VERSION}; update the package.")
     try:
         data = from_strict_json(data)
         G = nx.MultiDiGraph() if data.get("multigraph") else nx.DiGraph()
         G.graph.update(data.get("graph") or {})
-        G.add_nodes_from((str(node.pop("id")), node) for node in data["nodes"])
+        G.add_nodes_from((_name(node.pop("id")), node) for node in data["nodes"])
+        if len(G) < len(data["nodes"]): raise InputError(f"{path} has two nodes of one id.")
         for edge in data["edges"] if "edges" in data else data["links"]:
-            source, target = str(edge.pop("source")), str(edge.pop("target"))
+            source, target = _name(edge.pop("source")), _name(edge.pop("target"))
             if source not in G or target not in G:
                 raise InputError(
                     f"{path} has an edge {source} -> {target} between nodes it does not list."
@@ -137,8 +140,14 @@ def graph_from_json(text: str, path: str | Path = "the text") -> nx.DiGraph:
     except InputError: raise
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is JSON but no graph this package can read (wrong or "
-                         f"missing {error}); write it again with save_graph.") from error
+                         f"missing: {error}); write it again with save_graph.") from error
     return G
+
+
+def _name(value: Any) -> str:
+    "The id of a node: text, or a whole number as other tools write it."
+    if isinstance(value, str | int): return str(value)
+    raise TypeError(f"an id that is {brief(value)}")
 
 # %% ../../nbs/graphs/01_files.ipynb #9baa4633
 NOT_IN_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -204,8 +213,8 @@ def graphml_reader(key: ElementTree.Element) -> tuple[str, Any]:
     def text(value: str) -> str: return value
     def boolean(value: str) -> bool:
         return {"true": True, "1": True, "false": False, "0": False}[value.strip().lower()]
-    readers = {"string": text, "boolean": boolean, "int": int, "integer": int, "long": int,
-               "float": float, "double": float}
+    readers = {"string": text, "boolean": boolean, "int": parse_whole, "integer": parse_whole,
+               "long": parse_whole, "float": float, "double": float}
     return (key.attrib.get("attr.name", key.attrib["id"]),
             readers[key.attrib.get("attr.type", "string")])
 
@@ -240,17 +249,36 @@ def graph_from_graphml(document: bytes, path: str | Path = "the document") -> nx
         edges = [(edge.attrib["source"], edge.attrib["target"], attributes(edge, "edge"))
                  for edge in graph.iterfind("{*}edge")]
         return assemble_graphml(facts, nodes, edges, path)
-    except ElementTree.ParseError as error:
+    except InputError: raise
+    except (ElementTree.ParseError, UnicodeError) as error:
         raise InputError(f"{path} is not a GraphML file ({error}); it may be "
                          "truncated, so write it again with save_graph.") from error
-    except InputError: raise
-    except (KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise InputError(f"{path} is GraphML this package cannot read (unknown "
-                         f"{error}); write it again with save_graph.") from error
+    except (LookupError, TypeError, OverflowError, RecursionError) as error:
+        raise InputError(f"{path} is GraphML this package cannot read (wrong or "
+                         f"missing: {error}); write it again with save_graph.") from error
     except ValueError as error:
         raise InputError(
             f"{path} has an attribute that does not fit its declared type ({error})."
         ) from error
+
+# %% ../../nbs/graphs/01_files.ipynb #f771479b
+_WHOLE = ("layer", "feature_idx", "n_samples", "offset", "n_offsets", "n_gates", "rank")
+
+
+def whole(attributes: dict[str, Any]) -> dict[str, Any]:
+    "`attributes`; what counts something is a whole number again where a tool made it 2.0."
+    for name in _WHOLE:
+        value = attributes.get(name)
+        if isinstance(value, float) and value.is_integer(): attributes[name] = int(value)
+    return attributes
+
+
+def original_ids(nodes: list[tuple[str, dict[str, Any]]]) -> dict[str, str]:
+    "The id of every node: the attribute `id`, if all have one and those are all different."
+    kept = [attributes.get("id") for _, attributes in nodes]
+    if not all(isinstance(name, str) for name in kept) or len(set(kept)) < len(kept):
+        return {node: node for node, _ in nodes}
+    return {node: attributes.pop("id") for node, attributes in nodes}
 
 # %% ../../nbs/graphs/01_files.ipynb #efe99851
 def assemble_graphml(facts: dict[str, Any], nodes: list[tuple[str, dict[str, Any]]],
@@ -258,24 +286,27 @@ def assemble_graphml(facts: dict[str, Any], nodes: list[tuple[str, dict[str, Any
     """The graph of what a GraphML document lists; `json:` strings are restored where the file is
     this package's own."""
     mark = facts.pop("fig_format", "")
-    if mark and mark.split()[:2] != [FORMAT, str(VERSION)]:
-        raise InputError(
-            f"{path} holds {mark}, this package reads {FORMAT} {VERSION}; update the package."
-        )
+    if mark != "" and str(mark).split()[:2] != [FORMAT, str(VERSION)]:
+        raise InputError(f"{path} holds {brief(mark)}, this package reads {FORMAT} {VERSION}; "
+                         "update the package.")
     def original(value: Any) -> Any:
-        return (from_strict_json(json.loads(value[5:]))
-                if isinstance(value, str) and value.startswith("json:") else value)
+        if not isinstance(value, str) or not value.startswith("json:"): return value
+        return from_strict_json(parse_json(value[5:], f"an attribute of {path}",
+                                           "write it again with save_graph", True))
     def restored(attributes: dict[str, Any]) -> dict[str, Any]:
         return {name: original(value) for name, value in attributes.items()} if mark else attributes
     G = nx.MultiDiGraph() if mark.endswith(" multigraph") else nx.DiGraph()
     G.graph.update(restored(facts))
-    G.add_nodes_from((node, restored(attributes)) for node, attributes in nodes)
+    named = original_ids(nodes)
+    G.add_nodes_from((named[node], whole(restored(attributes))) for node, attributes in nodes)
+    if len(G) < len(nodes): raise InputError(f"{path} has two nodes of one id.")
     for source, target, attributes in edges:
+        source, target = named.get(source, source), named.get(target, target)
         if source not in G or target not in G:
             raise InputError(
                 f"{path} has an edge {source} -> {target} between nodes it does not list."
             )
-        attributes = restored(attributes)
+        attributes = whole(restored(attributes))
         G.add_edges_from([(source, target, attributes.pop("key"), attributes) if G.is_multigraph()
                           else (source, target, attributes)])
     return G
@@ -288,9 +319,9 @@ FORMAT_OF_SUFFIX = {
 # %% ../../nbs/graphs/01_files.ipynb #781e6e50
 def graph_format(path: str | Path, format: str | None = None) -> str:
     "`graphml`, `json` or `pickle`: as asked for, else from the suffix of `path`."
-    chosen = FORMAT_OF_SUFFIX.get(Path(path).suffix.lower()) if format is None else format
+    chosen = FORMAT_OF_SUFFIX.get(as_path(path).suffix.lower()) if format is None else format
     if chosen not in ("graphml", "json", "pickle"):
-        raise InputError(f"{format or Path(path).name!r} names no graph format; use .graphml, "
+        raise InputError(f"{brief(format or as_path(path).name)} names no graph format; use .graphml, "
                          ".json or .pkl, or pass format='graphml', 'json' or 'pickle'.")
     return chosen
 
@@ -298,67 +329,119 @@ def graph_format(path: str | Path, format: str | None = None) -> str:
 def save_graph(G: nx.DiGraph, path: str | Path, format: str | None = None) -> Path:
     """Writes `G` whole or not at all and returns the path; `load_graph` gives back the same ids,
     attributes and types."""
-    path, format = Path(path), graph_format(path, format)
+    path, format = as_path(path), graph_format(path, format)
     plain = plain_graph(G)
     content = (graph_to_json(plain).encode("ascii") if format == "json" else graph_to_graphml(plain)
                if format == "graphml" else pickle.dumps(plain, protocol=pickle.HIGHEST_PROTOCOL))
-    with atomic_write(path) as part: part.write_bytes(content)
+    with atomic_write(path) as part:
+        part.write_bytes(content)
+        if format == "pickle": seal(part)
     return path
 
 # %% ../../nbs/graphs/01_files.ipynb #874c9db8
+_NUMBERS = ("strength_std pre_strength p_value q_value ci_lower ci_upper std_strength variance "
+            "share_nonzero share_same_sign median pre_p_value placebo_p_value silent_p_value "
+            "abs_strength gating_score importance activation_freq").split()
+_TEXTS = ("label", "method", "gated_by", "other_offsets")
+_SELECTION = {f"{name}?": (float, None) for name in (
+    "tested", "survived", "edges", "gates_tested", "gates_survived", "significance_level",
+    "edge_strength_threshold")}
+
+
+def _check_attributes(attributes: dict[str, Any], owner: str) -> None:
+    "Refuses a number, a whole number or a text of another type, where the package knows the name."
+    kinds = dict.fromkeys(_NUMBERS, numbers.Real) | dict.fromkeys(_TEXTS, str)
+    for name, value in attributes.items():
+        kind = numbers.Integral if name in _WHOLE else kinds.get(name, object)
+        if value is None or kind is object: continue
+        if (not isinstance(value, kind) or isinstance(value, bool)
+            or isinstance(value, numbers.Integral) and not -2**63 <= value < 2**63):
+            word = {str: "text", numbers.Real: "a number"}.get(kind, "a whole number")
+            raise InputError(f"{owner} has {name} = {brief(value, 40)}; {word} was expected.")
+
+# %% ../../nbs/graphs/01_files.ipynb #8b8443f8
 def check_interaction_graph(G: nx.DiGraph, name: str | Path = "the graph") -> nx.DiGraph:
     """Returns `G` if every node has a `layer` and a `feature_idx`, every edge a finite `strength`
-    and an `interaction_type`, and every hyperedge
-    three ends in the graph, a known direction and finite numbers; refuses otherwise."""
+    and an `interaction_type`, every hyperedge three ends in the graph, a known direction and finite
+    numbers, and whatever else the package knows by name is of its type.
+
+    Raises `InputError` for anything else."""
     if not isinstance(G, nx.DiGraph):
         raise InputError(
             f"{name} is {type(G).__name__}, a directed interaction graph was expected."
         )
     for node, attributes in G.nodes(data=True):
-        if not all(isinstance(attributes.get(key), int) and attributes[key] >= 0
+        if not all(isinstance(attributes.get(key), numbers.Integral) and attributes[key] >= 0
                    for key in ("layer", "feature_idx")):
             raise InputError(f"node {node} of {name} has no layer and feature_idx; build the "
                              "graph with build_interaction_graph.")
+        _check_attributes(attributes, f"node {node} of {name}")
     for source, target, attributes in G.edges(data=True):
+        owner = f"the edge {source} -> {target} of {name}"
         if not (is_finite(attributes.get("strength"))
                 and isinstance(attributes.get("interaction_type"), str)):
-            raise InputError(f"the edge {source} -> {target} of {name} has no finite strength and "
-                             "interaction_type; "
+            raise InputError(f"{owner} has no finite strength and interaction_type; "
                              "build the graph with build_interaction_graph.")
         gate_strength = attributes.get("gate_strength")
         if gate_strength is not None and not (is_finite(gate_strength) and gate_strength >= 0):
-            raise InputError(f"the edge {source} -> {target} of {name} has gate_strength = "
-                             f"{gate_strength!r:.40}; a finite number >= 0 was expected.")
+            raise InputError(f"{owner} has gate_strength = {brief(gate_strength, 40)}; "
+                             "a finite number >= 0 was expected.")
+        _check_attributes(attributes, owner)
+    remedy = "build the graph with build_interaction_graph"
+    level = dict.fromkeys(("level", "jaccard", "low", "high"), float)
+    for fact, shape in (("selection", _SELECTION), ("counts", dict),
+                        ("stability", level if G.graph.get("stability") else (dict, None))):
+        check_shape(G.graph.get(fact, {}), shape, f"{fact} of {name}", remedy)
     check_hyperedges(G, name)
     return G
 
 # %% ../../nbs/graphs/01_files.ipynb #cc3414b9
+def _rebuilt(G: Any) -> Any:
+    "A graph of the nodes and edges of `G`, whose own tables need not agree."
+    if not isinstance(G, nx.DiGraph): return G
+    copy = nx.MultiDiGraph() if G.is_multigraph() else nx.DiGraph()
+    copy.graph.update(G.graph)
+    copy.add_nodes_from(G.nodes(data=True))
+    copy.add_edges_from(G.edges(keys=True, data=True) if G.is_multigraph() else G.edges(data=True))
+    return copy
+
+
+def _graph_from_pickle(path: Path) -> Any:
+    "What a pickle holds; nothing that is damaged reaches the unpickler, which would believe it."
+    content = read_bytes(path, "give the path of a saved graph")
+    try:
+        intact = is_sealed(path)
+        if intact is False: raise ValueError("its bytes have changed")
+        if intact is None:
+            for operation, argument, _ in pickletools.genops(content):
+                if "PUT" in operation.name and argument > len(content): raise ValueError("damaged")
+        return check_interaction_graph(_rebuilt(pickle.loads(content)), path)
+    except InputError: raise
+    except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError, TypeError,
+            ValueError, MemoryError, ArithmeticError, RuntimeError) as error:
+        raise InputError(f"{path} is not a pickled graph ({error}); save it again.") from error
+
+# %% ../../nbs/graphs/01_files.ipynb #c8551b05
 def load_graph(
     path: str | Path, format: str | None = None, allow_pickle: bool = False
 ) -> nx.DiGraph:
-    """The interaction graph in a file.
+    """The interaction graph in a file, of the `format` that its suffix or `format` says.
 
-    A pickle can run code, so it is read only with `allow_pickle=True`, from people you trust."""
-    path, format = Path(path), graph_format(path, format)
+    A pickle can run code, so it is read only with `allow_pickle=True`, from people you trust.
+    Raises `InputError` for a file that is missing, damaged, or holds something else."""
+    path, format = as_path(path), graph_format(path, format)
+    remedy = "give the path of a saved graph"
     if format == "pickle" and not allow_pickle:
         raise InputError(f"{path} is a pickle, which can run any code when it is read; pass "
                          "allow_pickle=True if you trust its author, "
                          "or ask for .graphml or .json.")
-    try: content = path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"{path} could not be read ({error.strerror or error}); give the path of a saved graph."
-        ) from error
-    if format == "graphml": G = graph_from_graphml(content, path)
-    elif format == "json":
-        try: G = graph_from_json(content.decode("utf-8"), path)
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"{path} is not UTF-8 text (byte {error.start}); a JSON graph was expected."
-            ) from error
-    else:
-        try: G = pickle.loads(content)
-        except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, KeyError,
-                TypeError, ValueError) as error:
-            raise InputError(f"{path} is not a pickled graph ({error}).") from error
-    return check_interaction_graph(G, path)
+    if format == "pickle": G = _graph_from_pickle(path)
+    elif format == "json": G = graph_from_json(read_text(path, remedy), path)
+    else: G = graph_from_graphml(read_bytes(path, remedy), path)
+    check_interaction_graph(G, path)
+    if not G: raise InputError(f"{path} holds a graph without a node; {remedy}.")
+    for node in G:
+        if re.search("[\ud800-\udfff]", node):
+            raise InputError(f"{path} has the node {brief(node)}, an id with half of a two-part "
+                             "character; write it like L3_F17.")
+    return G

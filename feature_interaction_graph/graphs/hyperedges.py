@@ -8,6 +8,7 @@ __all__ = ['DIRECTIONS', 'GATE_ENDS', 'GATE_NUMBERS', 'Gates', 'hyperedges_of', 
 
 # %% ../../nbs/graphs/00_hyperedges.ipynb #474e44c8
 import math
+import numbers
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ from typing import Any, Protocol
 import networkx as nx
 import numpy as np
 
-from ..engine.errors import InputError
+from ..engine.errors import InputError, brief
 from ..engine.names import feature_id
 
 # %% ../../nbs/graphs/00_hyperedges.ipynb #b5254a14
@@ -109,8 +110,9 @@ def edge_size(edge: Mapping[str, Any]) -> float:
 
 # %% ../../nbs/graphs/00_hyperedges.ipynb #309c0933
 def is_finite(value: object) -> bool:
-    "Is `value` an int or a float that a double can hold, neither infinite nor undefined?"
-    return isinstance(value, int | float) and not isinstance(value, bool) and -1e308 < value < 1e308
+    "Is `value` a number that a double can hold, neither infinite nor undefined?"
+    return (isinstance(value, numbers.Real) and not isinstance(value, bool)
+            and -1e308 < value < 1e308)
 
 # %% ../../nbs/graphs/00_hyperedges.ipynb #976c928c
 def check_hyperedges(G: nx.DiGraph, name: object = "the graph") -> list[dict[str, Any]]:
@@ -127,17 +129,17 @@ def check_hyperedges(G: nx.DiGraph, name: object = "the graph") -> list[dict[str
             raise InputError(f"{where} is a {type(hyperedge).__name__}; a dictionary was expected.")
         for end in GATE_ENDS:
             if not isinstance(hyperedge.get(end), str) or hyperedge[end] not in G:
-                raise InputError(f"{where} has the {end} {hyperedge.get(end)!r}, which is no node "
+                raise InputError(f"{where} has the {end} {brief(hyperedge.get(end))}, which is no node "
                                  "of the graph; build the graph with build_interaction_graph.")
         direction = hyperedge.get("direction")
         if not isinstance(direction, str) or direction not in DIRECTIONS:
-            raise InputError(f"{where} has the direction {direction!r}; one of "
+            raise InputError(f"{where} has the direction {brief(direction)}; one of "
                              f"{', '.join(DIRECTIONS)} was expected.")
         for number in GATE_NUMBERS:
             value, whole = hyperedge.get(number), number in ("n_samples", "offset")
             absent = value is None and number not in ("interaction", "offset")
-            if not absent and (not is_finite(value) or (whole and not isinstance(value, int))):
-                raise InputError(f"{where} has {number} = {value!r:.40}; a "
+            if not absent and (not is_finite(value) or (whole and not isinstance(value, numbers.Integral))):
+                raise InputError(f"{where} has {number} = {brief(value, 40)}; a "
                                  f"{'whole' if whole else 'finite'} number was expected.")
     return hyperedges
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 import pandas as pd
 import scipy.sparse
@@ -31,7 +30,8 @@ from feature_interaction_graph.engine.clamping import (
 )
 from ..engine.corpus import Corpus, as_corpus
 from ..engine.encoders import FeatureReader
-from ..engine.errors import InputError, atomic_write
+from ..engine.errors import InputError
+from ..engine.hdf5 import Hdf5Kind, write_column
 from feature_interaction_graph.engine.hooked_transformer import (
     HookedTransformerForward, interaction_engine
 )
@@ -44,7 +44,7 @@ from feature_interaction_graph.measurement.question import (
     Question, by_layer, later_layers, plan_clamps, rows_that_fit, scan_question,
     sources_with_samples
 )
-from .table import InteractionTable, read_column, write_column
+from .table import InteractionTable
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -94,8 +94,8 @@ class GatingTable:
 
     def save(self, path: str | Path) -> Path:
         "Writes the table to one HDF5 file, whole or not at all."
-        with atomic_write(path) as part, h5py.File(part, "w") as file:
-            file.attrs.update(kind=_KIND, format=1, meta=json.dumps(self.meta))
+        with _KIND.write(path) as file:
+            file.attrs["meta"] = json.dumps(self.meta)
             for name, values in self.columns.items():
                 write_column(file.require_group("columns"), name, values)
         return Path(path)
@@ -103,7 +103,11 @@ class GatingTable:
     @classmethod
     def load(cls, path: str | Path) -> "GatingTable":
         "Reads a table written by `save`; `InputError` for a missing, truncated or different file."
-        return _load(Path(path))
+        with _KIND.open(path) as file:
+            columns = file.subgroup("columns").columns(GATING_COLUMNS)
+            if not set(columns["direction"]) <= {"AND", "NOT", "sign-flip", "modulation"}:
+                raise file.damaged("it has a direction that no gate has")
+            return cls(columns, file.facts("meta", {"counts?": {str: int}}))
 
     def __str__(self) -> str:
         rows = self.to_pandas().sort_values("p_value").head(20)
@@ -113,23 +117,7 @@ class GatingTable:
             for row in rows.itertuples()) or "no hyperedge"
 
 # %% ../../nbs/measurement/08_gating.ipynb #35c00c7b
-_KIND = "feature_interaction_graph.gates"
-
-def _load(path: Path) -> GatingTable:
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; give the gates.h5 of a finished run.")
-    try:
-        with h5py.File(path, "r") as file:
-            if file.attrs.get("kind") != _KIND:
-                raise InputError(
-                    f"{path} holds something else than gates; give the gates.h5 of a finished run."
-                )
-            return GatingTable({name: read_column(file["columns"][name])
-                                for name in file["columns"]}, json.loads(file.attrs["meta"]))
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise InputError(
-            f"{path} is damaged or not a table of gates ({error}); measure the gates again."
-        ) from error
+_KIND = Hdf5Kind("gates", "a table of gates", "give the gates.h5 of a finished run")
 
 # %% ../../nbs/measurement/08_gating.ipynb #fb6d1f19
 def gate_screen(effects: Float[np.ndarray, "n n_targets"], active: Bool[np.ndarray, "n n_gates"],

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'Value', 'MAX_CONTEXTS', 'Stage', 'input_state', 'stage_key', 'write_json', 'RunFolder', 'no_empty_folder',
-           'Run', 'saved', 'measurement_counts', 'at_level', 'evidence_facts', 'analysis', 'draw_pages',
+           'Run', 'saved', 'counted', 'measurement_counts', 'at_level', 'evidence_facts', 'analysis', 'draw_pages',
            'draw_neighborhood']
 
 # %% ../../nbs/shell/00_pipeline.ipynb #57eb3a36
@@ -23,6 +23,9 @@ from feature_interaction_graph.config import (
     ACTIVATION_SETTINGS, FREE_SETTINGS, CandidateSettings, Config
 )
 from ..engine.errors import InputError, atomic_write
+from feature_interaction_graph.engine.files import (
+    check_shape, file_digest, read_json, regular_file
+)
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -70,11 +73,14 @@ def input_state(cfg: Config) -> list[tuple[str, int, int]]:
     for place in dict.fromkeys((cfg.model_name, cfg.sae_release, cfg.dataset)):
         path = (Path(str(files("feature_interaction_graph"))) / "demo" if place == "demo"
                 else Path(place))
-        if not path.exists(): continue
-        found = (
-            sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-        )
-        state += [(file.as_posix(), file.stat().st_size, file.stat().st_mtime_ns) for file in found]
+        try:
+            if not path.exists(): continue
+            found = sorted(file for file in path.rglob("*") if file.is_file())
+            for file in found if path.is_dir() else [path]:
+                state.append((file.as_posix(), file.stat().st_size, file.stat().st_mtime_ns))
+        except OSError as error:
+            raise InputError(f"{place} could not be read ({error.strerror}); give a name or a "
+                             "path that can be.") from error
     return state
 
 
@@ -98,6 +104,7 @@ def write_json(path: Path, value: Any) -> None:
 
 # %% ../../nbs/shell/00_pipeline.ipynb #43c0d490
 Value = TypeVar("Value")
+_RECORD = {"key": str, "bytes": [int], "seconds": float, "sha256?": [str]}
 
 
 class RunFolder:
@@ -108,23 +115,22 @@ class RunFolder:
         self, folder: str | Path, force: bool = False, say: Callable[[str], None] = print
     ) -> None:
         self.folder, self.force, self.say, self.seconds = Path(folder), force, say, 0.0
-        try:
-            self.records: dict[str, Any] = json.loads(
-                (self.folder / "stages.json").read_text(encoding="utf-8")
-            )
-        except (OSError, ValueError): self.records = {}
+        self.records: dict[str, Any] = {}
+        with contextlib.suppress(InputError):        # lost or damaged: every stage is made again
+            self.records = read_json(self.folder / "stages.json", "", {str: _RECORD})
 
     def why_not(self, stage: Stage, key: str) -> str | None:
         "Why the files of `stage` cannot be reused under `key`; None if they can."
-        record = self.records.get(stage.name) if isinstance(self.records, dict) else None
+        record = self.records.get(stage.name, {})
         paths = [self.folder / name for name in stage.files]
         if not all(path.is_file() for path in paths): return "is not there"
         if self.force: return "is made again, as asked"
-        if not isinstance(record, dict) or record.get("key") != key:
-            return "was made with other settings"
-        if record.get("bytes") != [path.stat().st_size for path in paths]:
+        if record.get("key") != key: return "was made with other settings"
+        if record["bytes"] != [path.stat().st_size for path in paths]:
             return "is not as the run left it"
-        return None
+        changed = [path.name for path, digest in zip(paths, record.get("sha256", []), strict=False)
+                   if file_digest(path) != digest]
+        return f"is damaged: {', '.join(changed)} changed since the run wrote it" if changed else None
 
     def get(self, stage: Stage, key: str, load: Callable[[list[Path]], Value],
             compute: Callable[[list[Path]], Value]) -> Value:
@@ -141,9 +147,8 @@ class RunFolder:
         # without the stages it asked for
         seconds = round(time.perf_counter() - start - (self.seconds - elsewhere), 2)
         self.seconds += seconds
-        self.records = {**(self.records if isinstance(self.records, dict) else {}),
-                        stage.name: {"key": key, "bytes": [path.stat().st_size for path in paths],
-                                     "seconds": seconds}}
+        self.records[stage.name] = {"key": key, "bytes": [path.stat().st_size for path in paths],
+                                    "sha256": [*map(file_digest, paths)], "seconds": seconds}
         write_json(self.folder / "stages.json", self.records)
         self.say(f"{stage.name}: wrote {written} ({seconds:.1f} s)")
         return value
@@ -176,8 +181,7 @@ class Run:
         self.cfg, self.progress, self.say, self.given = cfg, progress, say, given or {}
         self.folder = RunFolder(cfg.output_path, force, say)
         for path in self.given.values():
-            if not path.is_file():
-                raise InputError(f"{path} is not there; give a file that an earlier command wrote.")
+            regular_file(path, "give a file that an earlier command wrote")
 
     def stage(
         self, name: str, load: Callable[[list[Path]], Value], compute: Callable[[list[Path]], Value]
@@ -252,7 +256,7 @@ class Run:
                              *self.loaded, self.candidates, self.cfg, self.corpus, self.progress
                          ), paths)
         return at_level(
-            self.stage("interactions", lambda paths: InteractionTable.load(paths[0]), measured),
+            self.stage("interactions", lambda paths: counted(InteractionTable, paths[0]), measured),
             self.cfg
         )
 
@@ -273,7 +277,7 @@ class Run:
                     seed=cfg.seed, batch_rows=cfg.batch_rows, progress=self.progress
                 ), paths
             )
-        return self.stage("gates", lambda paths: GatingTable.load(paths[0]), measured)
+        return self.stage("gates", lambda paths: counted(GatingTable, paths[0]), measured)
 
     @cached_property
     def graph(self) -> "nx.DiGraph":
@@ -334,7 +338,7 @@ class Run:
             write_json(paths[0], facts)
             return facts
         return self.stage(
-            "summary", lambda paths: json.loads(paths[0].read_text(encoding="utf-8")), write
+            "summary", lambda paths: read_json(paths[0], "run with --force"), write
         )
 
 # %% ../../nbs/shell/00_pipeline.ipynb #7d8895f1
@@ -342,6 +346,16 @@ def saved(value: Any, paths: list[Path]) -> Any:
     "`value`, written to the first of `paths`."
     value.save(paths[0])
     return value
+
+
+def counted(kind: Any, path: Path) -> Any:
+    """The table of `kind` in a file. Raises `InputError` where it does not say what was counted,
+    as every table of a run does."""
+    table = kind.load(path)
+    needed = {"attempted": int, "measured": int, "skipped": {str: int}}
+    check_shape(table.meta, {"counts": needed if hasattr(table, "curves") else {"pairs": int}},
+                f"the meta of {path}", "measure again")
+    return table
 
 
 def measurement_counts(interactions: "InteractionTable", cfg: Config) -> dict[str, int]:
