@@ -102,7 +102,7 @@ class RunOptions:
     quiet: Annotated[
         bool, Option("--quiet", "-q", help="No progress bars, no word on stages.")] = False
 
-# %% ../nbs/12_cli.ipynb #6ac1d5c4
+# %% ../nbs/12_cli.ipynb #7508b388
 def configured(options: RunOptions, given: dict[str, Path] | None = None) -> "Run":
     "The run that a command line describes; `given` are files that take the place of a stage."
     named = dict(map(parse_setting, options.setting or []))
@@ -197,7 +197,7 @@ def _build_atlas(
     for (source, target), counts in sorted(run.atlas.counts.items()):
         typer.echo(f"layers {source} -> {target}: {counts.nnz:,} pairs fire together")
 
-# %% ../nbs/12_cli.ipynb #3c6f7319
+# %% ../nbs/12_cli.ipynb #5f301630
 @app.command("measure-interactions")
 @takes_settings
 def _measure_interactions(
@@ -224,7 +224,7 @@ def _measure_gates(
     typer.echo(f"pairs: {run.gates.meta['counts']['pairs']:,}, hyperedges tested: "
                f"{len(run.gates):,}\n{run.gates.significant(run.cfg.significance_level)}")
 
-# %% ../nbs/12_cli.ipynb #d4b7eb0d
+# %% ../nbs/12_cli.ipynb #1733cb8d
 @app.command("build-graph")
 @takes_settings
 def _build_graph(
@@ -316,7 +316,7 @@ def _extract_subgraph(
     circuit, paths = extract_command(run, **vars(options))
     typer.echo("\n".join([str(circuit), *(f"wrote {path}" for path in paths)]))
 
-# %% ../nbs/12_cli.ipynb #a52abe65
+# %% ../nbs/12_cli.ipynb #5d4cb75f
 @app.command("validate")
 @takes_settings
 def _validate(
@@ -418,7 +418,7 @@ def _train_saes(
         write_json(cfg.output_path / "quality.json", [vars(report) for report in reports])
     show_quality(reports)
 
-# %% ../nbs/12_cli.ipynb #a98ff42d
+# %% ../nbs/12_cli.ipynb #7b0ea534
 def show_quality(reports: list[Any]) -> None:
     "A line per trained SAE."
     table = Table(Column("hook point", no_wrap=True), "features", "L0", "explained variance",

@@ -54,7 +54,7 @@ _all_ = [
     "logit_difference", "measure_effects", "steering"
 ]
 
-# %% ../nbs/11_steering.ipynb #efdea800
+# %% ../nbs/11_steering.ipynb #41f58836
 def predict_cascade(
     effects: "nx.DiGraph | InteractionTable", interventions: Mapping[str | FeatureKey, Change], *,
     active: Iterable[str | FeatureKey] | None = None, window: int | None = None,
@@ -81,7 +81,7 @@ def predict_cascade(
     return CascadePrediction({feature_id(*source): move for source, move in moves.items()},
                              cascade_table(found, graph.labels, min_change))
 
-# %% ../nbs/11_steering.ipynb #be28adb9
+# %% ../nbs/11_steering.ipynb #877999fa
 def plot_cascade(prediction: CascadePrediction, top: int = 25) -> "Figure":
     """The `top` strongest predicted changes with their 95 % intervals, by layer; open marks are
     composed beyond the window. Raises `InputError` where nothing changes."""
@@ -103,7 +103,7 @@ def plot_cascade(prediction: CascadePrediction, top: int = 25) -> "Figure":
     plt.close(figure)
     return figure
 
-# %% ../nbs/11_steering.ipynb #5d442efd
+# %% ../nbs/11_steering.ipynb #ee4ba290
 def steer(
     model: nn.Module, saes: Saes, tokens_or_prompts: Any, interventions: Interventions, *,
     positions: Positions = "all", mode: str = "set", read: Sequence[FeatureKey] = (),
@@ -123,7 +123,7 @@ def steer(
     clamps = as_clamps(interventions, saes, mode)
     return carry_out(model, saes, tokens_or_prompts, clamps, positions, read, batch_size, progress)
 
-# %% ../nbs/11_steering.ipynb #1c494233
+# %% ../nbs/11_steering.ipynb #4de4ca5a
 def steer_compensated(
     model: nn.Module, saes: Saes, contexts: Contexts, interventions: Interventions,
     target: FeatureKey | Sequence[FeatureKey], ranges: FeatureRanges, *, mode: str = "set",
@@ -145,7 +145,7 @@ def steer_compensated(
     ))
     return compensated_at(question, contexts.compact())
 
-# %% ../nbs/11_steering.ipynb #6c4ced69
+# %% ../nbs/11_steering.ipynb #0d9f49ca
 def compare_steering(
     model: nn.Module, saes: Saes, contexts: Contexts, plans: Mapping[str, Plan], target: FeatureKey,
     ranges: FeatureRanges, *, calibration: Contexts, **how: Any
@@ -188,7 +188,7 @@ def compare_steering(
         monitor.protected, target, share, settings.reference
     )
 
-# %% ../nbs/11_steering.ipynb #b628682b
+# %% ../nbs/11_steering.ipynb #1b4d2427
 def plot_comparison(comparison: SteeringComparison) -> "Figure":
     """Left: side effect by layer distance, one line per plan. Right: change of every feature,
     reference against the other plans, means over contexts, in standard deviations."""
