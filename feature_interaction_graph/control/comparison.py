@@ -105,8 +105,8 @@ def outcome(model: nn.Module, saes: Saes, contexts: Contexts, clamps: Sequence[C
         return np.concatenate([getattr(part, name) for part in parts])
     metrics = {name: np.concatenate([part.metrics[name] for part in parts])
                for name in monitor.metrics}
-    return Outcome(join("change"), join("later"), join("kl"), join("kl_later"), join("loss"), metrics,
-                   sum(part.n_clamps * len(part.kl) for part in parts) / len(contexts))
+    return Outcome(join("change"), join("later"), join("kl"), join("kl_later"), join("loss"),
+                   metrics, sum(part.n_clamps * len(part.kl) for part in parts) / len(contexts))
 
 def _outcome_of(run: SteeredRun, place: Contexts, clamps: Sequence[Clamp], monitor: Monitor,
                 window: int) -> Outcome:
@@ -186,7 +186,8 @@ def equal_share(
 # %% ../../nbs/control/10_comparison.ipynb #a315e0ea
 @dataclass(frozen=True)
 class ComparisonSettings:
-    """Keywords of `compare_steering`: `neutral`: contexts for KL and perplexity where nothing should
+    """Keywords of `compare_steering`: `neutral`: contexts for KL and perplexity where nothing
+    should
     happen; `reference`: the plan (a list of clamps) that is scaled to the target change that
     `equal_to` (default: the last plan) has at the calibration contexts; `protect`, `metrics`: read
     besides; `seed`: of the bootstrap over contexts."""

@@ -25,7 +25,8 @@ from ..engine.names import FeatureKey, feature_id
 def refuse_contradiction(
     target: FeatureKey, protect: Iterable[Any], steered: Iterable[FeatureKey]
 ) -> None:
-    "Raises `InputError` where the target is steered, or what is protected is steered or the target."
+    """Raises `InputError` where the target is steered, or what is protected is steered or the
+    target."""
     if target in steered:
         raise InputError(f"{feature_id(*target)} is both steered and the target; choose a later "
                          "feature as target.")

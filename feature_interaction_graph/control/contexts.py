@@ -240,7 +240,8 @@ class ContextRows:
 
     def finish(self, rows: Int[np.ndarray, "n_rows"], arrive: Arrive,
                later: Sequence[int]) -> Float[Tensor, "n_rows d_model"]:
-        """The stream after the last block, `arrive` done at the entry and at the layers `later`; `rows`
+        """The stream after the last block, `arrive` done at the entry and at the layers `later`;
+        `rows`
         in the order of their sequences."""
         entry = self.entry[torch.as_tensor(rows)]
         added = arrive(self.first, entry) - entry

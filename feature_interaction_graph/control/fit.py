@@ -96,7 +96,8 @@ def _with_fixed(gram: np.ndarray, side: np.ndarray, equal: np.ndarray, level: np
     return x, np.where(fixed, -gradient, 0.0)
 
 # %% ../../nbs/control/01_fit.ipynb #22d412e5
-STAY, WAKE = 0.9, 0.97    # of its threshold: where a silent feature should stay; from where it counts
+# of its threshold: where a silent feature should stay; from where it counts
+STAY, WAKE = 0.9, 0.97
 
 @dataclass(frozen=True)
 class Readings:
@@ -127,7 +128,8 @@ class Readings:
 
     @property
     def calm(self) -> Float[np.ndarray, "n j"]:
-        "Where a silent reading should stay: below its threshold, or where it was if that is higher."
+        """Where a silent reading should stay: below its threshold, or where it was if that is
+        higher."""
         silent = np.where(np.isfinite(self.threshold), STAY * self.threshold, 0.0)
         return np.maximum(np.where(self.fires, 0.0, self.aim), silent)
 

@@ -57,7 +57,8 @@ class CompensationSettings:
 # %% ../../nbs/control/08_plans.ipynb #03333a9d
 @dataclass(frozen=True)
 class SteeringQuestion:
-    "What is steered in which model, which effect is wanted, and how the others are to be cancelled."
+    """What is steered in which model, which effect is wanted, and how the others are to be
+    cancelled."""
     model: nn.Module
     saes: Saes
     clamps: list[Clamp]
@@ -152,7 +153,8 @@ class Compensators:
     ) -> list[Clamp]:
         """`shifts` (in units) as clamps at the contexts, kept between 0 and the highest; `shared`:
         the first row everywhere."""
-        values, highest = torch.as_tensor((shifts * self.unit).astype(np.float32)), self.high.tolist()
+        values = torch.as_tensor((shifts * self.unit).astype(np.float32))
+        highest = self.high.tolist()
         if shared:
             return [Clamp(*key, float(value), "add", high=high)
                     for key, value, high in zip(self.keys, values[0], highest, strict=True)]

@@ -145,7 +145,8 @@ def _trigger(saes: Saes, clamps: Sequence[Clamp], rule: FeatureKey) -> FeatureRe
 
 # %% ../../nbs/control/03_runs.ipynb #87e7bed6
 def prompts_corpus(model: nn.Module, saes: Saes, prompts: Sequence[str]) -> Corpus:
-    """Prompts as tokens, with BOS in front where the SAEs were trained so and the tokenizer has one.
+    """Prompts as tokens, with BOS in front where the SAEs were trained so and the tokenizer has
+    one.
 
     Raises `InputError` without a tokenizer, and for a prompt without tokens.
     """
