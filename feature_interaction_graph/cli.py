@@ -76,11 +76,12 @@ def build_config(
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
     "What every command of a run may be told."
-    preset: Annotated[str | None, Option(
-        help=f"Settings to start from: {', '.join(PRESETS)}.  [default: an earlier run's, else demo]"
-    )] = None
+    preset: Annotated[str | None, Option(help=f"Settings to start from: {', '.join(PRESETS)}.  "
+                                              "[default: an earlier run's, else demo]")] = None
     config: Annotated[Path | None, Option(help="A config.json to start from.")] = None
-    model: Annotated[str | None, Option(help="Hub name or folder of a causal language model.")] = None
+    model: Annotated[str | None, Option(help="Hub name or folder of a causal language model.")] = (
+        None
+    )
     sae_release: Annotated[
         str | None, Option(help="sae-lens release, hub repository, or folder of SAEs.")] = None
     layers: Annotated[str | None, Option(help="Layers, as 0,1,2 or 0-3.")] = None
@@ -278,8 +279,10 @@ class ExtractOptions:
     behavior: Annotated[str, Option(
         help="A ready-made behaviour, such as agreement (demo) or ioi, or a .json file with name, "
              "prompts and answers.")]
-    measure: Annotated[bool, Option(
-        "--measure", help="Measure a graph for this behaviour instead, on its own prompts.")] = False
+    measure: Annotated[
+        bool,
+        Option("--measure", help="Measure a graph for this behaviour instead, on its own prompts.")
+    ] = False
     n_features: Annotated[
         int, Option(min=2, help="Features of the graph that --measure makes.")] = 300
     budget: Annotated[int, Option(min=1, help="Largest number of nodes.")] = 60

@@ -167,7 +167,7 @@ def test_what_a_terminal_cannot_show_is_replaced(tmp_path, encoding):
     for command in (["analyze"], ["build-graph", "--interactions", "\u65e5\u672c.h5"]):
         done = subprocess.run(
             [sys.executable, "-m", "feature_interaction_graph.cli", *command, "--output-dir",
-             str(tmp_path)], capture_output=True, encoding=encoding,
+             str(tmp_path)], capture_output=True, encoding=encoding, errors="replace",
             env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
         )
         assert done.returncode == (0 if command == ["analyze"] else 2), done.stderr

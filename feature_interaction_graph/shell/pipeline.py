@@ -130,7 +130,9 @@ class RunFolder:
             return "is not as the run left it"
         changed = [path.name for path, digest in zip(paths, record.get("sha256", []), strict=False)
                    if file_digest(path) != digest]
-        return f"is damaged: {', '.join(changed)} changed since the run wrote it" if changed else None
+        return (
+            f"is damaged: {', '.join(changed)} changed since the run wrote it" if changed else None
+        )
 
     def get(self, stage: Stage, key: str, load: Callable[[list[Path]], Value],
             compute: Callable[[list[Path]], Value]) -> Value:
@@ -213,7 +215,8 @@ class RunInputs:
 
 # %% ../../nbs/shell/00_pipeline.ipynb #74fce68c
 class Run(RunInputs):
-    "Every artefact of a run, loaded from the folder of `cfg` if it can be, else made and kept there."
+    """Every artefact of a run, loaded from the folder of `cfg` if it can be, else made and kept
+    there."""
 
     @cached_property
     def activations(self) -> "ActivationStore":
@@ -275,7 +278,8 @@ class Run(RunInputs):
 
     @cached_property
     def contexts(self) -> dict[str, list[str]]:
-        "Where the features of the graph fire most; of `MAX_CONTEXTS` at most, by strength of edges."
+        """Where the features of the graph fire most; of `MAX_CONTEXTS` at most, by strength of
+        edges."""
         return texts_of(self.activations, named_features(self.graph)[:MAX_CONTEXTS])
 
     @cached_property
