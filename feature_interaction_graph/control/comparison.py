@@ -125,7 +125,7 @@ def _outcome_of(run: SteeredRun, place: Contexts, clamps: Sequence[Clamp], monit
     }
     used = torch.stack([_used(clamp).expand(run.kl.shape)[at, position] for clamp in clamps])
     return Outcome(
-        change[at, position], (size * after).sum(1) / np.maximum(after.sum(1), 1),
+        change[at.numpy(), place.position], (size * after).sum(1) / np.maximum(after.sum(1), 1),
         run.kl[at, position].numpy(), ((run.kl * inside).sum(1) / inside.sum(1)).numpy(),
         np.stack(losses, 1), metrics, float(used.sum(0).float().mean())
     )
