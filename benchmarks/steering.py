@@ -18,13 +18,15 @@ from real_models import run_config, run_parser
 from record import RESULTS, write
 
 from feature_interaction_graph.control.clamps import Clamp
-from feature_interaction_graph.control.comparison import bootstrap, compare_steering, interval
-from feature_interaction_graph.control.compensation import CompensatedSteering, steer_compensated
+from feature_interaction_graph.control.comparison import bootstrap, interval
 from feature_interaction_graph.control.contexts import (
     ContextRuns, Contexts, FeatureRanges, activations, choose_contexts, feature_ranges
 )
 from feature_interaction_graph.control.effects import clamp_values, measure_effects
 from feature_interaction_graph.loading import load_corpus, load_model_and_saes
+from feature_interaction_graph.steering import (
+    CompensatedSteering, compare_steering, steer_compensated
+)
 
 ROOT = Path(__file__).parent.parent
 SETTINGS: dict[str, Any] = {

@@ -1,5 +1,6 @@
 "The command line: what it refuses, what it reuses, what it leaves behind."
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import networkx as nx
 import pytest
 from command_line import run
 
-from feature_interaction_graph.cli import configured
+from feature_interaction_graph.cli import RunOptions, configured
 from feature_interaction_graph.graphs.files import save_graph
 
 SMALL = ["--n-tokens", "1500", "--n-samples", "8", "--top-k", "4", "--layer-window", "1", "--set",
@@ -55,13 +56,15 @@ def small_graph(tmp_path) -> Path:
 
 def test_a_setting_with_an_option_of_its_own_can_be_set_by_name_too():
     "--set n_samples=10 is --n-samples 10; where both are given the option wins."
-    assert configured(setting=["n_samples=10", "seed=3"], quiet=True).cfg.n_samples == 10
-    assert configured(setting=["n_samples=10"], n_samples=20, quiet=True).cfg.n_samples == 20
+    by_name = RunOptions(setting=["n_samples=10", "seed=3"], quiet=True)
+    both = RunOptions(setting=["n_samples=10"], n_samples=20, quiet=True)
+    assert configured(by_name).cfg.n_samples == 10 and configured(both).cfg.n_samples == 20
 
 
 @pytest.mark.parametrize("arguments, words", [
     (["--preset", "gpt5"], ("gpt5", "gpt2-small")),
     (["--layers", "0-x"], ("0-x", "0-3")),
+    (["--layers", "0-999999999999"], ("0-999999999999", "9999")),
     (["--n-samples", "0"], ("n_samples is 0", "at least 2")),
     (["--set", "n_tokenz=4"], ("n_tokenz", "n_tokens")),
     (["--set", "n_tokens"], ("name=value",)),
@@ -152,6 +155,23 @@ def test_as_a_program(tmp_path):
     installed = subprocess.run([Path(sys.executable).with_name("fig"), "analyze", "--graph",
                                 tmp_path / "no.json"], capture_output=True, text=True)
     assert installed.returncode == 2 and one_sentence(installed.stderr)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "gbk", "ascii"])
+def test_what_a_terminal_cannot_show_is_replaced(tmp_path, encoding):
+    G = nx.DiGraph()
+    for layer in (0, 1):
+        G.add_node(f"L{layer}_F1", layer=layer, feature_idx=1, label="\u65e5\u672c \u00b7 \u21b5")
+    G.add_edge("L0_F1", "L1_F1", strength=0.5, interaction_type="excitatory")
+    save_graph(G, tmp_path / "graph.json")
+    for command in (["analyze"], ["build-graph", "--interactions", "\u65e5\u672c.h5"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "feature_interaction_graph.cli", *command, "--output-dir",
+             str(tmp_path)], capture_output=True, encoding=encoding, errors="replace",
+            env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+        )
+        assert done.returncode == (0 if command == ["analyze"] else 2), done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_help_imports_no_heavy_library():

@@ -6,7 +6,7 @@ import torch
 
 from feature_interaction_graph.control.clamps import Clamp
 from feature_interaction_graph.control.comparison import (
-    bootstrap, clamps_at, compare_steering, equal_share, interval, plot_comparison
+    Monitor, bootstrap, clamps_at, equal_share, interval, outcome
 )
 from feature_interaction_graph.control.contexts import (
     choose_contexts, feature_ranges, logit_difference
@@ -14,7 +14,9 @@ from feature_interaction_graph.control.contexts import (
 from feature_interaction_graph.engine.errors import InputError
 from feature_interaction_graph.planted.models import plant
 from feature_interaction_graph.planted.wiring import Edge, Input, Wiring
-from feature_interaction_graph.steering import steer, steer_compensated
+from feature_interaction_graph.steering import (
+    compare_steering, plot_comparison, steer, steer_compensated
+)
 
 @pytest.fixture(scope="module")
 def setting():
@@ -160,12 +162,11 @@ def test_what_is_refused(setting):
 
 
 def test_batches_do_not_matter(setting):
-    from feature_interaction_graph.control.comparison import outcome
     planted, ranges, key, _, held_out, naive, plan = setting
     fitted = steer_compensated(planted.model, planted.saes, held_out, naive, key(2, 2), ranges,
                                compensators=[key(1, 1)], n_compensators=1)
-    watched = [key(2, 2), key(2, 3)]
-    one, other = (outcome(planted.model, planted.saes, held_out, fitted.clamps, watched, np.ones(2),
+    monitor = Monitor([key(2, 2), key(2, 3)], np.ones(2), np.ones(2, bool), np.zeros(2, bool), {})
+    one, other = (outcome(planted.model, planted.saes, held_out, fitted.clamps, monitor,
                           batch_size=size) for size in (3, 64))
     np.testing.assert_allclose(one.change, other.change, atol=1e-4)
     np.testing.assert_allclose(one.kl_later, other.kl_later, atol=1e-5)

@@ -9,8 +9,8 @@ import torch
 from feature_interaction_graph.control.context_effects import (
     ClampedContexts, SourceEffect, fit_context_effects, ridge_weights
 )
-from feature_interaction_graph.control.prediction import predict_cascade
 from feature_interaction_graph.engine.errors import InputError
+from feature_interaction_graph.steering import predict_cascade
 
 def graph(*edges: tuple[str, str, dict]) -> nx.DiGraph:
     "A graph by hand; intervals of half-width 1.96 x `se`."

@@ -8,7 +8,6 @@ __all__ = ['MODES', 'Clamp', 'as_clamps', 'LayerClamps', 'layer_clamps']
 # %% ../../nbs/control/00_clamps.ipynb #4fe84c7f
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float
@@ -16,10 +15,7 @@ from torch import Tensor
 
 from ..engine.encoders import FeatureReader
 from ..engine.errors import InputError
-from ..engine.names import check_features, feature_id
-
-if TYPE_CHECKING:
-    from sae_lens import SAE
+from ..engine.names import FeatureKey, Saes, check_features, feature_id
 
 # %% ../../nbs/control/00_clamps.ipynb #8f545470
 MODES = ("set", "add")
@@ -31,7 +27,7 @@ class Clamp:
     `value`: the dose (`mode="set"`) or the shift ("add"), in the feature's own activation; a tensor
     `[n_sequences, seq_len]` where it differs from place to place (NaN: leave it). `low`, `high`:
     how far a shift may carry (what is beyond them already is not pulled back). `share`: how much of
-    the move is made, 1 for all of it.
+    the move is made, 1 for all of it. Raises `InputError` for what no activation can be.
     """
     layer: int
     feature: int
@@ -41,50 +37,53 @@ class Clamp:
     high: float = float("inf")
     share: float = 1.0
 
-    def __post_init__(self) -> None:
-        name = feature_id(self.layer, self.feature)
-        if self.mode not in MODES:
-            raise InputError(
-                f"the mode of {name} is {self.mode!r}; use 'set' (to a dose) or 'add' (a shift)."
-            )
-        values = torch.as_tensor(self.value).float()
-        if values.ndim not in (0, 2):
-            raise InputError(f"the value of {name} has shape {tuple(values.shape)}; give a number, "
-                             "or one for every token of "
-                             f"every sequence.")
-        if values.isinf().any() or (values.ndim == 0 and bool(values.isnan())):
-            raise InputError(f"the value of {name} is {self.value}; give a finite one.")
-        if self.mode == "set" and bool((values < 0).any()):
-            raise InputError(f"{name} is to be set to {float(values.nan_to_num().min()):g}, but "
-                             "an activation is never negative; give 0 or more.")
-        if not 0 <= self.low <= self.high:
-            raise InputError(
-                f"{name} is to stay between {self.low:g} and {self.high:g}; give 0 <= low <= high."
-            )
-
     @property
-    def key(self) -> tuple[int, int]:
+    def key(self) -> FeatureKey:
         "(layer, feature)."
         return self.layer, self.feature
 
+    def __post_init__(self) -> None: _possible(self)
+
+# %% ../../nbs/control/00_clamps.ipynb #30548be7
+def _possible(clamp: Clamp) -> None:
+    "Refuses another mode, values that are no activations, and limits that are none."
+    name, values = feature_id(*clamp.key), torch.as_tensor(clamp.value).float()
+    if clamp.mode not in MODES:
+        raise InputError(
+            f"the mode of {name} is {clamp.mode!r}; use 'set' (to a dose) or 'add' (a shift)."
+        )
+    if values.ndim not in (0, 2):
+        raise InputError(f"the value of {name} has shape {tuple(values.shape)}; give a number, or "
+                         "one for every token of every sequence.")
+    if values.isinf().any() or (values.ndim == 0 and bool(values.isnan())):
+        raise InputError(f"the value of {name} is {clamp.value}; give a finite one.")
+    if clamp.mode == "set" and bool((values < 0).any()):
+        raise InputError(f"{name} is to be set to {float(values.nan_to_num().min()):g}, but an "
+                         "activation is never negative; give 0 or more.")
+    if not 0 <= clamp.low <= clamp.high:
+        raise InputError(f"{name} is to stay between {clamp.low:g} and {clamp.high:g}; give "
+                         "0 <= low <= high.")
+
 # %% ../../nbs/control/00_clamps.ipynb #25621751
 def as_clamps(
-    interventions: "Iterable[Clamp | tuple[int, int, float]] | Mapping[tuple[int, int], float] | "
-                   "Clamp", saes: Mapping[int, "SAE"], mode: str = "set"
+    interventions: Iterable[Clamp | tuple[int, int, float]] | Mapping[FeatureKey, float] | Clamp,
+    saes: Saes, mode: str = "set"
 ) -> list[Clamp]:
-    """`interventions` as clamps: clamps, (layer, feature, value) or {(layer, feature): value};
-    refuses what does not exist or is named twice."""
+    """`interventions` as clamps: clamps, (layer, feature, value) or {(layer, feature): value}.
+
+    Raises `InputError` for features that do not exist or are named twice, and for none at all.
+    """
     if isinstance(interventions, Clamp): interventions = [interventions]
-    listed = ([(*key, value) for key, value in interventions.items()]
-              if isinstance(interventions, Mapping) else list(interventions))
+    given = ([(*key, value) for key, value in interventions.items()]
+             if isinstance(interventions, Mapping) else list(interventions))
     clamps = [entry if isinstance(entry, Clamp)
-              else Clamp(int(entry[0]), int(entry[1]), entry[2], mode) for entry in listed]
+              else Clamp(int(entry[0]), int(entry[1]), entry[2], mode) for entry in given]
     if not clamps:
         raise InputError("no intervention was given, so there is nothing to steer; name at least "
                          "one feature and its dose.")
-    check_features([clamp.key for clamp in clamps], saes, "the feature to steer")
-    seen = [clamp.key for clamp in clamps]
-    twice = next((key for key in seen if seen.count(key) > 1), None)
+    keys = [clamp.key for clamp in clamps]
+    check_features(keys, saes, "the feature to steer")
+    twice = next((key for key in keys if keys.count(key) > 1), None)
     if twice is not None:
         raise InputError(f"{feature_id(*twice)} is steered twice; give each feature one dose.")
     return clamps
@@ -92,8 +91,8 @@ def as_clamps(
 # %% ../../nbs/control/00_clamps.ipynb #a72660f2
 @dataclass(frozen=True)
 class LayerClamps:
-    """The clamps of one layer: a reader of their features, and `[n_clamps]` arrays of how each is
-    to be carried out."""
+    """The clamps of one layer: a reader of their features, and how each is to be carried out,
+    `[n_clamps]` each."""
     reader: FeatureReader
     is_set: Bool[Tensor, "n_clamps"]
     low: Float[Tensor, "n_clamps"]
@@ -108,15 +107,13 @@ class LayerClamps:
         found = self.reader.read(stream)[1]
         shifted = torch.maximum(torch.minimum(found + values, torch.maximum(self.high, found)),
                                 torch.minimum(self.low, found))
-        change = ((torch.where(self.is_set, values, shifted) - found) * self.share).nan_to_num(
-            nan=0.0
-        )
-        unit = self.reader.scale(stream)
-        return stream + (unit * (change @ self.reader.decoder)).to(stream.dtype), found
+        change = (torch.where(self.is_set, values, shifted) - found) * self.share
+        along = change.nan_to_num(nan=0.0) @ self.reader.decoder
+        return stream + (self.reader.scale(stream) * along).to(stream.dtype), found
 
 # %% ../../nbs/control/00_clamps.ipynb #df12edd0
 def layer_clamps(
-    saes: Mapping[int, "SAE"], clamps: Sequence[Clamp]
+    saes: Saes, clamps: Sequence[Clamp]
 ) -> dict[int, tuple[LayerClamps, list[int]]]:
     "Layer -> its clamps as arrays, and which of `clamps` they are."
     grouped: dict[int, tuple[LayerClamps, list[int]]] = {}
@@ -125,13 +122,8 @@ def layer_clamps(
         mine = [clamps[index] for index in which]
         reader = FeatureReader(saes[layer], torch.tensor([clamp.feature for clamp in mine]))
         device = reader.decoder.device
-        def column(values: list[float], device: torch.device = device) -> Tensor:
-            return torch.tensor(values, device=device)
-        grouped[layer] = (
-            LayerClamps(
-                reader, torch.tensor([clamp.mode == "set" for clamp in mine], device=device),
-                column([clamp.low for clamp in mine]), column([clamp.high for clamp in mine]),
-                column([clamp.share for clamp in mine])
-            ), which
-        )
+        limits = torch.tensor([(clamp.low, clamp.high, clamp.share) for clamp in mine],
+                              device=device)
+        is_set = torch.tensor([clamp.mode == "set" for clamp in mine], device=device)
+        grouped[layer] = (LayerClamps(reader, is_set, *limits.unbind(1)), which)
     return grouped

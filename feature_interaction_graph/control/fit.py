@@ -22,23 +22,10 @@ def bounded_quadratic(gram: Float[np.ndarray, "n k k"], side: Float[np.ndarray, 
     Where the bounds leave no such x, or the active-set steps do not settle, Cx is near the level
     rather than equal to it.
     """
-    n, k = side.shape
-    equal, level = equal.astype(gram.dtype), (
-        np.zeros(equal.shape[:2]) if level is None else level
-    ).astype(gram.dtype)
-    penalty = 0.3 * np.trace(gram, axis1=1, axis2=2) / k
-    inverse = np.linalg.inv(
-        _saddle(gram + penalty[:, None, None] * np.eye(k, dtype=gram.dtype), equal)
-    )
-    z, u = np.zeros_like(side), np.zeros_like(side)
-    right = np.concatenate([z, level], 1)[:, :, None]
-    for _ in range(steps):
-        right[:, :k, 0] = side + penalty[:, None] * (z - u)
-        x = 1.6 * np.matmul(inverse, right)[:, :k, 0] - 0.6 * z
-        z = np.clip(x + u, low, high)
-        u += x - z
-    best, best_value = z, _merit(gram, side, equal, level, z)
-    pull = u
+    equal, kind = equal.astype(gram.dtype), gram.dtype
+    level = (np.zeros(equal.shape[:2]) if level is None else level).astype(kind)
+    best, pull = _alternating(gram, side, equal, low, high, level, steps)
+    z, best_value = best, _merit(gram, side, equal, level, best)
     for _ in range(polish):
         at_low, at_high = (z <= low + 1e-9) & (pull < 0), (z >= high - 1e-9) & (pull > 0)
         x, pull = _with_fixed(
@@ -54,17 +41,33 @@ def bounded_quadratic(gram: Float[np.ndarray, "n k k"], side: Float[np.ndarray, 
     return best
 
 # %% ../../nbs/control/01_fit.ipynb #ac44eb43
+def _alternating(gram: np.ndarray, side: np.ndarray, equal: np.ndarray, low: np.ndarray,
+                 high: np.ndarray, level: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    "Alternating directions: a point within the bounds, and which way each bound is being pushed."
+    k = side.shape[1]
+    penalty = 0.3 * np.trace(gram, axis1=1, axis2=2) / k
+    inverse = np.linalg.inv(
+        _saddle(gram + penalty[:, None, None] * np.eye(k, dtype=gram.dtype), equal)
+    )
+    z, u = np.zeros_like(side), np.zeros_like(side)
+    right = np.concatenate([z, level], 1)[:, :, None]
+    for _ in range(steps):
+        right[:, :k, 0] = side + penalty[:, None] * (z - u)
+        x = 1.6 * np.matmul(inverse, right)[:, :k, 0] - 0.6 * z
+        z = np.clip(x + u, low, high)
+        u += x - z
+    return z, u
+
 def _saddle(gram: np.ndarray, equal: np.ndarray) -> np.ndarray:
+    "The KKT matrix; equalities that say the same thing twice do no harm."
     n, m, k = equal.shape
     size = np.abs(equal).max((1, 2), initial=0.0)
-    # equalities that say the same thing twice do no harm
     least = np.maximum(np.finfo(gram.dtype).eps * 1e5 * size**2, 1e-30)
-    corner = least / np.trace(gram, axis1=1, axis2=2) * k
-    return np.concatenate(
-        [np.concatenate([gram, equal.transpose(0, 2, 1)], 2),
-         np.concatenate([equal, -corner[:, None, None] * np.eye(m, dtype=gram.dtype)[None]], 2)], 1
-    )
+    corner = (least / np.trace(gram, axis1=1, axis2=2) * k)[:, None, None]
+    below = np.concatenate([equal, -corner * np.eye(m, dtype=gram.dtype)[None]], 2)
+    return np.concatenate([np.concatenate([gram, equal.transpose(0, 2, 1)], 2), below], 1)
 
+# %% ../../nbs/control/01_fit.ipynb #9374381a
 def _merit(
     gram: np.ndarray, side: np.ndarray, equal: np.ndarray, level: np.ndarray, x: np.ndarray
 ) -> np.ndarray:
@@ -81,20 +84,21 @@ def _with_fixed(gram: np.ndarray, side: np.ndarray, equal: np.ndarray, level: np
     """The minimum with the `fixed` unknowns at their values, and minus the gradient there (which
     way the bounds are being pushed)."""
     k = side.shape[1]
-    given = np.where(fixed, at, 0.0)
-    free = ~fixed
+    given, free = np.where(fixed, at, 0.0), ~fixed
     inner = (gram * (free[:, :, None] & free[:, None])
              + np.eye(k) * fixed[:, :, None] * np.trace(gram, axis1=1, axis2=2)[:, None, None] / k)
     rest = np.concatenate([np.where(fixed, 0.0, side - np.matmul(gram, given[:, :, None])[:, :, 0]),
                            level - np.matmul(equal, given[:, :, None])[:, :, 0]], 1)
     found = np.linalg.solve(_saddle(inner, equal * free[:, None]), rest[:, :, None])[:, :, 0]
     x = np.where(fixed, given, found[:, :k])
-    gradient = np.matmul(gram, x[:, :, None])[:, :, 0] - side + np.matmul(
-        equal.transpose(0, 2, 1), found[:, k:, None]
-    )[:, :, 0]
+    pushed = np.matmul(equal.transpose(0, 2, 1), found[:, k:, None])[:, :, 0]
+    gradient = np.matmul(gram, x[:, :, None])[:, :, 0] - side + pushed
     return x, np.where(fixed, -gradient, 0.0)
 
 # %% ../../nbs/control/01_fit.ipynb #22d412e5
+# of its threshold: where a silent feature should stay; from where it counts
+STAY, WAKE = 0.9, 0.97
+
 @dataclass(frozen=True)
 class Readings:
     """What a fit needs to know, for n contexts, k clamps (in units of their scales) and j readings.
@@ -117,25 +121,36 @@ class Readings:
     level: Float[np.ndarray, "n m"]
     allowed: Bool[np.ndarray, "n k"]
 
-# %% ../../nbs/control/01_fit.ipynb #aab46a80
-# a silent feature should stay below 0.9 of its threshold, and takes part from 0.97 on
-STAY, WAKE = 0.9, 0.97
+    @property
+    def fires(self) -> Bool[np.ndarray, "n j"]:
+        "What fires in the clean run."
+        return self.aim > self.threshold
 
+    @property
+    def calm(self) -> Float[np.ndarray, "n j"]:
+        """Where a silent reading should stay: below its threshold, or where it was if that is
+        higher."""
+        silent = np.where(np.isfinite(self.threshold), STAY * self.threshold, 0.0)
+        return np.maximum(np.where(self.fires, 0.0, self.aim), silent)
+
+    def carried(self, shifts: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
+        "What is left of `shifts` within the limits of each context."
+        room = np.maximum(self.high, self.found)
+        return np.clip(self.found + shifts, 0, room) - self.found
+
+# %% ../../nbs/control/01_fit.ipynb #aab46a80
 def fit_shifts(
     readings: Readings, ridge: float, *, shared: bool = False, rounds: int = 4
 ) -> Float[np.ndarray, "n k"]:
     """Shifts that bring the readings nearest to their aims, sum of squares plus `ridge` times the
     squared shifts; `shared`: the same for all contexts."""
     n, k, _ = readings.effects.shape
-    shifts, fires = readings.shifts.copy(), readings.aim > readings.threshold
-    rows, waking = readings.weight > 0, np.zeros(readings.aim.shape, bool)
-    calm = np.maximum(np.where(fires, 0.0, readings.aim),
-                      np.where(np.isfinite(readings.threshold), STAY * readings.threshold, 0.0))
+    shifts, waking = readings.shifts.copy(), np.zeros(readings.aim.shape, bool)
+    fires, calm = readings.fires, readings.calm
     loud = np.maximum(calm, WAKE * readings.threshold) + 1e-4 * np.abs(calm)
     for step in range(rounds):
         gram, side, free = np.zeros((n, k, k)), np.zeros((n, k)), np.ones((n, k), bool)
-        carried = (np.clip(readings.found + shifts, 0, np.maximum(readings.high, readings.found))
-                   - readings.found if shared else shifts)
+        carried = readings.carried(shifts) if shared else shifts
         if shared: free = np.isclose(carried, shifts, atol=1e-9)
         for index in range(n):
             moved = (carried[index] - readings.shifts[index]).astype(np.float32)
@@ -143,31 +158,37 @@ def fit_shifts(
                 moved @ readings.effects[index] if step or shared else 0
             )
             waking[index] |= ~fires[index] & (reached > loud[index])
-            mine = np.flatnonzero((fires[index] | waking[index]) & rows)
-            slope = (readings.effects[index][:, mine] * readings.weight[mine]).astype(float)
-            aim = np.where(fires[index][mine], readings.aim[index][mine],
-                           np.minimum(calm[index][mine], reached[mine]))
-            missing = (
-                readings.now[index][mine] - aim
-            ) * readings.weight[mine] - readings.shifts[index] @ slope
-            missing += np.where(free[index], 0.0, carried[index]) @ slope
-            slope = slope * free[index][:, None]
-            gram[index], side[index] = slope @ slope.T, -slope @ missing
+            aims = np.where(fires[index], readings.aim[index], np.minimum(calm[index], reached))
+            held = np.where(free[index], 0.0, carried[index])
+            gram[index], side[index] = _normal_equations(
+                readings, index, aims, fires[index] | waking[index], free[index], held
+            )
         solved = _solve(gram, side, readings, free, ridge, shared, rough=step < rounds - 1)
         shifts = _best_on_the_way(readings, shifts, solved, ridge) if shared else solved
     return shifts
+
+# %% ../../nbs/control/01_fit.ipynb #29026a66
+def _normal_equations(
+    readings: Readings, index: int, aims: np.ndarray, counts: np.ndarray, free: np.ndarray,
+    held: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    "Gram matrix and right side of one context: the rows that count, the columns that are `free`."
+    mine = np.flatnonzero(counts & (readings.weight > 0))
+    slope = (readings.effects[index][:, mine] * readings.weight[mine]).astype(float)
+    gap = (readings.now[index][mine] - aims[mine]) * readings.weight[mine]
+    missing = gap - readings.shifts[index] @ slope + held @ slope
+    slope = slope * free[:, None]
+    return slope @ slope.T, -slope @ missing
 
 def _best_on_the_way(
     readings: Readings, old: np.ndarray, new: np.ndarray, ridge: float
 ) -> np.ndarray:
     """Of some points between two sets of shared shifts, the one with the least predicted change of
     activations (thresholds and limits carried out) and price."""
-    clean = np.where(readings.aim > readings.threshold, readings.aim, 0.0)
+    clean = np.where(readings.fires, readings.aim, 0.0)
     def price(shifts: np.ndarray) -> float:
-        moved = np.clip(
-            readings.found + shifts, 0, np.maximum(readings.high, readings.found)
-        ) - readings.found - readings.shifts
-        pre = readings.now + np.matmul(moved[:, None].astype(np.float32), readings.effects)[:, 0]
+        moved = (readings.carried(shifts) - readings.shifts)[:, None].astype(np.float32)
+        pre = readings.now + np.matmul(moved, readings.effects)[:, 0]
         change = (np.where(pre > readings.threshold, pre, 0.0) - clean) * readings.weight
         return float((change**2).sum(1).mean() + ridge * (shifts**2).sum(1).mean())
     ways = [old + share * (new - old) for share in (1.0, 0.6, 0.35, 0.2, 0.1, 0.04, 0.0)]

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'Value', 'MAX_CONTEXTS', 'Stage', 'input_state', 'stage_key', 'write_json', 'RunFolder', 'no_empty_folder',
-           'Run', 'saved', 'counted', 'measurement_counts', 'at_level', 'evidence_facts', 'analysis', 'draw_pages',
-           'draw_neighborhood']
+           'RunInputs', 'Run', 'named_features', 'texts_of', 'saved', 'counted', 'measurement_counts', 'at_level',
+           'evidence_facts', 'analysis', 'draw_pages', 'draw_neighborhood']
 
 # %% ../../nbs/shell/00_pipeline.ipynb #57eb3a36
 import contextlib
@@ -130,7 +130,9 @@ class RunFolder:
             return "is not as the run left it"
         changed = [path.name for path, digest in zip(paths, record.get("sha256", []), strict=False)
                    if file_digest(path) != digest]
-        return f"is damaged: {', '.join(changed)} changed since the run wrote it" if changed else None
+        return (
+            f"is damaged: {', '.join(changed)} changed since the run wrote it" if changed else None
+        )
 
     def get(self, stage: Stage, key: str, load: Callable[[list[Path]], Value],
             compute: Callable[[list[Path]], Value]) -> Value:
@@ -166,15 +168,11 @@ def no_empty_folder(folder: str | Path) -> Iterator[None]:
         raise
 
 # %% ../../nbs/shell/00_pipeline.ipynb #031916c7
-MAX_CONTEXTS = 300    # features whose texts are looked up for graph.html
-
-
-class Run:
-    """Every artefact of a run, each loaded from the output folder of `cfg` if it can be, else
-    computed and written there.
+class RunInputs:
+    """The settings of a run, its model, SAEs and text, and the folder in which its stages are kept.
 
     `given` names files to take the place of a stage, such as `{"activations":
-    Path("elsewhere.h5")}`."""
+    Path("elsewhere.h5")}`. Raises `InputError` for one that is not there."""
 
     def __init__(self, cfg: Config, *, force: bool = False, progress: bool = True,
                  say: Callable[[str], None] = print, given: dict[str, Path] | None = None) -> None:
@@ -215,14 +213,18 @@ class Run:
         from feature_interaction_graph.loading import load_corpus
         return load_corpus(self.cfg, *self.loaded, progress=self.progress)
 
+# %% ../../nbs/shell/00_pipeline.ipynb #74fce68c
+class Run(RunInputs):
+    """Every artefact of a run, loaded from the folder of `cfg` if it can be, else made and kept
+    there."""
+
     @cached_property
     def activations(self) -> "ActivationStore":
         "The activation store."
         from feature_interaction_graph.activations import ActivationStore, collect_activations
-        return self.stage("activations", lambda paths: ActivationStore.open(paths[0]),
-                          lambda paths: collect_activations(
-                              *self.loaded, self.cfg, self.corpus, progress=self.progress
-                          ))
+        def collect(paths: list[Path]) -> "ActivationStore":
+            return collect_activations(*self.loaded, self.cfg, self.corpus, progress=self.progress)
+        return self.stage("activations", lambda paths: ActivationStore.open(paths[0]), collect)
 
     @cached_property
     def atlas(self) -> "CoactivationAtlas":
@@ -232,8 +234,7 @@ class Run:
         )
         return self.stage(
             "atlas", lambda paths: CoactivationAtlas.load(paths[0]), lambda paths: saved(
-                build_coactivation_atlas(self.activations, self.cfg, progress=self.progress), paths
-            )
+                build_coactivation_atlas(self.activations, self.cfg, progress=self.progress), paths)
         )
 
     @cached_property
@@ -242,42 +243,28 @@ class Run:
         from feature_interaction_graph.candidates import Candidates, propose_candidates
         def choose(paths: list[Path]) -> "Candidates":
             store = self.activations if self.cfg.importance_method == "ablation" else None
-            return saved(propose_candidates(
-                             *self.loaded, self.corpus, self.atlas, self.cfg, store, self.progress
-                         ), paths)
+            return saved(propose_candidates(*self.loaded, self.corpus, self.atlas, self.cfg, store,
+                                            self.progress), paths)
         return self.stage("candidates", lambda paths: Candidates.load(paths[0]), choose)
 
     @cached_property
     def interactions(self) -> "InteractionTable":
         "The measured effects, with the stability of the edge set at the level of `cfg`."
         from feature_interaction_graph.interactions import InteractionTable, measure_interactions
-        def measured(paths: list[Path]) -> "InteractionTable":
-            return saved(measure_interactions(
-                             *self.loaded, self.candidates, self.cfg, self.corpus, self.progress
-                         ), paths)
-        return at_level(
-            self.stage("interactions", lambda paths: counted(InteractionTable, paths[0]), measured),
-            self.cfg
+        table = self.stage(
+            "interactions", lambda paths: counted(InteractionTable, paths[0]),
+            lambda paths: saved(measure_interactions(
+                *self.loaded, self.candidates, self.cfg, self.corpus, self.progress), paths)
         )
+        return at_level(table, self.cfg)
 
     @cached_property
     def gates(self) -> "GatingTable | None":
         "Third features on which measured effects depend; None where none were asked for."
-        from feature_interaction_graph.measurement.gating import (
-            GatingTable, measure_gating, pairs_to_gate
-        )
+        from feature_interaction_graph.measurement.gating import GatingTable
         if not self.cfg.gated_pairs and "gates" not in self.given: return None
-        def measured(paths: list[Path]) -> GatingTable:
-            cfg, pairs = self.cfg, pairs_to_gate(self.interactions, self.cfg.gated_pairs)
-            return saved(
-                measure_gating(
-                    *self.loaded, pairs, self.corpus, n_samples=cfg.n_samples,
-                    max_per_sequence=cfg.max_per_sequence, horizon=cfg.horizon, doses=cfg.doses,
-                    percentiles=(cfg.clamp_percentile_low, cfg.clamp_percentile_high),
-                    seed=cfg.seed, batch_rows=cfg.batch_rows, progress=self.progress
-                ), paths
-            )
-        return self.stage("gates", lambda paths: counted(GatingTable, paths[0]), measured)
+        return self.stage("gates", lambda paths: counted(GatingTable, paths[0]),
+                          lambda paths: saved(_measured_gates(self), paths))
 
     @cached_property
     def graph(self) -> "nx.DiGraph":
@@ -291,23 +278,9 @@ class Run:
 
     @cached_property
     def contexts(self) -> dict[str, list[str]]:
-        """The texts in which the features of the graph fire most, for at most `MAX_CONTEXTS` of
-        them: those of the strongest edges first."""
-        from feature_interaction_graph.engine.names import parse_feature_id
-        from feature_interaction_graph.features import top_examples
-        edges = sorted(self.graph.edges(data="strength"), key=lambda edge: -abs(edge[2]))
-        gated = [gate[end] for gate in self.graph.graph.get("hyperedges", [])[:10]
-                 for end in ("source", "gate", "target")]
-        named = list(
-            dict.fromkeys(
-                [*gated, *(node for source, target, _ in edges for node in (source, target))]
-            )
-        )[:MAX_CONTEXTS]
-        def texts(name: str) -> list[str]:
-            examples = top_examples(self.activations, *parse_feature_id(name), k=3, window=8)
-            # without the activation before the text
-            return [str(example).strip().partition("  ")[2] for example in examples]
-        return {name: texts(name) for name in named}
+        """Where the features of the graph fire most; of `MAX_CONTEXTS` at most, by strength of
+        edges."""
+        return texts_of(self.activations, named_features(self.graph)[:MAX_CONTEXTS])
 
     @cached_property
     def pages(self) -> list[Path]:
@@ -319,27 +292,59 @@ class Run:
     def summary(self) -> dict[str, Any]:
         "Counts, strongest edges and where their features fire; with it, everything a run writes."
         def write(paths: list[Path]) -> dict[str, Any]:
-            from feature_interaction_graph.graph import graph_summary
-            graph, pages = graph_summary(self.graph).to_dict(), self.pages
-            named = dict.fromkeys(
-                [*(edge[end] for edge in graph["strongest"] for end in ("source", "target")),
-                 *(gate[end] for gate in graph["strongest_gates"]
-                   for end in ("source", "gate", "target"))]
-            )
-            facts = {
-                "config": dataclasses.asdict(self.cfg),
-                "counts": measurement_counts(self.interactions, self.cfg),
-                "skipped": self.interactions.meta["counts"]["skipped"],
-                **evidence_facts(self.interactions, self.gates, self.graph, self.cfg),
-                "graph": graph, "contexts": {name: self.contexts[name] for name in named},
-                "pages": [path.name for path in pages],
-                "seconds": {name: record["seconds"] for name, record in self.folder.records.items()}
-            }
+            facts = _summary_facts(self)
             write_json(paths[0], facts)
             return facts
-        return self.stage(
-            "summary", lambda paths: read_json(paths[0], "run with --force"), write
-        )
+        return self.stage("summary", lambda paths: read_json(paths[0], "run with --force"), write)
+
+# %% ../../nbs/shell/00_pipeline.ipynb #315a4f88
+MAX_CONTEXTS = 300    # features whose texts are looked up for graph.html
+
+
+def named_features(G: "nx.DiGraph") -> list[str]:
+    "Ids of the features of ten hyperedges, then of all edges, the strongest first; each once."
+    edges = sorted(G.edges(data="strength"), key=lambda edge: -abs(edge[2]))
+    gated = [gate[end] for gate in G.graph.get("hyperedges", [])[:10]
+             for end in ("source", "gate", "target")]
+    return list(dict.fromkeys([*gated, *(node for edge in edges for node in edge[:2])]))
+
+
+def texts_of(store: "ActivationStore", names: list[str]) -> dict[str, list[str]]:
+    "Three texts in which each feature fires most, without the activation before the text."
+    from feature_interaction_graph.engine.names import parse_feature_id
+    from feature_interaction_graph.features import top_examples
+    found = {name: top_examples(store, *parse_feature_id(name), k=3, window=8) for name in names}
+    return {name: [str(example).strip().partition("  ")[2] for example in examples]
+            for name, examples in found.items()}
+
+
+def _measured_gates(run: Run) -> "GatingTable":
+    from feature_interaction_graph.measurement.gating import measure_gating, pairs_to_gate
+    cfg, pairs = run.cfg, pairs_to_gate(run.interactions, run.cfg.gated_pairs)
+    return measure_gating(
+        *run.loaded, pairs, run.corpus, n_samples=cfg.n_samples,
+        max_per_sequence=cfg.max_per_sequence, horizon=cfg.horizon, doses=cfg.doses,
+        percentiles=(cfg.clamp_percentile_low, cfg.clamp_percentile_high), seed=cfg.seed,
+        batch_rows=cfg.batch_rows, progress=run.progress
+    )
+
+
+def _summary_facts(run: Run) -> dict[str, Any]:
+    from feature_interaction_graph.graph import graph_summary
+    graph, pages = graph_summary(run.graph).to_dict(), run.pages
+    named = dict.fromkeys(
+        [*(edge[end] for edge in graph["strongest"] for end in ("source", "target")),
+         *(gate[end] for gate in graph["strongest_gates"] for end in ("source", "gate", "target"))]
+    )
+    return {
+        "config": dataclasses.asdict(run.cfg),
+        "counts": measurement_counts(run.interactions, run.cfg),
+        "skipped": run.interactions.meta["counts"]["skipped"],
+        **evidence_facts(run.interactions, run.gates, run.graph, run.cfg),
+        "graph": graph, "contexts": {name: run.contexts[name] for name in named},
+        "pages": [path.name for path in pages],
+        "seconds": {name: record["seconds"] for name, record in run.folder.records.items()}
+    }
 
 # %% ../../nbs/shell/00_pipeline.ipynb #7d8895f1
 def saved(value: Any, paths: list[Path]) -> Any:
