@@ -148,7 +148,7 @@ def stored_tensors(path: Path) -> dict[str, Stored]:
                          "load a whole copy of its folder.")
     try:
         with safe_open(str(path), framework="pt") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}
+            slices = {name: file.get_slice(name) for name in list(file.keys())}
             return {name: Stored(part.get_dtype(), tuple(part.get_shape()))
                     for name, part in slices.items()}
     except (OSError, ValueError, SafetensorError) as error:
@@ -190,9 +190,8 @@ def files_named(folder: Path, name: str, depth: int = 6) -> list[Path]:
     """Paths of the files called `name` in folders below `folder`, sorted; links are not followed.
 
     Raises `InputError` after `MOST_FOLDERS` folders."""
-    found, seen = [], 0
-    for place, inside, files in os.walk(folder):
-        seen += 1
+    found = []
+    for seen, (place, inside, files) in enumerate(os.walk(folder), start=1):
         if seen > MOST_FOLDERS:
             raise InputError(f"{shown(folder)} holds more than {MOST_FOLDERS} folders; "
                              "name the one that holds the SAEs themselves.")

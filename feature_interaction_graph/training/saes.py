@@ -12,7 +12,7 @@ import functools
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -235,7 +235,7 @@ def train_saes(
     `["blocks.0.hook_resid_pre", "blocks.1.hook_mlp_out"]`. `changes`: fields of `SaeSettings`, by
     name. Raises `InputError` for an unknown setting, hook point or architecture, activations or
     weights that are not finite, or too few tokens."""
-    known = [field.name for field in fields(SaeSettings)]
+    known = [setting.name for setting in fields(SaeSettings)]
     for name in set(changes) - set(known):
         raise InputError(f"{name!r} is no setting of SAE training; choose from {', '.join(known)}.")
     settings, points = replace(settings, **changes), _points_of(model, hook_points)
