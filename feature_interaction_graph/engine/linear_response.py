@@ -8,8 +8,9 @@ __all__ = ['path_nodes', 'ResponseRows', 'response_rows', 'forward_slopes', 'rev
 
 # %% ../../nbs/engine/19_linear_response.ipynb #4f6a3642
 import contextlib
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,9 +88,9 @@ def response_rows(
 
 # %% ../../nbs/engine/19_linear_response.ipynb #c36368ed
 _Branch = Callable[[Tensor], dict[str, Tensor]]
-_Readers = Mapping[Hashable, FeatureReader]
+_Readers = Mapping[Any, FeatureReader]
 _OfSamples = Float[Tensor, "n_samples n_offsets n_targets"]
-_Slopes = dict[Hashable, tuple[_OfSamples, _OfSamples]]
+_Slopes = dict[Any, tuple[_OfSamples, _OfSamples]]
 
 def _fires(reader: FeatureReader, inputs: Float[Tensor, "n_rows n_offsets width"]) -> Tensor:
     "Which of the reader's features fire, from the input as the encoder's matrix sees it."
@@ -127,7 +128,7 @@ def forward_slopes(branch: _Branch, rows: ResponseRows, targets: _Readers) -> _S
     `branch`: what is added -> hook point name -> `[n_rows, n_offsets, width]`. _Slopes below the
     rounding of float32 are exactly 0.
     """
-    def inputs(added: Tensor) -> dict[Hashable, Tensor]:
+    def inputs(added: Tensor) -> dict[Any, Tensor]:
         streams = branch(added)
         return {name: reader.normalise(streams[reader.hook_point.name])
                 for name, reader in targets.items()}
@@ -224,7 +225,7 @@ def _differentiable(branched: bool) -> contextlib.AbstractContextManager:
     return contextlib.nullcontext() if branched else sdpa_kernel(SDPBackend.MATH)
 
 def _respond(engine: BranchedForward, swept: Swept, plan: ClampPlan, targets: _Readers, part: slice,
-             settings: SlopeSettings) -> dict[Hashable, Effects]:
+             settings: SlopeSettings) -> dict[Any, Effects]:
     "Some samples of one plan."
     mode, horizon = settings.mode_of(plan, targets, engine.branched), settings.horizon
     points = [reader.hook_point for reader in targets.values()]
@@ -246,7 +247,7 @@ def run_responses(
     engine: BranchedForward, corpus: Corpus, plans: Sequence[ClampPlan],
     targets: Sequence[_Readers], settings: SlopeSettings = SlopeSettings(), *,
     batch_rows: int = 1024, batch_sequences: int = 32, progress: bool = True
-) -> list[dict[Hashable, Effects]]:
+) -> list[dict[Any, Effects]]:
     """Derivatives for all samples of `plans` in one sweep over the sequences that hold them: for
     each plan, name of a reader in its `targets` -> slopes per unit of the source, as `Effects` of
     one change.
@@ -258,7 +259,7 @@ def run_responses(
                          "differentiated backwards; use mode 'forward'.")
     starts = [start_block(plan.entry) for plan in plans]
     last = max(last_block(reader.hook_point) for each in targets for reader in each.values())
-    found: list[list[dict[Hashable, Effects]]] = [[] for _ in plans]
+    found: list[list[dict[Any, Effects]]] = [[] for _ in plans]
     for swept in sweep(engine, corpus, [plan.sequence for plan in plans], starts=starts, last=last,
                        batch_sequences=batch_sequences, what="differentiating", progress=progress):
         for plan, readers, inside, into in zip(plans, targets, swept.samples, found, strict=True):
