@@ -218,9 +218,7 @@ def screen_layer(
     return pd.concat(frames)
 
 # %% ../../nbs/measurement/08_gating.ipynb #4622790c
-def _on_values(
-    prepared: Prepared, layer: int, gates: np.ndarray
-) -> Float[np.ndarray, "n_combinations"]:
+def _on_values(prepared: Prepared, layer: int, gates: Int[np.ndarray, "n"]) -> np.ndarray:
     """The 90th percentile of each gate's activations over the corpus; 1 for one that never
     fires."""
     unique, which = np.unique(gates, return_inverse=True)
