@@ -23,6 +23,7 @@ from .sweep import Engine
 PARTS = ("values", "pattern", "mlp", "norm")
 QUANTITIES = ("total", "direct", *PARTS, "remainder")
 
+# %% ../../nbs/engine/16_mechanisms.ipynb #ffbc41f6
 def split_settings() -> tuple[
     tuple[frozenset[str], ...], Float[Tensor, "n_quantities n_settings"]
 ]:

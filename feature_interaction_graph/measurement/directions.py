@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Direction', 'DirectionSAE', 'append_directions', 'with_directions', 'direction_places', 'direction_features',
-           'unembedding_directions', 'steering_direction', 'Probe', 'logistic_regression', 'probe_direction']
+           'unembedding_directions', 'steering_direction', 'logistic_regression', 'Probe', 'probe_direction']
 
 # %% ../../nbs/measurement/10_directions.ipynb #be208042
 import copy
@@ -25,6 +25,7 @@ from ..engine.errors import InputError
 from feature_interaction_graph.engine.hook_points import (
     decoder_layers, parse_hook_point, plain_twin
 )
+from ..engine.names import FeatureKey
 from ..engine.weight_paths import is_norm, norm_epsilon, norm_gain
 from ..features import FEATURE_COLUMNS, FeatureTable
 from ..training.saes import sampled_activations
@@ -93,6 +94,9 @@ class _WiderConfig:
         if name.startswith("__") or name == "_cfg": raise AttributeError(name)
         return getattr(self._cfg, name)
 
+# what else some architectures hold per latent; directions have none of it
+_PER_LATENT = ("threshold", "r_mag", "b_gate")
+
 # %% ../../nbs/measurement/10_directions.ipynb #c4ea1718
 class DirectionSAE(nn.Module):
     """`sae` with `directions` behind its latents; everything else of it is the SAE's own. Made by
@@ -102,9 +106,8 @@ class DirectionSAE(nn.Module):
     """
     def __init__(self, sae: Any, directions: Sequence[Direction]) -> None:
         super().__init__()
-        self.sae, self.directions, device, dtype = (
-            sae, tuple(directions), sae.W_dec.device, sae.W_dec.dtype
-        )
+        self.sae, self.directions = sae, tuple(directions)
+        device, dtype = sae.W_dec.device, sae.W_dec.dtype
         def stacked(rows: list[Tensor]) -> Tensor: return torch.stack(rows).to(device, dtype)
         read = stacked([one.read for one in directions])
         write = stacked([one.write for one in directions if one.write is not None])
@@ -112,9 +115,8 @@ class DirectionSAE(nn.Module):
         levels = torch.tensor(
             [-torch.inf if one.threshold is None else one.threshold for one in directions]
         )
-        self.n_latents, self.cfg = int(sae.cfg.d_sae), _WiderConfig(
-            sae.cfg, int(sae.cfg.d_sae) + len(self.directions)
-        )
+        self.n_latents = int(sae.cfg.d_sae)
+        self.cfg = _WiderConfig(sae.cfg, self.n_latents + len(self.directions))
         self.beside = Beside(
             self.n_latents, levels, torch.tensor([one.norm is not None for one in directions]),
             norms[0] if norms else None
@@ -123,14 +125,12 @@ class DirectionSAE(nn.Module):
         # readers take b_dec off their input
         shift = read @ sae.b_dec.detach() * float(sae.cfg.apply_b_dec_to_input)
         bias = bias + shift.masked_fill(self.beside.normed.to(device), 0.0)
-        for name, more in (
-            ("W_enc", read.T), ("W_dec", write), ("b_enc", bias), ("b_mag", bias)
-        ) + tuple((name, 0 * bias) for name in _PER_LATENT):
+        appended = {"W_enc": read.T, "W_dec": write, "b_enc": bias, "b_mag": bias,
+                    **dict.fromkeys(_PER_LATENT, 0 * bias)}
+        for name, more in appended.items():
             own = getattr(sae, name, None)
-            if own is not None:
-                self.register_buffer(
-                    name, torch.cat([own.detach(), more], 1 if name == "W_enc" else 0)
-                )
+            if own is None: continue
+            self.register_buffer(name, torch.cat([own.detach(), more], 1 if name == "W_enc" else 0))
         self.register_buffer("b_dec", sae.b_dec.detach())
 
     @property
@@ -150,10 +150,6 @@ class DirectionSAE(nn.Module):
 
     def forward(self, x: Float[Tensor, "*n width"]) -> Float[Tensor, "*n width"]:
         return self.decode(self.encode(x))
-
-# %% ../../nbs/measurement/10_directions.ipynb #3e5b5cbb
-# what else some architectures hold per latent; directions have none of it
-_PER_LATENT = ("threshold", "r_mag", "b_gate")
 
 # %% ../../nbs/measurement/10_directions.ipynb #77a2ec72
 def append_directions(
@@ -187,31 +183,7 @@ def append_directions(
                          "can carry only one; append them at different layers.")
     return DirectionSAE(base, together)
 
-# %% ../../nbs/measurement/10_directions.ipynb #cd41e944
-def with_directions(
-    saes: "Mapping[int, Any]",
-    directions: Mapping[int, Direction | Sequence[Direction]],      # layer -> what to append there
-    model: nn.Module | None = None,      # needed for layers without an SAE
-) -> dict[int, Any]:
-    """A copy of `saes` in which the SAE of each named layer carries directions too.
-
-    A layer without an SAE (its key: the block whose input is read, or the number of blocks for the
-    end of the stream) gets a dictionary of directions alone. Raises `InputError` for a name used
-    twice, in whichever layers, a layer that does not exist, and what `append_directions` refuses.
-    """
-    found: dict[int, Any] = dict(saes)
-    for layer, some in directions.items():
-        found[layer] = append_directions(
-            found[layer] if layer in found else _no_latents(layer, model), some
-        )
-    names = [one.name for sae in found.values() if isinstance(sae, DirectionSAE)
-             for one in sae.directions]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(f"two directions are named {twice[0]!r}, in different layers; give each "
-                         "a name of its own.")
-    return dict(sorted(found.items()))
-
+# %% ../../nbs/measurement/10_directions.ipynb #86715ea6
 def _no_latents(layer: int, model: nn.Module | None) -> Any:
     "An SAE without latents at the stream before block `layer`."
     if model is None:
@@ -236,8 +208,32 @@ def _no_latents(layer: int, model: nn.Module | None) -> Any:
         setattr(sae, name, nn.Parameter(sae.b_dec.new_zeros(shape), False))
     return sae
 
+# %% ../../nbs/measurement/10_directions.ipynb #cd41e944
+def with_directions(
+    saes: Mapping[int, Any], directions: Mapping[int, Direction | Sequence[Direction]],
+    model: nn.Module | None = None
+) -> dict[int, Any]:
+    """A copy of `saes` in which the SAE of each layer named in `directions` carries those too.
+
+    A layer without an SAE (its key: the block whose input is read, or the number of blocks for the
+    end of the stream) gets a dictionary of directions alone, which takes the `model`. Raises
+    `InputError` for a name used twice, in whichever layers, a layer that does not exist, and what
+    `append_directions` refuses.
+    """
+    found: dict[int, Any] = dict(saes)
+    for layer, some in directions.items():
+        sae = found[layer] if layer in found else _no_latents(layer, model)
+        found[layer] = append_directions(sae, some)
+    names = [one.name for sae in found.values() if isinstance(sae, DirectionSAE)
+             for one in sae.directions]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"two directions are named {twice[0]!r}, in different layers; give each "
+                         "a name of its own.")
+    return dict(sorted(found.items()))
+
 # %% ../../nbs/measurement/10_directions.ipynb #c22ad21b
-def direction_places(saes: "Mapping[int, Any]") -> dict[str, tuple[int, int]]:
+def direction_places(saes: Mapping[int, Any]) -> dict[str, FeatureKey]:
     "Name -> (layer, feature) of every direction in `saes`, as sources and targets are written."
     wide = {layer: sae for layer, sae in saes.items() if isinstance(sae, DirectionSAE)}
     return {one.name: (layer, sae.n_latents + index) for layer, sae in wide.items()
@@ -245,14 +241,13 @@ def direction_places(saes: "Mapping[int, Any]") -> dict[str, tuple[int, int]]:
 
 # %% ../../nbs/measurement/10_directions.ipynb #666b78b2
 def direction_features(
-    saes: "Mapping[int, Any]", features: FeatureTable | None = None
+    saes: Mapping[int, Any], features: FeatureTable | None = None
 ) -> FeatureTable:
     """`features` with the directions of `saes` labelled by their names, added where they are
     missing (a linear one is on at every position; the rest unknown).
 
     Give it to `build_interaction_graph`, and the names stand on the nodes. Raises `InputError` when
-    there is neither a feature nor a direction.
-    """
+    there is neither a feature nor a direction."""
     places = direction_places(saes)
     if features is None and not places:
         raise InputError("these SAEs carry no directions and no features were given, so there is "
@@ -273,17 +268,14 @@ def direction_features(
 
 # %% ../../nbs/measurement/10_directions.ipynb #ae71af80
 def unembedding_directions(
-    model: nn.Module,
-    tokens: Sequence[str | int],                    # each one token: its text or its number
-    *,
-    against: Sequence[str | int] | None = None,     # logit differences: what each is compared with
-    # linear readings: the final norm's scale is its mean over this corpus
-    folded_on: Corpus | None = None,
+    model: nn.Module, tokens: Sequence[str | int], *, against: Sequence[str | int] | None = None,
+    folded_on: Corpus | None = None
 ) -> list[Direction]:
     """The logit of each of `tokens`, or its difference to that of the token `against` it, as
     directions for the end of the stream.
 
-    Exact, through the final norm, or with `folded_on` linear: `u . gain (x - mean x) mean(1 /
+    `tokens`: each one token, its text or its number. Exact, through the final norm, or linear with
+    its scale the mean over the corpus `folded_on`: `u . gain (x - mean x) mean(1 /
     scale) + u . shift`. One unit of what is written raises the linear reading by one. Raises
     `InputError` for a text that is not one token of the model, and lists of different length.
     """
@@ -363,13 +355,14 @@ def steering_direction(
     negative: "Corpus | Tensor | Sequence[Sequence[int]]",
     name: str,
     *,
-    last: bool = False,              # means over the last position of every sequence only
+    last: bool = False,
     threshold: float | None = None,
 ) -> Direction:
     """The difference of mean activations at `hook_point` over two texts: written one unit at a
-    time, read as 0 at the mean of `negative` and 1 at that of
-    `positive`. Raises `InputError` when the means are equal.
-    """
+    time, read as 0 at the mean of `negative` and 1 at that of `positive`.
+
+    Texts: `[n_sequences, length]`; `last`: means over the last position of every sequence only.
+    Raises `InputError` when the means are equal."""
     means = [_mean_activation(model, as_corpus(text), parse_hook_point(hook_point).name, last)
              for text in (positive, negative)]
     vector = means[0] - means[1]
@@ -388,15 +381,6 @@ def _mean_activation(
     mask = corpus.sample_mask()
     counts = mask.sum(1)
     return rows[(counts.cumsum(0) - 1)[counts > 0]].double().mean(0).float()
-
-# %% ../../nbs/measurement/10_directions.ipynb #e218c187
-class Probe(NamedTuple):
-    """A probe as a direction, how well it tells held-out positions apart, and from how many it was
-    made."""
-    direction: Direction
-    auc: float              # held out
-    share_positive: float
-    n_positions: int
 
 # %% ../../nbs/measurement/10_directions.ipynb #c6c61e0b
 def logistic_regression(
@@ -422,14 +406,23 @@ def logistic_regression(
         if np.abs(size * step).max() < 1e-8 * max(1.0, np.abs(weights).max()): break
     return weights
 
+# %% ../../nbs/measurement/10_directions.ipynb #e218c187
+class Probe(NamedTuple):
+    """A probe as a direction; `auc`: how well it tells held-out positions apart; `share_positive`
+    of
+    all positions have the label; `n_positions` it was made from."""
+    direction: Direction
+    auc: float
+    share_positive: float
+    n_positions: int
+
 # %% ../../nbs/measurement/10_directions.ipynb #afe428b2
 def probe_direction(
     model: nn.Module,
     hook_point: str,
     corpus: Corpus,
-    # a label of the corpus, or true and false for every sampleable position, in order
     label: "str | Bool[np.ndarray, 'n_positions']",
-    name: str | None = None,                             # default: probe of the label
+    name: str | None = None,
     *,
     ridge: float = 1.0,
     threshold: float | None = None,
@@ -438,8 +431,9 @@ def probe_direction(
     """A logistic probe at `hook_point`, trained on three quarters of the sequences of `corpus` and
     tried on the rest.
 
-    Activations are scaled to unit mean square before the ridge counts. Raises `InputError` for a
-    label that is not known, or not both true and false.
+    `label`: one of the corpus, or true and false for every sampleable position, in order; `name`:
+    of the direction, by default "probe of ...". Activations are scaled to unit mean square before
+    the ridge counts. Raises `InputError` for a label that is not known, or not both true and false.
     """
     mask = corpus.sample_mask()
     truth = _label_of(corpus, label, mask)
