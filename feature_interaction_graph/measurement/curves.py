@@ -35,9 +35,8 @@ _MIN_SAMPLES = 8
 
 def _targets(targets: "FeatureKey | Sequence[FeatureKey]") -> list[FeatureKey]:
     "One target or many, each once."
-    single = isinstance(targets, tuple) and len(targets) == 2 and not isinstance(
-        targets[0], Sequence
-    )
+    single = (isinstance(targets, tuple) and len(targets) == 2
+              and not isinstance(targets[0], Sequence))
     pairs: list[Any] = [targets] if single else list(targets)
     return list(dict.fromkeys((int(layer), int(feature)) for layer, feature in pairs))
 
@@ -180,9 +179,8 @@ class ResponseCurve:
         first, middle, third = self.onset_quartiles
         onset = ("" if np.isnan(middle)
                  else f"; a sample first moves at {middle:.3g} ({first:.3g} to {third:.3g})")
-        return (
-            f"{feature_id(*self.source)} -> {feature_id(*self.target)}: {self.fit}; {moves}{onset}"
-        )
+        ends = f"{feature_id(*self.source)} -> {feature_id(*self.target)}"
+        return f"{ends}: {self.fit}; {moves}{onset}"
 
 def _largest(samples: Float[np.ndarray, "n n_doses"]) -> Float[np.ndarray, "n"]:
     return samples[np.arange(len(samples)), np.abs(samples).argmax(1)]

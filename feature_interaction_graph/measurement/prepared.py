@@ -85,10 +85,8 @@ class Prepared:
         firings = self.firings(layer)
         return choose_doses(firings.value[firings.of(place)], self.question.percentiles)
 
-    def columns(
-        self, layer: int, features: Sequence[int] | Int[np.ndarray, "n"]
-    ) -> Int[np.ndarray, "n"]:
-        "Where among the asked targets of a layer `features` (of them) are."
+    def columns(self, layer: int, features: Sequence[int] | np.ndarray) -> np.ndarray:
+        "Where among the asked targets of a layer `features` (`[n]`, of them) are."
         return np.searchsorted(self.readers[layer].features.cpu().numpy(), features)
 
     @property

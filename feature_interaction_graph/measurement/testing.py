@@ -168,8 +168,7 @@ class Ends:
 def as_columns(
     ends: Ends, tested: Tested, method: str = "clamping"
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Flat columns (`[n_rows]`) of an `InteractionTable`, one row per (source, offset, target), and
-    its curves (`[n_rows, n_doses]`).
+    """Columns (`[n_rows]`) of a table, one row per (source, offset, target), and its curves.
 
     Effects are divided by the difference of the doses: `strength` in target activation per source
     activation, `strength_std` in standard deviations of both (NaN for a target that never fires).
