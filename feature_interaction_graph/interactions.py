@@ -195,8 +195,8 @@ def only_asked(found: Measured, pairs: _Pairs, looks: int = 1) -> MeasuredPairs:
 def join_parts(
     parts: Sequence[MeasuredPairs]
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """One set of columns (`[n_rows]` each); what only some parts have (medians, placebo) is NaN elsewhere. Curves
-    only where all parts have them.
+    """One set of columns (`[n_rows]`); what only some parts have (medians, placebo) is NaN
+    elsewhere. Curves only where all parts have them.
 
     Raises `InputError` when there is not one row."""
     full = [part for part in parts if len(part.columns.get("strength", []))]
