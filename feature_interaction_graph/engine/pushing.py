@@ -194,7 +194,8 @@ def _pushed(engine: Engine, swept: Swept, plan: ClampPlan, part: slice,
     if plan.placebo is not None and plan.placebo.dictionary is not None:
         dictionary = plan.placebo.dictionary
         stream = clean_stream(engine, swept.clean, dictionary.hook_point)
-        active = dictionary.read(stream[rows.to(stream.device), positions.to(stream.device)])[1] != 0
+        here = stream[rows.to(stream.device), positions.to(stream.device)]
+        active = dictionary.read(here)[1] != 0
     arms = plan.vectors(part, active)
     n_samples, n_arms = arms.shape[:2]
     added = arms[:, None].expand(-1, len(plan.held), -1, -1).flatten(0, 2)

@@ -15,8 +15,6 @@ from torch import Tensor
 from .encoders import FeatureReader
 
 # %% ../../nbs/engine/15_reading.ipynb #55c85a2b
-RESOLUTION = 2.0 ** -20      # of a product in float32, relative to the lengths of its factors
-
 @dataclass(frozen=True)
 class Effects:
     """Changes of every feature of a reader, from one arm to others; NaN where a sequence had ended.
@@ -26,6 +24,8 @@ class Effects:
     pre: Float[Tensor, "n_samples n_changes n_offsets n_features"]
 
 # %% ../../nbs/engine/15_reading.ipynb #94709980
+RESOLUTION = 2.0 ** -20      # of a product in float32, relative to the lengths of its factors
+
 def read_effects(
     reader: FeatureReader, streams: Float[Tensor, "n_samples n_arms n_offsets width"]
 ) -> Effects:

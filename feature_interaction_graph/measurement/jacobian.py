@@ -87,8 +87,8 @@ def jacobian_measure(
     steps: int = 0, rules: str = "exact", through_threshold: bool = True, seed: int = 0,
     batch_rows: int | None = None, progress: bool = True
 ) -> InteractionTable:
-    """Mean derivative of every target with respect to each source, on the samples `clamp_measure`
-    takes with the same `seed`.
+    """Mean derivative of every target with respect to each source, on the samples of `tokens`
+    (`[n_sequences, seq_len]`) that `clamp_measure` takes with the same `seed`.
 
     Strength = mean over samples of d f_j(t + offset) / d f_i(t) at the clean activation, or, with
     `steps` > 0, its mean along the way from the 10th to the 90th percentile of the source (that
@@ -104,8 +104,7 @@ def jacobian_measure(
     prepared = prepare(model, saes, corpus, question, progress=progress)
     refuse_silent(question, prepared.kept, len(corpus))
     columns = _columns(prepared, settings, through_threshold, batch_rows or 1024)
-    columns["q_value"] = adjust(columns["p_value"])
-    n_rows = len(columns["strength"])
+    columns["q_value"], n_rows = adjust(columns["p_value"]), len(columns["strength"])
     how = {"rules": rules, "steps": steps, "through_threshold": through_threshold}
     return InteractionTable(columns, {
         "counts": {"attempted": n_rows, "measured": n_rows, "skipped": {}}, "linear_response": how,

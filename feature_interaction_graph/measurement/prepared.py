@@ -34,9 +34,9 @@ from .question import Question
 class Prepared:
     """A question with all it takes to answer it; made by `prepare`.
 
-    `readers[layer]`: of the asked targets there; `fired[layer]`: the scan of the sources there, with
-    their firings; `read[layer]`: that of the targets. *Places* count the sources of a layer, in the
-    order of `question.sources[layer]`.
+    `readers[layer]`: of the asked targets there; `fired[layer]`: the scan of the sources there,
+    with their firings; `read[layer]`: that of the targets. *Places* count the sources of a layer,
+    in the order of `question.sources[layer]`.
     """
     model: nn.Module
     saes: Saes
@@ -86,7 +86,7 @@ class Prepared:
         return choose_doses(firings.value[firings.of(place)], self.question.percentiles)
 
     def columns(self, layer: int, features: Sequence[int] | np.ndarray) -> np.ndarray:
-        "Where among the asked targets of a layer `features` (of them) are."
+        "Where among the asked targets of a layer `features` (`[n]`, of them) are."
         return np.searchsorted(self.readers[layer].features.cpu().numpy(), features)
 
     @property
