@@ -154,17 +154,20 @@ def placebo_pools(prepared: Prepared, layer: int, gathered: Gathered,
     return pools
 
 # %% ../../nbs/measurement/04_blocks.ipynb #993524b5
+_PoolKey = tuple[int, int, str]
+
 @dataclass
 class Block:
-    "The rows of finished sources, curves where there are any, and pools by (target layer, kind)."
+    """The rows of finished sources, curves where there are any, and pools by (source layer, target
+    layer, kind)."""
     columns: _Columns
     curves: _Columns = field(default_factory=dict)
-    pools: dict[tuple[int, str], Pool] = field(default_factory=dict)
+    pools: dict[_PoolKey, Pool] = field(default_factory=dict)
 
     @classmethod
     def join(cls, parts: Sequence["Block"]) -> "Block":
         "One after the other; pools add up."
-        pools: dict[tuple[int, str], Pool] = {}
+        pools: dict[_PoolKey, Pool] = {}
         for part in parts:
             for key, pool in part.pools.items():
                 pools[key] = pools[key] + pool if key in pools else pool
@@ -227,25 +230,25 @@ def measure_block(
         doses = torch.tensor([prepared.doses(layer, int(place)) for place in block[layer]])
         ends = Ends.of(prepared, layer, block[layer], later, doses.float().double().numpy())
         columns, curves = as_columns(ends, part)
-        pools: dict[tuple[int, str], Pool] = {}
+        pools: dict[_PoolKey, Pool] = {}
         if settings.placebo:
             lengths = push_lengths(gathered[layer], len(block[layer]))
             per_length = part.effect["mean"] / lengths[:, None, None]
             columns["effect_per_length"] = per_length.reshape(-1)
             found = placebo_pools(prepared, later, gathered[layer], lengths)
-            pools = {(later, kind): pool for kind, pool in found.items()}
+            pools = {(layer, later, kind): pool for kind, pool in found.items()}
         parts.append(Block(columns, curves, pools))
     return Block.join(parts)
 
 # %% ../../nbs/measurement/04_blocks.ipynb #f8c8fe80
 def judge_by_placebo(whole: Block, prepared: Prepared) -> None:
     """Replaces `effect_per_length` by the p-values against pushes in other directions, those of all
-    sources together: `placebo_p_value` (random) and `silent_p_value`."""
+    sources of a layer together: `placebo_p_value` (random) and `silent_p_value`."""
     columns, per_length = whole.columns, whole.columns.pop("effect_per_length")
     names = {"random": "placebo_p_value", "silent": "silent_p_value"}
-    for (later, kind), pool in whole.pools.items():
+    for (layer, later, kind), pool in whole.pools.items():
         values = columns.setdefault(names[kind], np.full(len(per_length), np.nan))
-        mine = np.flatnonzero(columns["tgt_layer"] == later)
+        mine = np.flatnonzero((columns["src_layer"] == layer) & (columns["tgt_layer"] == later))
         place = prepared.columns(later, columns["tgt_feature"][mine])
         at = columns["offset"][mine], place
         values[mine] = Pool(pool.squares[at], pool.count).p_value(per_length[mine])
@@ -273,9 +276,9 @@ def save_block(file: Path, key: str, block: Block) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     arrays = {f"{part}|{name}": values for part in ("columns", "curves")
               for name, values in getattr(block, part).items()}
-    for (later, kind), pool in block.pools.items():
-        arrays[f"pools|{later}|{kind}"] = pool.squares
-        arrays[f"counts|{later}|{kind}"] = np.array(pool.count)
+    for (layer, later, kind), pool in block.pools.items():
+        arrays[f"pools|{layer}|{later}|{kind}"] = pool.squares
+        arrays[f"counts|{layer}|{later}|{kind}"] = np.array(pool.count)
     with atomic_write(file) as temporary, temporary.open("wb") as stream:
         np.savez(stream, allow_pickle=False, key=np.array(key), **arrays)
 
@@ -296,8 +299,8 @@ def restore_block(file: Path, key: str) -> Block | None:
                 if name: parts[part][name] = stored[entry]
             pools = {}
             for name, squares in parts["pools"].items():
-                later, kind = name.split("|")
-                pools[int(later), kind] = Pool(squares, int(parts["counts"][name]))
+                layer, later, kind = name.split("|")
+                pools[int(layer), int(later), kind] = Pool(squares, int(parts["counts"][name]))
             return Block(parts["columns"], parts["curves"], pools)
     except (zipfile.BadZipFile, OSError, ValueError, KeyError, EOFError) as error:
         raise InputError(f"{file}, a finished part of an interrupted run, is damaged ({error}); "
