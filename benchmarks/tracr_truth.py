@@ -15,13 +15,12 @@ intervention on those inputs could bring to light.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-if TYPE_CHECKING:
-    from tracr import Program
+Program: TypeAlias = Any      # tracr.Program; that module imports this one
 
 MOST_STATES, MOST_CONTEXTS = 20_000, 64
 States = Float[np.ndarray, "n_states width"]

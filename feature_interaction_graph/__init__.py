@@ -139,7 +139,7 @@ __all__ = [  # noqa: F822  resolved by __getattr__
 
 
 # Modules that a documented page imported from under another name, and where they are now.
-_MOVED = {"steering_comparison": "control.comparison"}
+_MOVED = {"steering_comparison": "steering"}
 
 
 class _Moved(importlib.abc.MetaPathFinder, importlib.abc.Loader):

@@ -201,8 +201,8 @@ def test_files_and_refusals(planted, tmp_path):
         (lambda: identify(include=[(7, 0)]), "the atlas has no layer 7"),
         (lambda: identify(cfg=ablation), "pass store and model"),
         (lambda: identify(frequency), "collected without gradient importance"),
-        (lambda: Candidates.load(tmp_path / "cut.h5"), "does not hold whole candidates"),
-        (lambda: Candidates.load(store.path), "does not hold candidates of format"),
+        (lambda: Candidates.load(tmp_path / "cut.h5"), "is damaged or not a table of candidates"),
+        (lambda: Candidates.load(store.path), "holds something else than a table of candidates"),
         (lambda: Candidates.load(tmp_path / "none.h5"), "does not exist")
     ):
         with pytest.raises(InputError, match=words) as refusal: act()

@@ -97,7 +97,7 @@ def test_an_empty_graph_and_no_circuit_are_refused(tmp_path, capsys, found):
     save_graph(nx.DiGraph(), tmp_path / "empty.json")
     assert run("extract-subgraph", "--behavior", "agreement", "--graph", tmp_path / "empty.json",
                *SMALL, "--output-dir", tmp_path / "out") == 2
-    assert "no edges" in capsys.readouterr().err
+    assert "holds a graph without a node" in capsys.readouterr().err
     assert run("validate", "--quiet", "--output-dir", tmp_path / "out") == 2
     assert "holds 0 circuits" in capsys.readouterr().err
     assert run("validate", "--subgraph", tmp_path / "empty.json", "--quiet", "--output-dir",

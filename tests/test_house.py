@@ -167,7 +167,7 @@ def test_no_import_of_heavy_libraries_at_the_top() -> None:
 
 
 def test_a_moved_module_is_found_under_its_old_name() -> None:
-    with pytest.warns(DeprecationWarning, match="steering_comparison is now .*control.comparison"):
+    with pytest.warns(DeprecationWarning, match="steering_comparison is now .*steering"):
         from feature_interaction_graph.steering_comparison import compare_steering
     from feature_interaction_graph.steering import compare_steering as now
     assert compare_steering is now
