@@ -42,7 +42,10 @@ def hyperedges_of(
     gates: Gates, significance_level: float, threshold: float = 0.0
 ) -> list[dict[str, Any]]:
     """The rows of `gates` with q < `significance_level` and a finite |interaction| > `threshold`,
-    strongest first; what is undefined in them is `None`."""
+    strongest first; what is undefined in them is `None`.
+
+    Raises `InputError` for a table without one of the columns that are needed.
+    """
     columns = gates.columns
     needed = [*(f"{prefix}_{part}" for prefix in GATE_ENDS.values()
                 for part in ("layer", "feature")), *GATE_NUMBERS.values(), "direction"]
@@ -116,8 +119,9 @@ def is_finite(value: object) -> bool:
 
 # %% ../../nbs/graphs/00_hyperedges.ipynb #976c928c
 def check_hyperedges(G: nx.DiGraph, name: object = "the graph") -> list[dict[str, Any]]:
-    """The hyperedges of `G` (none: an empty list); refuses unknown ends and directions, and numbers
-    that are not finite."""
+    """The hyperedges of `G` (none: an empty list).
+
+    Raises `InputError` for unknown ends and directions, and numbers that are not finite."""
     hyperedges = G.graph.get("hyperedges", [])
     if not isinstance(hyperedges, list):
         raise InputError(
