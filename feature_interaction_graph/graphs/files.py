@@ -36,13 +36,11 @@ def plain_value(value: Any, where: str) -> Any:
     if isinstance(value, np.generic | np.ndarray): value = value.tolist()
     if value is None or isinstance(value, bool | int | float | str): return value
     if isinstance(value, list): return [plain_value(entry, where) for entry in value]
-    if isinstance(
-        value, dict
-    ) and all(isinstance(key, str) for key in value) and "$float" not in value:
+    if (isinstance(value, dict) and "$float" not in value
+        and all(isinstance(key, str) for key in value)):
         return {key: plain_value(entry, where) for key, entry in value.items()}
     raise InputError(f"{where} is {brief(value)} ({type(value).__name__}), which no graph file can "
-                     "hold; make it a number, a string, "
-                     "a list or a dictionary with string keys.")
+                     "hold; make it a number, a string, a list or a dictionary with string keys.")
 
 # %% ../../nbs/graphs/01_files.ipynb #18b43a32
 def plain_graph(G: nx.DiGraph) -> nx.DiGraph:
@@ -52,9 +50,7 @@ def plain_graph(G: nx.DiGraph) -> nx.DiGraph:
     Raises `InputError` for any other graph, id, key or value, or a name that a file uses itself."""
     if not isinstance(G, nx.DiGraph):
         raise InputError(f"a directed NetworkX graph was expected, got {type(G).__name__}.")
-    def plain(
-        attributes: dict[str, Any], owner: str, reserved: tuple[str, ...] = ()
-    ) -> dict[str, Any]:
+    def plain(attributes: dict[str, Any], owner: str, *reserved: str) -> dict[str, Any]:
         for name in attributes:
             if not isinstance(name, str) or name in reserved:
                 raise InputError(f"an attribute of {owner} is called {name!r}, which a graph file "
@@ -62,20 +58,18 @@ def plain_graph(G: nx.DiGraph) -> nx.DiGraph:
         return {name: plain_value(value, f"attribute {name!r} of {owner}")
                 for name, value in attributes.items()}
     copy = type(G)()
-    copy.graph.update(plain(G.graph, "the graph", ("fig_format",)))
+    copy.graph.update(plain(G.graph, "the graph", "fig_format"))
     for node, attributes in G.nodes(data=True):
         if not isinstance(node, str):
             raise InputError(f"node {node!r} is no string; feature ids look like 'L3_F17'.")
-        copy.add_nodes_from([(node, plain(attributes, f"node {node}", ("id",)))])
+        copy.add_nodes_from([(node, plain(attributes, f"node {node}", "id"))])
     for edge in G.edges(keys=True, data=True) if G.is_multigraph() else G.edges(data=True):
         source, target, *key, attributes = edge
         if key and not isinstance(key[0], str | int):
             raise InputError(f"the key {key[0]!r} of the edge {source} -> {target} is neither a "
                              "string nor an integer.")
-        plain_attributes = plain(
-            attributes, f"edge {source} -> {target}", ("source", "target", "key")
-        )
-        copy.add_edges_from([(source, target, *key, plain_attributes)])
+        kept = plain(attributes, f"edge {source} -> {target}", "source", "target", "key")
+        copy.add_edges_from([(source, target, *key, kept)])
     return copy
 
 # %% ../../nbs/graphs/01_files.ipynb #027f7b8c
@@ -108,9 +102,8 @@ def graph_to_json(G: nx.DiGraph) -> str:
         edges = [{"source": s, "target": t, "key": key, **attributes}
                  for s, t, key, attributes in G.edges(keys=True, data=True)]
     else:
-        edges = [
-            {"source": s, "target": t, **attributes} for s, t, attributes in G.edges(data=True)
-        ]
+        edges = [{"source": s, "target": t, **attributes}
+                 for s, t, attributes in G.edges(data=True)]
     head = {"format": FORMAT, "version": VERSION, "directed": True, "multigraph": G.is_multigraph(),
             "graph": to_strict_json(G.graph)}
     return (f'{json.dumps(head, allow_nan=False)[:-1]},\n "nodes": [\n  {lines(nodes)}],\n '
@@ -138,9 +131,8 @@ def graph_from_json(text: str, path: str | Path = "the text") -> nx.DiGraph:
         for edge in data["edges"] if "edges" in data else data["links"]:
             source, target = _name(edge.pop("source")), _name(edge.pop("target"))
             if source not in G or target not in G:
-                raise InputError(
-                    f"{path} has an edge {source} -> {target} between nodes it does not list."
-                )
+                raise InputError(f"{path} has an edge {source} -> {target} between nodes it does "
+                                 "not list.")
             key = [edge.pop("key", None)] if G.is_multigraph() else []
             G.add_edges_from([(source, target, *key, edge)])
     except InputError: raise
@@ -188,9 +180,8 @@ def graph_to_graphml(G: nx.DiGraph) -> bytes:
            **G.graph})
     for node, attributes in G.nodes(data=True):
         write(ElementTree.SubElement(graph, "node", id=node), attributes)
-    for source, target, *key, attributes in G.edges(
-        keys=True, data=True
-    ) if G.is_multigraph() else G.edges(data=True):
+    for edge in G.edges(keys=True, data=True) if G.is_multigraph() else G.edges(data=True):
+        source, target, *key, attributes = edge
         write(ElementTree.SubElement(graph, "edge", source=source, target=target),
               {**({"key": key[0]} if key else {}), **attributes})
     for (scope, name, kind), key in keys.items():
@@ -202,9 +193,8 @@ def graph_to_graphml(G: nx.DiGraph) -> bytes:
         )
     for node in G:
         if _NOT_IN_XML.search(node):
-            raise InputError(
-                f"the node id {node!r} cannot be written as GraphML; save the graph as .json."
-            )
+            raise InputError(f"the node id {node!r} cannot be written as GraphML; save the graph "
+                             "as .json.")
     root.append(graph)
     return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
 
@@ -247,7 +237,7 @@ def _graphml_reader(key: ElementTree.Element) -> tuple[str, Any]:
 
 # %% ../../nbs/graphs/01_files.ipynb #efe99851
 def _assemble_graphml(facts: dict[str, Any], nodes: list[tuple[str, dict[str, Any]]],
-                     edges: list[tuple[str, str, dict[str, Any]]], path: str | Path) -> nx.DiGraph:
+                      edges: list[tuple[str, str, dict[str, Any]]], path: str | Path) -> nx.DiGraph:
     """The graph of what a GraphML document lists; `json:` strings are restored where the file is
     this package's own.
 
@@ -270,9 +260,8 @@ def _assemble_graphml(facts: dict[str, Any], nodes: list[tuple[str, dict[str, An
     for source, target, attributes in edges:
         source, target = named.get(source, source), named.get(target, target)
         if source not in G or target not in G:
-            raise InputError(
-                f"{path} has an edge {source} -> {target} between nodes it does not list."
-            )
+            raise InputError(f"{path} has an edge {source} -> {target} between nodes it does not "
+                             "list.")
         attributes = whole(restored(attributes))
         G.add_edges_from([(source, target, attributes.pop("key"), attributes) if G.is_multigraph()
                           else (source, target, attributes)])
@@ -319,9 +308,8 @@ def graph_from_graphml(document: bytes, path: str | Path = "the document") -> nx
         raise InputError(f"{path} is GraphML this package cannot read (wrong or "
                          f"missing: {error}); write it again with save_graph.") from error
     except ValueError as error:
-        raise InputError(
-            f"{path} has an attribute that does not fit its declared type ({error})."
-        ) from error
+        raise InputError(f"{path} has an attribute that does not fit its declared type "
+                         f"({error}).") from error
 
 # %% ../../nbs/graphs/01_files.ipynb #781e6e50
 _FORMAT_OF_SUFFIX = {
@@ -381,9 +369,8 @@ def check_interaction_graph(G: nx.DiGraph, name: str | Path = "the graph") -> nx
 
     Raises `InputError` for anything else."""
     if not isinstance(G, nx.DiGraph):
-        raise InputError(
-            f"{name} is {type(G).__name__}, a directed interaction graph was expected."
-        )
+        raise InputError(f"{name} is {type(G).__name__}, a directed interaction graph was "
+                         "expected.")
     for node, attributes in G.nodes(data=True):
         if not all(isinstance(attributes.get(key), numbers.Integral) and attributes[key] >= 0
                    for key in ("layer", "feature_idx")):
@@ -448,8 +435,7 @@ def load_graph(
     remedy = "give the path of a saved graph"
     if format == "pickle" and not allow_pickle:
         raise InputError(f"{path} is a pickle, which can run any code when it is read; pass "
-                         "allow_pickle=True if you trust its author, "
-                         "or ask for .graphml or .json.")
+                         "allow_pickle=True if you trust its author, or ask for .graphml or .json.")
     if format == "pickle": G = _graph_from_pickle(path)
     elif format == "json": G = graph_from_json(read_text(path, remedy), path)
     else: G = graph_from_graphml(read_bytes(path, remedy), path)
