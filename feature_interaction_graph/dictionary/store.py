@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FiringBlock', 'firings_of', 'FeatureSums', 'pack_values', 'token_texts', 'LayerWriter', 'write_store',
-           'FeatureStatistics', 'ActivationStore', 'feature_blocks']
+           'feature_blocks', 'FeatureStatistics', 'ActivationStore']
 
 # %% ../../nbs/dictionary/00_store.ipynb #d4104b89
 import contextlib
@@ -70,8 +70,8 @@ class FeatureSums:
         self.signed += summed(worth.double().cpu().numpy())
 
     def summary(self) -> dict[str, np.ndarray]:
-        """count, frequency; mean, std, max of the non-zero activations (0 where it never fires);
-        importance and signed_importance if there was any worth."""
+        """`[width]` each: count, frequency; mean, std, max of the non-zero activations (0 where it
+        never fires); importance and signed_importance if there was any worth."""
         some = np.maximum(self.count, 1)
         mean = self.total / some
         std = np.sqrt(np.maximum(self.squares / some - mean**2, 0))
@@ -216,6 +216,45 @@ def write_store(
                 writer.group.create_dataset(name, data=values)
             writer.group.attrs["n_attributed"] = writer.sums.n_attributed
 
+# %% ../../nbs/dictionary/00_store.ipynb #d4266e16
+def feature_blocks(counts: Int[np.ndarray, "n_features"], max_values: int) -> list[int]:
+    """Edges of blocks of neighbouring features, each with at most `max_values` firings in all (or
+    of one feature)."""
+    edges, held = [0], 0
+    for feature, count in enumerate(counts.tolist()):
+        if held and held + count > max_values: edges, held = [*edges, feature], 0
+        held += count
+    return [*edges, len(counts)]
+
+# %% ../../nbs/dictionary/00_store.ipynb #f66f60cb
+def _header(file: StoredGroup) -> dict[str, Any]:
+    """What an `ActivationStore` knows of its file; `InputError` unless every part has the length
+    the others say."""
+    n_tokens, widths, hook_names = file.number("n_tokens"), {}, {}
+    for layer in file.numbers("layers"):
+        group = file.subgroup(f"layer_{layer}")
+        widths[layer], hook_names[layer] = group.number("width", 2**31), group.text("hook_name")
+        (held,) = group.sized("indices").shape
+        for name, length in (("indptr", n_tokens + 1), ("values", held), ("count", widths[layer])):
+            group.sized(name, (length,))
+        if group.array("indptr", np.int64, rows=slice(n_tokens, None)) != held:
+            raise file.damaged(f"the rows of layer {layer} do not end where its firings do")
+    for name in ("sequence", "position"): file.sized(name, (n_tokens,))
+    return dict(layers=tuple(widths), n_tokens=n_tokens, widths=widths, hook_names=hook_names,
+                config=file.facts("config"))
+
+# %% ../../nbs/dictionary/00_store.ipynb #64491c96
+def _stored_corpus(file: StoredGroup) -> Corpus:
+    "The corpus of a store, with its labels."
+    tokens, labels = file.array("tokens", np.int64, (None, None), below=2**31), None
+    if "labels" in file:
+        group = file.subgroup("labels")
+        names = group.array("names", object).tolist()
+        labels = TokenLabels(names, *stored_csr(group, (tokens.size, len(names)), {}))
+    lengths = file.array("lengths", np.int64, (len(tokens),), below=tokens.shape[1] + 1)
+    return Corpus(torch.from_numpy(tokens), torch.from_numpy(lengths),
+                  file.flag("starts_with_bos"), file.text("source"), labels)
+
 # %% ../../nbs/dictionary/00_store.ipynb #dc7cfb83
 @dataclass(frozen=True, eq=False)
 class FeatureStatistics:
@@ -233,7 +272,7 @@ class FeatureStatistics:
         with _KIND.open(path) as file: return cls(file.path, **_header(file))
 
     def statistics(self, layer: int) -> dict[str, np.ndarray]:
-        """Of every feature: count, frequency, mean, std, max of its non-zero activations;
+        """`[n_features]` each: count, frequency, mean, std, max of the non-zero activations;
         importance and signed_importance if collected."""
         with self._opened() as file:
             return self._group(file, layer).columns(
@@ -312,42 +351,3 @@ class ActivationStore(FeatureStatistics):
             if "vocabulary" not in file: return {}
             known = file.subgroup("vocabulary").columns({"ids": np.int32, "text": object})
             return dict(zip(known["ids"].tolist(), known["text"].tolist(), strict=True))
-
-# %% ../../nbs/dictionary/00_store.ipynb #d4266e16
-def feature_blocks(counts: Int[np.ndarray, "n_features"], max_values: int) -> list[int]:
-    """Edges of blocks of neighbouring features, each with at most `max_values` firings in all (or
-    of one feature)."""
-    edges, held = [0], 0
-    for feature, count in enumerate(counts.tolist()):
-        if held and held + count > max_values: edges, held = [*edges, feature], 0
-        held += count
-    return [*edges, len(counts)]
-
-# %% ../../nbs/dictionary/00_store.ipynb #f66f60cb
-def _header(file: StoredGroup) -> dict[str, Any]:
-    """What an `ActivationStore` knows of its file; `InputError` unless every part has the length
-    the others say."""
-    n_tokens, widths, hook_names = file.number("n_tokens"), {}, {}
-    for layer in file.numbers("layers"):
-        group = file.subgroup(f"layer_{layer}")
-        widths[layer], hook_names[layer] = group.number("width", 2**31), group.text("hook_name")
-        (held,) = group.sized("indices").shape
-        for name, length in (("indptr", n_tokens + 1), ("values", held), ("count", widths[layer])):
-            group.sized(name, (length,))
-        if group.array("indptr", np.int64, rows=slice(n_tokens, None)) != held:
-            raise file.damaged(f"the rows of layer {layer} do not end where its firings do")
-    for name in ("sequence", "position"): file.sized(name, (n_tokens,))
-    return dict(layers=tuple(widths), n_tokens=n_tokens, widths=widths, hook_names=hook_names,
-                config=file.facts("config"))
-
-# %% ../../nbs/dictionary/00_store.ipynb #64491c96
-def _stored_corpus(file: StoredGroup) -> Corpus:
-    "The corpus of a store, with its labels."
-    tokens, labels = file.array("tokens", np.int64, (None, None), below=2**31), None
-    if "labels" in file:
-        group = file.subgroup("labels")
-        names = group.array("names", object).tolist()
-        labels = TokenLabels(names, *stored_csr(group, (tokens.size, len(names)), {}))
-    lengths = file.array("lengths", np.int64, (len(tokens),), below=tokens.shape[1] + 1)
-    return Corpus(torch.from_numpy(tokens), torch.from_numpy(lengths),
-                  file.flag("starts_with_bos"), file.text("source"), labels)

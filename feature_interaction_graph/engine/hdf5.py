@@ -92,7 +92,8 @@ def storable(text: str) -> str:
 
 # %% ../../nbs/engine/13_hdf5.ipynb #9018c077
 def write_column(group: h5py.Group, name: str, values: np.ndarray) -> None:
-    "One column, compressed; words (`U`) as numbers with their list beside them, text as it is."
+    """One column `[n_rows]`, compressed; words (`U`) as numbers with their list beside them, text
+    as it is."""
     words: list[str] | None = None
     if values.dtype.kind == "U":
         unique, values = np.unique(values, return_inverse=True)
@@ -226,8 +227,9 @@ class StoredGroup(StoredAttributes):
     def array(self, name: str, kind: Any, shape: tuple[int | None, ...] = (None,), *,
               below: int | None = None, finite: bool = False,
               rows: slice = slice(None)) -> np.ndarray:
-        """`rows` of the data set `name` as `kind`: whole numbers from 0 to `below` - 1, floats
-        (`finite` or not), bools, text (`object`), or words (`U24`) kept as numbers."""
+        """`rows` of the data set `name`, `[n_rows, ...]`, as `kind`: whole numbers from 0 to
+        `below` - 1, floats (`finite` or not), bools, text (`object`), or words (`U24`) kept as
+        numbers."""
         data, wanted = self.sized(name, shape), np.dtype(kind)
         is_text = h5py.check_string_dtype(data.dtype) is not None
         allowed = {"f": "fiu", "b": "b", "O": "O"}.get(wanted.kind, "iu")
@@ -254,7 +256,7 @@ class StoredGroup(StoredAttributes):
 
     def columns(self, kinds: Mapping[str, Any], optional: tuple[str, ...] = (),
                 n_rows: int | None = None) -> dict[str, np.ndarray]:
-        "The data sets named in `kinds` as arrays of one length (`n_rows`, if given)."
+        "The data sets named in `kinds` as arrays `[n_rows]` of one length (`n_rows`, if given)."
         found: dict[str, np.ndarray] = {}
         for name, kind in kinds.items():
             if name in optional and name not in self: continue

@@ -42,15 +42,17 @@ def hyperedges_of(
     gates: Gates, significance_level: float, threshold: float = 0.0
 ) -> list[dict[str, Any]]:
     """The rows of `gates` with q < `significance_level` and a finite |interaction| > `threshold`,
-    strongest first; what is undefined in them is `None`."""
+    strongest first; what is undefined in them is `None`.
+
+    Raises `InputError` for a table without one of the columns that are needed.
+    """
     columns = gates.columns
     needed = [*(f"{prefix}_{part}" for prefix in GATE_ENDS.values()
                 for part in ("layer", "feature")), *GATE_NUMBERS.values(), "direction"]
     missing = [name for name in needed if name not in columns]
     if missing:
-        raise InputError(
-            f"the gating table has no column {missing[0]!r}; pass what measure_gating returned."
-        )
+        raise InputError(f"the gating table has no column {missing[0]!r}; pass what "
+                         "measure_gating returned.")
     size = np.abs(columns["interaction"])
     rows = np.flatnonzero(
         (columns["q_value"] < significance_level) & (size > threshold) & np.isfinite(size)
@@ -60,13 +62,11 @@ def hyperedges_of(
                   in zip(columns[f"{prefix}_layer"][rows].tolist(),
                          columns[f"{prefix}_feature"][rows].tolist(), strict=True)]
             for end, prefix in GATE_ENDS.items()}
-    values = {
-        name: [value if math.isfinite(value) else None for value in columns[column][rows].tolist()]
-        for name, column in GATE_NUMBERS.items()
-    }
-    table = {
-        **ends, "direction": [str(direction) for direction in columns["direction"][rows]], **values
-    }
+    values = {name: [value if math.isfinite(value) else None
+                     for value in columns[column][rows].tolist()]
+              for name, column in GATE_NUMBERS.items()}
+    directions = [str(direction) for direction in columns["direction"][rows]]
+    table = {**ends, "direction": directions, **values}
     return [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
 
 # %% ../../nbs/graphs/00_hyperedges.ipynb #2cbbffe8
@@ -116,13 +116,13 @@ def is_finite(value: object) -> bool:
 
 # %% ../../nbs/graphs/00_hyperedges.ipynb #976c928c
 def check_hyperedges(G: nx.DiGraph, name: object = "the graph") -> list[dict[str, Any]]:
-    """The hyperedges of `G` (none: an empty list); refuses unknown ends and directions, and numbers
-    that are not finite."""
+    """The hyperedges of `G` (none: an empty list).
+
+    Raises `InputError` for unknown ends and directions, and numbers that are not finite."""
     hyperedges = G.graph.get("hyperedges", [])
     if not isinstance(hyperedges, list):
-        raise InputError(
-            f"the hyperedges of {name} are a {type(hyperedges).__name__}, a list was expected."
-        )
+        raise InputError(f"the hyperedges of {name} are a {type(hyperedges).__name__}, a list was "
+                         "expected.")
     for position, hyperedge in enumerate(hyperedges):
         where = f"hyperedge {position} of {name}"
         if not isinstance(hyperedge, dict):
