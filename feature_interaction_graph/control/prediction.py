@@ -21,7 +21,7 @@ from ..engine.names import FeatureKey, feature_id, parse_feature_id
 from ..measurement.table import InteractionTable
 
 # %% ../../nbs/control/05_prediction.ipynb #0ccfb325
-_Gate: TypeAlias = tuple[FeatureKey, float, float]     # its feature; effects where it is off and on
+_Gate: TypeAlias = tuple[FeatureKey, float, float]  # its feature; effects where it is off, on
 
 
 @dataclass(frozen=True)
