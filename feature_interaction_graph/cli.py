@@ -46,7 +46,7 @@ def parse_layers(text: str) -> list[int]:
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    "Name and value from `name=value`; the value is JSON where it can be, else text."
+    "Name and value of `name=value`, JSON or else text. Raises `InputError` for other words."
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise InputError(f"--set is {text[:60]!r}; write it as name=value, such as min_samples=4.")

@@ -143,7 +143,7 @@ def bootstrap(
     "Resampled row numbers."
     return np.random.default_rng((seed, rows)).integers(0, rows, (n_resamples, rows))
 
-def interval(draws: np.ndarray) -> tuple[float, float]:
+def interval(draws: Float[np.ndarray, "n_draws"]) -> tuple[float, float]:
     "The 2.5th and 97.5th percentile."
     low, high = np.nanpercentile(draws, [2.5, 97.5])
     return float(low), float(high)
@@ -187,8 +187,7 @@ def equal_share(
 @dataclass(frozen=True)
 class ComparisonSettings:
     """Keywords of `compare_steering`: `neutral`: contexts for KL and perplexity where nothing
-    should
-    happen; `reference`: the plan (a list of clamps) that is scaled to the target change that
+    should happen; `reference`: the plan (a list of clamps) that is scaled to the target change that
     `equal_to` (default: the last plan) has at the calibration contexts; `protect`, `metrics`: read
     besides; `seed`: of the bootstrap over contexts."""
     neutral: Contexts | None = None

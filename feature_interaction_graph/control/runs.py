@@ -71,11 +71,6 @@ class SteeredRun:
         return loss(self.clean_logits), loss(self.logits)
 
 # %% ../../nbs/control/03_runs.ipynb #236d6dfb
-Positions: TypeAlias = str | FeatureKey | Tensor
-Interventions: TypeAlias = (
-    Iterable[Clamp | tuple[int, int, float]] | Mapping[FeatureKey, float] | Clamp
-)
-
 class Steering:
     """Clamps on the hooks of the plain model: `with Steering(...).active():` every forward pass is
     steered.
@@ -121,7 +116,10 @@ class Steering:
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
-        "Within the context every forward pass of the plain model is steered and read."
+        """Within the context every forward pass of the plain model is steered and read.
+
+        Raises `InputError` for an SAE in the middle of a block.
+        """
         needed = {*self.groups, *self.readers, *(() if self.trigger is None else (self.rule[0],))}
         points = {layer: sae_hook_point(self.saes[layer]) for layer in needed}
         with contextlib.ExitStack() as stack:
@@ -164,6 +162,8 @@ def prompts_corpus(model: nn.Module, saes: Saes, prompts: Sequence[str]) -> Corp
     return as_corpus([begin + row for row in rows], bos_id=begin[0] if begin else None)
 
 # %% ../../nbs/control/03_runs.ipynb #2163d9e8
+Positions: TypeAlias = str | FeatureKey | Tensor
+
 def text_of(model: nn.Module, saes: Saes, given: Any) -> Corpus:
     "Prompts, tokens, a corpus or contexts (one sequence for each) as a corpus."
     if isinstance(given, Contexts): return given.compact().corpus
@@ -175,7 +175,10 @@ def text_of(model: nn.Module, saes: Saes, given: Any) -> Corpus:
 def places_of(
     saes: Saes, corpus: Corpus, positions: Any, contexts: Contexts | None = None
 ) -> Bool[Tensor, "n_seq seq_len"]:
-    "Where `positions` steer in `corpus`; \"all\" of `contexts` are its places."
+    """Where `positions` steer in `corpus`; "all" of `contexts` are its places.
+
+    Raises `InputError` for a mask of another shape, an unknown feature and an unknown word.
+    """
     column = torch.arange(corpus.tokens.shape[1])
     if isinstance(positions, Tensor):
         if positions.shape != corpus.tokens.shape:
@@ -235,6 +238,10 @@ def _one_value_per_token(clamps: Sequence[Clamp], corpus: Corpus) -> None:
                              "per token.")
 
 # %% ../../nbs/control/03_runs.ipynb #99fc5c7d
+Interventions: TypeAlias = (
+    Iterable[Clamp | tuple[int, int, float]] | Mapping[FeatureKey, float] | Clamp
+)
+
 @contextlib.contextmanager
 def steering(
     model: nn.Module, saes: Saes, interventions: Interventions, *,

@@ -57,7 +57,7 @@ def graph_for(run: Run, behavior: Behavior, measure: bool, n_features: int) -> "
 def extract_command(run: Run, behavior: str, *, measure: bool, n_features: int, output: Path | None,
                     n_prompts: int, **how: Any) -> tuple[BehaviorSubgraph, list[Path]]:
     """The circuit of `behavior`, and the files written: the circuit (.json or .graphml) and its
-    picture beside it."""
+    picture beside it. Raises `InputError` for an `output` that would be a pickle."""
     from feature_interaction_graph.visualization import plot_circuit
     from feature_interaction_graph.graphs.files import graph_format
     path = output or run.cfg.output_path / f"circuit_{slug(Path(behavior).stem)}.json"
@@ -80,7 +80,8 @@ def extract_command(run: Run, behavior: str, *, measure: bool, n_features: int, 
 def validate_command(run: Run, subgraph: Path | None, behavior: str | None, *, n_prompts: int,
                      n_random: int, output: Path | None) -> tuple[CircuitValidation, Path]:
     """The verdict on a saved circuit, on prompts it was not found on, and the JSON file with every
-    number."""
+    number. Raises `InputError` unless there is one circuit that says how its prompts were made, and
+    where `output` is that circuit."""
     if subgraph is None:
         found = sorted(run.cfg.output_path.glob("circuit_*.json"))
         if len(found) != 1:
