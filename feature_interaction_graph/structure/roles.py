@@ -97,7 +97,7 @@ def profiles_of(
     begin; the last is open. `partners`: a category per node; `multiplicity`: how often each edge
     counts (a bootstrap sample)."""
     amount = _edge_weights(edges, weighted) * (1.0 if multiplicity is None else multiplicity)
-    found: dict[str, Float[np.ndarray, "n_nodes"]] = {}
+    found: dict[str, np.ndarray] = {}
     for word, ends, others in (("out", edges.source, edges.target),
                                ("in", edges.target, edges.source)):
         for sign in sorted(set(edges.sign.tolist()), reverse=True):
