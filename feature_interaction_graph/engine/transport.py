@@ -193,10 +193,10 @@ def transport_scores(
     """Scores of all pairs of features of earlier and later layers, by backward passes of noise.
 
     `tokens`: a corpus or `[n_sequences, length]`; `source_layers`, `target_layers`: all with an SAE
-    when None; `settings`: the fields of `TransportSettings`, `n_probes`, `conditional`, `max_offset`, `seed`, `batch_size` and
-    `n_groups`. Positions that are no samples (start token, padding) count neither as source nor as
-    target. Raises `InputError` when no target layer comes after a source layer, for a layer without
-    an SAE, and for settings that cannot be.
+    when None; `settings`: the fields of `TransportSettings`, `n_probes`, `conditional`,
+    `max_offset`, `seed`, `batch_size` and `n_groups`. Positions that are no samples (start token,
+    padding) count neither as source nor as target. Raises `InputError` when no target layer comes
+    after a source layer, for a layer without an SAE, and for settings that cannot be.
     """
     how = TransportSettings(**settings)
     corpus, readers = as_corpus(tokens), {layer: FeatureReader(sae) for layer, sae in saes.items()}
