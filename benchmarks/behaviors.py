@@ -174,8 +174,10 @@ def stories260k(data: Path, saes_folder: Path) -> dict[str, Any]:
     ]
     texts = [f"One day, {{0}} {each}. {{0}} {mood} because" for each in did
              for mood in ("was happy", "was sad", "smiled", "cried")]
-    groups = ("Sue Mia Amy Eva Ida Zoe Ivy Liz Kim Pam Meg Peg Sara Ella Emma Nora Rosa Lucy Mary Kate Jane Anna Lola Nina".split(),
-              "Max Sam Dan Leo Jim Joe Roy Ray Ron Ted Bob Jay Jack John Paul Luke Fred Mark Adam Alex Finn Hugo Carl Tony".split())
+    groups = (("Sue Mia Amy Eva Ida Zoe Ivy Liz Kim Pam Meg Peg Sara Ella Emma Nora Rosa Lucy "
+               "Mary Kate Jane Anna Lola Nina").split(),
+              ("Max Sam Dan Leo Jim Joe Roy Ray Ron Ted Bob Jay Jack John Paul Luke Fred Mark "
+               "Adam Alex Finn Hugo Carl Tony").split())
     def length(text: str) -> int:
         return len(model.tokenizer(text, add_special_tokens=False).input_ids)
     def known(name: str, right: str, wrong: str) -> bool:

@@ -45,20 +45,38 @@ from feature_interaction_graph.subgraphs import extract_behavior_subgraph
 ROOT = Path(__file__).parent.parent
 LEVEL = 0.01
 RULES = {
-    "sparse": "Share of all tested pairs (live targets of later layers) with q < 0.01 after Benjamini-Hochberg, change of the activation, 100 samples per "
-              "source: true if its interval over sources lies below 1 %.",
-    "hubs": "Heavy-tailed, for out-degree (edges per 1,000 tested targets) and for in-degree (last layer): what exceeds the start of the tail varies more than "
-            "if it were exponential (standard deviation over that of a geometric of the same mean above 1), and a power law or lognormal beats the "
-            "exponential by likelihood ratio, p < 0.05. General: the rank correlations, within layers, of out-degree with activation frequency and with "
-            "breadth (different tokens in 20 firings) are above 0, for activation and for pre-activation edges. True if all of these hold, false if one is "
-            "refuted.",
-    "signs": "Across layers the share of excitatory edges is above 1/2; within a layer (through the MLP) it is at most 0.55: balanced or inhibitory. Both must "
-             "hold for the change of the activation and for that of the pre-activation, because an activation that is 0 can only rise.",
-    "modular": "Density of edges between the features of a behaviour's circuit, measured on the corpus, over that of random features in place of its targets "
-               "(same layers, same fifth of in-degree, same sources): true if the interval of the pooled ratio lies above 1 and no single behaviour is below.",
-    "steering": "R2 of single-context predictions on held-out contexts, best step that knows only what was measured on the corpus and the clean state of the "
-                "context (no derivative taken there): true at a layer distance if the interval lies at or above 0.5; true overall if true at every distance, "
-                "false if false at one.",
+    "sparse": (
+        "Share of all tested pairs (live targets of later layers) with q < 0.01 after "
+        "Benjamini-Hochberg, change of the activation, 100 samples per source: true if its "
+        "interval over sources lies below 1 %."
+    ),
+    "hubs": (
+        "Heavy-tailed, for out-degree (edges per 1,000 tested targets) and for in-degree (last "
+        "layer): what exceeds the start of the tail varies more than if it were exponential "
+        "(standard deviation over that of a geometric of the same mean above 1), and a power law "
+        "or lognormal beats the exponential by likelihood ratio, p < 0.05. General: the rank "
+        "correlations, within layers, of out-degree with activation frequency and with breadth "
+        "(different tokens in 20 firings) are above 0, for activation and for pre-activation "
+        "edges. True if all of these hold, false if one is refuted."
+    ),
+    "signs": (
+        "Across layers the share of excitatory edges is above 1/2; within a layer (through the "
+        "MLP) it is at most 0.55: balanced or inhibitory. Both must hold for the change of the "
+        "activation and for that of the pre-activation, because an activation that is 0 can only "
+        "rise."
+    ),
+    "modular": (
+        "Density of edges between the features of a behaviour's circuit, measured on the corpus, "
+        "over that of random features in place of its targets (same layers, same fifth of "
+        "in-degree, same sources): true if the interval of the pooled ratio lies above 1 and no "
+        "single behaviour is below."
+    ),
+    "steering": (
+        "R2 of single-context predictions on held-out contexts, best step that knows only what was "
+        "measured on the corpus and the clean state of the context (no derivative taken there): "
+        "true at a layer distance if the interval lies at or above 0.5; true overall if true at "
+        "every distance, false if false at one."
+    ),
 }
 
 

@@ -649,13 +649,19 @@ def test_graphml_defaults_of_other_tools_are_applied(tmp_path):
 
 
 HOSTILE = {
-    "bomb.graphml": b'<!DOCTYPE g [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]><graphml><graph><node id="&b;"/></graph></graphml>',
-    "outside.graphml": b'<!DOCTYPE g [<!ENTITY a SYSTEM "file:///etc/hostname">]><graphml><graph><node id="&a;"/></graph></graphml>',
-    "wide.graphml": '<?xml version="1.0" encoding="utf-16"?><!DOCTYPE g [<!ENTITY a "ha">]><graphml><graph><node id="&a;"/></graph></graphml>'.encode("utf-16"),
+    "bomb.graphml": b'<!DOCTYPE g [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>'
+                    b'<graphml><graph><node id="&b;"/></graph></graphml>',
+    "outside.graphml": b'<!DOCTYPE g [<!ENTITY a SYSTEM "file:///etc/hostname">]>'
+                       b'<graphml><graph><node id="&a;"/></graph></graphml>',
+    "wide.graphml": ('<?xml version="1.0" encoding="utf-16"?><!DOCTYPE g [<!ENTITY a "ha">]>'
+                     '<graphml><graph><node id="&a;"/></graph></graphml>').encode("utf-16"),
     "deep.graphml": b"<graphml>" + b"<graph>" * 50_000,
-    "type.graphml": b'<graphml><key id="d" for="node" attr.name="layer" attr.type="object"/><graph><node id="n"><data key="d">x</data></node></graph></graphml>',
-    "value.graphml": b'<graphml><key id="d" for="node" attr.name="layer" attr.type="int"/><graph><node id="n"><data key="d">two</data></node></graph></graphml>',
-    "key.graphml": b'<graphml><graph><node id="n"><data key="nowhere">x</data></node></graph></graphml>',
+    "type.graphml": b'<graphml><key id="d" for="node" attr.name="layer" attr.type="object"/>'
+                    b'<graph><node id="n"><data key="d">x</data></node></graph></graphml>',
+    "value.graphml": b'<graphml><key id="d" for="node" attr.name="layer" attr.type="int"/>'
+                     b'<graph><node id="n"><data key="d">two</data></node></graph></graphml>',
+    "key.graphml": b'<graphml><graph><node id="n">'
+                   b'<data key="nowhere">x</data></node></graph></graphml>',
     "edge.graphml": b'<graphml><graph><edge source="a" target="b"/></graph></graphml>',
     "svg.graphml": b"<svg/>",
     "bare.graphml": b"<graphml/>",
@@ -666,8 +672,11 @@ HOSTILE = {
     "ids.json": b'{"nodes": [{"layer": 1}], "edges": []}',
     "edge.json": b'{"nodes": [], "edges": [{"source": "a", "target": "b"}]}',
     "float.json": b'{"nodes": [{"id": "a", "layer": {"$float": "nonsense"}}], "edges": []}',
-    "future.json": b'{"format": "feature-interaction-graph", "version": 99, "nodes": [], "edges": []}',
-    "strength.json": b'{"nodes": [{"id": "a", "layer": 0, "feature_idx": 0}], "edges": [{"source": "a", "target": "a", "strength": NaN, "interaction_type": "excitatory"}]}',
+    "future.json": b'{"format": "feature-interaction-graph", "version": 99, '
+                   b'"nodes": [], "edges": []}',
+    "strength.json": b'{"nodes": [{"id": "a", "layer": 0, "feature_idx": 0}], '
+                     b'"edges": [{"source": "a", "target": "a", "strength": NaN, '
+                     b'"interaction_type": "excitatory"}]}',
     "bytes.json": b"\xff\xfe\x00",
     "empty.json": b"",
     "digits.json": b'{"nodes": [{"id": "a", "layer": ' + b"9" * 6000 + b'}], "edges": []}',

@@ -13,8 +13,10 @@ sys.path.insert(0, str(ROOT / "tools"))
 from page_metrics import code_cells, figures, functions  # noqa: E402
 
 PACKAGE = ROOT / "feature_interaction_graph"
-MODULES = {path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", "."): path
-           for path in sorted(PACKAGE.rglob("*.py")) if path.name not in ("__init__.py", "_modidx.py")}
+MODULES = {
+    path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", "."): path
+    for path in sorted(PACKAGE.rglob("*.py")) if path.name not in ("__init__.py", "_modidx.py")
+}
 
 
 def rooms_of(text: str) -> list[str]:

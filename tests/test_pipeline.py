@@ -98,7 +98,8 @@ def test_both_kinds_of_candidates_are_there(finished):
 
 def test_other_gates_leave_the_measurement_alone(finished, capsys):
     folder = finished[0].cfg.output_dir
-    main_code = lambda *arguments: pytest.raises(SystemExit, main, list(arguments)).value.code  # noqa: E731
+    def main_code(*arguments: str) -> int | str | None:
+        return pytest.raises(SystemExit, main, list(arguments)).value.code
     assert main_code(
         "measure-gates", "--output-dir", folder, "--set", "gated_pairs=2", "--quiet"
     ) in (0, None)

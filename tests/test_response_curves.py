@@ -9,9 +9,12 @@ from scipy import optimize
 from statsmodels.stats.multivariate import test_mvmean as mean_vector_test
 
 from feature_interaction_graph.engine.errors import InputError
-from feature_interaction_graph.measurement.curves import ResponseCurves, plot_response, response_curve
+from feature_interaction_graph.measurement.curves import (
+    ResponseCurves, plot_response, response_curve
+)
 from feature_interaction_graph.measurement.shapes import (
-    SHAPES, bend_components, best_fit, fit_shape, independent_samples, mean_is_zero, onset_doses, shape_columns
+    SHAPES, bend_components, best_fit, fit_shape, independent_samples, mean_is_zero, onset_doses,
+    shape_columns
 )
 from feature_interaction_graph.planted.models import plant, plant_attention, plant_chain, plant_gate
 from feature_interaction_graph.planted.simulator import SimulatedClamp

@@ -71,11 +71,16 @@ def driven(path: Path, script: str) -> Path:
     page = path.read_text(encoding="utf-8")
     page, removed = re.subn(r"<meta http-equiv=\"Content-Security-Policy\"[^>]*>", "", page)
     assert removed == 1
-    prelude = """const answer = {}, $ = id => document.getElementById(id), drawn = () => new Promise(done => setTimeout(done, 250)),
+    # a browser without a screen gives frames when it likes: here a clock gives them
+    prelude = """
+      const answer = {}, $ = id => document.getElementById(id),
+        drawn = () => new Promise(done => setTimeout(done, 250)),
       later = steps => steps.reduce((chain, step) => chain.then(step).then(drawn), drawn())
-      .catch(error => { answer.error = String(error); }).then(() => document.body.append(Object.assign(document.createElement('pre'), { id: 'answer', textContent: JSON.stringify(answer) })));
+      .catch(error => { answer.error = String(error); })
+      .then(() => document.body.append(Object.assign(
+        document.createElement('pre'), { id: 'answer', textContent: JSON.stringify(answer) })));
       HTMLElement.prototype.setPointerCapture = () => {};
-      window.requestAnimationFrame = step => setTimeout(step, 16);       // a browser without a screen gives frames when it likes"""
+      window.requestAnimationFrame = step => setTimeout(step, 16);"""
     copy = path.with_name("driven.html")
     copy.write_text(
         page.replace("</body>", f"<script>(() => {{ {prelude} {script} }})();</script></body>"),
@@ -198,18 +203,39 @@ def test_an_address_sets_filters_and_hops(G, page):
 
 def test_search_toggles_slider_and_keys_do_what_they_say(G, page):
     script = """
-      const type = text => { $('search').focus(); $('search').value = text; $('search').dispatchEvent(new Event('input')); }, press = (key, target = document.body) => target.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true }));
-      const edges = () => Number(document.body.dataset.edgesDrawn), selected = () => document.body.dataset.selected;
+      const type = text => {
+        $('search').focus(); $('search').value = text;
+        $('search').dispatchEvent(new Event('input'));
+      };
+      const press = (key, target = document.body) =>
+        target.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true }));
+      const edges = () => Number(document.body.dataset.edgesDrawn),
+        selected = () => document.body.dataset.selected;
       later([
-        () => type('kind 2c'), () => { answer.found = [...$('results').querySelectorAll('small')].map(row => row.textContent.split(' ')[0]); press('Enter', $('search')); }, () => { answer.chosen = selected(); },
-        () => type('l4_f7'), () => { answer.exact = $('results').querySelector('small').textContent.split(' ')[0]; press('Enter', $('search')); }, () => { answer.chosenById = selected(); answer.address = location.hash; },
-        () => type('no such words'), () => { answer.nothing = $('results').textContent; press('Escape', $('search')); },
+        () => type('kind 2c'), () => {
+          answer.found = [...$('results').querySelectorAll('small')]
+            .map(row => row.textContent.split(' ')[0]);
+          press('Enter', $('search')); },
+        () => { answer.chosen = selected(); },
+        () => type('l4_f7'), () => {
+          answer.exact = $('results').querySelector('small').textContent.split(' ')[0];
+          press('Enter', $('search')); },
+        () => { answer.chosenById = selected(); answer.address = location.hash; },
+        () => type('no such words'),
+        () => { answer.nothing = $('results').textContent; press('Escape', $('search')); },
         () => history.back(), () => { answer.back = selected(); },
         () => press('Escape'), () => { answer.cleared = selected(); answer.before = edges(); },
-        () => $('types').querySelector('input[value=inhibitory]').click(), () => { answer.excitatory = edges(); },
-        () => { $('slider').value = 0; $('slider').dispatchEvent(new Event('input')); $('slider').dispatchEvent(new Event('change')); }, () => { answer.allExcitatory = edges(); },
-        () => { $('slider').value = 1000; $('slider').dispatchEvent(new Event('input')); $('slider').dispatchEvent(new Event('change')); }, () => { answer.strongest = edges(); answer.shown = $('shown').textContent; },
-        () => { $('measure').value = 'strength_std'; $('measure').dispatchEvent(new Event('change')); }, () => { answer.unit = $('panel').textContent; },
+        () => $('types').querySelector('input[value=inhibitory]').click(),
+        () => { answer.excitatory = edges(); },
+        () => { $('slider').value = 0; $('slider').dispatchEvent(new Event('input'));
+          $('slider').dispatchEvent(new Event('change')); },
+        () => { answer.allExcitatory = edges(); },
+        () => { $('slider').value = 1000; $('slider').dispatchEvent(new Event('input'));
+          $('slider').dispatchEvent(new Event('change')); },
+        () => { answer.strongest = edges(); answer.shown = $('shown').textContent; },
+        () => { $('measure').value = 'strength_std';
+          $('measure').dispatchEvent(new Event('change')); },
+        () => { answer.unit = $('panel').textContent; },
       ]);"""
     found = answer(page, script)
     assert set(found["found"]) == {
@@ -230,14 +256,24 @@ def test_search_toggles_slider_and_keys_do_what_they_say(G, page):
 
 def test_pointing_names_a_feature_and_clicking_opens_it(G, page):
     script = """
-      const canvas = $('canvas'), box = canvas.getBoundingClientRect(), at = (kind, x, y) => canvas.dispatchEvent(new PointerEvent(kind, { pointerId: 1, clientX: box.left + x, clientY: box.top + y, bubbles: true }));
+      const canvas = $('canvas'), box = canvas.getBoundingClientRect();
+      const at = (kind, x, y) => canvas.dispatchEvent(new PointerEvent(kind, {
+        pointerId: 1, clientX: box.left + x, clientY: box.top + y, bubbles: true }));
       let spot = null;
       later([
-        () => { for (let x = 20; x < box.width && !spot; x += 4) for (let y = 60; y < box.height && !spot; y += 4) { at('pointermove', x, y); if (/L\\d+_F\\d+ · /.test($('tip').textContent) && !$('tip').hidden) spot = [x, y]; }
+        () => { for (let x = 20; x < box.width && !spot; x += 4)
+          for (let y = 60; y < box.height && !spot; y += 4) { at('pointermove', x, y);
+            if (/L\\d+_F\\d+ · /.test($('tip').textContent) && !$('tip').hidden) spot = [x, y]; }
                 answer.tip = $('tip').textContent; },
-        () => { at('pointerdown', ...spot); at('pointerup', ...spot); }, () => { answer.selected = document.body.dataset.selected; answer.nodes = document.body.dataset.nodesDrawn; },
-        () => { at('pointerdown', 500, 300); at('pointermove', 560, 330); at('pointerup', 560, 330); }, () => { answer.afterDrag = document.body.dataset.selected; },
-        () => { const row = $('panel').querySelector('section .row'); answer.row = row.textContent; row.click(); }, () => { answer.followed = document.body.dataset.selected; },
+        () => { at('pointerdown', ...spot); at('pointerup', ...spot); },
+        () => { answer.selected = document.body.dataset.selected;
+          answer.nodes = document.body.dataset.nodesDrawn; },
+        () => { at('pointerdown', 500, 300); at('pointermove', 560, 330);
+          at('pointerup', 560, 330); },
+        () => { answer.afterDrag = document.body.dataset.selected; },
+        () => { const row = $('panel').querySelector('section .row');
+          answer.row = row.textContent; row.click(); },
+        () => { answer.followed = document.body.dataset.selected; },
       ]);"""
     found = answer(page, script)
     first = re.search(r"L\d+_F\d+", found["tip"])[0]
@@ -251,8 +287,10 @@ def test_pointing_names_a_feature_and_clicking_opens_it(G, page):
 
 def test_what_is_shown_can_be_saved_and_loaded_again(G, page, tmp_path):
     script = """
-      window.Blob = class extends Blob { constructor(parts, options) { super(parts, options); answer[options.type] = String(parts[0]); } };
-      HTMLCanvasElement.prototype.toBlob = function (done) { done(new Blob([this.toDataURL()], { type: 'image/png' })); };
+      window.Blob = class extends Blob { constructor(parts, options) {
+        super(parts, options); answer[options.type] = String(parts[0]); } };
+      HTMLCanvasElement.prototype.toBlob = function (done) {
+        done(new Blob([this.toDataURL()], { type: 'image/png' })); };
       URL.createObjectURL = () => '#';
       later([() => $('json').click(), () => $('png').click()]);"""
     found = answer(page, script, "#select=L1_F3&hops=1&min=0")
@@ -308,7 +346,8 @@ def test_gates_are_listed_drawn_and_saved(G, gated, tmp_path):
     assert (f"{G.nodes[second['source']]['label']} flipped by a gate and nothing else → "
             f"{G.nodes[second['target']]['label']} off −1.50, on +1.50"
             in text and "Gated, it acts on 1" in text and "off 0.00, on +0.50" in text)
-    assert f"{second['source']} flipped by L0_F999 → {second['target']} · sign-flip · difference +3 [2.9, 3.1] · q 0.000001 · n 60".replace("0.000001", "1.0e-6".replace("-", "−")) in text
+    assert (f"{second['source']} flipped by L0_F999 → {second['target']} · sign-flip · "
+            "difference +3 [2.9, 3.1] · q 1.0e−6 · n 60") in text
     assert facts(dom)["gates-drawn"] == "2" and facts(dom)["selected"] == second["source"]
     assert re.search(r"Gates of effects on it 1 .* AND NOT .* off \+0.81, on 0.00",
                      " ".join(panel(document(path, f"#select={first['target']}")).split()))
@@ -324,7 +363,8 @@ def test_gates_are_listed_drawn_and_saved(G, gated, tmp_path):
         sum(abs(strength) >= 2.9 for *_, strength in G.edges(data="strength"))
     )
     script = """
-      window.Blob = class extends Blob { constructor(parts, options) { super(parts, options); answer[options.type] = String(parts[0]); } };
+      window.Blob = class extends Blob { constructor(parts, options) {
+        super(parts, options); answer[options.type] = String(parts[0]); } };
       URL.createObjectURL = () => '#';
       later([() => $('json').click()]);"""
     (tmp_path / "piece.json").write_text(
@@ -338,13 +378,22 @@ def test_a_chosen_edge_lists_its_gates(gated, tmp_path):
     path, gate = tmp_path / "gated.html", gated.graph["hyperedges"][0]
     render_interactive_graph(gated, path)
     script = """
-      const canvas = $('canvas'), box = canvas.getBoundingClientRect(), at = (kind, x, y) => canvas.dispatchEvent(new PointerEvent(kind, { pointerId: 1, clientX: box.left + x, clientY: box.top + y, bubbles: true }));
+      const canvas = $('canvas'), box = canvas.getBoundingClientRect();
+      const at = (kind, x, y) => canvas.dispatchEvent(new PointerEvent(kind, {
+        pointerId: 1, clientX: box.left + x, clientY: box.top + y, bubbles: true }));
       let spot = null;
       later([
-        () => { for (let x = 20; x < box.width && !spot; x += 3) for (let y = 60; y < box.height && !spot; y += 3) { at('pointermove', x, y); if (!$('tip').hidden && /AND NOT/.test($('tip').textContent)) { spot = [x, y]; answer.tip = $('tip').textContent; } } },
-        () => { at('pointerdown', ...spot); at('pointerup', ...spot); }, () => { answer.selected = document.body.dataset.selected; answer.edge = document.getElementById('edge').textContent; },
-        () => { $('panel').querySelector('.actions button').click(); }, () => { answer.cleared = document.getElementById('edge') === null; }]);"""
-    found = answer(path, script, f"#select={gate['source']}&hops=1&min={abs(gated.edges[gate['source'], gate['target']]['strength']) * 0.99}")
+        () => { for (let x = 20; x < box.width && !spot; x += 3)
+          for (let y = 60; y < box.height && !spot; y += 3) { at('pointermove', x, y);
+            if (!$('tip').hidden && /AND NOT/.test($('tip').textContent)) {
+              spot = [x, y]; answer.tip = $('tip').textContent; } } },
+        () => { at('pointerdown', ...spot); at('pointerup', ...spot); },
+        () => { answer.selected = document.body.dataset.selected;
+          answer.edge = document.getElementById('edge').textContent; },
+        () => { $('panel').querySelector('.actions button').click(); },
+        () => { answer.cleared = document.getElementById('edge') === null; }]);"""
+    strength = gated.edges[gate["source"], gate["target"]]["strength"]
+    found = answer(path, script, f"#select={gate['source']}&hops=1&min={abs(strength) * 0.99}")
     label = gated.nodes[gate["gate"]]["label"]
     assert (f"AND NOT {label}: off +0.81, on 0.00" in found["tip"]
             and found["selected"] == gate["source"] and found["cleared"])
@@ -371,8 +420,13 @@ def test_no_label_runs(G, gated, tmp_path):
     assert f"flipped by {hostile.nodes[gate]['label'][:40]}" in " ".join(
         panel(document(path, f"#select={source}")).split()
     )
-    unprotected = driven(path, """const point = (x, y) => $('canvas').dispatchEvent(new PointerEvent('pointermove', { pointerId: 1, clientX: x, clientY: y }));
-      later([() => { $('search').focus(); $('search').value = 's'; $('search').dispatchEvent(new Event('input')); }, () => { for (let x = 0; x < 900; x += 5) for (let y = 100; y < 800; y += 5) point(x, y); }, () => {}, () => {}]);""")
+    unprotected = driven(path, """
+      const point = (x, y) => $('canvas').dispatchEvent(new PointerEvent('pointermove',
+        { pointerId: 1, clientX: x, clientY: y }));
+      later([() => { $('search').focus(); $('search').value = 's';
+        $('search').dispatchEvent(new Event('input')); },
+      () => { for (let x = 0; x < 900; x += 5) for (let y = 100; y < 800; y += 5) point(x, y); },
+      () => {}, () => {}]);""")
     # and it is not the policy alone that keeps it from running
     for fragment in ("", "#select=L1_F1", "#select=" + source, "#select=" + HOSTILE[0]):
         assert "data-attacked" not in re.search(r"<html[^>]*>", document(unprotected, fragment))[0]

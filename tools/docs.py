@@ -29,20 +29,28 @@ from processing import Pages
 
 ROOT = get_config().config_path
 BASE = get_config().doc_host + get_config().doc_baseurl + "/"
-GFM = ("commonmark+autolink_bare_uris+emoji+footnotes+gfm_auto_identifiers+pipe_tables+raw_html+strikeout+task_lists"
-       "+tex_math_dollars")
+GFM = ("commonmark+autolink_bare_uris+emoji+footnotes+gfm_auto_identifiers+pipe_tables+raw_html"
+       "+strikeout+task_lists+tex_math_dollars")
 TEMPLATE = """<!doctype html><html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width,initial-scale=1"><title>$title$</title><style>$css$
+<meta name="viewport" content="width=device-width,initial-scale=1">
+<title>$title$</title><style>$css$
 $highlighting-css$</style></head><body><header><a href="$home$">$site$</a></header>
 <div class="cols"><nav>$sidenav$</nav><main><h1>$title$</h1><p class="sub">$description$</p>
 $body$</main><nav class="toc">$table-of-contents$</nav></div></body></html>"""
-CSS = """body{margin:0;font:16px/1.55 sans-serif;color:#222}header{background:#2c3e50;padding:.8em 1.5em}
-header a{color:#fff;text-decoration:none;font-weight:bold}.cols{display:flex;gap:2em;max-width:1280px;margin:0 auto;padding:1em}
-nav{flex:0 0 180px;font-size:.9em}nav a{display:block;text-decoration:none}nav b{display:block;margin-top:.8em}
-nav .here{font-weight:bold}nav ul{list-style:none;padding-left:.8em;margin:0}main{flex:1;min-width:0}
-pre{background:#f2f4f6;padding:.7em;overflow:auto;font-size:.88em}.out pre{background:none;border-left:2px solid #e9b8a6}
-img{max-width:100%}table{border-collapse:collapse;font-size:.92em}td,th{border-bottom:1px solid #ddd;padding:.2em .6em;text-align:left}
-.sub{color:#666}hr{border:0;border-top:1px solid #ddd}@media(max-width:900px){.cols{display:block}.toc{display:none}}"""
+CSS = """body{margin:0;font:16px/1.55 sans-serif;color:#222}
+header{background:#2c3e50;padding:.8em 1.5em}
+header a{color:#fff;text-decoration:none;font-weight:bold}
+.cols{display:flex;gap:2em;max-width:1280px;margin:0 auto;padding:1em}
+nav{flex:0 0 180px;font-size:.9em}nav a{display:block;text-decoration:none}
+nav b{display:block;margin-top:.8em}
+nav .here{font-weight:bold}nav ul{list-style:none;padding-left:.8em;margin:0}
+main{flex:1;min-width:0}
+pre{background:#f2f4f6;padding:.7em;overflow:auto;font-size:.88em}
+.out pre{background:none;border-left:2px solid #e9b8a6}
+img{max-width:100%}table{border-collapse:collapse;font-size:.92em}
+td,th{border-bottom:1px solid #ddd;padding:.2em .6em;text-align:left}
+.sub{color:#666}hr{border:0;border-top:1px solid #ddd}
+@media(max-width:900px){.cols{display:block}.toc{display:none}}"""
 
 
 def prepare() -> Path:

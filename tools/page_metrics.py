@@ -53,7 +53,9 @@ class Cell:
 
     @property
     def only_imports(self) -> bool:
-        return all(isinstance(node, ast.Import | ast.ImportFrom | ast.If) for node in self.tree.body)
+        return all(
+            isinstance(node, ast.Import | ast.ImportFrom | ast.If) for node in self.tree.body
+        )
 
     @property
     def names(self) -> list[str]:
@@ -109,7 +111,8 @@ def functions(tree: ast.Module) -> Iterator[tuple[ast.FunctionDef, bool]]:
     "Every function and method, and whether users may call it."
     def visit(node: ast.AST, seen: bool) -> Iterator[tuple[ast.FunctionDef, bool]]:
         for child in getattr(node, "body", []):
-            if isinstance(child, ast.FunctionDef): yield child, seen and not child.name.startswith("_")
+            if isinstance(child, ast.FunctionDef):
+                yield child, seen and not child.name.startswith("_")
             if isinstance(child, ast.ClassDef):
                 yield from visit(child, seen and not child.name.startswith("_"))
     yield from visit(tree, True)

@@ -261,7 +261,8 @@ def ablated_values(
 def replaced(
     layers: nn.ModuleList, point: HookPoint, change: Callable[[Tensor], Tensor]
 ) -> Iterator[None]:
-    "As `edit`, also for `resid_mid`, where a module's output is only the part that attention adds."
+    """As `edit`, of `[n_sequences, length, d_model]`, also for `resid_mid`, where a module's output
+    is only the part that attention adds."""
     with contextlib.ExitStack() as hooks:
         if point.kind == "resid_mid":
             before = HookPoint("resid_pre", point.layer)

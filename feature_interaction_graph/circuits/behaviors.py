@@ -43,7 +43,7 @@ class BehaviorTokens:
 
     @property
     def partners(self) -> tuple[Tensor, Tensor] | None:
-        "Counterfactuals and their lengths if each is as long as its prompt, else `None`."
+        "Counterfactuals `[n, length]` and lengths, where each is as long as its prompt, or None."
         if self.counterfactuals is None or self.counter_lengths is None: return None
         equal = torch.equal(self.counter_lengths, self.lengths)
         return (self.counterfactuals, self.counter_lengths) if equal else None

@@ -89,8 +89,9 @@ def effects_of_heads(
 
 # %% ../../nbs/circuits/07_heads.ipynb #72c17cb0
 def paired(tokens: BehaviorTokens, name: str) -> tuple[Tensor, Tensor]:
-    """The counterfactuals of behaviour `name` and their lengths; `InputError` unless every prompt
-    has one of its length."""
+    """The counterfactuals of behaviour `name`, `[n_prompts, length]`, and their lengths.
+
+    Raises `InputError` unless every prompt has one of its length."""
     if tokens.partners is not None: return tokens.partners
     if tokens.counter_lengths is None:
         raise InputError("patching takes values from counterfactual prompts, and behaviour "

@@ -136,8 +136,8 @@ def six_digits(value: Any) -> float | int | None:
 
 # %% ../../nbs/drawing/00_html.ipynb #ffbd168d
 def node_sizes(G: nx.DiGraph, shown: nx.DiGraph) -> tuple[str, np.ndarray]:
-    """What node size stands for, and its value >= 0 for every shown node: importance, or where that
-    is unknown the summed |strength| of its edges in `G`."""
+    """What node size stands for, and its value >= 0 `[n_shown]`: importance, or where that is
+    unknown the summed |strength| of its edges in `G`."""
     sizes = np.array([importance if isinstance(importance, int | float) else math.nan
                       for _, importance in shown.nodes(data="importance")], dtype=float)
     meaning = "importance"

@@ -175,8 +175,8 @@ def decoder_layers(hf_model: nn.Module) -> nn.ModuleList:
 
 # %% ../../nbs/engine/05_hook_points.ipynb #f4f24e86
 def first_tensor(output: Any) -> Tensor:
-    """The hidden states in what a Hugging Face module returned: the tensor itself, or the first
-    element of the tuple."""
+    """The hidden states `[n_sequences, length, d_model]` in what a Hugging Face module returned:
+    the tensor itself, or the first element of the tuple."""
     return output[0] if isinstance(output, tuple) else output
 
 def _block_input(args: tuple, kwargs: dict) -> Tensor:
@@ -240,7 +240,7 @@ def edit(
     layers: nn.ModuleList, point: HookPoint, change: Callable[[Tensor], Tensor]
 ) -> Iterator[None]:
     """Within the context, every forward pass replaces the tensor at `point` by `change(tensor)`, of
-    the same shape; downstream modules see the changed one.
+    the same shape `[n_sequences, length, d_model]`; downstream modules see the changed one.
 
     `resid_mid` is changed through the attention output (the stream is their sum). Raises
     `InputError` for a layer the model does not have.

@@ -82,8 +82,8 @@ def mean_test(
     """Two-sided test of mean = 0 from streaming sums: `t = mean / (std / sqrt(n))` with `n - 1`
     degrees of freedom; `2^(1-n)` for a constant non-zero effect.
 
-    `n` broadcasts against `total`. With fewer than 2 samples everything but the mean is NaN; with
-    an effect of exactly zero in all samples p = 1.
+    `n` broadcasts against `total` and `squares`, `[..., n_effects]`. With fewer than 2 samples
+    everything but the mean is NaN; with an effect of exactly zero in all samples p = 1.
     """
     counts = np.asarray(n, float)
     with np.errstate(divide="ignore", invalid="ignore"):

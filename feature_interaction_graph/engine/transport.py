@@ -109,8 +109,8 @@ class TransportScores:
         return spread.sqrt() / self._column(count.sum(0), sources)
 
     def blocks(self, n_sources: int = 1024) -> Iterator[tuple[_Path, Tensor, Tensor, Tensor]]:
-        """(pair, source indices, scores, standard errors), a block of sources at a time: never all
-        pairs of a layer in memory at once."""
+        """(pair, source indices `[n]`, scores and standard errors `[n, n_targets]`), a block of
+        sources at a time: never all pairs of a layer in memory at once."""
         for path in self.pairs:
             reader = self.readers[path[0]]
             for some in torch.arange(reader.width, device=reader.decoder.device).split(n_sources):
@@ -192,11 +192,11 @@ def transport_scores(
 ) -> TransportScores:
     """Scores of all pairs of features of earlier and later layers, by backward passes of noise.
 
-    `source_layers`, `target_layers`: all with an SAE when None; `settings`: the fields of
-    `TransportSettings`, `n_probes`, `conditional`, `max_offset`, `seed`, `batch_size` and
-    `n_groups`. Positions that are no samples (start token, padding) count neither as source nor as
-    target. Raises `InputError` when no target layer comes after a source layer, for a layer without
-    an SAE, and for settings that cannot be.
+    `tokens`: a corpus or `[n_sequences, length]`; `source_layers`, `target_layers`: all with an SAE
+    when None; `settings`: the fields of `TransportSettings`, `n_probes`, `conditional`,
+    `max_offset`, `seed`, `batch_size` and `n_groups`. Positions that are no samples (start token,
+    padding) count neither as source nor as target. Raises `InputError` when no target layer comes
+    after a source layer, for a layer without an SAE, and for settings that cannot be.
     """
     how = TransportSettings(**settings)
     corpus, readers = as_corpus(tokens), {layer: FeatureReader(sae) for layer, sae in saes.items()}

@@ -24,21 +24,8 @@ from ..features import FeatureTable
 COLUMNS: dict[str, str] = {
     **dict.fromkeys(("src_layer", "src_feature", "tgt_layer", "tgt_feature", "offset"), "int32"),
     **dict.fromkeys(
-        (
-            "strength",
-            "strength_std",
-            "pre_strength",
-            "std",
-            "variance",
-            "ci_low",
-            "ci_high",
-            "p_value",
-            "q_value",
-            "share_nonzero",
-            "share_same_sign",
-            "pre_std",
-            "pre_p_value",
-        ),
+        ("strength", "strength_std", "pre_strength", "std", "variance", "ci_low", "ci_high",
+         "p_value", "q_value", "share_nonzero", "share_same_sign", "pre_std", "pre_p_value"),
         "float64",
     ),
     "n_samples": "int32",
@@ -122,8 +109,8 @@ class InteractionTable:
         return f"InteractionTable({len(self):,} rows; {told})"
 
     def where(self, rows: np.ndarray) -> "InteractionTable":
-        """The rows selected by a boolean mask or by indices, in that order; q-values stay those of
-        the family that was tested."""
+        """The rows selected by a mask `[n_rows]` or by indices, in that order; q-values stay those
+        of the family that was tested."""
         return InteractionTable(
             {name: values[rows] for name, values in self.columns.items()},
             self.meta,
@@ -173,9 +160,12 @@ _META = {"counts?": {"attempted?": int, "measured?": int, "skipped?": {str: int}
 
 def _stored(file: StoredGroup) -> tuple[dict[str, np.ndarray], dict[str, Any], FeatureTable | None,
                                         dict[str, np.ndarray]]:
-    "Columns, meta, features and curves of a file; of columns it does not know, floats are expected."
+    """Columns, meta, features and curves of a file; of columns it does not know, floats are
+    expected."""
     group = file.subgroup("columns")
-    columns = group.columns(COLUMNS | {name: COLUMNS.get(name, "float64") for name in group.names()})
+    columns = group.columns(
+        COLUMNS | {name: COLUMNS.get(name, "float64") for name in group.names()}
+    )
     curves = {}
     if "curves" in file:
         group, shape = file.subgroup("curves"), (len(columns["strength"]), None)

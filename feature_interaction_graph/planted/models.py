@@ -58,7 +58,7 @@ class PlantedModel:
 
     def corpus(self, n_sequences: int = 200, length: int = 32, seed: int = 0) -> Corpus:
         """Random text, every sequence starting with BOS; labels say which variables are on after
-        the last block."""
+        the last block. Raises `InputError` for a `length` the model cannot read."""
         if length > N_POSITIONS:
             raise InputError(f"length is {length}, but the model reads at most {N_POSITIONS} "
                              "positions; ask for shorter sequences.")
@@ -85,7 +85,8 @@ class PlantedModel:
 
     def simulator(self, corpus: Corpus, reading: str = "intended") -> Simulator:
         """The wiring in operation on `corpus`. `reading`: "intended", features as planned, or
-        "actual", as the SAEs read and write with their flaws."""
+        "actual", as the SAEs read and write with their flaws. Raises `InputError` for another
+        `reading` and for a corpus of unequal lengths."""
         if reading not in ("intended", "actual"):
             raise InputError(f"reading is {reading!r}; use 'intended' or 'actual'.")
         if bool((corpus.lengths != corpus.tokens.shape[1]).any()):

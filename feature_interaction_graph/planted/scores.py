@@ -103,8 +103,8 @@ class GateScore:
 # %% ../../nbs/planted/06_scores.ipynb #9856e7b2
 def gate_score(columns: Mapping[str, np.ndarray], hyperedges: Sequence[Mapping[str, Any]],
                simulator: Simulator, significance_level: float = 0.01, **how: Any) -> GateScore:
-    """Scores measured gates: `columns` as of a gating table (src_*, gate_*, tgt_* layer and
-    feature, offset, direction, q_value), `hyperedges` of the truth.
+    """Scores measured gates: `columns` as of a gating table, each `[n_gates]` (src_*, gate_*, tgt_*
+    layer and feature, offset, direction, q_value), `hyperedges` of the truth.
 
     `how`: `n_samples`, `gate_dose`, `seed` of the simulator's own 2 x 2.
     """

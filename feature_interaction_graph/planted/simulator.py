@@ -22,8 +22,8 @@ from .wiring import GATES, Wiring
 
 # %% ../../nbs/planted/01_simulator.ipynb #edc6ca9f
 def gate_value(kind: str, value: np.ndarray) -> np.ndarray:
-    """g of the gate's `value`: between its off and on factor by how far the gate is on (fully from
-    0.5), or the value itself for a product."""
+    """g of the gate's `value`, `[...]` as it: between its off and on factor by how far the gate is
+    on (fully from 0.5), or the value itself for a product."""
     factors = GATES[kind]
     return value if factors is None else factors[0] + factors[1] * np.clip(2 * value, 0.0, 1.0)
 
@@ -105,8 +105,8 @@ class Simulator:
     def window(
         self, layer: int, sequence: np.ndarray, position: np.ndarray, horizon: int
     ) -> _State:
-        """Clean state from `reach` positions before `position` to `horizon` after it (-1: before it
-        only); zeros before the first position and after the last."""
+        """Clean state `[n_rows, reach + 1 + horizon, n_variables]` from `reach` positions before
+        `position` to `horizon` after it (-1: before it only); zeros outside the text."""
         at = position[:, None] + np.arange(-self.reach, horizon + 1)
         length = self.states[0].shape[1]
         inside = (at >= 0) & (at < length)
@@ -115,8 +115,8 @@ class Simulator:
 
     def branch(self, clamps: Sequence[SimulatedClamp], sequence: np.ndarray, position: np.ndarray,
                horizon: int = 0, hold: Sequence[int] = ()) -> dict[int, _State]:
-        """Layer -> state at `position`, ..., `position + horizon` with `clamps` in force, for
-        every layer from the first clamp on.
+        """Layer -> state `[n_rows, 1 + horizon, n_variables]` at `position`, ...,
+        `position + horizon` with `clamps` in force, for every layer from the first clamp on.
 
         `hold`: layers whose features are set back to their clean values, each moving the state
         along its decoder row.

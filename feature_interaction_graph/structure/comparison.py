@@ -144,7 +144,7 @@ class SharedEdges:
         return cls(n, key[order], edges.sign[rows][order], edges.strength[rows][order])
 
     def degrees(self) -> tuple[np.ndarray, np.ndarray]:
-        "Out- and in-degree of every shared feature."
+        "Out- and in-degree of every shared feature, both `[n]`."
         return (np.bincount(self.key // self.n, minlength=self.n),
                 np.bincount(self.key % self.n, minlength=self.n))
 
@@ -166,8 +166,8 @@ def _rank_correlation(x: np.ndarray, y: np.ndarray, weight: np.ndarray | None = 
 def overlap_numbers(
     one: SharedEdges, other: SharedEdges, weight: np.ndarray | None = None
 ) -> dict[str, float]:
-    """Edge overlap, signs, strengths and degrees; `weight`: how often each shared feature counts (a
-    bootstrap sample)."""
+    """Edge overlap, signs, strengths and degrees; `weight`: how often each shared feature counts,
+    `[n]` (a bootstrap sample)."""
     def size(key: np.ndarray) -> np.ndarray:
         return (np.ones(len(key)) if weight is None
                 else (weight[key // one.n] * weight[key % one.n]).astype(float))

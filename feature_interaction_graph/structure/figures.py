@@ -39,7 +39,9 @@ def plot_degrees(axes: "Axes", statistics: GraphStatistics) -> None:
         law = statistics.degree_laws[f"{side} whole"]
         if not isinstance(law, DegreeLaw) or law.verdict not in LAWS: continue
         reach = np.arange(law.lowest, 20 * values.max())
-        chances = np.exp(logs[law.verdict](reach, law.lowest, *law.parameters[law.verdict].values()))
+        chances = np.exp(
+            logs[law.verdict](reach, law.lowest, *law.parameters[law.verdict].values())
+        )
         survival = np.cumsum(chances[::-1])[::-1]
         axes.loglog(reach, survival, color=colour, linewidth=1, linestyle="--",
                     label=law.verdict.replace("_", " "))

@@ -218,7 +218,10 @@ def _by_activation(one: Side, other: Side, corpus: Corpus | None, how: MatchingS
     if one.model is None or other.model is None or corpus is None:
         raise InputError("activations can only be compared on a text that both models read; give "
                          "both models and a corpus.")
-    sides = [activation_matrix(side.model, side.saes, layers, corpus) for side in (one, other)]  # type: ignore[arg-type]
+    sides = [
+        activation_matrix(side.model, side.saes, layers, corpus)  # type: ignore[arg-type]
+        for side in (one, other)
+    ]
     blocks = []
     for layer in layers:
         x, y = (side[layer] for side in sides)

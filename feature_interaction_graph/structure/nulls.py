@@ -190,7 +190,7 @@ def rewire(edges: EdgeList, random: np.random.Generator, n_rounds: int | None = 
 # %% ../../nbs/structure/00_nulls.ipynb #af644f24
 def profile(edges: EdgeList) -> dict[str, np.ndarray]:
     """What `rewire` must keep: out-degree per (feature, target layer, type) and in-degree per
-    (feature, source layer, type), sorted."""
+    (feature, source layer, type), sorted, `[3, n_groups]`, and their counts `[n_groups]`."""
     source_layer, target_layer = edges.layers
     found = {}
     for name, columns in (("out", (edges.source, target_layer, edges.sign)),

@@ -77,7 +77,8 @@ def signs_of(edges: EdgeList) -> str:
 # %% ../../nbs/structure/07_statistics.ipynb #662e5863
 def null_numbers(edges: EdgeList, random: np.random.Generator, starts: np.ndarray,
                  how: StatisticsSettings, seed: int) -> dict[str, Any]:
-    "All that is compared, on one rewired, one scattered and one reweighted graph."
+    """All that is compared, on one rewired, one scattered and one reweighted graph; paths begin at
+    the nodes `starts` `[n_starts]`."""
     rewired, scattered = rewire(edges, random), scatter(edges, random)
     settings = CommunitySettings(signs_of(edges))
     return {"moved": 1 - float(np.isin(rewired.keys, edges.keys).mean()),
@@ -101,7 +102,8 @@ def _small_world(found: dict[str, float | None], nulls: list[dict[str, float | N
 def measure_all(
     edges: EdgeList, nulls: list[dict[str, Any]], starts: np.ndarray
 ) -> dict[str, Measure]:
-    "The numbers of topology and unevenness, and the small-world index, against `nulls`."
+    """The numbers of topology (paths from the nodes `starts` `[n_starts]`) and unevenness, and the
+    small-world index, against `nulls`."""
     found, topologies = topology_numbers(edges, starts), [null["topology"] for null in nulls]
     no_return = ("every edge leads to a later layer, so none can have an edge back"
                  if found["reciprocity"] is None else "")
