@@ -1,5 +1,6 @@
 """The pass over a corpus: gradients against finite differences on every kind of hook point, the
 store against the SAE itself, and what a broken run leaves behind."""
+import re
 import copy
 import os
 from dataclasses import replace
@@ -266,8 +267,7 @@ def test_refusals(tmp_path):
                     model, {1: sae}, cfg.replace(output_dir=str(tmp_path / "file" / "below")),
                     corpus, progress=False
                 )):
-        with pytest.raises(InputError) as refusal: act()
-        assert "\n" not in str(refusal.value)
+        with pytest.raises(InputError, match=r"\A[^\n]+[.;][^\n]*\Z"): act()
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -315,8 +315,8 @@ def test_damaged_stores_are_refused_in_one_sentence(tmp_path, damage):
             elif damage == "format": file.attrs["format"] = "something"
             elif damage == "config": file.attrs["config"] = "{"
             elif damage == "layer": del file["layer_2"]
-    with pytest.raises(InputError) as refusal: ActivationStore.open(path).csr(2)
-    assert "\n" not in str(refusal.value)
+    with pytest.raises(InputError, match=rf"\A[^\n]*{re.escape(path.name)}[^\n]*\Z"):
+        ActivationStore.open(path).csr(2)
 
 
 def test_sums_do_not_depend_on_the_cut():

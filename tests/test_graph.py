@@ -686,8 +686,7 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_files_are_refused_with_one_sentence(tmp_path, name):
     (tmp_path / name).write_bytes(HOSTILE[name])
-    with pytest.raises(InputError) as refusal: load_graph(tmp_path / name)
-    assert "\n" not in str(refusal.value) and len(str(refusal.value)) < 600
+    with pytest.raises(InputError, match=r"\A[^\n]{20,400}\Z"): load_graph(tmp_path / name)
 
 
 @pytest.mark.parametrize("suffix", ["graphml", "json"])

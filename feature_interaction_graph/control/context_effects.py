@@ -22,7 +22,7 @@ from ..engine.encoders import FeatureReader, sae_hook_point
 from ..engine.errors import InputError
 from ..engine.names import FeatureKey, Saes, feature_id
 from ..engine.pushing import ClampPlan, push
-from ..engine.sweep import streams_at
+from ..engine.sweep import clean_places
 from ..measurement.prepared import Prepared, plan_pushes, prepare
 from ..measurement.question import Question, by_layer, later_layers
 
@@ -97,7 +97,7 @@ def _carry_out(prepared: Prepared, layer: int, places: np.ndarray,
     (responses,) = push(prepared.engine, prepared.corpus, [plan], batch_rows=2048,
                         batch_sequences=batch_size, progress=prepared.progress)
     point = plan.sources.hook_point
-    streams = {layer: streams_at(prepared.engine, prepared.corpus, point, plan.sequence,
+    streams = {layer: clean_places(prepared.engine, prepared.corpus, point, plan.sequence,
                                  plan.position, batch_size)}
     changes = {}
     for later in prepared.question.reach[layer]:

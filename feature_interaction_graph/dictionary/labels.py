@@ -18,7 +18,7 @@ import scipy.sparse
 from jaxtyping import Float
 
 from ..engine.errors import InputError, as_path, brief
-from ..engine.files import csv_records, parse_json, read_text
+from ..engine.files import csv_records, parse_json, read_utf8
 from ..engine.names import FeatureKey, parse_feature_id
 from .store import ActivationStore
 
@@ -162,7 +162,7 @@ def load_labels(path: str | Path) -> dict[FeatureKey, str]:
 
     Raises `InputError` for a missing or damaged file or a record without layer, feature and label.
     """
-    path, text = as_path(path), read_text(path, _REMEDY, most=2**28)
+    path, text = as_path(path), read_utf8(path, _REMEDY, most=2**28)
     kind = (Path(path.stem) if path.suffix == ".gz" else path).suffix.lower()
     labels: dict[FeatureKey, str] = {}
     for where, record in _records(text, kind, path):

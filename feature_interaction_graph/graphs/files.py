@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'VERSION', 'plain_value', 'plain_graph', 'to_strict_json', 'from_strict_json', 'graph_to_json',
-           'graph_from_json', 'graphml_value', 'graph_to_graphml', 'whole', 'original_ids', 'graph_from_graphml',
+           'graph_from_json', 'graphml_value', 'graph_to_graphml', 'whole_counts', 'original_ids', 'graph_from_graphml',
            'graph_format', 'save_graph', 'check_interaction_graph', 'load_graph']
 
 # %% ../../nbs/graphs/01_files.ipynb #7485d184
@@ -23,7 +23,7 @@ import numpy as np
 
 from ..engine.errors import InputError, as_path, atomic_write, brief
 from feature_interaction_graph.engine.files import (
-    check_shape, is_sealed, parse_json, parse_whole, read_bytes, read_text, seal
+    check_shape, is_sealed, parse_json, parse_whole, read_bytes, read_utf8, seal
 )
 from .hyperedges import check_hyperedges, is_finite
 
@@ -202,7 +202,7 @@ def graph_to_graphml(G: nx.DiGraph) -> bytes:
 _WHOLE = ("layer", "feature_idx", "n_samples", "offset", "n_offsets", "n_gates", "rank")
 
 
-def whole(attributes: dict[str, Any]) -> dict[str, Any]:
+def whole_counts(attributes: dict[str, Any]) -> dict[str, Any]:
     "`attributes`; what counts something is a whole number again where a tool made it 2.0."
     for name in _WHOLE:
         value = attributes.get(name)
@@ -255,14 +255,14 @@ def _assemble_graphml(facts: dict[str, Any], nodes: list[tuple[str, dict[str, An
     G = nx.MultiDiGraph() if mark.endswith(" multigraph") else nx.DiGraph()
     G.graph.update(restored(facts))
     named = original_ids(nodes)
-    G.add_nodes_from((named[node], whole(restored(attributes))) for node, attributes in nodes)
+    G.add_nodes_from((named[node], whole_counts(restored(attributes))) for node, attributes in nodes)
     if len(G) < len(nodes): raise InputError(f"{path} has two nodes of one id.")
     for source, target, attributes in edges:
         source, target = named.get(source, source), named.get(target, target)
         if source not in G or target not in G:
             raise InputError(f"{path} has an edge {source} -> {target} between nodes it does not "
                              "list.")
-        attributes = whole(restored(attributes))
+        attributes = whole_counts(restored(attributes))
         G.add_edges_from([(source, target, attributes.pop("key"), attributes) if G.is_multigraph()
                           else (source, target, attributes)])
     return G
@@ -437,7 +437,7 @@ def load_graph(
         raise InputError(f"{path} is a pickle, which can run any code when it is read; pass "
                          "allow_pickle=True if you trust its author, or ask for .graphml or .json.")
     if format == "pickle": G = _graph_from_pickle(path)
-    elif format == "json": G = graph_from_json(read_text(path, remedy), path)
+    elif format == "json": G = graph_from_json(read_utf8(path, remedy), path)
     else: G = graph_from_graphml(read_bytes(path, remedy), path)
     check_interaction_graph(G, path)
     if not G: raise InputError(f"{path} holds a graph without a node; {remedy}.")

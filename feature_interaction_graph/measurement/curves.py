@@ -52,7 +52,7 @@ def _curve_question(saes: Saes, source: FeatureKey, wanted: Sequence[FeatureKey]
                     max_per_sequence, _MIN_SAMPLES, seed=seed)
 
 # %% ../../nbs/measurement/11_curves.ipynb #8fae5214
-def _checked(
+def _checked_doses(
     doses: Sequence[float] | None, n_doses: int, n_samples: int, offset: int
 ) -> np.ndarray | None:
     "The doses as an array, None for the default ones."
@@ -240,7 +240,7 @@ def response_curve(
     that are not downstream, and a source that fires in fewer than 8 sequences.
     """
     corpus, wanted = as_corpus(tokens), _targets(targets)
-    given = _checked(doses, n_doses, n_samples, offset)
+    given = _checked_doses(doses, n_doses, n_samples, offset)
     question = _curve_question(saes, source, wanted, n_samples, max_per_sequence, seed)
     linear = bool(FeatureReader(saes[source[0]], torch.tensor([source[1]])).linear)
     if given is not None and given[0] < 0 and not linear:

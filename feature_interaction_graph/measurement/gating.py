@@ -28,7 +28,7 @@ from ..engine.pushing import ClampPlan, Responses, push
 from ..engine.reading import RESOLUTION, read_effects
 from ..engine.sampling import scan_corpus
 from ..engine.statistics import adjust, effect_test
-from ..engine.sweep import Engine, streams_at
+from ..engine.sweep import Engine, clean_places
 from .blocks import BLOCK_BYTES, RunSettings, blocks_of
 from .gate_table import GATING_COLUMNS, GatingTable
 from .prepared import Prepared, plan_pushes, prepare
@@ -126,7 +126,7 @@ def activity_at(
 ) -> scipy.sparse.csr_matrix:
     """Clean activations of all features of `reader` at the given places (in the order of their
     sequences): sparse `[n_places, n_features]`."""
-    streams = streams_at(engine, corpus, reader.hook_point, sequence, position)
+    streams = clean_places(engine, corpus, reader.hook_point, sequence, position)
     parts = [scipy.sparse.csr_matrix(reader.read(rows.to(reader.weight.device))[1].cpu().numpy())
              for rows in streams.split(1024)]
     return scipy.sparse.vstack(parts).tocsr()

@@ -28,7 +28,7 @@ from ..engine.pushing import Responses, push
 from ..engine.reading import Effects, read_contrasts
 from ..engine.statistics import adjust, effect_test
 from feature_interaction_graph.measurement.blocks import (
-    BLOCK_BYTES, Block, Measured, RunSettings, blocks_of
+    BLOCK_BYTES, MeasuredBlock, Measured, RunSettings, blocks_of
 )
 from .prepared import Prepared, plan_pushes, prepare
 from feature_interaction_graph.measurement.question import (
@@ -210,7 +210,7 @@ def refuse_without_mlp(saes: Saes, layers: Iterable[int]) -> None:
 # %% ../../nbs/measurement/07_mechanisms.ipynb #2d491490
 def _within_block(
     prepared: Prepared, block: Mapping[int, np.ndarray], settings: RunSettings
-) -> list[Block]:
+) -> list[MeasuredBlock]:
     def read(reader: FeatureReader, streams: Tensor) -> Effects:
         return read_contrasts(reader, streams, WITHIN)[0]
     plans = [within_layer_plan(prepared.engine, plan_pushes(prepared, layer, places))
@@ -224,7 +224,7 @@ def _within_block(
         tested = tested_responses(prepared, layer, gathered, len(places), read)
         doses = responses.plan.doses.double().cpu().numpy()
         ends = Ends.of(prepared, layer, places, layer, doses)
-        parts.append(Block(*as_columns(ends, tested, "within-layer")))
+        parts.append(MeasuredBlock(*as_columns(ends, tested, "within-layer")))
     return parts
 
 # %% ../../nbs/measurement/07_mechanisms.ipynb #748da1f0
@@ -242,7 +242,7 @@ def within_layer_columns(
     parts = [part for block in blocks_of(prepared, settings, BLOCK_BYTES // 2)
              for part in _within_block(prepared, block, settings)]
     if not parts: return Measured({}, {}, prepared.kept)
-    whole = Block.join(parts)
+    whole = MeasuredBlock.join(parts)
     other = whole.columns["src_feature"] != whole.columns["tgt_feature"]
     columns, curves = ({name: values[other] for name, values in each.items()}
                        for each in (whole.columns, whole.curves))

@@ -148,7 +148,7 @@ class InteractionTable:
         """Reads a table written by `save`.
 
         Raises `InputError` for a file that is missing, damaged or of another kind."""
-        with _KIND.open(path) as file: return cls(*_stored(file))
+        with _KIND.open(path) as file: return cls(*_stored_table(file))
 
 # %% ../../nbs/measurement/00_table.ipynb #73c8c6e2
 _KIND = Hdf5Kind("interactions", "a table of interactions",
@@ -158,7 +158,7 @@ _META = {"counts?": {"attempted?": int, "measured?": int, "skipped?": {str: int}
          "stability?": ({"jaccard?": float, "low?": float, "high?": float, "level?": float}, None)}
 
 
-def _stored(file: StoredGroup) -> tuple[dict[str, np.ndarray], dict[str, Any], FeatureTable | None,
+def _stored_table(file: StoredGroup) -> tuple[dict[str, np.ndarray], dict[str, Any], FeatureTable | None,
                                         dict[str, np.ndarray]]:
     """Columns, meta, features and curves of a file; of columns it does not know, floats are
     expected."""

@@ -229,7 +229,7 @@ class MotifExample:
         )
 
 # %% ../../nbs/structure/01_motifs.ipynb #dbb2a78a
-def _example(name: str, nodes: tuple[int, ...], edges: EdgeList, strengths: dict[int, float],
+def _motif_example(name: str, nodes: tuple[int, ...], edges: EdgeList, strengths: dict[int, float],
              labels: list[str]) -> MotifExample:
     """The occurrence of motif `name` at `nodes`; an edge a gate stands for that has no strength of
     its own is left out."""
@@ -252,7 +252,7 @@ def strongest_examples(
         rows = np.sort(order[:n_strong])
         part = replace(edges, source=edges.source[rows], target=edges.target[rows],
                        sign=edges.sign[rows], strength=edges.strength[rows])
-        found = [_example(name, nodes, edges, strengths, labels)
+        found = [_motif_example(name, nodes, edges, strengths, labels)
                  for nodes in list_motif(name, part, edges)]
         if len(found) >= n_examples or n_strong == len(edges):
             return sorted(found, key=lambda one: (-one.weakest, one.nodes))[:n_examples]
