@@ -116,10 +116,8 @@ class Steering:
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
-        """Within the context every forward pass of the plain model is steered and read.
-
-        Raises `InputError` for an SAE in the middle of a block.
-        """
+        """Within the context every forward pass of the plain model is steered and read. Raises
+        `InputError` for an SAE in the middle of a block."""
         needed = {*self.groups, *self.readers, *(() if self.trigger is None else (self.rule[0],))}
         points = {layer: sae_hook_point(self.saes[layer]) for layer in needed}
         with contextlib.ExitStack() as stack:
@@ -175,10 +173,8 @@ def text_of(model: nn.Module, saes: Saes, given: Any) -> Corpus:
 def places_of(
     saes: Saes, corpus: Corpus, positions: Any, contexts: Contexts | None = None
 ) -> Bool[Tensor, "n_seq seq_len"]:
-    """Where `positions` steer in `corpus`; "all" of `contexts` are its places.
-
-    Raises `InputError` for a mask of another shape, an unknown feature and an unknown word.
-    """
+    """Where `positions` steer in `corpus`; "all" of `contexts` are its places. Raises
+    `InputError` for a mask of another shape, an unknown feature and an unknown word."""
     column = torch.arange(corpus.tokens.shape[1])
     if isinstance(positions, Tensor):
         if positions.shape != corpus.tokens.shape:

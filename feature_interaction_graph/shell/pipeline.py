@@ -49,9 +49,8 @@ class Stage:
 _all = tuple(item.name for item in dataclasses.fields(Config) if item.name not in FREE_SETTINGS)
 _selection = (*ACTIVATION_SETTINGS, *(item.name for item in dataclasses.fields(CandidateSettings)),
               "within_layer")
-_atlas = tuple(
-    name for name in _selection if name not in ("candidate_method", "n_transport_tokens")
-)
+_atlas = tuple(name for name in _selection
+               if name not in ("candidate_method", "n_transport_tokens"))
 _measurement = tuple(name for name in _all if name not
                      in ("significance_level", "edge_strength_threshold", "gated_pairs"))
 STAGES = {stage.name: stage for stage in (
@@ -130,9 +129,8 @@ class RunFolder:
             return "is not as the run left it"
         changed = [path.name for path, digest in zip(paths, record.get("sha256", []), strict=False)
                    if file_digest(path) != digest]
-        return (
-            f"is damaged: {', '.join(changed)} changed since the run wrote it" if changed else None
-        )
+        if not changed: return None
+        return f"is damaged: {', '.join(changed)} changed since the run wrote it"
 
     def get(self, stage: Stage, key: str, load: Callable[[list[Path]], _Value],
             compute: Callable[[list[Path]], _Value]) -> _Value:
@@ -252,9 +250,8 @@ def at_level(interactions: "InteractionTable", cfg: Config) -> "InteractionTable
     from feature_interaction_graph.interactions import stability_of
     stability = interactions.meta.get("stability") or {}
     if stability.get("level") != cfg.significance_level and cfg.max_samples is None:
-        stability = stability_of(
-            interactions.columns, cfg.significance_level, cfg.correction_method, cfg.evidence
-        )
+        stability = stability_of(interactions.columns, cfg.significance_level,
+                                 cfg.correction_method, cfg.evidence)
     interactions.meta["stability"] = stability
     return interactions
 
@@ -263,17 +260,16 @@ def evidence_facts(
     interactions: "InteractionTable", gates: "GatingTable | None", G: "nx.DiGraph", cfg: Config
 ) -> dict[str, Any]:
     """`stability` of the edge set; `placebo`: of the significant effects compared with other
-    directions, how many differ from them; `gates`: what was examined
-    and how many hyperedges of each direction were confirmed. None for what was not asked for."""
+    directions, how many differ from them; `gates`: what was examined and how many
+    hyperedges of each direction were confirmed. None for what was not asked for."""
     from collections import Counter
 
     import numpy as np
     columns = interactions.significant(cfg.significance_level).columns
     compared = columns.get("placebo_p_value", np.zeros(0))
     compared = compared[~np.isnan(compared)]
-    placebo = (
-        {"compared": len(compared), "passed": int((compared < 0.05).sum())} if cfg.placebo else None
-    )
+    passed = int((compared < 0.05).sum())
+    placebo = {"compared": len(compared), "passed": passed} if cfg.placebo else None
     found = dict(Counter(gate["direction"] for gate in G.graph.get("hyperedges", [])).most_common())
     examined = None if gates is None else {**gates.meta.get("counts", {}), "confirmed": found}
     return {"stability": interactions.meta["stability"], "placebo": placebo, "gates": examined}
