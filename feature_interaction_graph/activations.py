@@ -130,10 +130,10 @@ def collect_activations(
 
     Every position that may be a sample becomes a row. Unless `cfg.importance_method` is
     "frequency", about `cfg.n_importance_tokens` positions, evenly spread, are differentiated as
-    well and give every feature's importance. Memory is bounded by one batch. `value_dtype`
-    (None: as `cfg` says): "float32" where activations exceed 65,504 or three digits are too few. Raises `InputError`
-    for no SAE, tokens the model does not know, activations that `value_dtype` cannot hold, or a
-    folder that cannot be written.
+    well and give every feature's importance. Memory is bounded by one batch. `value_dtype` (None:
+    as `cfg` says): "float32" where activations exceed 65,504 or three digits are too few. Raises
+    `InputError` for no SAE, tokens the model does not know, activations that `value_dtype` cannot
+    hold, or a folder that cannot be written.
     """
     if not saes: raise InputError("no SAE was given; load them with load_model_and_saes.")
     value_dtype = cfg.value_dtype if value_dtype is None else value_dtype

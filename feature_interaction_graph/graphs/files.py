@@ -255,7 +255,9 @@ def _assemble_graphml(facts: dict[str, Any], nodes: list[tuple[str, dict[str, An
     G = nx.MultiDiGraph() if mark.endswith(" multigraph") else nx.DiGraph()
     G.graph.update(restored(facts))
     named = original_ids(nodes)
-    G.add_nodes_from((named[node], whole_counts(restored(attributes))) for node, attributes in nodes)
+    G.add_nodes_from(
+        (named[node], whole_counts(restored(attributes))) for node, attributes in nodes
+    )
     if len(G) < len(nodes): raise InputError(f"{path} has two nodes of one id.")
     for source, target, attributes in edges:
         source, target = named.get(source, source), named.get(target, target)

@@ -158,8 +158,9 @@ _META = {"counts?": {"attempted?": int, "measured?": int, "skipped?": {str: int}
          "stability?": ({"jaccard?": float, "low?": float, "high?": float, "level?": float}, None)}
 
 
-def _stored_table(file: StoredGroup) -> tuple[dict[str, np.ndarray], dict[str, Any], FeatureTable | None,
-                                        dict[str, np.ndarray]]:
+def _stored_table(
+    file: StoredGroup
+) -> tuple[dict[str, np.ndarray], dict[str, Any], FeatureTable | None, dict[str, np.ndarray]]:
     """Columns, meta, features and curves of a file; of columns it does not know, floats are
     expected."""
     group = file.subgroup("columns")
