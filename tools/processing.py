@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 from execnb.nbio import mk_cell
+from nbdev.config import get_config
 from nbdev.process import Processor
 from nbdev.processors import FilterDefaults, _want_doc, add_show_docs
 
@@ -46,6 +47,22 @@ class NameTypes(Processor):
                 )
 
 
+class NameEverything(Processor):
+    """Brings in all names of the page's own module, private ones too, for annotations may name what
+    stands further down."""
+
+    def begin(self) -> None:
+        for cell in self.nb.cells:
+            found = re.search(r"^#\|\s*default_exp\s+(\S+)", cell.source, re.M)
+            if cell.cell_type != "code" or not found: continue
+            module = f"{get_config().lib_name}.{found[1]}"
+            lines = ["#| include: false", "import importlib",
+                     f"module = vars(importlib.import_module({module!r}))",
+                     "globals().update({name: value for name, value in module.items() "
+                     "if not name.startswith('__')})"]
+            return self.nb.cells.insert(cell.idx_ + 1, mk_cell("\n".join(lines)))
+
+
 class ShowMethods(Processor):
     """Adds a `show_doc` for every public method and property in the body of an exported class:
     nbdev shows only the class itself."""
@@ -85,4 +102,4 @@ class Pages(FilterDefaults):
     def base_procs(self) -> list[Any]:
         procs = super().base_procs()
         at = procs.index(add_show_docs) + 1
-        return [*procs[:at], ShowMethods, NameTypes, *procs[at:], unlink_private]
+        return [*procs[:at], ShowMethods, NameTypes, NameEverything, *procs[at:], unlink_private]

@@ -175,6 +175,24 @@ def _groups(sequences: Int[Tensor, "n_rows"], waste: float = 1.5) -> list[_Group
     cut(0, len(counts))
     return found
 
+# %% ../../nbs/engine/08_branched_rows.ipynb #c9190cf9
+@dataclass(frozen=True)
+class _Held:
+    """`index[part][r]`: the packed row from which row r takes that part: its untouched twin where
+    it is held, itself elsewhere."""
+    index: dict[str, Int[Tensor, "n_rows"]]
+    offsets: int
+
+    def take(self, part: str, rows: Float[Tensor, "n_rows *rest"]) -> Float[Tensor, "n_rows *rest"]:
+        return rows[self.index[part]] if part in self.index else rows
+
+    def take_packed(
+        self, part: str, packed: Float[Tensor, "1 packed width"]
+    ) -> Float[Tensor, "1 packed width"]:
+        "The same for what blocks see: all offsets of all rows in one long sequence."
+        if part not in self.index: return packed
+        return self.take(part, packed[0].unflatten(0, (-1, self.offsets))).flatten(0, 1)[None]
+
 # %% ../../nbs/engine/08_branched_rows.ipynb #8cd1b37c
 @dataclass
 class RowAttention:
@@ -184,7 +202,7 @@ class RowAttention:
     sequences: Int[Tensor, "n_rows"]
     positions: Int[Tensor, "n_rows"]
     offsets: int
-    held: "_Held | None" = None
+    held: _Held | None = None
 
     def __post_init__(self) -> None: self.groups = _groups(self.sequences)
 
@@ -348,23 +366,6 @@ class Hold:
         return Hold(**{part: mask[rows.to(mask.device)] for part, mask in self.masks().items()})
 
 # %% ../../nbs/engine/08_branched_rows.ipynb #dae6fc53
-@dataclass(frozen=True)
-class _Held:
-    """`index[part][r]`: the packed row from which row r takes that part: its untouched twin where
-    it is held, itself elsewhere."""
-    index: dict[str, Int[Tensor, "n_rows"]]
-    offsets: int
-
-    def take(self, part: str, rows: Float[Tensor, "n_rows *rest"]) -> Float[Tensor, "n_rows *rest"]:
-        return rows[self.index[part]] if part in self.index else rows
-
-    def take_packed(
-        self, part: str, packed: Float[Tensor, "1 packed width"]
-    ) -> Float[Tensor, "1 packed width"]:
-        "The same for what blocks see: all offsets of all rows in one long sequence."
-        if part not in self.index: return packed
-        return self.take(part, packed[0].unflatten(0, (-1, self.offsets))).flatten(0, 1)[None]
-
 def _with_twins(
     branches: Branches, hold: Hold
 ) -> tuple[Branches, _Held, Int[Tensor, "n_rows"]]:
