@@ -102,7 +102,7 @@ def test_an_empty_graph_and_no_circuit_are_refused(tmp_path, capsys, found):
     assert "holds 0 circuits" in capsys.readouterr().err
     assert run("validate", "--subgraph", tmp_path / "empty.json", "--quiet", "--output-dir",
                tmp_path / "out") == 2
-    assert "not the circuit" in capsys.readouterr().err
+    assert "holds a graph without a node" in capsys.readouterr().err
     assert run("validate", "--subgraph", found / "circuit_agreement.json", "--output",
                found / "circuit_agreement.json", "--n-prompts", "4", "--quiet") == 2
     assert "is the circuit itself" in capsys.readouterr().err

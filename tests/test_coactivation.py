@@ -178,8 +178,8 @@ def test_refusals(tmp_path):
         (lambda: atlas.statistics(1, 0), "no counts for layers 1 and 0"),
         (lambda: atlas.places(7), "no layer 7"),
         (lambda: build_coactivation_atlas(store, Config(), offset=-1), "offset is -1"),
-        (lambda: CoactivationAtlas.load(tmp_path / "atlas.h5"), "is not a whole atlas"),
-        (lambda: CoactivationAtlas.load(tmp_path / "text.h5"), "is not a whole atlas"),
+        (lambda: CoactivationAtlas.load(tmp_path / "atlas.h5"), "is damaged or not an atlas"),
+        (lambda: CoactivationAtlas.load(tmp_path / "text.h5"), "is damaged or not an atlas"),
         (lambda: CoactivationAtlas.load(tmp_path / "a.h5"), "is not an atlas of format"),
         (lambda: CoactivationAtlas.load(tmp_path / "none.h5"), "does not exist"),
         (lambda: build_coactivation_atlas(one, Config(), progress=False), "no two of the layers 0")

@@ -121,7 +121,8 @@ def ask(
 
 # %% ../../nbs/measurement/01_question.ipynb #be92f0ca
 def refuse_silent(question: Question, kept: Mapping[int, np.ndarray], n_sequences: int) -> None:
-    "Raises `InputError` that names the sources which are not among the measured ones, `kept`."
+    """Raises `InputError` that names the sources which are not among the measured ones, `kept`:
+    layer -> `[n_kept]`."""
     silent = [feature_id(layer, int(feature)) for layer, features in question.sources.items()
               for feature in np.setdiff1d(features, kept[layer])]
     if silent:
