@@ -180,7 +180,7 @@ def test_refusals(tmp_path):
         (lambda: build_coactivation_atlas(store, Config(), offset=-1), "offset is -1"),
         (lambda: CoactivationAtlas.load(tmp_path / "atlas.h5"), "is damaged or not an atlas"),
         (lambda: CoactivationAtlas.load(tmp_path / "text.h5"), "is damaged or not an atlas"),
-        (lambda: CoactivationAtlas.load(tmp_path / "a.h5"), "is not an atlas of format"),
+        (lambda: CoactivationAtlas.load(tmp_path / "a.h5"), "holds something else than an atlas"),
         (lambda: CoactivationAtlas.load(tmp_path / "none.h5"), "does not exist"),
         (lambda: build_coactivation_atlas(one, Config(), progress=False), "no two of the layers 0")
     ):
