@@ -178,7 +178,7 @@ def _run_batches(
             _write_rows(readers[layer], writers[layer], residuals[name][keep],
                         gradients[name][keep] if gradients else None)
 
-# %% ../nbs/02_activations.ipynb #cd8cba96
+# %% ../nbs/02_activations.ipynb #46a8d757
 @torch.no_grad()
 def _write_rows(reader: FeatureReader, writer: LayerWriter, rows: Float[Tensor, "n d"],
                 gradients: Float[Tensor, "n d"] | None, max_values: int = 2**26) -> None:
@@ -193,7 +193,7 @@ def _write_rows(reader: FeatureReader, writer: LayerWriter, rows: Float[Tensor, 
             writer.add(fired, fired.value * reader.scale(rows[piece])[fired.row, 0]
                        * _along_decoders(reader, gradients[piece].float(), fired))
 
-
+# %% ../nbs/02_activations.ipynb #cd8cba96
 def _along_decoders(reader: FeatureReader, gradients: Float[Tensor, "n_rows d"], fired: FiringBlock,
                     chunk: int = 2**16) -> Float[Tensor, "n_firings"]:
     "dL/dh . d_i for every firing."

@@ -176,7 +176,7 @@ def degree_law(
     return DegreeLaw(len(numbers), start, len(tail), parameters, distance, p_fit, comparisons,
                      judge(comparisons, p_fit, level))
 
-# %% ../nbs/08_analysis.ipynb #081ed230
+# %% ../nbs/08_analysis.ipynb #d2885c3b
 def _laws(degrees: dict[str, list[int]], n_boot: int, seed: int) -> dict[str, DegreeLaw | str]:
     """The law of in- and out-degrees, over the whole range and in the tail; where there are too
     few, the reason."""
@@ -189,6 +189,7 @@ def _laws(degrees: dict[str, list[int]], n_boot: int, seed: int) -> dict[str, De
                 laws[f"{side} {part}"] = f"not fitted, {str(error).rstrip('.')}"
     return laws
 
+# %% ../nbs/08_analysis.ipynb #081ed230
 def compute_graph_statistics(
     G: nx.DiGraph, n_null: int = 20, seed: int = 0, *, weight: str = "strength",
     progress: bool = False, **how: Any
@@ -237,7 +238,7 @@ def plot_analysis(
                          "interaction graph or its GraphStatistics.")
     return statistics_figure(compute_graph_statistics(G_or_statistics, n_null, seed))
 
-# %% ../nbs/08_analysis.ipynb #587e8f39
+# %% ../nbs/08_analysis.ipynb #1c30ecf5
 def _number_of_roles(
     x: np.ndarray, scattered: list[np.ndarray], wanted: int | None, most: int,
     random: np.random.Generator
@@ -249,6 +250,7 @@ def _number_of_roles(
     best = max(tried, key=lambda number: excess(seen[number]))
     return wanted or (best if excess(seen[best]) > max(0.05, by_chance) else 1), seen
 
+# %% ../nbs/08_analysis.ipynb #587e8f39
 def cluster_roles(G: nx.DiGraph, *, n_roles: int | None = None, n_null: int = 20, seed: int = 0,
                   **how: Any) -> Roles:
     """Roles of the features of `G`: k-means clusters of their profiles (see `role_profiles` for
@@ -308,7 +310,7 @@ def match_features(
                          "more text or other layers.")
     return matching_of(blocks, by, settings)
 
-# %% ../nbs/08_analysis.ipynb #e3287947
+# %% ../nbs/08_analysis.ipynb #11f516e5
 def _overlaps(
     one: SharedEdges, second: EdgeList, number: Int[np.ndarray, "n_nodes"],
     layer: Int[np.ndarray, "n_shared"], n_bootstrap: int, n_null: int, random: np.random.Generator
@@ -329,6 +331,7 @@ def _overlaps(
     return {name: with_interval(name, value, resampled, permuted, None if name in kept else rewired)
             for name, value in overlap_numbers(one, other).items()}, drawn
 
+# %% ../nbs/08_analysis.ipynb #e3287947
 def compare_graphs(
     G1: nx.DiGraph, G2: nx.DiGraph,
     matching: "FeatureMatching | Mapping[str, str] | str" = "identity", *, weight: str = "strength",

@@ -223,14 +223,14 @@ _KIND = Hdf5Kind("candidates", "a table of candidates", "make it again with iden
 _META = {"kept": int, "considered": int, "by_reason": {str: int},
          "features": {str: {"chosen": int, "features": int, str: int}}}
 
-# %% ../nbs/05_candidates.ipynb #fadba096
+# %% ../nbs/05_candidates.ipynb #b3c631cf
 class _Chosen(NamedTuple):
     "By layer: importance of what the atlas covers, the chosen features, how many were left out."
     importance: dict[int, np.ndarray]
     features: dict[int, np.ndarray]
     counts: dict[int, dict[str, int]]
 
-
+# %% ../nbs/05_candidates.ipynb #fadba096
 def _chosen_features(
     atlas: CoactivationAtlas, saes: Saes, cfg: Config, store: ActivationStore | None,
     model: nn.Module | None, named: Iterable[FeatureKey] = ()
@@ -273,7 +273,7 @@ def identify_candidates(
     considered = sum(size[a] * (size[b] - (a == b)) for a, b in pairs)
     return _assemble(atlas, cfg, parts, considered, chosen, allow_none)
 
-# %% ../nbs/05_candidates.ipynb #dbbe73b0
+# %% ../nbs/05_candidates.ipynb #c62f118e
 def _joined_by_rules(
     atlas: CoactivationAtlas, saes: Saes, cfg: Config, pair: tuple[int, int],
     chosen: Mapping[int, np.ndarray], named: list[FeatureKey], all_pairs: bool
@@ -295,7 +295,7 @@ def _joined_by_rules(
     inhibitory = rules["apart"] | (aligned & (cosine < 0))
     return _as_columns(pair, sources, targets, stats, cosine, inhibitory, reason)
 
-
+# %% ../nbs/05_candidates.ipynb #dbbe73b0
 def _as_columns(
     pair: tuple[int, int], sources: np.ndarray, targets: np.ndarray, stats: PairStatistics,
     cosine: np.ndarray, inhibitory: np.ndarray, reason: np.ndarray
@@ -308,7 +308,7 @@ def _as_columns(
                 tgt_layer=np.full(len(row), pair[1]), tgt_feature=targets[column],
                 **{name: table[row, column] for name, table in values.items()})
 
-# %% ../nbs/05_candidates.ipynb #b74cc404
+# %% ../nbs/05_candidates.ipynb #af663e82
 def _assemble(
     atlas: CoactivationAtlas, cfg: Config, parts: list[dict[str, np.ndarray]], considered: int,
     chosen: _Chosen, allow_none: bool
@@ -336,10 +336,9 @@ def _assemble(
         features = FeatureTable(features.columns | {"importance": np.concatenate(exact)})
     return Candidates(columns, features, meta)
 
-
+# %% ../nbs/05_candidates.ipynb #b74cc404
 def _by_reason(reason: Int[np.ndarray, "n"]) -> dict[str, int]:
     return {word: int((reason >> place & 1).sum()) for place, word in enumerate(REASONS)}
-
 
 def _refuse_none(considered: int, cfg: Config) -> None:
     raise InputError(f"none of the {considered} pairs of chosen features within {cfg.layer_window} "
@@ -403,7 +402,7 @@ def transport_candidates(
     considered = sum(len(chosen.features[a]) * len(chosen.features[b]) for a, b in pairs)
     return _assemble(atlas, cfg, parts, considered, chosen, allow_none)
 
-# %% ../nbs/05_candidates.ipynb #8f9250bf
+# %% ../nbs/05_candidates.ipynb #681647a2
 def _carried(
     scores: TransportScores, atlas: CoactivationAtlas, saes: Saes, pair: tuple[int, int],
     chosen: Mapping[int, np.ndarray], screen: TransportScreen
@@ -421,14 +420,14 @@ def _carried(
     cosine = decoder_alignment(saes[a], saes[b], sources, targets)
     return _as_columns(pair, sources, targets, stats, cosine, z < 0, reason)
 
-
+# %% ../nbs/05_candidates.ipynb #8f9250bf
 def _among_first(size: Float[np.ndarray, "n m"], n_first: int) -> Bool[np.ndarray, "n m"]:
     "The `n_first` largest of each row."
     first = np.zeros(size.shape, bool)
     np.put_along_axis(first, np.argsort(-size, axis=1, kind="stable")[:, :n_first], True, axis=1)
     return first
 
-# %% ../nbs/05_candidates.ipynb #4e8a6dba
+# %% ../nbs/05_candidates.ipynb #3559b339
 def join_candidates(first: Candidates, second: Candidates) -> Candidates:
     """All pairs of both, each with the reasons of both; `meta` is that of `first`, with the pairs
     counted again."""
@@ -445,14 +444,14 @@ def join_candidates(first: Candidates, second: Candidates) -> Candidates:
                          "kept": len(kept), "by_reason": _by_reason(reason)}
     return Candidates(columns, _joined_features(first.features, second.features), meta)
 
-
+# %% ../nbs/05_candidates.ipynb #4e8a6dba
 def _joined_features(first: FeatureTable, second: FeatureTable) -> FeatureTable:
     both = {name: np.concatenate([values, second.columns[name]])
             for name, values in first.columns.items()}
     _, kept = np.unique(np.stack([both["layer"], both["feature"]], 1), axis=0, return_index=True)
     return FeatureTable({name: values[kept] for name, values in both.items()})
 
-# %% ../nbs/05_candidates.ipynb #9d050b68
+# %% ../nbs/05_candidates.ipynb #1985fe13
 def propose_candidates(
     model: nn.Module, saes: Saes, corpus: Corpus, atlas: CoactivationAtlas, cfg: Config,
     store: ActivationStore | None = None, progress: bool = True
@@ -475,7 +474,7 @@ def propose_candidates(
     if not len(both): _refuse_none(both.meta["considered"], cfg)
     return both
 
-
+# %% ../nbs/05_candidates.ipynb #9d050b68
 def _part_of(corpus: Corpus, n_tokens: int, seed: int) -> Corpus:
     """Sequences at random, in their order, at least 16 of them, with `n_tokens` positions or a
     little more; all where there are fewer."""

@@ -30,7 +30,7 @@ from .engine.errors import InputError
 if TYPE_CHECKING:
     from feature_interaction_graph.shell.pipeline import Run
 
-# %% ../nbs/12_cli.ipynb #e7189494
+# %% ../nbs/12_cli.ipynb #92d73900
 def parse_layers(text: str) -> list[int]:
     "Layers from `0,1,2`, `0-3` or `0-2,5`; `InputError` for another form or a layer beyond 9999."
     layers: list[int] = []
@@ -44,7 +44,7 @@ def parse_layers(text: str) -> list[int]:
         layers += range(int(first), int(last or first) + 1)
     return layers
 
-
+# %% ../nbs/12_cli.ipynb #e7189494
 def parse_setting(text: str) -> tuple[str, Any]:
     "Name and value of `name=value`, JSON or else text. Raises `InputError` for other words."
     name, equals, value = text.partition("=")
@@ -172,13 +172,12 @@ def main(arguments: list[str] | None = None) -> None:
             typer.echo(f"fig: {error}", err=True)
             sys.exit(2)
 
-# %% ../nbs/12_cli.ipynb #e564106d
+# %% ../nbs/12_cli.ipynb #8d9d2334
 @app.command("run-pipeline")
 @takes_settings
 def _run_pipeline(run: "Run") -> None:
     "All stages, from a model and its SAEs to a graph with its pages, and a summary."
     show_summary(run.summary)
-
 
 @app.command("collect-activations")
 @takes_settings
@@ -187,7 +186,7 @@ def _collect_activations(run: "Run") -> None:
     store = run.activations
     typer.echo(f"{store.n_tokens:,} positions, layers {', '.join(map(str, store.layers))}")
 
-
+# %% ../nbs/12_cli.ipynb #e564106d
 @app.command("build-atlas")
 @takes_settings
 def _build_atlas(
@@ -198,7 +197,7 @@ def _build_atlas(
     for (source, target), counts in sorted(run.atlas.counts.items()):
         typer.echo(f"layers {source} -> {target}: {counts.nnz:,} pairs fire together")
 
-# %% ../nbs/12_cli.ipynb #5f301630
+# %% ../nbs/12_cli.ipynb #fb9c1333
 @app.command("measure-interactions")
 @takes_settings
 def _measure_interactions(
@@ -210,7 +209,7 @@ def _measure_interactions(
     typer.echo("pairs: " + ", ".join(f"{value:,} {name}" for name, value
                                      in measurement_counts(run.interactions, run.cfg).items()))
 
-
+# %% ../nbs/12_cli.ipynb #5f301630
 @app.command("measure-gates")
 @takes_settings
 def _measure_gates(
@@ -238,11 +237,12 @@ def _build_graph(
     from feature_interaction_graph.graph import graph_summary
     typer.echo(str(graph_summary(run.graph)))
 
-# %% ../nbs/12_cli.ipynb #39d201db
+# %% ../nbs/12_cli.ipynb #6a148224
 GraphFile = Annotated[Path | None, Option(
     help="A .graphml or .json graph.  [default: graph.json of the output folder]")]
-OutputFolder = Annotated[Path, Option(help="Folder to write to.")]
 
+# %% ../nbs/12_cli.ipynb #461f44e7
+OutputFolder = Annotated[Path, Option(help="Folder to write to.")]
 
 @app.command("analyze")
 def _analyze(graph: GraphFile = None, output_dir: OutputFolder = Path("outputs")) -> None:
@@ -253,7 +253,7 @@ def _analyze(graph: GraphFile = None, output_dir: OutputFolder = Path("outputs")
     write_json(output_dir / "analysis.json", analysis(G))
     typer.echo(f"{graph_summary(G)}\n\nwrote {output_dir / 'analysis.json'}")
 
-
+# %% ../nbs/12_cli.ipynb #39d201db
 @app.command("visualize")
 def _visualize(
     graph: GraphFile = None, output_dir: OutputFolder = Path("outputs"),
@@ -272,7 +272,7 @@ def _visualize(
     ]
     for path in paths: typer.echo(f"wrote {path}")
 
-# %% ../nbs/12_cli.ipynb #43d2e1ff
+# %% ../nbs/12_cli.ipynb #e101e739
 @dataclasses.dataclass(frozen=True)
 class ExtractOptions:
     "What `extract-subgraph` may be told; the fields are those of `extract_command`."
@@ -304,7 +304,7 @@ class ExtractOptions:
         help="The circuit's file, .json or .graphml.  [default: circuit_NAME.json in the output "
              "folder]")] = None
 
-
+# %% ../nbs/12_cli.ipynb #43d2e1ff
 @app.command("extract-subgraph")
 @takes_settings
 def _extract_subgraph(
@@ -341,7 +341,7 @@ def _validate(
     )
     typer.echo(f"{verdict}\nwrote {path}")
 
-# %% ../nbs/12_cli.ipynb #1aa8eafd
+# %% ../nbs/12_cli.ipynb #a7c5eeea
 @dataclasses.dataclass(frozen=True)
 class SteerOptions:
     "What `steer` may be told; the fields are those of `SteeringRequest`."
@@ -366,7 +366,7 @@ class SteerOptions:
         help="The comparison's file.  [default: steering_FEATURE.json in the output folder]"
     )] = None
 
-
+# %% ../nbs/12_cli.ipynb #1aa8eafd
 @app.command("steer")
 @takes_settings
 def _steer(run: "Run", options: SteerOptions) -> None:

@@ -83,7 +83,7 @@ class LayerMarginals(NamedTuple):
     n_target: Int[np.ndarray, "n_kept"]
     target_sum: Float[np.ndarray, "n_kept"]
 
-# %% ../nbs/04_coactivation.ipynb #bf07c9e0
+# %% ../nbs/04_coactivation.ipynb #70a34898
 def _same_sequence(
     store: ActivationStore, start: int, stop: int, offset: int
 ) -> Bool[np.ndarray, "n"]:
@@ -93,7 +93,7 @@ def _same_sequence(
     beyond = np.zeros(len(sequence) - len(later), dtype=bool)
     return np.append(later == sequence[:len(later)], beyond)
 
-
+# %% ../nbs/04_coactivation.ipynb #bf07c9e0
 def _row_blocks(
     store: ActivationStore, layers: list[int], offsets: list[int], offset: int, n_rows: int = 16_384
 ) -> Iterator[list[scipy.sparse.csr_matrix]]:
@@ -348,7 +348,7 @@ def _save_atlas(atlas: CoactivationAtlas, path: str | Path) -> None:
                 )
         atlas.features.save(file.create_group("features"))
 
-# %% ../nbs/04_coactivation.ipynb #ae264557
+# %% ../nbs/04_coactivation.ipynb #569aec6f
 def _stored(file: StoredGroup) -> tuple[Any, ...]:
     "The parts of an atlas, in the order of `CoactivationCounts`."
     features, n_rows = FeatureTable.load(file.subgroup("features")), file.number("n_rows")
@@ -362,7 +362,7 @@ def _stored(file: StoredGroup) -> tuple[Any, ...]:
     counts, sums = ({pair: both[which] for pair, both in pairs.items()} for which in (0, 1))
     return features, n_rows, file.number("offset"), layers, counts, sums, file.facts("meta")
 
-
+# %% ../nbs/04_coactivation.ipynb #ae264557
 def _stored_marginals(file: StoredGroup, layer: int, n_rows: int) -> LayerMarginals:
     "The marginals of one layer, ascending features, no count beyond `n_rows`."
     found = file.subgroup(f"layer_{layer}").columns(

@@ -160,12 +160,12 @@ class MeasurementSettings:
         None, "interventions per branched pass; None: by memory", low=1
     )
 
-# %% ../nbs/00_config.ipynb #b8ee7732
+# %% ../nbs/00_config.ipynb #ef009960
 # None stands last
 def _options(kind: Any) -> tuple[Any, ...]:
     return get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
 
-
+# %% ../nbs/00_config.ipynb #b8ee7732
 def _typed(value: Any, kind: Any) -> Any:
     "`value` as `kind`, or TypeError."
     if isinstance(kind, types.UnionType):
@@ -225,7 +225,7 @@ def _checked(name: str, value: Any, kind: Any, metadata: Mapping[str, Any]) -> A
                 raise InputError(f"{name} is {brief(value)}; it must be {words} {limits[limit]}.")
     return value
 
-# %% ../nbs/00_config.ipynb #36bd0ba1
+# %% ../nbs/00_config.ipynb #5b060a48
 def _check_data(cfg: DataSettings) -> None:
     "What single settings cannot tell: relations among the data settings."
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", cfg.device):
@@ -245,7 +245,7 @@ def _check_data(cfg: DataSettings) -> None:
                          "sae_ids; add them there or leave layers out.")
     _check_template(cfg.sae_id_template)
 
-
+# %% ../nbs/00_config.ipynb #36bd0ba1
 def _check_template(template: str | None) -> None:
     "Raises `InputError` unless `layer` is the only field of the template."
     if template is None: return

@@ -117,12 +117,12 @@ class FeatureColumns:
         "Raises `InputError` for a file that is missing or is not such a table."
         return cls(_read_columns(where))
 
-# %% ../nbs/03_features.ipynb #86ed51b1
+# %% ../nbs/03_features.ipynb #e3a1ac80
 def _sort_key(layers: np.ndarray, features: np.ndarray) -> Int[np.ndarray, "n"]:
     "One number per feature, in the order of (layer, feature)."
     return layers.astype(np.int64) << 32 | features.astype(np.int64)
 
-
+# %% ../nbs/03_features.ipynb #86ed51b1
 def _checked_columns(columns: Mapping[str, Any]) -> dict[str, np.ndarray]:
     "The columns with their types, sorted by layer and feature."
     if set(columns) != set(FEATURE_COLUMNS):

@@ -76,7 +76,7 @@ def load_model(
     if center_writing_weights: center_stream(hf_model)
     return wrap_model(hf_model, tokenizer, name=source if is_folder(source) else hub_id(source))
 
-# %% ../nbs/01_loading.ipynb #c35d2651
+# %% ../nbs/01_loading.ipynb #e25c39a2
 def load_saes(cfg: Config, model: nn.Module | None = None) -> "dict[int, SAE]":
     """Layer -> SAE, of `cfg.sae_release`, chosen by its sae_ids, sae_id_template and layers. The
     layer is the block an SAE reads; a `hook_resid_post` of the last block beside `hook_resid_pre`
@@ -92,7 +92,7 @@ def load_saes(cfg: Config, model: nn.Module | None = None) -> "dict[int, SAE]":
     if model is not None: check_saes_against_model(saes, model, _hub_name(cfg))
     return saes
 
-
+# %% ../nbs/01_loading.ipynb #c35d2651
 def _hub_name(cfg: Config) -> str | None:
     "The hub's name of the model, or None where the name says nothing: the demo, or a folder."
     local = cfg.model_name == "demo" or is_folder(cfg.model_name)
@@ -122,7 +122,7 @@ def _starts_with_bos(model: nn.Module, saes: Saes | None) -> bool:
     if saes: return wanted_processing(saes).prepend_bos
     return bool(getattr(getattr(model, "cfg", None), "default_prepend_bos", True))
 
-# %% ../nbs/01_loading.ipynb #02da7c23
+# %% ../nbs/01_loading.ipynb #d00db89a
 def _corpus_of(cfg: Config, model: nn.Module, bos: bool, n_tokens: int, progress: bool) -> Corpus:
     "Up to about `n_tokens` positions from wherever `cfg.dataset` points."
     suffix, tokenizer = Path(cfg.dataset).suffix, getattr(model, "tokenizer", None)
@@ -149,7 +149,7 @@ def _corpus_of(cfg: Config, model: nn.Module, bos: bool, n_tokens: int, progress
     check_corpus_against_model(corpus, model)
     return corpus
 
-
+# %% ../nbs/01_loading.ipynb #02da7c23
 def _first_tokens(corpus: Corpus, n_tokens: int) -> Corpus:
     "The first sequences of `corpus` that together have `n_tokens` positions."
     reached = corpus.sample_mask().sum(1).cumsum(0)
@@ -170,7 +170,7 @@ def check_corpus_against_model(corpus: Corpus, model: nn.Module) -> None:
                          f"tokens, but the model reads at most {longest}; set context_length to "
                          f"{longest} or less.")
 
-# %% ../nbs/01_loading.ipynb #1a9f96a9
+# %% ../nbs/01_loading.ipynb #daf82f88
 def load_model_and_saes(cfg: Config) -> "tuple[TransformerBridge, dict[int, SAE]]":
     """The model, processed as its SAEs ask, and layer -> SAE, all checked.
 
@@ -190,7 +190,7 @@ def load_model_and_saes(cfg: Config) -> "tuple[TransformerBridge, dict[int, SAE]
                       "reconstruct the activations they are given.", stacklevel=2)
     return model, saes
 
-
+# %% ../nbs/01_loading.ipynb #1a9f96a9
 def _sample_text(cfg: Config, model: "TransformerBridge") -> Corpus:
     """Text to try the SAEs on: the run's own if it is at hand, a page of English where it would
     have to be streamed first or the model has another vocabulary."""

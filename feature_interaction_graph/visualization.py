@@ -172,7 +172,7 @@ def plot_layer_distance_decay(
     if groups: axes.legend(frameon=False)
     return finished(figure, output_path)
 
-# %% ../nbs/10_visualization.ipynb #fdd73458
+# %% ../nbs/10_visualization.ipynb #c5a171a8
 def plot_interaction_types(G: nx.DiGraph, output_path: str | Path | None = None) -> "Figure":
     """Numbers of edges by pair of layers: excitatory and, beyond them, gating (dotted) to the
     right, inhibitory (hatched) to the left."""
@@ -205,6 +205,7 @@ def plot_interaction_types(G: nx.DiGraph, output_path: str | Path | None = None)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return finished(figure, output_path)
 
+# %% ../nbs/10_visualization.ipynb #fdd73458
 def _kind(edge: Mapping[str, Any]) -> str:
     if edge["interaction_type"] == "gating": return "gating"
     return "inhibitory" if edge["strength"] < 0 else "excitatory"

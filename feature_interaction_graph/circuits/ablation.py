@@ -179,7 +179,7 @@ class AblatedModel(FeatureNumbers):
             found = [logits for _, _, logits, _ in ablated_runs(self, keep, ablation, **how)]
         return torch.cat(found).unflatten(0, (len(keep), -1))
 
-# %% ../../nbs/circuits/02_ablation.ipynb #c9aed7ee
+# %% ../../nbs/circuits/02_ablation.ipynb #fbbc027f
 def _same_lengths(model: AblatedModel, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     "`tokens` and `lengths` on the model's device, if they pair with its prompts by position."
     tokens, lengths = tokens.to(model.device), lengths.to(model.device)
@@ -189,6 +189,7 @@ def _same_lengths(model: AblatedModel, tokens: Tensor, lengths: Tensor) -> tuple
                          "give pairs of equal length.")
     return tokens, lengths
 
+# %% ../../nbs/circuits/02_ablation.ipynb #c9aed7ee
 def reference_means(model: AblatedModel) -> list[Float[Tensor, "seq_len n_features"]]:
     "Means of the features of every place over the prompts and their counterfactuals."
     found = []
@@ -236,9 +237,10 @@ class _KeptColumns:
             return torch.cat([clean[:, :first], rebuilt[:, first:]], 1)
         return change
 
-# %% ../../nbs/circuits/02_ablation.ipynb #2083670f
+# %% ../../nbs/circuits/02_ablation.ipynb #3869a24f
 ABLATIONS = ("mean", "zero", "resample")
 
+# %% ../../nbs/circuits/02_ablation.ipynb #2083670f
 def ablated_values(
     model: AblatedModel, ablation: str
 ) -> list[Float[Tensor, "n_prompts seq_len n_features"]]:

@@ -124,13 +124,14 @@ class PromptSet:
                  for side in (True, False)]
         return self.take(sides[0]), self.take(sides[1])
 
-# %% ../../nbs/circuits/00_behaviors.ipynb #ca905b56
+# %% ../../nbs/circuits/00_behaviors.ipynb #985fd170
 def _prompt(given: str | Sequence[int]) -> str | tuple[int, ...]:
     return given if isinstance(given, str) else tuple(map(int, given))
 
 def _answers(given: str | int | Sequence[Any]) -> tuple[Any, ...]:
     return (given,) if isinstance(given, str | int) else tuple(given)
 
+# %% ../../nbs/circuits/00_behaviors.ipynb #ca905b56
 def _refuse_bad_prompts(given: PromptSet) -> None:
     name = given.name
     if not given.prompts:
@@ -231,7 +232,7 @@ def answer_token(tokenizer: Any, prompt: list[int], text: Any, answer: str, bos:
                      f"{'...' + str(text)[-30:]!r}, but exactly one token is needed; "
                      "choose another answer, with the space before it if there is one.")
 
-# %% ../../nbs/circuits/00_behaviors.ipynb #dfa822ed
+# %% ../../nbs/circuits/00_behaviors.ipynb #94f8d71e
 def encode_behavior(behavior: PromptSet, tokenizer: "PreTrainedTokenizerBase | None",
                     bos: bool = True, n_vocab: int | None = None) -> BehaviorTokens:
     """Token ids of `behavior`, texts with the tokenizer's BOS token in front if `bos` and it has
@@ -258,6 +259,7 @@ def encode_behavior(behavior: PromptSet, tokenizer: "PreTrainedTokenizerBase | N
         others = _padded([token_ids(tokenizer, prompt, bos) for prompt in behavior.counterfactuals])
     return BehaviorTokens(*_padded(rows), masks(behavior.answers), *others, counter)
 
+# %% ../../nbs/circuits/00_behaviors.ipynb #dfa822ed
 def _padded(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
     tokens = [torch.tensor(row) for row in rows]
     return (torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True),
@@ -311,7 +313,7 @@ class BehaviorReport:
         return (f"{self.name}: {self.metric} {self.value:+.3f}, right in {self.accuracy:.0%} of "
                 f"{self.n_prompts} prompts{counter}; top token in {self.top:.0%}")
 
-# %% ../../nbs/circuits/00_behaviors.ipynb #566841f2
+# %% ../../nbs/circuits/00_behaviors.ipynb #7aa9602c
 def behavior_report(model: Any, behavior: Behavior, *, bos: bool = True) -> BehaviorReport:
     "How well `model` does on `behavior`, in plain forward passes."
     tokens = tokens_for(model, behavior, bos)
@@ -331,6 +333,7 @@ def behavior_report(model: Any, behavior: Behavior, *, bos: bool = True) -> Beha
         equal and (tokens.counterfactuals is None or tokens.partners is not None)
     )
 
+# %% ../../nbs/circuits/00_behaviors.ipynb #566841f2
 def _share_right(logits: Tensor, answers: Tensor, others: Tensor | None) -> float:
     "Share of rows in which `answers` are more probable than `others` (`None`: than any token)."
     if others is None:

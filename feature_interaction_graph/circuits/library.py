@@ -95,7 +95,7 @@ FEMALE = ("Mary Anna Emma Alice Sarah Laura Julia Kate Lucy Jane Rose Amy Sue Mi
 MALE = ("John Tom James Mark Paul Peter David Simon Jack Henry Adam Robert George Martin Ben Max "
         "Sam Tim Bob Mike").split()
 
-# %% ../../nbs/circuits/01_library.ipynb #3c22d628
+# %% ../../nbs/circuits/01_library.ipynb #2b5d26f5
 def _ioi(rng: np.random.Generator) -> PromptPair:
     giver, taker = (str(name) for name in rng.choice([*FEMALE, *MALE], 2, replace=False))
     place = rng.choice(["office", "library", "harbor", "museum", "station"])
@@ -107,6 +107,7 @@ def _ioi(rng: np.random.Generator) -> PromptPair:
     return PromptPair(text.format(first, second, place, giver, thing),
                       text.format(first, second, place, taker, thing), [f" {taker}"], [f" {giver}"])
 
+# %% ../../nbs/circuits/01_library.ipynb #3c22d628
 def _pronoun(rng: np.random.Generator) -> PromptPair:
     she, he = rng.choice(FEMALE), rng.choice(MALE)
     did = rng.choice(
@@ -117,7 +118,7 @@ def _pronoun(rng: np.random.Generator) -> PromptPair:
     )
     return PromptPair(text.format(she), text.format(he), [" she"], [" he"])
 
-# %% ../../nbs/circuits/01_library.ipynb #43cb4111
+# %% ../../nbs/circuits/01_library.ipynb #3f31af17
 def _greater_than(rng: np.random.Generator) -> PromptPair:
     century, year = int(rng.integers(11, 20)), int(rng.integers(3, 98))
     what = rng.choice(["drought", "truce", "expedition", "dispute", "boom", "reign", "strike"])
@@ -126,6 +127,7 @@ def _greater_than(rng: np.random.Generator) -> PromptPair:
                       for numbers in (range(year + 1, 100), range(2, year + 1))]
     return PromptPair(text.format(f"{year:02d}"), text.format("01"), later, earlier)
 
+# %% ../../nbs/circuits/01_library.ipynb #43cb4111
 def _verb_agreement(rng: np.random.Generator) -> PromptPair:
     nouns = "key letter guest window driver song horse worker ship teacher tower cloud"
     one = rng.choice(nouns.split())
@@ -137,7 +139,7 @@ def _verb_agreement(rng: np.random.Generator) -> PromptPair:
     return PromptPair(f"The {one} {near} the {other}", f"The {one}s {near} the {other}",
                       [" is", " was", " has"], [" are", " were", " have"])
 
-# %% ../../nbs/circuits/01_library.ipynb #3d653950
+# %% ../../nbs/circuits/01_library.ipynb #2b7baa28
 CAPITALS = {
     "France": "Paris", "Germany": "Berlin", "Italy": "Rome", "Spain": "Madrid", "England": "London",
     "Russia": "Moscow", "China": "Beijing", "Japan": "Tokyo", "Egypt": "Cairo", "Greece": "Athens",
@@ -147,6 +149,7 @@ CAPITALS = {
     "Syria": "Damascus", "Kenya": "Nairobi", "Belgium": "Brussels"
 }
 
+# %% ../../nbs/circuits/01_library.ipynb #3d653950
 def _recall(rng: np.random.Generator) -> PromptPair:
     one, other = (str(country) for country in rng.choice(list(CAPITALS), 2, replace=False))
     text = rng.choice(
@@ -156,7 +159,7 @@ def _recall(rng: np.random.Generator) -> PromptPair:
     return PromptPair(text.format(one), text.format(other),
                       [f" {CAPITALS[one]}"], [f" {CAPITALS[other]}"])
 
-# %% ../../nbs/circuits/01_library.ipynb #d1d7c911
+# %% ../../nbs/circuits/01_library.ipynb #e77e8160
 def _induction(rng: np.random.Generator) -> PromptPair:
     words = ("river lamp stone cloud tiger apple chair window music paper horse silver garden "
              "winter pocket mountain bread circle button island")
@@ -167,6 +170,7 @@ def _induction(rng: np.random.Generator) -> PromptPair:
                               for each in (chosen, changed))
     return PromptPair(prompt, counterfactual, [f" {chosen[at]}"], [f" {other}"])
 
+# %% ../../nbs/circuits/01_library.ipynb #d1d7c911
 def _sentiment(rng: np.random.Generator) -> PromptPair:
     good = "brilliant wonderful superb delightful fantastic".split()
     bad = "dreadful terrible awful boring horrible".split()
@@ -192,7 +196,7 @@ ENGLISH_BEHAVIORS = {
     "sentiment": "after a verdict on a film: a word of the same sentiment",
     "pronoun": "after a sentence about Lily: she, not he"}
 
-# %% ../../nbs/circuits/01_library.ipynb #1f0c5f4a
+# %% ../../nbs/circuits/01_library.ipynb #9c739872
 def _drawn_pairs(
     name: str, tokenizer: "PreTrainedTokenizerBase", seed: int
 ) -> Iterator[PromptPair]:
@@ -205,6 +209,7 @@ def _drawn_pairs(
         seen.add(pair.prompt)
         yield pair
 
+# %% ../../nbs/circuits/01_library.ipynb #1f0c5f4a
 def _well_formed(pair: PromptPair, tokenizer: "PreTrainedTokenizerBase") -> bool:
     "Both prompts have the same number of tokens, and every answer is one token after the prompt."
     def ids(text: str) -> list[int]:

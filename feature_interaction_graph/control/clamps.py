@@ -17,9 +17,10 @@ from ..engine.encoders import FeatureReader
 from ..engine.errors import InputError
 from ..engine.names import FeatureKey, Saes, check_features, feature_id
 
-# %% ../../nbs/control/00_clamps.ipynb #8f545470
+# %% ../../nbs/control/00_clamps.ipynb #f34ddea1
 MODES = ("set", "add")
 
+# %% ../../nbs/control/00_clamps.ipynb #8f545470
 @dataclass(frozen=True)
 class Clamp:
     """One feature and what to do with it.

@@ -36,7 +36,7 @@ def clamps_at(plan: Plan, contexts: Contexts) -> list[Clamp]:
              if callable(plan) else plan)
     return given.clamps if isinstance(given, CompensatedSteering) else list(given)
 
-# %% ../../nbs/control/10_comparison.ipynb #fd5b09fc
+# %% ../../nbs/control/10_comparison.ipynb #9910cd78
 @dataclass(frozen=True)
 class Monitor:
     """What is read to judge a plan: `watched` features and their standard deviations; which make
@@ -52,6 +52,7 @@ class Monitor:
         at = np.array([one == key for one in self.watched])
         return Monitor([key], self.std[at], np.ones(1, bool), np.zeros(1, bool), {})
 
+# %% ../../nbs/control/10_comparison.ipynb #fd5b09fc
 def monitor_after(
     saes: Saes, ranges: FeatureRanges, first: int, *, target: FeatureKey | None = None,
     steered: Sequence[FeatureKey] = (), protect: Sequence[FeatureKey] = (),
@@ -85,7 +86,7 @@ class Outcome:
     metrics: dict[str, Float[np.ndarray, "n_contexts"]]
     n_clamps: float
 
-# %% ../../nbs/control/10_comparison.ipynb #4c8f6061
+# %% ../../nbs/control/10_comparison.ipynb #36856f17
 def outcome(model: nn.Module, saes: Saes, contexts: Contexts, clamps: Sequence[Clamp],
             monitor: Monitor, window: int = 8, batch_size: int = 16) -> Outcome:
     """Plain forward passes of the whole sequences, clean and steered; `window`: positions that
@@ -108,6 +109,7 @@ def outcome(model: nn.Module, saes: Saes, contexts: Contexts, clamps: Sequence[C
     return Outcome(join("change"), join("later"), join("kl"), join("kl_later"), join("loss"),
                    metrics, sum(part.n_clamps * len(part.kl) for part in parts) / len(contexts))
 
+# %% ../../nbs/control/10_comparison.ipynb #4c8f6061
 def _outcome_of(run: SteeredRun, place: Contexts, clamps: Sequence[Clamp], monitor: Monitor,
                 window: int) -> Outcome:
     "One batch, one sequence per context."
@@ -183,7 +185,7 @@ def equal_share(
     found = shares[cross] + (shares[cross + 1] - shares[cross]) * step
     return float(found[np.argmin(np.abs(found - 1))])
 
-# %% ../../nbs/control/10_comparison.ipynb #a315e0ea
+# %% ../../nbs/control/10_comparison.ipynb #ae51c186
 @dataclass(frozen=True)
 class ComparisonSettings:
     """Keywords of `compare_steering`: `neutral`: contexts for KL and perplexity where nothing
@@ -197,6 +199,7 @@ class ComparisonSettings:
     equal_to: str | None = None
     seed: int = 0
 
+# %% ../../nbs/control/10_comparison.ipynb #525e603f
 def scalable(
     plans: Mapping[str, Plan], target: FeatureKey, saes: Saes, how: ComparisonSettings
 ) -> list[Clamp]:
@@ -218,6 +221,7 @@ def scalable(
                          "scaled; give clamps.")
     return naive
 
+# %% ../../nbs/control/10_comparison.ipynb #a315e0ea
 def held_apart(contexts: Contexts, calibration: Contexts) -> tuple[Contexts, Contexts]:
     "Both, compact; `InputError` where they share sequences."
     shared = set(contexts.sequence.tolist()) & set(calibration.sequence.tolist())

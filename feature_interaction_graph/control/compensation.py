@@ -39,7 +39,7 @@ def refuse_contradiction(
                 f"the protected set includes {feature_id(*key)}, which is steered; leave it out."
             )
 
-# %% ../../nbs/control/07_compensation.ipynb #753a296c
+# %% ../../nbs/control/07_compensation.ipynb #6dd3b36f
 def sizeable(
     effects: Float[np.ndarray, "*rows k"], scale: float | np.ndarray
 ) -> Float[np.ndarray, "*rows k"]:
@@ -47,6 +47,7 @@ def sizeable(
     balance for the last bits of float32."""
     return np.where(np.abs(effects) > 1e-4 * scale, effects, 0.0)
 
+# %% ../../nbs/control/07_compensation.ipynb #45bc28b6
 def tied_readings(effects: Float[np.ndarray, "n_protected k"], equal: Float[np.ndarray, "m k"],
                   naive: Float[np.ndarray, "n_protected"]) -> list[int]:
     """Protected readings that move, and on which compensators act only in the combinations `equal`
@@ -59,6 +60,7 @@ def tied_readings(effects: Float[np.ndarray, "n_protected k"], equal: Float[np.n
     alone = rest <= 1e-3 * np.maximum(size, 1e-30 + 1e-6 * size.max(initial=0.0))
     return np.flatnonzero(moves & alone).tolist()
 
+# %% ../../nbs/control/07_compensation.ipynb #753a296c
 def tied_sentence(tied: Sequence[Any], target: FeatureKey) -> str:
     "What is said of features (and metrics, by name) that will move as before."
     names = ", ".join(key if isinstance(key, str) else feature_id(*key) for key in tied[:5]) + (
@@ -94,7 +96,7 @@ class Compensation:
         return [*(Clamp(*key, shift, "add") for key, shift in self.steered.items()),
                 *(Clamp(*key, shift, "add", high=high(key)) for key, shift in self.shifts.items())]
 
-# %% ../../nbs/control/07_compensation.ipynb #4df9ae98
+# %% ../../nbs/control/07_compensation.ipynb #96063e66
 def fit_compensation(
     matrix: EffectMatrix, steered: Mapping[FeatureKey, float], target: FeatureKey, *,
     protect: Sequence[FeatureKey] | None = None, compensators: Sequence[FeatureKey] | None = None,
@@ -134,6 +136,7 @@ def fit_compensation(
     return Compensation(dict(steered), target, dict(zip(known, shifts.tolist(), strict=True)), keep,
                         naive, naive + shifts @ effects, tied)
 
+# %% ../../nbs/control/07_compensation.ipynb #4df9ae98
 def _must_vanish(
     matrix: EffectMatrix, known: Sequence[FeatureKey], target: FeatureKey,
     steered: Iterable[FeatureKey]

@@ -199,9 +199,10 @@ class StateReader:
         return [f"stream {layer}: {index}" for layer, reader in self.readers.items()
                 for index in range(reader.weight.shape[0])]
 
-# %% ../../nbs/control/06_context_effects.ipynb #20b7cbd9
+# %% ../../nbs/control/06_context_effects.ipynb #a8fffefa
 RIDGES = tuple(10.0 ** power for power in np.arange(-3, 2.01, 0.5))
 
+# %% ../../nbs/control/06_context_effects.ipynb #20b7cbd9
 def ridge_weights(kernel: Float[Tensor, "n n"], y: Float[Tensor, "n d"], groups: int,
                   ridges: Sequence[float] = RIDGES) -> tuple[Float[Tensor, "n d"], float]:
     """Dual weights of the ridge with the least error when groups are left out, and that ridge (in

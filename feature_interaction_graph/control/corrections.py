@@ -23,7 +23,7 @@ from feature_interaction_graph.control.plans import (
     CompensatedSteering, Compensators, SteeringQuestion, compensators_for
 )
 
-# %% ../../nbs/control/09_corrections.ipynb #a67066aa
+# %% ../../nbs/control/09_corrections.ipynb #b4b43270
 def carried_out(
     question: SteeringQuestion, runs: ContextRuns, pool: Compensators,
     shifts: Float[np.ndarray, "n k"]
@@ -38,6 +38,7 @@ def carried_out(
             if index >= n_steered: found[:, index - n_steered] = read.found[layer][:, place]
     return read.pre, found
 
+# %% ../../nbs/control/09_corrections.ipynb #a67066aa
 def measured_effects(
     question: SteeringQuestion, runs: ContextRuns, pool: Compensators
 ) -> Float[np.ndarray, "n k n_watched"]:
@@ -53,7 +54,7 @@ def measured_effects(
     one = np.where(columns >= 0, given.pre[given.rows(pool.keys)][:, columns], 0.0)
     return np.broadcast_to(one.astype(np.float32), (len(runs.contexts), *one.shape))
 
-# %% ../../nbs/control/09_corrections.ipynb #55dd6f2d
+# %% ../../nbs/control/09_corrections.ipynb #c506b224
 @dataclass(frozen=True)
 class Balance:
     """What must vanish in every context: `equal` @ shifts, row by row; `column`: the reading each
@@ -74,6 +75,7 @@ class Balance:
             level[np.arange(len(level)), strongest] -= missed[:, column] / self.size[strongest]
         return level
 
+# %% ../../nbs/control/09_corrections.ipynb #55dd6f2d
 def balance(
     question: SteeringQuestion, runs: ContextRuns, pool: Compensators,
     effects: Float[np.ndarray, "n k n_watched"], std: Float[np.ndarray, "n_watched"]
@@ -147,7 +149,7 @@ def fewer_clamps(problem: Readings, most: int, ridge: float, shared: bool) -> Re
         problem = replace(problem, allowed=allowed & problem.allowed)
     return problem
 
-# %% ../../nbs/control/09_corrections.ipynb #cb7881ce
+# %% ../../nbs/control/09_corrections.ipynb #169cea52
 def fit_and_correct(
     question: SteeringQuestion, runs: ContextRuns, pool: Compensators
 ) -> tuple[CompensatedSteering, Float[np.ndarray, "n k"]]:
@@ -183,6 +185,7 @@ def fit_and_correct(
         ))
     return rounds[-1], problem.shifts
 
+# %% ../../nbs/control/09_corrections.ipynb #cb7881ce
 def _inseparable(question: SteeringQuestion, start: CompensatedSteering,
                  effects: Float[np.ndarray, "n k n_watched"], held: Balance) -> list[Any]:
     "The protected (metrics by name) that no allowed compensator changes without the target."
@@ -193,7 +196,7 @@ def _inseparable(question: SteeringQuestion, start: CompensatedSteering,
     return [names[column] or (int(start.layer[column]), int(start.feature[column]))
             for column in guarded[tied]]
 
-# %% ../../nbs/control/09_corrections.ipynb #db7337ec
+# %% ../../nbs/control/09_corrections.ipynb #102fd053
 def compensated_at(question: SteeringQuestion, contexts: Contexts) -> CompensatedSteering:
     "The question answered at `contexts`, and, through `at`, at others."
     runs = question.runs(contexts)
@@ -204,6 +207,7 @@ def compensated_at(question: SteeringQuestion, contexts: Contexts) -> Compensate
         return compensated_at(question, others)
     return replace(plan, again=again)
 
+# %% ../../nbs/control/09_corrections.ipynb #db7337ec
 def carried_over(
     question: SteeringQuestion, pool: Compensators, shifts: Float[np.ndarray, "n k"],
     used: Bool[np.ndarray, "n k"], contexts: Contexts

@@ -40,7 +40,7 @@ def bounded_quadratic(gram: Float[np.ndarray, "n k k"], side: Float[np.ndarray, 
         if (outside < 1e-12).all() and not ((pull < 0) & at_high | (pull > 0) & at_low).any(): break
     return best
 
-# %% ../../nbs/control/01_fit.ipynb #ac44eb43
+# %% ../../nbs/control/01_fit.ipynb #400dfe50
 def _alternating(gram: np.ndarray, side: np.ndarray, equal: np.ndarray, low: np.ndarray,
                  high: np.ndarray, level: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
     "Alternating directions: a point within the bounds, and which way each bound is being pushed."
@@ -58,6 +58,7 @@ def _alternating(gram: np.ndarray, side: np.ndarray, equal: np.ndarray, low: np.
         u += x - z
     return z, u
 
+# %% ../../nbs/control/01_fit.ipynb #ac44eb43
 def _saddle(gram: np.ndarray, equal: np.ndarray) -> np.ndarray:
     "The KKT matrix; equalities that say the same thing twice do no harm."
     n, m, k = equal.shape
@@ -67,7 +68,7 @@ def _saddle(gram: np.ndarray, equal: np.ndarray) -> np.ndarray:
     below = np.concatenate([equal, -corner * np.eye(m, dtype=gram.dtype)[None]], 2)
     return np.concatenate([np.concatenate([gram, equal.transpose(0, 2, 1)], 2), below], 1)
 
-# %% ../../nbs/control/01_fit.ipynb #9374381a
+# %% ../../nbs/control/01_fit.ipynb #8ebf20d7
 def _merit(
     gram: np.ndarray, side: np.ndarray, equal: np.ndarray, level: np.ndarray, x: np.ndarray
 ) -> np.ndarray:
@@ -79,6 +80,7 @@ def _merit(
     return (0.5 * np.einsum("ni,ni->n", x, np.matmul(gram, x[:, :, None])[:, :, 0])
             - (side * x).sum(1) + heavy * (broken**2).sum(1))
 
+# %% ../../nbs/control/01_fit.ipynb #9374381a
 def _with_fixed(gram: np.ndarray, side: np.ndarray, equal: np.ndarray, level: np.ndarray,
                 fixed: Bool[np.ndarray, "n k"], at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The minimum with the `fixed` unknowns at their values, and minus the gradient there (which
@@ -167,7 +169,7 @@ def fit_shifts(
         shifts = _best_on_the_way(readings, shifts, solved, ridge) if shared else solved
     return shifts
 
-# %% ../../nbs/control/01_fit.ipynb #29026a66
+# %% ../../nbs/control/01_fit.ipynb #24b98b0a
 def _normal_equations(
     readings: Readings, index: int, aims: np.ndarray, counts: np.ndarray, free: np.ndarray,
     held: np.ndarray
@@ -180,6 +182,7 @@ def _normal_equations(
     slope = slope * free[:, None]
     return slope @ slope.T, -slope @ missing
 
+# %% ../../nbs/control/01_fit.ipynb #29026a66
 def _best_on_the_way(
     readings: Readings, old: np.ndarray, new: np.ndarray, ridge: float
 ) -> np.ndarray:

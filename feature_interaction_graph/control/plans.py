@@ -163,7 +163,7 @@ class Compensators:
         return [Clamp(*key, blank.index_put(place, values[:, at]), "add", high=high)
                 for at, (key, high) in enumerate(zip(self.keys, highest, strict=True))]
 
-# %% ../../nbs/control/08_plans.ipynb #8a7d1ac6
+# %% ../../nbs/control/08_plans.ipynb #019a9b95
 def compensators_for(question: SteeringQuestion, runs: ContextRuns) -> Compensators:
     """Those the question names, or the most active ones.
 
@@ -178,6 +178,7 @@ def compensators_for(question: SteeringQuestion, runs: ContextRuns) -> Compensat
     unit = np.where(usual > 0, usual, 1.0)
     return Compensators(chosen, unit, question.how.room * unit)
 
+# %% ../../nbs/control/08_plans.ipynb #94abbfce
 def _named(question: SteeringQuestion, chosen: list[FeatureKey]) -> list[FeatureKey]:
     check_features(chosen, question.saes, "the compensator")
     for key in chosen:
@@ -190,6 +191,7 @@ def _named(question: SteeringQuestion, chosen: list[FeatureKey]) -> list[Feature
                              f"feature; choose one in layer {question.first} or later.")
     return chosen
 
+# %% ../../nbs/control/08_plans.ipynb #8a7d1ac6
 def _most_active(question: SteeringQuestion, runs: ContextRuns) -> list[FeatureKey]:
     how, last = question.how, max(layer for layer, _ in question.targets)
     allowed = set(how.compensator_layers) if how.compensator_layers is not None else {

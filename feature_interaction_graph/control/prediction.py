@@ -72,7 +72,7 @@ class EffectGraph:
 def _key(name: str | FeatureKey) -> FeatureKey:
     return parse_feature_id(name) if isinstance(name, str) else (int(name[0]), int(name[1]))
 
-# %% ../../nbs/control/05_prediction.ipynb #2dcc4a8f
+# %% ../../nbs/control/05_prediction.ipynb #3d9a08d2
 def effect_graph(effects: nx.DiGraph | InteractionTable) -> EffectGraph:
     """The edges and hyperedges of a graph, or all measured rows of a table, significant or not: an
     unbiased estimate is the best prediction even where it is uncertain.
@@ -85,6 +85,7 @@ def effect_graph(effects: nx.DiGraph | InteractionTable) -> EffectGraph:
                          "interactions first or lower its threshold.")
     return found
 
+# %% ../../nbs/control/05_prediction.ipynb #2dcc4a8f
 def _of_table(table: InteractionTable) -> EffectGraph:
     graph, columns = EffectGraph(), table.columns
     ends = [
@@ -133,10 +134,10 @@ def gated(
     strength = effect.strength + sum(value - effect.strength for value in known)
     return Effect(effect.offset, strength, effect.error), True
 
-# %% ../../nbs/control/05_prediction.ipynb #c8ad83ed
+# %% ../../nbs/control/05_prediction.ipynb #5f3686a5
 Change: TypeAlias = float | tuple[float, float]        # added to the activation, or (from, to)
 
-
+# %% ../../nbs/control/05_prediction.ipynb #c8ad83ed
 @dataclass(frozen=True)
 class CascadePrediction:
     """What `predict_cascade` expects. `table`: one row per (feature, offset), with `change`
@@ -162,7 +163,7 @@ class CascadePrediction:
                          f"{row.label or '?'}{' (gated)' if row.gated else ''}{hops}")
         return "\n".join(lines)
 
-# %% ../../nbs/control/05_prediction.ipynb #7f48bccf
+# %% ../../nbs/control/05_prediction.ipynb #39a36429
 @dataclass
 class Moved:
     "Change of one feature so far, and how it came about."
@@ -184,6 +185,7 @@ class Moved:
         self.variance += other.variance
         self.hops, self.gated = max(self.hops, other.hops), self.gated or other.gated
 
+# %% ../../nbs/control/05_prediction.ipynb #7f48bccf
 def cascade_table(
     found: Mapping[tuple[FeatureKey, int], Moved], labels: Mapping[FeatureKey, str],
     min_change: float
@@ -202,7 +204,7 @@ def cascade_table(
         "change", key=lambda change: -change.abs(), kind="stable", ignore_index=True
     )
 
-# %% ../../nbs/control/05_prediction.ipynb #f8c0e52f
+# %% ../../nbs/control/05_prediction.ipynb #96c6ebb6
 def spread_effects(
     graph: EffectGraph, moves: Mapping[FeatureKey, Change], window: int | None = None,
     active: Iterable[str | FeatureKey] | None = None
@@ -231,6 +233,7 @@ def spread_effects(
             found[key].add(moved)
     return {key: moved for key, moved in found.items() if not (key[0] in moves and key[1] == 0)}
 
+# %% ../../nbs/control/05_prediction.ipynb #f8c0e52f
 def _active(
     active: Iterable[str | FeatureKey], moves: Mapping[FeatureKey, Change]
 ) -> frozenset[FeatureKey]:

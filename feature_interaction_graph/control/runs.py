@@ -70,7 +70,7 @@ class SteeredRun:
             return torch.cat([given.masked_fill(beyond, torch.nan), last], 1)
         return loss(self.clean_logits), loss(self.logits)
 
-# %% ../../nbs/control/03_runs.ipynb #236d6dfb
+# %% ../../nbs/control/03_runs.ipynb #e28770a7
 class Steering:
     """Clamps on the hooks of the plain model: `with Steering(...).active():` every forward pass is
     steered.
@@ -130,6 +130,7 @@ class Steering:
                 stack.enter_context(edit(self.layers, point, here))
             yield
 
+# %% ../../nbs/control/03_runs.ipynb #236d6dfb
 def _trigger(saes: Saes, clamps: Sequence[Clamp], rule: FeatureKey) -> FeatureReader:
     "A reader of the feature that says where."
     trigger = FeatureReader(saes[rule[0]], torch.tensor([rule[1]]))
@@ -159,9 +160,10 @@ def prompts_corpus(model: nn.Module, saes: Saes, prompts: Sequence[str]) -> Corp
                          "tokens; give at least one word.")
     return as_corpus([begin + row for row in rows], bos_id=begin[0] if begin else None)
 
-# %% ../../nbs/control/03_runs.ipynb #2163d9e8
+# %% ../../nbs/control/03_runs.ipynb #79713906
 Positions: TypeAlias = str | FeatureKey | Tensor
 
+# %% ../../nbs/control/03_runs.ipynb #e7839e9a
 def text_of(model: nn.Module, saes: Saes, given: Any) -> Corpus:
     "Prompts, tokens, a corpus or contexts (one sequence for each) as a corpus."
     if isinstance(given, Contexts): return given.compact().corpus
@@ -170,6 +172,7 @@ def text_of(model: nn.Module, saes: Saes, given: Any) -> Corpus:
         return prompts_corpus(model, saes, words)
     return as_corpus(given)
 
+# %% ../../nbs/control/03_runs.ipynb #2163d9e8
 def places_of(
     saes: Saes, corpus: Corpus, positions: Any, contexts: Contexts | None = None
 ) -> Bool[Tensor, "n_seq seq_len"]:
@@ -190,7 +193,7 @@ def places_of(
     if contexts is None or positions != "all": return corpus.sample_mask()
     return column == torch.as_tensor(contexts.position)[:, None]
 
-# %% ../../nbs/control/03_runs.ipynb #79ff958c
+# %% ../../nbs/control/03_runs.ipynb #5beb7b06
 @torch.no_grad()
 def carry_out(
     model: nn.Module, saes: Saes, text: Any, clamps: Sequence[Clamp], positions: Any = "all",
@@ -219,6 +222,7 @@ def carry_out(
     return SteeredRun(corpus, features, where, torch.cat(logits[False]), torch.cat(logits[True]),
                       torch.cat(values[False]), torch.cat(values[True]))
 
+# %% ../../nbs/control/03_runs.ipynb #79ff958c
 def _ordered(read: Mapping[int, Tensor], features: Sequence[FeatureKey]) -> Tensor:
     "The columns of `read` in the order of `features`."
     layers = np.array([layer for layer, _ in features])
@@ -233,11 +237,12 @@ def _one_value_per_token(clamps: Sequence[Clamp], corpus: Corpus) -> None:
                              f"{shape}, but this one has {tuple(corpus.tokens.shape)}; give one "
                              "per token.")
 
-# %% ../../nbs/control/03_runs.ipynb #99fc5c7d
+# %% ../../nbs/control/03_runs.ipynb #0bb6bb4d
 Interventions: TypeAlias = (
     Iterable[Clamp | tuple[int, int, float]] | Mapping[FeatureKey, float] | Clamp
 )
 
+# %% ../../nbs/control/03_runs.ipynb #99fc5c7d
 @contextlib.contextmanager
 def steering(
     model: nn.Module, saes: Saes, interventions: Interventions, *,

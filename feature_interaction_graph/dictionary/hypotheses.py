@@ -131,7 +131,7 @@ def feature_hypotheses(
         highest = np.maximum(highest, found)
     return best
 
-# %% ../../nbs/dictionary/03_hypotheses.ipynb #c5e56ee9
+# %% ../../nbs/dictionary/03_hypotheses.ipynb #97e0d846
 def _rule_families(store: ActivationStore) -> tuple[list[str], dict[str, scipy.sparse.csr_matrix]]:
     "Names of `token_rules`, and columns by family: those rules (\"\"), and one per token or place."
     (sequence, position), tokens = store.rows.T, store.corpus.tokens.numpy()
@@ -144,7 +144,7 @@ def _rule_families(store: ActivationStore) -> tuple[list[str], dict[str, scipy.s
         (np.ones(len(each), dtype=np.float32), each, rows), shape=(len(each), int(each.max()) + 1)
     ) for family, each in ids.items()}
 
-
+# %% ../../nbs/dictionary/03_hypotheses.ipynb #c5e56ee9
 def _scores(chosen: scipy.sparse.csr_matrix, hits: scipy.sparse.csr_matrix, sizes: np.ndarray,
             fired: np.ndarray) -> Float[np.ndarray, "3 n_features"]:
     "Precision, recall and F1 of the rules chosen for every feature."

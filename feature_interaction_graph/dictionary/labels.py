@@ -84,12 +84,12 @@ def telling_tokens(
         carried[i] = share[best].sum() if best else 0.0
     return chosen, carried
 
-# %% ../../nbs/dictionary/01_labels.ipynb #8e80b386
+# %% ../../nbs/dictionary/01_labels.ipynb #77e968ba
 def quote_token(text: str) -> str:
     'A token in a label: `" the"`, with control characters visible.'
     return json.dumps(text, ensure_ascii=False)
 
-
+# %% ../../nbs/dictionary/01_labels.ipynb #8e80b386
 def first_labels(
     store: ActivationStore, layer: int
 ) -> tuple[list[str], Float[np.ndarray, "n_features"]]:
@@ -132,7 +132,7 @@ def _one_label(record: Any, where: str) -> tuple[FeatureKey, str]:
                          "that can be read; give all three.")
     return (int(layer[0]), int(feature[1])), label.strip()
 
-# %% ../../nbs/dictionary/01_labels.ipynb #77edded1
+# %% ../../nbs/dictionary/01_labels.ipynb #191ce46f
 def _records(text: str, kind: str, path: Path) -> Iterator[tuple[str, Any]]:
     "(where, record) for every label in a file."
     if kind == ".csv":
@@ -155,7 +155,7 @@ def _records(text: str, kind: str, path: Path) -> Iterator[tuple[str, Any]]:
             f"{path} holds a JSON {type(values).__name__}; an object or a list of labels is needed."
         )
 
-
+# %% ../../nbs/dictionary/01_labels.ipynb #77edded1
 def load_labels(path: str | Path) -> dict[FeatureKey, str]:
     """Labels from a .json, .jsonl or .csv file (or any of these with .gz): (layer, feature) ->
     label. Of several labels for one feature the first counts; one that is empty or null is none.

@@ -147,13 +147,13 @@ def _write_corpus(file: h5py.File, corpus: Corpus, tokenizer: Any = None) -> Non
         group.create_dataset("ids", data=used.astype(np.int32))
         write_column(group, "text", np.array(token_texts(tokenizer, used.tolist()), dtype=object))
 
-# %% ../../nbs/dictionary/00_store.ipynb #04c17f7b
+# %% ../../nbs/dictionary/00_store.ipynb #bea83314
 def _append(dataset: h5py.Dataset, values: np.ndarray) -> None:
     start = len(dataset)
     dataset.resize(start + len(values), axis=0)
     dataset[start:] = values
 
-
+# %% ../../nbs/dictionary/00_store.ipynb #04c17f7b
 class LayerWriter:
     "Appends the activations of one layer, block by block, and keeps their sums."
 

@@ -87,7 +87,7 @@ def slow_mode(G: nx.DiGraph, steps: int = 200) -> dict[str, float]:
         mode = mode / np.linalg.norm(mode)
     return dict(zip(nodes, mode.tolist(), strict=True))
 
-# %% ../../nbs/drawing/00_html.ipynb #40c83c6a
+# %% ../../nbs/drawing/00_html.ipynb #29bd6314
 def layer_order(G: nx.DiGraph, sweeps: int = 24) -> list[str]:
     """All nodes, layer by layer, each layer ordered so that connected features lie at similar
     heights.
@@ -118,6 +118,7 @@ def layer_order(G: nx.DiGraph, sweeps: int = 24) -> list[str]:
             best = (tilt, [node for _, nodes in sorted(layers.items()) for node in nodes])
     return best[1] or [node for _, nodes in sorted(layers.items()) for node in nodes]
 
+# %% ../../nbs/drawing/00_html.ipynb #40c83c6a
 def _pulls(G: nx.DiGraph) -> dict[str, tuple[list[tuple[str, float]], list[tuple[str, float]]]]:
     "Causes and effects of every node, with |strength|."
     found = {node: (list[tuple[str, float]](), list[tuple[str, float]]()) for node in G}
@@ -270,7 +271,7 @@ def node_columns(
                             for node in facts]
     return columns
 
-# %% ../../nbs/drawing/00_html.ipynb #6f2cf3db
+# %% ../../nbs/drawing/00_html.ipynb #65c9d42b
 def page_data(
     G: nx.DiGraph, options: PageOptions | None = None, **keywords: Any
 ) -> dict[str, Any]:
@@ -302,6 +303,7 @@ def page_data(
             "largest_value": max(values, default=1.0),
             "start": f"#select={selected[0]}&hops={told.hops}" if selected else ""}
 
+# %% ../../nbs/drawing/00_html.ipynb #6f2cf3db
 def _counted(G: nx.DiGraph) -> list[list[str]]:
     "Names and numbers of what is in the whole graph."
     kinds = Counter(kind for *_, kind in G.edges(data="interaction_type"))

@@ -107,7 +107,7 @@ class BranchedForward:
 
     _run_hooked = branch        # its former name, where the model is not branched
 
-# %% ../../nbs/engine/09_branched.ipynb #8e88ddc6
+# %% ../../nbs/engine/09_branched.ipynb #7349d84c
 def _disagreement(engine: BranchedForward) -> str:
     """Why rows of `engine` cannot be trusted, empty where they can: compares some on random tokens
     with a plain hooked forward."""
@@ -135,6 +135,7 @@ def _disagreement(engine: BranchedForward) -> str:
                     f"{float(error / size):.1g} of the residual scale")
     return ""
 
+# %% ../../nbs/engine/09_branched.ipynb #8e88ddc6
 def _check_hold(engine: BranchedForward, hold: Hold, n_rows: int) -> None:
     if not engine.branched:
         raise InputError(f"parts of a {type(engine.twin).__name__} cannot be held, because it "

@@ -128,7 +128,7 @@ def as_corpus(
                          f"token {bos_id}; let all or none of them start with it.")
     return Corpus(tokens, _integers(lengths), starts_with_bos=bool(starts.all()), source=source)
 
-# %% ../../nbs/engine/05_corpus.ipynb #d0449d0b
+# %% ../../nbs/engine/05_corpus.ipynb #d145c2aa
 def _pad(
     rows: Sequence[Sequence[int]]
 ) -> tuple[Int[Tensor, "n_seq seq_len"], Int[Tensor, "n_seq"]]:
@@ -140,6 +140,7 @@ def _pad(
     return (torch.nn.utils.rnn.pad_sequence([_integers(row) for row in rows], batch_first=True),
             torch.tensor([len(row) for row in rows]))
 
+# %% ../../nbs/engine/05_corpus.ipynb #d0449d0b
 def _integers(values: "Tensor | np.ndarray | Sequence") -> Int[Tensor, "..."]:
     try: values = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -218,13 +219,14 @@ def read_text(path: str | Path, text_column: str = "text") -> list[str]:
         raise InputError(f"{path} holds no text; give a file with at least one document.")
     return documents
 
-# %% ../../nbs/engine/05_corpus.ipynb #f6cc1f56
+# %% ../../nbs/engine/05_corpus.ipynb #5c17a146
 def _split_documents(text: str) -> list[str]:
     for separator in (r"<\|endoftext\|>", r"\n[^\S\n]*\n[^\S\n]*\n\s*", r"\n[^\S\n]*\n\s*"):
         documents = re.split(separator, text)
         if len(documents) > 1: return documents
     return [text]
 
+# %% ../../nbs/engine/05_corpus.ipynb #f6cc1f56
 def _json_documents(text: str, path: Path, text_column: str) -> list[str]:
     documents = []
     for number, line in enumerate(text.split("\n"), start=1):

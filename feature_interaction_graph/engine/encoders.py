@@ -27,7 +27,7 @@ def sae_hook_point(sae: Any) -> HookPoint:
                          "was trained on to its cfg.json.")
     return parse_hook_point(name)
 
-# %% ../../nbs/engine/11_encoders.ipynb #4a82e097
+# %% ../../nbs/engine/11_encoders.ipynb #92eb2f8e
 _COMPETING = ("topk",)
 _SUPPORTED = ("standard", "jumprelu", "gated", *_COMPETING)
 
@@ -46,6 +46,7 @@ def _check_readable(reader: "FeatureReader", index: Int[Tensor, "n_features"]) -
         raise InputError(f"feature {int(outside[0])} was asked for at {name}, but its SAE has "
                          f"features 0 to {width - 1}; choose among those.")
 
+# %% ../../nbs/engine/11_encoders.ipynb #4a82e097
 def _check_finite(reader: "FeatureReader") -> None:
     for name in ("weight", "bias", "decoder"):
         if not bool(torch.isfinite(getattr(reader, name)).all()):

@@ -55,7 +55,7 @@ def read_bytes(path: str | Path, remedy: str, most: int = _MAX_TEXT) -> bytes:
     raise InputError(f"{path} has more than {most:,} bytes, the most such a file may have; "
                      f"{remedy}.")
 
-# %% ../../nbs/engine/02_files.ipynb #29b546ae
+# %% ../../nbs/engine/02_files.ipynb #8425a013
 def read_utf8(path: str | Path, remedy: str, most: int = _MAX_TEXT) -> str:
     """UTF-8 text, unpacked if the name ends in `.gz`; `remedy` ends the sentence.
 
@@ -68,7 +68,7 @@ def read_utf8(path: str | Path, remedy: str, most: int = _MAX_TEXT) -> str:
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not text in UTF-8 (byte {error.start}); {remedy}.") from error
 
-
+# %% ../../nbs/engine/02_files.ipynb #29b546ae
 def _unpacked(content: bytes, path: str | Path, remedy: str, most: int) -> bytes:
     most = min(most, max(2**24, 100 * len(content)))
     try:
@@ -78,13 +78,13 @@ def _unpacked(content: bytes, path: str | Path, remedy: str, most: int) -> bytes
     if len(text) <= most: return text
     raise InputError(f"{path} unpacks to more than {most:,} bytes; {remedy}.")
 
-# %% ../../nbs/engine/02_files.ipynb #57db3f04
+# %% ../../nbs/engine/02_files.ipynb #1dbd760c
 def parse_whole(digits: str) -> int:
     "A whole number of at most 1,000 digits; ValueError beyond."
     if len(digits) > 1_000: raise ValueError(f"a number of {len(digits):,} digits")
     return int(digits)
 
-
+# %% ../../nbs/engine/02_files.ipynb #57db3f04
 def parse_json(text: str, where: str | Path, remedy: str, halves: bool = False) -> Any:
     """The value of a JSON text; `where` begins the sentence, `remedy` ends it.
 
@@ -103,17 +103,16 @@ def parse_json(text: str, where: str | Path, remedy: str, halves: bool = False) 
     except ValueError as error: why = str(error)
     raise InputError(f"{where} is not JSON that can be read ({why}); {remedy}.")
 
-# %% ../../nbs/engine/02_files.ipynb #f3c9234a
+# %% ../../nbs/engine/02_files.ipynb #6a31bbdd
 _WORDS: dict[Any, str] = {
     str: "text", int: "a whole number", float: "a number", bool: "true or false",
     dict: "an object", list: "a list", None: "null"}
-
 
 def _is(value: Any, kind: type | None) -> bool:
     if kind is None or isinstance(value, bool): return value is None or kind is bool
     return isinstance(value, int | float if kind is float else kind)
 
-
+# %% ../../nbs/engine/02_files.ipynb #f3c9234a
 def check_shape(value: Any, shape: Any, where: str, remedy: str) -> None:
     """Refuses JSON `value` unless it looks like `shape`: a type (`float` allows whole numbers), a
     tuple of alternatives (`None` among them), `[shape]` for lists, `{name: shape}` for objects that
@@ -159,21 +158,20 @@ def csv_records(text: str, where: str | Path, remedy: str) -> list[dict[str, Any
         raise InputError(f"{where} is no CSV ({error}); {remedy}.") from error
     finally: csv.field_size_limit(before)
 
-# %% ../../nbs/engine/02_files.ipynb #b2911d52
+# %% ../../nbs/engine/02_files.ipynb #63cbbeaa
 _SEAL = b"\nfeature_interaction_graph sha256:"
-
 
 def file_digest(path: Path) -> str:
     "SHA-256 of a file, in hex digits."
     with path.open("rb") as file: return hashlib.file_digest(file, "sha256").hexdigest()
 
-
+# %% ../../nbs/engine/02_files.ipynb #7e56ab97
 def seal(path: Path) -> None:
     "Appends the checksum of the file to it."
     end = _SEAL + bytes.fromhex(file_digest(path))
     with path.open("ab") as file: file.write(end)
 
-
+# %% ../../nbs/engine/02_files.ipynb #b2911d52
 def is_sealed(path: Path) -> bool | None:
     "Does the file end in the checksum of its bytes, whole? `None`: it ends in none."
     with path.open("rb") as file:

@@ -137,10 +137,11 @@ class BlockMap:
     out_projection: nn.Module
     parallel: bool
 
-# %% ../../nbs/engine/06_hook_points.ipynb #d92c4c58
+# %% ../../nbs/engine/06_hook_points.ipynb #969d00a2
 def _child(parent: nn.Module | None, *names: str) -> nn.Module | None:
     return next((getattr(parent, name) for name in names if hasattr(parent, name)), None)
 
+# %% ../../nbs/engine/06_hook_points.ipynb #d92c4c58
 def map_block(block: nn.Module) -> BlockMap:
     """The `BlockMap` of one decoder block of GPT-2, GPT-NeoX, Llama, Mistral, Qwen, Gemma and their
     kin; raises `InputError` when a part is not found."""

@@ -86,7 +86,7 @@ def response_rows(
     return ResponseRows(index(sequence), index(position), added, unit, index(row),
                         torch.as_tensor(weights, dtype=torch.float32, device=device))
 
-# %% ../../nbs/engine/20_linear_response.ipynb #c36368ed
+# %% ../../nbs/engine/20_linear_response.ipynb #a97c2495
 _Branch = Callable[[Tensor], dict[str, Tensor]]
 _Readers = Mapping[Any, FeatureReader]
 _OfSamples = Float[Tensor, "n_samples n_offsets n_targets"]
@@ -97,6 +97,7 @@ def _fires(reader: FeatureReader, inputs: Float[Tensor, "n_rows n_offsets width"
     active = reader.activate(nn.functional.linear(inputs, reader.weight.T, reader.bias)) != 0
     return active[..., reader.features] if reader.competes else active
 
+# %% ../../nbs/engine/20_linear_response.ipynb #c156a24c
 def _along(
     rows: ResponseRows, reader: FeatureReader, slope: Tensor, fires: Tensor, at: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -109,6 +110,7 @@ def _along(
     slopes = slope[at]
     return mean(slopes), mean(slopes * fires[rows.row])
 
+# %% ../../nbs/engine/20_linear_response.ipynb #c36368ed
 def _dotted(
     gradient: Float[Tensor, "n_targets n_rows width"], rows: ResponseRows
 ) -> Float[Tensor, "n_samples n_nodes n_targets"]:
@@ -217,13 +219,14 @@ class SlopeSettings:
         if self.mode != "auto": return self.mode
         return cheaper_mode(plan, targets, self.horizon, self.steps) if branched else "forward"
 
-# %% ../../nbs/engine/20_linear_response.ipynb #8f00d012
+# %% ../../nbs/engine/20_linear_response.ipynb #16b01de0
 def _differentiable(branched: bool) -> contextlib.AbstractContextManager:
     """Full passes attend by PyTorch's fused kernels, which have no forward derivative; its plain
     one has."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
     return contextlib.nullcontext() if branched else sdpa_kernel(SDPBackend.MATH)
 
+# %% ../../nbs/engine/20_linear_response.ipynb #8f00d012
 def _respond(engine: BranchedForward, swept: Swept, plan: ClampPlan, targets: _Readers, part: slice,
              settings: SlopeSettings) -> dict[Any, Effects]:
     "Some samples of one plan."

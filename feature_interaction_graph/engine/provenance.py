@@ -11,7 +11,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-# %% ../../nbs/engine/04_provenance.ipynb #32e77763
+# %% ../../nbs/engine/04_provenance.ipynb #ee30650d
 _LIBRARIES = ("feature_interaction_graph", "torch", "transformers", "transformer-lens", "sae-lens",
               "numpy", "scipy", "networkx", "h5py")
 
@@ -19,6 +19,7 @@ def _version(library: str) -> str:
     try: return metadata.version(library)
     except metadata.PackageNotFoundError: return "not installed"
 
+# %% ../../nbs/engine/04_provenance.ipynb #32e77763
 def provenance() -> dict[str, str]:
     """Versions of Python, of this package and its libraries, and the git revision of the checkout
     (`none` outside one)."""

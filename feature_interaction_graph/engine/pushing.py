@@ -185,7 +185,7 @@ def push(
     return [Responses(plan, {name: torch.cat(each) for name, each in found.items()})
             for plan, found in zip(plans, parts, strict=True)]
 
-# %% ../../nbs/engine/15_pushing.ipynb #fa474e25
+# %% ../../nbs/engine/15_pushing.ipynb #5bc42bb0
 def _push_step(engine: Engine, swept: Swept, plan: ClampPlan, part: slice,
             horizon: int) -> dict[str, Tensor]:
     "Some samples of one plan: rows are (sample, setting, arm)."
@@ -209,6 +209,7 @@ def _push_step(engine: Engine, swept: Swept, plan: ClampPlan, part: slice,
     return {name: streams.unflatten(0, (n_samples, len(plan.held), n_arms))
             for name, streams in read.items()}
 
+# %% ../../nbs/engine/15_pushing.ipynb #fa474e25
 def _hold(settings: Sequence[frozenset[str]], n_samples: int, n_arms: int) -> Hold:
     "What to hold in each row (sample, setting, arm)."
     def mask(name: str) -> Tensor:

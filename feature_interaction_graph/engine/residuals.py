@@ -24,10 +24,11 @@ from feature_interaction_graph.engine.hook_points import (
     read_point
 )
 
-# %% ../../nbs/engine/07_residuals.ipynb #ae2c2377
+# %% ../../nbs/engine/07_residuals.ipynb #e25457f8
 class _Deep(Exception):
     "Raised inside a forward pass when nothing further is needed; never leaves this module."
 
+# %% ../../nbs/engine/07_residuals.ipynb #ae2c2377
 def streams_at(
     model: nn.Module, layers: nn.ModuleList, tokens: Int[Tensor, "n_seq seq_len"],
     points: Collection[HookPoint]
@@ -57,7 +58,7 @@ def is_hooked_transformer(model: nn.Module) -> bool:
     TransformerLens 4)."""
     return any(kind.__name__ == "HookedTransformer" for kind in type(model).__mro__)
 
-# %% ../../nbs/engine/07_residuals.ipynb #447bf827
+# %% ../../nbs/engine/07_residuals.ipynb #9c5d2b4f
 def check_hooks(model: Any, points: Sequence[HookPoint]) -> None:
     "Raises `InputError` for a point that a `HookedTransformer` does not have."
     missing = [point.name for point in points if point.name not in model.hook_dict]
@@ -65,6 +66,7 @@ def check_hooks(model: Any, points: Sequence[HookPoint]) -> None:
         raise InputError(f"{missing[0]} was asked for, but the model has no such hook point (it "
                          f"has {model.cfg.n_layers} blocks); choose one it has.")
 
+# %% ../../nbs/engine/07_residuals.ipynb #447bf827
 def _cached(
     model: Any, tokens: Tensor, points: Sequence[HookPoint]
 ) -> dict[str, Float[Tensor, "n_seq seq_len width"]]:
@@ -251,7 +253,7 @@ def entering_rows(
     if start.kind != "resid_pre": return stream
     return torch.cat([stream[:, :1] + added[:, None], stream[:, 1:]], 1)
 
-# %% ../../nbs/engine/07_residuals.ipynb #264be341
+# %% ../../nbs/engine/07_residuals.ipynb #8358d928
 @contextlib.contextmanager
 def _skipping(
     layers: nn.ModuleList, start: int, stream: Float[Tensor, "n_seq seq_len d_model"],
@@ -270,6 +272,7 @@ def _skipping(
     finally:
         for layer in layers[:start]: layer.__dict__.pop("forward", None)
 
+# %% ../../nbs/engine/07_residuals.ipynb #264be341
 def _returns_tuple(twin: nn.Module, block: nn.Module, token: Int[Tensor, "1 1"]) -> bool:
     "Whether blocks return a tuple (older architectures) or the stream itself."
     seen: list[bool] = []

@@ -24,10 +24,11 @@ from feature_interaction_graph.engine.hook_points import (
 )
 from .names import Saes, check_layers
 
-# %% ../../nbs/engine/21_transport.ipynb #17f21449
+# %% ../../nbs/engine/21_transport.ipynb #bc7c84c6
 class _LastPointPassed(Exception):
     "Raised inside a forward pass when nothing further is needed; never leaves this module."
 
+# %% ../../nbs/engine/21_transport.ipynb #17f21449
 def differentiable_streams(
     model: nn.Module, tokens: Int[Tensor, "n_seq seq_len"], points: Sequence[HookPoint],
     attention_mask: Int[Tensor, "n_seq seq_len"] | None = None

@@ -48,7 +48,7 @@ def _product(source: FeatureReader, target: FeatureReader, written: Tensor) -> T
                          "weights joins them; choose two hook points of the residual stream.")
     return written @ weight
 
-# %% ../../nbs/engine/18_weight_paths.ipynb #56877610
+# %% ../../nbs/engine/18_weight_paths.ipynb #04df734b
 def value_projection(block: nn.Module) -> tuple[nn.Module, Int[Tensor, "n_kv_heads d_head"]]:
     """The module of a decoder block that computes values, and which of its outputs they are, head
     by head.
@@ -70,6 +70,7 @@ def value_projection(block: nn.Module) -> tuple[nn.Module, Int[Tensor, "n_kv_hea
     raise InputError(f"where a {kind} keeps its values is not known here; use "
                      "a model with v_proj, c_attn, query_key_value or qkv_proj.")
 
+# %% ../../nbs/engine/18_weight_paths.ipynb #56877610
 def _matrix(module: Any) -> Float[Tensor, "n_out n_in"]:
     "The weight of a linear module as output x input: GPT-2's `Conv1D` stores the transpose."
     transposed = type(module).__name__ == "Conv1D"

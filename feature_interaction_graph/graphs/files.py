@@ -109,7 +109,7 @@ def graph_to_json(G: nx.DiGraph) -> str:
     return (f'{json.dumps(head, allow_nan=False)[:-1]},\n "nodes": [\n  {lines(nodes)}],\n '
             f'"edges": [\n  {lines(edges)}]}}\n')
 
-# %% ../../nbs/graphs/01_files.ipynb #7188d53f
+# %% ../../nbs/graphs/01_files.ipynb #42026dad
 def graph_from_json(text: str, path: str | Path = "the text") -> nx.DiGraph:
     """The graph in a node-link JSON text: this package's, or one of NetworkX with `edges` or
     `links`.
@@ -141,7 +141,7 @@ def graph_from_json(text: str, path: str | Path = "the text") -> nx.DiGraph:
                          f"missing: {error}); write it again with save_graph.") from error
     return G
 
-
+# %% ../../nbs/graphs/01_files.ipynb #7188d53f
 def _name(value: Any) -> str:
     "The id of a node: text, or a whole number as other tools write it."
     if isinstance(value, str | int): return str(value)
@@ -342,7 +342,7 @@ def save_graph(G: nx.DiGraph, path: str | Path, format: str | None = None) -> Pa
         if format == "pickle": seal(part)
     return path
 
-# %% ../../nbs/graphs/01_files.ipynb #874c9db8
+# %% ../../nbs/graphs/01_files.ipynb #47c0b4b8
 _NUMBERS = ("strength_std pre_strength p_value q_value ci_lower ci_upper std_strength variance "
             "share_nonzero share_same_sign median pre_p_value placebo_p_value silent_p_value "
             "abs_strength gating_score importance activation_freq").split()
@@ -351,7 +351,7 @@ _SELECTION = {f"{name}?": (float, None) for name in (
     "tested", "survived", "edges", "gates_tested", "gates_survived", "significance_level",
     "edge_strength_threshold")}
 
-
+# %% ../../nbs/graphs/01_files.ipynb #874c9db8
 def _check_attributes(attributes: dict[str, Any], owner: str) -> None:
     "Refuses a number, a whole number or a text of another type, where the package knows the name."
     kinds: dict[str, Any] = dict.fromkeys(_NUMBERS, numbers.Real) | dict.fromkeys(_TEXTS, str)
@@ -398,7 +398,7 @@ def check_interaction_graph(G: nx.DiGraph, name: str | Path = "the graph") -> nx
     check_hyperedges(G, name)
     return G
 
-# %% ../../nbs/graphs/01_files.ipynb #cc3414b9
+# %% ../../nbs/graphs/01_files.ipynb #47358dab
 def _rebuilt(G: Any) -> Any:
     "A graph of the nodes and edges of `G`, whose own tables need not agree."
     if not isinstance(G, nx.DiGraph): return G
@@ -408,7 +408,7 @@ def _rebuilt(G: Any) -> Any:
     copy.add_edges_from(G.edges(keys=True, data=True) if G.is_multigraph() else G.edges(data=True))
     return copy
 
-
+# %% ../../nbs/graphs/01_files.ipynb #cc3414b9
 def _graph_from_pickle(path: Path) -> Any:
     "What a pickle holds; nothing that is damaged reaches the unpickler, which would believe it."
     content = read_bytes(path, "give the path of a saved graph")

@@ -36,13 +36,17 @@ def explained_variance(sae: "SAE", x: Float[Tensor, "n width"]) -> tuple[float, 
     return (float(1 - error / (x.double() - x.double().mean(0)).square().sum()),
             float((features != 0).float().sum(-1).mean()))
 
-# %% ../../nbs/hosts/07_fit.ipynb #8c336da2
+# %% ../../nbs/hosts/07_fit.ipynb #b7d3e447
 MIN_EXPLAINED_VARIANCE = 0.3    # far below any published SAE; random weights are below 0
+
+# %% ../../nbs/hosts/07_fit.ipynb #e8a20a5b
 # a better place leaves less than this share of the unexplained variance ...
 CLEARLY_LESS = 0.9
+
+# %% ../../nbs/hosts/07_fit.ipynb #c674020c
 CLEAR_GAIN = 0.03               # ... and explains at least this much more
 
-
+# %% ../../nbs/hosts/07_fit.ipynb #8c336da2
 class SaeFit(NamedTuple):
     """How well one SAE reconstructs its own hook point, and the best other place tried.
 
@@ -118,7 +122,7 @@ def _probe_rows(
     mask = few.sample_mask().to(device)
     return {name: stream[mask][:n_tokens].float() for name, stream in found.items()}
 
-# %% ../../nbs/hosts/07_fit.ipynb #b614a18b
+# %% ../../nbs/hosts/07_fit.ipynb #4ced3d19
 def check_reconstruction(
     model: nn.Module, saes: Saes, corpus: Corpus, n_tokens: int = 512
 ) -> list[SaeFit]:
@@ -131,7 +135,7 @@ def check_reconstruction(
         if not fit.fits: raise InputError(_misfit_sentence(fit))
     return report
 
-
+# %% ../../nbs/hosts/07_fit.ipynb #b614a18b
 def _misfit_sentence(fit: SaeFit) -> str:
     found = (f"the SAE of layer {fit.layer} is expected to reconstruct {fit.hook_name}, but "
              f"explains {fit.explained_variance:.2f} of its variance there")

@@ -30,7 +30,7 @@ def shown(value: object, most: int = 100) -> str:
     if len(text) > most: text = f"{text[:most // 2]}…{text[-(most // 2) + 1:]}"
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
-# %% ../../nbs/hosts/00_folders.ipynb #a7754928
+# %% ../../nbs/hosts/00_folders.ipynb #5d2c6d04
 def checked_name(name: object, what: str) -> str:
     """`name` as text. Raises `InputError` beginning with `what` for anything that is neither a
     path nor a name."""
@@ -44,7 +44,7 @@ def checked_name(name: object, what: str) -> str:
                          "no file and no repository is called; give a name or a path.")
     return text
 
-
+# %% ../../nbs/hosts/00_folders.ipynb #a7754928
 def is_folder(name: str) -> bool:
     "Whether `name` is a folder that may be looked into; never an exception."
     try: return Path(name).is_dir()
@@ -68,7 +68,7 @@ def first_line(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
     return shown(text.splitlines()[0], 160).rstrip(" .:")
 
-# %% ../../nbs/hosts/00_folders.ipynb #d5810a0b
+# %% ../../nbs/hosts/00_folders.ipynb #05dc7887
 def read_settings(path: Path, most_bytes: int = 2**20) -> dict[str, Any]:
     """The object in a JSON file of at most `most_bytes`. Raises `InputError` for anything else."""
     advice = "load a whole copy of it"
@@ -86,7 +86,7 @@ def read_settings(path: Path, most_bytes: int = 2**20) -> dict[str, Any]:
                          f"settings belongs; {advice}.")
     return stored
 
-
+# %% ../../nbs/hosts/00_folders.ipynb #d5810a0b
 def _whole_number(digits: str) -> int:
     if len(digits) > 100: raise ValueError(f"it holds a number of {len(digits)} digits")
     return int(digits)
@@ -134,13 +134,13 @@ def check_fields(settings: Mapping[str, Any], rules: Mapping[str, Rule], where: 
             raise InputError(f"{where} gives {name} as {shown(repr(value), 80)}, where "
                              f"{rule.words} belongs; correct it, or load a whole copy.")
 
-# %% ../../nbs/hosts/00_folders.ipynb #e5bfd6ff
+# %% ../../nbs/hosts/00_folders.ipynb #5fc00adc
 class Stored(NamedTuple):
     "One tensor of a safetensors file, by its table of contents: type such as `F32`, and shape."
     dtype: str
     shape: tuple[int, ...]
 
-
+# %% ../../nbs/hosts/00_folders.ipynb #e5bfd6ff
 def stored_tensors(path: Path) -> dict[str, Stored]:
     "Name -> `Stored` of a safetensors file. Raises `InputError` for a damaged file."
     if not path.is_file():

@@ -42,7 +42,7 @@ def no_answer() -> type[Exception]:
     client = importlib.import_module(type(get_session()).__module__.partition(".")[0])
     return getattr(client, "TransportError", OSError)
 
-# %% ../../nbs/hosts/01_hub.ipynb #9ee8d0a0
+# %% ../../nbs/hosts/01_hub.ipynb #b3937942
 def check_hub_model(name: str, revision: str | None = None) -> None:
     """Returns if `name` is a model on the hub, or in the cache while the hub is out of reach.
 
@@ -67,11 +67,10 @@ def check_hub_model(name: str, revision: str | None = None) -> None:
                          "a transformers model; name another.") from error
     except (OSError, no_answer()) as error: _check_cached(name, revision, error)
 
-
+# %% ../../nbs/hosts/01_hub.ipynb #9ee8d0a0
 def _no_such_model(name: str) -> InputError:
     return InputError(f"there is no folder and no hub model named {shown(name)!r}; "
                       "give `demo`, a hub name such as gpt2-small, or the path of a model folder.")
-
 
 def _check_cached(name: str, revision: str | None, error: Exception) -> None:
     "Whether the cache has the model, now that the hub has not answered."

@@ -18,7 +18,7 @@ from feature_interaction_graph.hosts.folders import (
     read_settings, shown, stored_tensors, whole
 )
 
-# %% ../../nbs/hosts/02_model_folders.ipynb #59214540
+# %% ../../nbs/hosts/02_model_folders.ipynb #738abffd
 # architectures call one thing by several names
 _NAMES: dict[str, Rule] = {
     "n_layer n_layers num_layers num_hidden_layers decoder_layers": whole(1, 1024),
@@ -37,6 +37,8 @@ _NAMES: dict[str, Rule] = {
     "return_dict": one_of(True), "is_encoder_decoder": one_of(False),
     "text_config quantization_config": OBJECT,
 }
+
+# %% ../../nbs/hosts/02_model_folders.ipynb #59214540
 _QUANTISED = one_of(*"""aqlm auto-round awq bitnet bitsandbytes bitsandbytes_4bit bitsandbytes_8bit
     compressed-tensors eetq fbgemm_fp8 fp8 fp_quant gptq higgs hqq modelopt mxfp4 quanto quark
     spqr torchao vptq""".split())

@@ -77,7 +77,7 @@ def read_model(
     check_finite(model, f"the model {shown(source)}")
     return model.to(device).eval().requires_grad_(False), tokenizer
 
-# %% ../../nbs/hosts/03_models.ipynb #61e8058f
+# %% ../../nbs/hosts/03_models.ipynb #8f4265e0
 def _read_files(
     source: str, revision: str | None, dtype: torch.dtype, stored: int | None
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]":
@@ -99,7 +99,7 @@ def _read_files(
         )
         return model, AutoTokenizer.from_pretrained(source, **known), info
 
-
+# %% ../../nbs/hosts/03_models.ipynb #61e8058f
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     "Without transformers' bar for shards and its table of missing tensors, which we refuse."
@@ -163,7 +163,7 @@ def center_stream(hf_model: "PreTrainedModel") -> str | None:
                          "use SAEs trained without center_writing_weights.")
     return None
 
-# %% ../../nbs/hosts/03_models.ipynb #2fef0df9
+# %% ../../nbs/hosts/03_models.ipynb #fccb7832
 def _writers(hf_model: "PreTrainedModel") -> Iterator[tuple[Any, int]]:
     """Every tensor whose rows or columns are added to the stream, with the dimension that runs
     along the stream."""
@@ -184,7 +184,7 @@ def _writers(hf_model: "PreTrainedModel") -> Iterator[tuple[Any, int]]:
             yield projection.weight, 0 if isinstance(projection, nn.Linear) else 1
             if projection.bias is not None: yield projection.bias, 0
 
-
+# %% ../../nbs/hosts/03_models.ipynb #2fef0df9
 def _untie(hf_model: "PreTrainedModel") -> None:
     "Gives the unembedding a tensor of its own."
     head, embedding = hf_model.get_output_embeddings(), hf_model.get_input_embeddings()

@@ -18,7 +18,7 @@ from feature_interaction_graph.hosts.folders import (
 )
 from .hub import no_answer, offline_sentence
 
-# %% ../../nbs/hosts/04_releases.ipynb #e16a0061
+# %% ../../nbs/hosts/04_releases.ipynb #a07282b9
 class SaeEntry(NamedTuple):
     """One SAE of a release.
 
@@ -28,10 +28,9 @@ class SaeEntry(NamedTuple):
     layer: int | None
     family: str
 
-
 _LAYER_IN_ID = re.compile(r"(?:blocks\.|layers?[._-]?|(?:^|/)l)(\d{1,9})(?!\d)")
 
-
+# %% ../../nbs/hosts/04_releases.ipynb #e16a0061
 def sae_entry(sae_id: str, hook_name: str | None = None) -> SaeEntry:
     "The entry of `sae_id`; `hook_name` helps where the id itself names no layer."
     found = _LAYER_IN_ID.search(sae_id)
@@ -76,7 +75,7 @@ def _stored_hook_name(path: Path) -> str | None:
     name = next(names, None)
     return name if isinstance(name, str) else None
 
-# %% ../../nbs/hosts/04_releases.ipynb #28be3977
+# %% ../../nbs/hosts/04_releases.ipynb #165b64e8
 def _repository_entries(repo_id: str) -> list[SaeEntry]:
     """Entries of a hub repository, from the hub or, when that cannot be had, from the cached
     snapshot."""
@@ -94,12 +93,11 @@ def _repository_entries(repo_id: str) -> list[SaeEntry]:
     return [sae_entry(folder, _stored_hook_name(Path(path)) if path else None)
             for folder, path in zip(folders, found, strict=True)]
 
-
+# %% ../../nbs/hosts/04_releases.ipynb #28be3977
 def _no_such_release(name: str) -> InputError:
     return InputError(f"there is no SAE release, hub repository or folder named {shown(name)!r}; "
                       "give `demo`, a sae-lens release such as gpt2-small-res-jb, "
                       "owner/repository, or the path of a folder.")
-
 
 def _cached_files(repo_id: str) -> list[str]:
     import huggingface_hub
@@ -108,7 +106,7 @@ def _cached_files(repo_id: str) -> list[str]:
         raise InputError(offline_sentence(f"the SAE repository {repo_id}", repo_id)) from error
     return [path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if path.is_file()]
 
-# %% ../../nbs/hosts/04_releases.ipynb #e2d1ee6e
+# %% ../../nbs/hosts/04_releases.ipynb #afbd99f2
 def holdings(entries: Sequence[SaeEntry], at_most: int = 4) -> str:
     "What a release holds, family by family, in words."
     families: dict[str, list[int]] = {}
@@ -123,7 +121,7 @@ def holdings(entries: Sequence[SaeEntry], at_most: int = 4) -> str:
     more = f"; and {len(ordered) - at_most} other kinds" if len(ordered) > at_most else ""
     return shown("; ".join(words), 160) + more
 
-
+# %% ../../nbs/hosts/04_releases.ipynb #e2d1ee6e
 def _ranges(numbers: Iterable[int]) -> str:
     "0, 1, 2, 5 as `0-2, 5`."
     runs: list[list[int]] = []
@@ -132,7 +130,7 @@ def _ranges(numbers: Iterable[int]) -> str:
         else: runs.append([number])
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
-# %% ../../nbs/hosts/04_releases.ipynb #332bc0b4
+# %% ../../nbs/hosts/04_releases.ipynb #a2db9870
 def choose_sae_ids(
     entries: Sequence[SaeEntry],
     release: str,
@@ -161,12 +159,11 @@ def choose_sae_ids(
         )
     return {layer: ids[layer] for layer in wanted}
 
-
+# %% ../../nbs/hosts/04_releases.ipynb #332bc0b4
 def some_of(names: Sequence[str], most: int = 8) -> str:
     "Names for a sentence: all, or the first of more than `most`."
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return shown(", ".join(names[:most]), 150) + more
-
 
 def _filled(template: str, layer: int) -> str:
     try: return template.format(layer=layer)

@@ -16,7 +16,7 @@ from feature_interaction_graph.hosts.folders import (
     stored_tensors, whole
 )
 
-# %% ../../nbs/hosts/05_sae_folders.ipynb #bdd9e7ba
+# %% ../../nbs/hosts/05_sae_folders.ipynb #f189e89d
 _OLD_NAMES = {"hook_point": "hook_name", "hook_point_head_index": "hook_head_index",
               "hook_point_layer": "hook_layer", "activation_fn_str": "activation_fn"}
 
@@ -35,7 +35,7 @@ _RULES: dict[str, Rule] = {
     "sae_lens_version": TEXT, "model_from_pretrained_kwargs": OBJECT
 }
 
-
+# %% ../../nbs/hosts/05_sae_folders.ipynb #bdd9e7ba
 def sae_settings(stored: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The settings in a cfg.json of any sae-lens version, on one level and under their new names.
 

@@ -79,7 +79,7 @@ def load_sae(
     check_sae(sae, sae_id)
     return sae.eval().requires_grad_(False)
 
-# %% ../../nbs/hosts/06_saes.ipynb #dee541fb
+# %% ../../nbs/hosts/06_saes.ipynb #9155f578
 def _folder_sae(folder: Path, device: str, dtype: str) -> "SAE":
     from sae_lens import SAE
     for name in ("cfg.json", "sae_weights.safetensors"):
@@ -87,7 +87,7 @@ def _folder_sae(folder: Path, device: str, dtype: str) -> "SAE":
     check_sae_folder(folder)
     return SAE.load_from_disk(folder, device=device, dtype=dtype)
 
-
+# %% ../../nbs/hosts/06_saes.ipynb #3338e3e0
 def _check_hub_settings(release: str, sae_id: str) -> None:
     "The settings of an SAE on the hub, where it is stored in the format of sae-lens itself."
     from huggingface_hub import hf_hub_download
@@ -99,7 +99,7 @@ def _check_hub_settings(release: str, sae_id: str) -> None:
     where = f"the cfg.json of {shown(sae_id)}"
     check_activation(sae_settings(read_settings(Path(path)), where), where)
 
-
+# %% ../../nbs/hosts/06_saes.ipynb #dee541fb
 @contextlib.contextmanager
 def _usual_warnings() -> Iterator[None]:
     "Without the two warnings of sae-lens that our own checks make superfluous."
@@ -131,7 +131,7 @@ def check_sae(sae: "SAE", sae_id: str) -> HookPoint:
                          "correct the metadata, for one of the two feeds it the wrong activations.")
     return point
 
-# %% ../../nbs/hosts/06_saes.ipynb #1f6bed98
+# %% ../../nbs/hosts/06_saes.ipynb #a4cd6ed5
 def load_saes_by_id(
     release: str,
     ids: Mapping[int, str],
@@ -157,7 +157,7 @@ def load_saes_by_id(
                              f"{point.name}; give it as layer {point.layer}.")
     return saes
 
-
+# %% ../../nbs/hosts/06_saes.ipynb #1f6bed98
 def _where_to_get(release: str) -> str:
     if Path(release).is_dir():
         return "give a folder that holds all of them, or name the layers you have"
@@ -170,11 +170,10 @@ def _where_to_get(release: str) -> str:
     fetch = f"fetch them once on line with `hf download {repository}`, or name the layers you have"
     return f"they are not in the cache ({constants.HF_HUB_CACHE}) and {state}, so {fetch}"
 
-# %% ../../nbs/hosts/06_saes.ipynb #093568c7
+# %% ../../nbs/hosts/06_saes.ipynb #fa7f046f
 # on the residual stream
 _WITHOUT_EFFECT = {"fold_ln", "center_unembed", "fold_value_biases", "device", "dtype",
                    "torch_dtype", "n_devices", "move_to_device"}
-
 
 class Processing(NamedTuple):
     "What a set of SAEs asks of the model and of the text."
@@ -182,7 +181,7 @@ class Processing(NamedTuple):
     revision: str | None
     prepend_bos: bool
 
-
+# %% ../../nbs/hosts/06_saes.ipynb #f9b636e7
 def wanted_processing(saes: Saes) -> Processing:
     """The one processing all `saes` ask for.
 
@@ -200,7 +199,7 @@ def wanted_processing(saes: Saes) -> Processing:
                 )
     return asked[first]
 
-
+# %% ../../nbs/hosts/06_saes.ipynb #093568c7
 def _asked_by(layer: int, sae: "SAE") -> Processing:
     where, metadata = f"the SAE of layer {layer}", sae.cfg.metadata
     wishes, bos = metadata.get("model_from_pretrained_kwargs") or {}, metadata.get("prepend_bos")
@@ -225,7 +224,7 @@ def point_width(hf_model: "PreTrainedModel", point: HookPoint) -> int:
     # GPT-2's Conv1D stores [in, out]
     return int(projection.weight.shape[1 if isinstance(projection, nn.Linear) else 0])
 
-# %% ../../nbs/hosts/06_saes.ipynb #23dd7956
+# %% ../../nbs/hosts/06_saes.ipynb #15c8a9e8
 def check_saes_against_model(saes: Saes, model: nn.Module, model_name: str | None = None) -> None:
     """Raises `InputError` if an SAE belongs to another model, reads a block or a width the model
     does not have, or needs a centred stream that this is not.
@@ -240,7 +239,7 @@ def check_saes_against_model(saes: Saes, model: nn.Module, model_name: str | Non
                          "this model's stream is not centred; load it with load_model_and_saes or "
                          "wrap_model(..., center_writing_weights=True).")
 
-
+# %% ../../nbs/hosts/06_saes.ipynb #8c7aed84
 def _check_place(
     layer: int, sae: "SAE", twin: "PreTrainedModel", model_name: str | None
 ) -> None:
@@ -264,7 +263,7 @@ def _check_place(
                          f"{point.name} of this model has width {width}; "
                          f"load the model it was trained on ({home}).")
 
-
+# %% ../../nbs/hosts/06_saes.ipynb #23dd7956
 def _names_a_hub_model(name: object) -> bool:
     """Whether metadata names a model that others could load too, and not a folder or nothing in
     particular."""

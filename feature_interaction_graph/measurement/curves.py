@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# %% ../../nbs/measurement/11_curves.ipynb #6a0aedce
+# %% ../../nbs/measurement/11_curves.ipynb #8b5e248c
 _MIN_SAMPLES = 8
 
 def _targets(targets: "FeatureKey | Sequence[FeatureKey]") -> list[FeatureKey]:
@@ -40,6 +40,7 @@ def _targets(targets: "FeatureKey | Sequence[FeatureKey]") -> list[FeatureKey]:
     pairs: list[Any] = [targets] if single else list(targets)
     return list(dict.fromkeys((int(layer), int(feature)) for layer, feature in pairs))
 
+# %% ../../nbs/measurement/11_curves.ipynb #6a0aedce
 def _curve_question(saes: Saes, source: FeatureKey, wanted: Sequence[FeatureKey], n_samples: int,
                     max_per_sequence: int, seed: int) -> Question:
     "`InputError` for targets that are not downstream."

@@ -33,7 +33,7 @@ from ..training.saes import sampled_activations
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-# %% ../../nbs/measurement/10_directions.ipynb #5168b0a3
+# %% ../../nbs/measurement/10_directions.ipynb #685fa7c8
 @dataclass(frozen=True, eq=False)
 class Direction:
     """A named pair of vectors: activation `read . x + bias`, and `write`, what one unit of it adds
@@ -72,6 +72,7 @@ class Direction:
         object.__setattr__(self, "read", read)
         object.__setattr__(self, "write", write)
 
+# %% ../../nbs/measurement/10_directions.ipynb #5168b0a3
 def _vector(name: str, what: str, values: Any) -> Float[Tensor, "width"]:
     vector = torch.as_tensor(values).detach().to("cpu", torch.float32).clone()
     if vector.ndim != 1:
@@ -316,7 +317,7 @@ def unembedding_directions(
             )
     return found
 
-# %% ../../nbs/measurement/10_directions.ipynb #124c6b03
+# %% ../../nbs/measurement/10_directions.ipynb #d3d2d1da
 def _one_token(model: nn.Module, token: str | int) -> tuple[int, str]:
     "Number and quoted text of one token."
     tokenizer = getattr(model, "tokenizer", None)
@@ -337,6 +338,7 @@ def _one_token(model: nn.Module, token: str | int) -> tuple[int, str]:
                          f"{known - 1}; choose one of those.")
     return number, f"“{tokenizer.decode([number])}”" if tokenizer is not None else str(number)
 
+# %% ../../nbs/measurement/10_directions.ipynb #124c6b03
 def _inverse_scales(
     model: nn.Module, norm: nn.Module, corpus: Corpus
 ) -> Float[Tensor, "n_positions"]:
@@ -347,7 +349,7 @@ def _inverse_scales(
     if isinstance(norm, nn.LayerNorm): rows = rows - rows.mean(-1, keepdim=True)
     return (rows.square().mean(-1) + norm_epsilon(norm)).rsqrt()
 
-# %% ../../nbs/measurement/10_directions.ipynb #d3bd6d99
+# %% ../../nbs/measurement/10_directions.ipynb #a90a14a8
 def steering_direction(
     model: nn.Module,
     hook_point: str,
@@ -373,6 +375,7 @@ def steering_direction(
     read = vector / vector.square().sum()
     return Direction(name, read, vector, -float(read @ means[1]), threshold)
 
+# %% ../../nbs/measurement/10_directions.ipynb #d3bd6d99
 def _mean_activation(
     model: nn.Module, corpus: Corpus, hook_point: str, last: bool
 ) -> Float[Tensor, "width"]:
@@ -416,7 +419,7 @@ class Probe(NamedTuple):
     share_positive: float
     n_positions: int
 
-# %% ../../nbs/measurement/10_directions.ipynb #afe428b2
+# %% ../../nbs/measurement/10_directions.ipynb #fed23d29
 def probe_direction(
     model: nn.Module,
     hook_point: str,
@@ -456,6 +459,7 @@ def probe_direction(
     return Probe(Direction(title, torch.as_tensor(read), None, bias, threshold), auc,
                  float(truth.mean()), int((~held_out).sum()))
 
+# %% ../../nbs/measurement/10_directions.ipynb #afe428b2
 def _label_of(
     corpus: Corpus, label: Any, mask: Bool[Tensor, "n_seq seq_len"]
 ) -> Bool[np.ndarray, "n_positions"]:

@@ -151,7 +151,7 @@ class GateSettings:
     max_gates: int = 4
     batch_rows: int | None = None
 
-# %% ../../nbs/measurement/08_gating.ipynb #d365f675
+# %% ../../nbs/measurement/08_gating.ipynb #3fb5e2cb
 def _triples(layer: int, rows: list[tuple]) -> pd.DataFrame:
     frame = pd.DataFrame(
         rows,
@@ -159,6 +159,7 @@ def _triples(layer: int, rows: list[tuple]) -> pd.DataFrame:
     )
     return frame.assign(src_layer=layer)
 
+# %% ../../nbs/measurement/08_gating.ipynb #d365f675
 def _screen_source(
     prepared: Prepared, responses: Responses, index: int, active: Bool[np.ndarray, "n d_sae"],
     aim: tuple[int, list[int]], settings: GateSettings
@@ -260,7 +261,7 @@ def gate_plan(
         gate_on=_on_values(prepared, layer, combinations[:, 1])
     )
 
-# %% ../../nbs/measurement/08_gating.ipynb #89b29bca
+# %% ../../nbs/measurement/08_gating.ipynb #2f3d6948
 def _confirm(prepared: Prepared, layer: int, combinations: np.ndarray, triples: pd.DataFrame,
              settings: GateSettings) -> dict[int, dict[str, float | int]]:
     "The tests of some combinations, by the number of their triple."
@@ -280,6 +281,7 @@ def _confirm(prepared: Prepared, layer: int, combinations: np.ndarray, triples: 
         rows[number] = _tested(effects[~np.isnan(effects[:, 0])], unit)
     return rows
 
+# %% ../../nbs/measurement/08_gating.ipynb #89b29bca
 def _tested(effects: Float[np.ndarray, "n 2"], unit: float) -> dict[str, float | int]:
     "One hyperedge from its samples: effect with the gate off and on, in units of strength."
     interaction = effects[:, 1:] - effects[:, :1]

@@ -54,7 +54,7 @@ def independent_samples(
     np.add.at(sums, group, samples - mean)
     return mean + sums * count / len(samples)
 
-# %% ../../nbs/measurement/09_shapes.ipynb #f4b58f52
+# %% ../../nbs/measurement/09_shapes.ipynb #bd19c96d
 # shape -> names of slopes and of knots
 SHAPES = {
     "linear": (("slope",), ()), "threshold": (("slope",), ("threshold",)),
@@ -63,6 +63,7 @@ SHAPES = {
     "non-monotone": (("slope", "slope_after"), ("peak",))
 }
 
+# %% ../../nbs/measurement/09_shapes.ipynb #f4b58f52
 def shape_columns(
     shape: str, x: Float[np.ndarray, "n_doses"], low: float, knots: Float[np.ndarray, "... n_knots"]
 ) -> Float[np.ndarray, "... n_doses n_slopes"]:

@@ -150,14 +150,14 @@ class InteractionTable:
         Raises `InputError` for a file that is missing, damaged or of another kind."""
         with _KIND.open(path) as file: return cls(*_stored_table(file))
 
-# %% ../../nbs/measurement/00_table.ipynb #73c8c6e2
+# %% ../../nbs/measurement/00_table.ipynb #c0b5bb1e
 _KIND = Hdf5Kind("interactions", "a table of interactions",
                  "give the interactions.h5 of a finished measurement, or measure again")
 _META = {"counts?": {"attempted?": int, "measured?": int, "skipped?": {str: int}},
          "config?": (dict, None), "versions?": dict, "evidence?": str,
          "stability?": ({"jaccard?": float, "low?": float, "high?": float, "level?": float}, None)}
 
-
+# %% ../../nbs/measurement/00_table.ipynb #73c8c6e2
 def _stored_table(
     file: StoredGroup
 ) -> tuple[dict[str, np.ndarray], dict[str, Any], FeatureTable | None, dict[str, np.ndarray]]:

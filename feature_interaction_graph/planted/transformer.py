@@ -144,7 +144,7 @@ def planted_transformer(
     model.lm_head.weight.copy_(torch.as_tensor(readout @ dictionary.dual))
     return model
 
-# %% ../../nbs/planted/02_transformer.ipynb #b0b69baa
+# %% ../../nbs/planted/02_transformer.ipynb #317caef6
 def _config(wiring: Wiring) -> Any:
     "The smallest Llama that has room for `wiring`."
     from transformers import LlamaConfig
@@ -160,6 +160,7 @@ def _config(wiring: Wiring) -> Any:
         use_cache=False
     )
 
+# %% ../../nbs/planted/02_transformer.ipynb #b0b69baa
 def _set_attention(attention: Any, wiring: Wiring, block: int, dictionary: Dictionary) -> None:
     """One head per offset: constant query and key, values read by the dual vectors, written along
     the targets' directions."""

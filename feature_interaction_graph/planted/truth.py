@@ -59,7 +59,7 @@ def truth_graph(simulator: Simulator, *, direct_only: bool = False, multigraph: 
         else: G.add_edge(*ends, **_edge(simulator, row), other_offsets="")
     return G
 
-# %% ../../nbs/planted/04_truth.ipynb #39858237
+# %% ../../nbs/planted/04_truth.ipynb #ab6dcb1a
 def _node(simulator: Simulator, layer: int, feature: int) -> dict[str, Any]:
     readout = simulator.readouts[layer]
     variable = int(readout.variable[feature])
@@ -70,6 +70,7 @@ def _node(simulator: Simulator, layer: int, feature: int) -> dict[str, Any]:
         "gain": float(readout.encoder[variable, feature]), "half": int(readout.half[feature])
     }
 
+# %% ../../nbs/planted/04_truth.ipynb #3e09f628
 def _edge(simulator: Simulator, row: dict[str, Any]) -> dict[str, Any]:
     path = _path(simulator, row)
     cancels = abs(row["strength"]) < CANCELS * row["mean_abs"]
@@ -81,6 +82,7 @@ def _edge(simulator: Simulator, row: dict[str, Any]) -> dict[str, Any]:
             "n_samples": int(row["n_samples"]), "method": "planted", "path": path,
             "direct": path != "indirect", "weak": bool(row["share_nonzero"] < WEAK)}
 
+# %% ../../nbs/planted/04_truth.ipynb #39858237
 def _path(simulator: Simulator, row: dict[str, Any]) -> str:
     """How source reaches target: "persistence", "wire" (one rule, or its gate), or "indirect"."""
     source, target = (int(simulator.readouts[row[f"{end}_layer"]].variable[row[f"{end}_feature"]])

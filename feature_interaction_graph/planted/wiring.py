@@ -354,7 +354,7 @@ class _Draft:
         late = written and (not roots or self.random.random() < 0.5)
         return int(self.random.choice(written if late else roots))
 
-# %% ../../nbs/planted/00_wiring.ipynb #76d24af9
+# %% ../../nbs/planted/00_wiring.ipynb #c0670ad1
 def _draw_plain(draft: _Draft, plan: WiringPlan) -> None:
     "Single edges to new variables."
     shapes: list[dict[str, float]] = [{}] * plan.excitatory
@@ -369,6 +369,7 @@ def _draw_plain(draft: _Draft, plan: WiringPlan) -> None:
         source, how = draft.source(block), {"kind": "attention", "offset": int(offset)}
         draft.edge(source, draft.new_variable(block), block, draft.weight(), **how)
 
+# %% ../../nbs/planted/00_wiring.ipynb #76d24af9
 def _draw_gates(draft: _Draft, plan: WiringPlan) -> None:
     "Edges that damp, and edges that a third variable decides about."
     for _ in range(plan.inhibitory):

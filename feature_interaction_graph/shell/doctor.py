@@ -89,7 +89,7 @@ def check_demo(n_tokens: int = 500) -> Check:
                  f"loaded and run in {time.perf_counter() - start:.1f} s; features firing per "
                  f"token: {detail}")
 
-# %% ../../nbs/shell/01_doctor.ipynb #5644adad
+# %% ../../nbs/shell/01_doctor.ipynb #c83beb2a
 def check_browser(which: Callable[[str], str | None] = shutil.which) -> Check:
     "Whether a Chromium is there to show pages."
     found = next((path for name in ("chromium", "chromium-browser", "google-chrome")
@@ -99,7 +99,7 @@ def check_browser(which: Callable[[str], str | None] = shutil.which) -> Check:
         "not found; graph.html opens in any browser, only the browser tests need it"
     )
 
-
+# %% ../../nbs/shell/01_doctor.ipynb #5644adad
 def check_hub(timeout: float = 3.0) -> Check:
     "Whether models that are not on this machine could be fetched."
     from huggingface_hub import constants

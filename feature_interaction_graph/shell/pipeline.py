@@ -64,7 +64,7 @@ STAGES = {stage.name: stage for stage in (
     Stage("summary", ("summary.json",), _all),
 )}
 
-# %% ../../nbs/shell/00_pipeline.ipynb #6da75475
+# %% ../../nbs/shell/00_pipeline.ipynb #02cde80e
 def input_state(cfg: Config) -> list[tuple[str, int, int]]:
     """(name, bytes, time of change) of every local file behind the model, the SAEs and the text of
     `cfg`; nothing for names on a hub. Raises `InputError` for what cannot be read."""
@@ -82,7 +82,7 @@ def input_state(cfg: Config) -> list[tuple[str, int, int]]:
                              "path that can be.") from error
     return state
 
-
+# %% ../../nbs/shell/00_pipeline.ipynb #6da75475
 def stage_key(stage: Stage, cfg: Config) -> str:
     """16 hex digits that change with any setting of `stage`, with any local input file, and with
     the version of the package."""
@@ -218,13 +218,13 @@ def named_features(G: "nx.DiGraph") -> list[str]:
              for end in ("source", "gate", "target")]
     return list(dict.fromkeys([*gated, *(node for edge in edges for node in edge[:2])]))
 
-# %% ../../nbs/shell/00_pipeline.ipynb #7d8895f1
+# %% ../../nbs/shell/00_pipeline.ipynb #50afddd9
 def saved(value: Any, paths: list[Path]) -> Any:
     "`value`, written to the first of `paths`."
     value.save(paths[0])
     return value
 
-
+# %% ../../nbs/shell/00_pipeline.ipynb #f9731eca
 def counted(kind: Any, path: Path) -> Any:
     """The table of `kind` in a file. Raises `InputError` where it does not say what was counted,
     as every table of a run does."""
@@ -234,7 +234,7 @@ def counted(kind: Any, path: Path) -> Any:
                 f"the meta of {path}", "measure again")
     return table
 
-
+# %% ../../nbs/shell/00_pipeline.ipynb #7d8895f1
 def measurement_counts(interactions: "InteractionTable", cfg: Config) -> dict[str, int]:
     """How many pairs were attempted, measured, skipped for whatever reason, and significant at the
     level of `cfg`."""
@@ -243,7 +243,7 @@ def measurement_counts(interactions: "InteractionTable", cfg: Config) -> dict[st
             "skipped": sum(counts["skipped"].values()),
             "significant": len(interactions.significant(cfg.significance_level))}
 
-# %% ../../nbs/shell/00_pipeline.ipynb #78da320b
+# %% ../../nbs/shell/00_pipeline.ipynb #97bf0b24
 def at_level(interactions: "InteractionTable", cfg: Config) -> "InteractionTable":
     """`interactions` with the stability of their edge set at the significance level of `cfg`, which
     may be later than the measurement."""
@@ -255,7 +255,7 @@ def at_level(interactions: "InteractionTable", cfg: Config) -> "InteractionTable
     interactions.meta["stability"] = stability
     return interactions
 
-
+# %% ../../nbs/shell/00_pipeline.ipynb #78da320b
 def evidence_facts(
     interactions: "InteractionTable", gates: "GatingTable | None", G: "nx.DiGraph", cfg: Config
 ) -> dict[str, Any]:
@@ -385,7 +385,7 @@ class Run(RunInputs):
             return facts
         return self.stage("summary", lambda paths: read_json(paths[0], "run with --force"), write)
 
-# %% ../../nbs/shell/00_pipeline.ipynb #469df09e
+# %% ../../nbs/shell/00_pipeline.ipynb #9c961e48
 def texts_of(store: "ActivationStore", names: list[str]) -> dict[str, list[str]]:
     "Three texts in which each feature fires most, without the activation before the text."
     from feature_interaction_graph.engine.names import parse_feature_id
@@ -394,7 +394,7 @@ def texts_of(store: "ActivationStore", names: list[str]) -> dict[str, list[str]]
     return {name: [str(example).strip().partition("  ")[2] for example in examples]
             for name, examples in found.items()}
 
-
+# %% ../../nbs/shell/00_pipeline.ipynb #d74dc651
 def _measured_gates(run: Run) -> "GatingTable":
     from feature_interaction_graph.measurement.gating import measure_gating, pairs_to_gate
     cfg, pairs = run.cfg, pairs_to_gate(run.interactions, run.cfg.gated_pairs)
@@ -405,7 +405,7 @@ def _measured_gates(run: Run) -> "GatingTable":
         batch_rows=cfg.batch_rows, progress=run.progress
     )
 
-
+# %% ../../nbs/shell/00_pipeline.ipynb #469df09e
 def _summary_facts(run: Run) -> dict[str, Any]:
     from feature_interaction_graph.graph import graph_summary
     graph, pages = graph_summary(run.graph).to_dict(), run.pages

@@ -112,7 +112,7 @@ def steer_command(run: Run, ask: SteeringRequest) -> tuple[SteeringComparison, l
     plot_comparison(result).savefig(picture, dpi=150, bbox_inches="tight")
     return result, [path, picture]
 
-# %% ../../nbs/shell/03_steering_command.ipynb #53dafa99
+# %% ../../nbs/shell/03_steering_command.ipynb #f4bdfa9d
 def steering_facts(
     result: SteeringComparison, clamp: Clamp, where: str, settings: dict[str, Any]
 ) -> dict[str, Any]:
@@ -136,6 +136,7 @@ def steering_facts(
         }, "plans": plans, "layers": layers, "mean_change_in_sd": features
     }
 
+# %% ../../nbs/shell/03_steering_command.ipynb #53dafa99
 def side_effect_lines(result: SteeringComparison, n: int = 8) -> list[str]:
     "The `n` largest off-target mean changes of the naive plan, and what is left of each."
     naive, rest = (

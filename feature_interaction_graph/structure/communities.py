@@ -28,11 +28,12 @@ if TYPE_CHECKING:
 
     from feature_interaction_graph.coactivation import CoactivationAtlas
 
-# %% ../../nbs/structure/02_communities.ipynb #f535099d
+# %% ../../nbs/structure/02_communities.ipynb #520a3997
 SIGN_TREATMENTS = {"oppose": "excitation pulls together, inhibition pushes apart",
                    "ignore": "every edge pulls together, by |strength|",
                    "excitatory": "excitation pulls together, inhibition is left out"}
 
+# %% ../../nbs/structure/02_communities.ipynb #f535099d
 @dataclass(frozen=True)
 class CommunitySettings:
     """`signs`: what inhibition does, one of SIGN_TREATMENTS; `weighted`: False lets every edge
@@ -91,7 +92,7 @@ def signed_modularity(
         )
     return float(total / pull.weight.sum())
 
-# %% ../../nbs/structure/02_communities.ipynb #83f4a653
+# %% ../../nbs/structure/02_communities.ipynb #58567064
 def _partition(pull: Pull, side: int, resolution: float) -> Any:
     "The edges of one side as a partition that leidenalg can improve."
     import igraph
@@ -103,6 +104,7 @@ def _partition(pull: Pull, side: int, resolution: float) -> Any:
         graph, weights=pull.weight[rows].tolist(), resolution_parameter=resolution
     )
 
+# %% ../../nbs/structure/02_communities.ipynb #83f4a653
 def leiden(
     pull: Pull, resolution: float = 1.0, seed: int = 0, n_iterations: int = -1
 ) -> Int[np.ndarray, "n_nodes"]:
@@ -185,7 +187,7 @@ class Community:
     share_excitatory: float | None
     cohesion: float
 
-# %% ../../nbs/structure/02_communities.ipynb #6cce16a1
+# %% ../../nbs/structure/02_communities.ipynb #57a6155c
 def _cohesion(together: Int[np.ndarray, "n_runs n_members"]) -> float:
     "Mean share of runs in which two members are together; 1 for one member."
     n = together.shape[1]
@@ -193,6 +195,7 @@ def _cohesion(together: Int[np.ndarray, "n_runs n_members"]) -> float:
     sizes = [np.unique(run, return_counts=True)[1] for run in together]
     return float(np.mean([(size * (size - 1)).sum() / (n * (n - 1)) for size in sizes]))
 
+# %% ../../nbs/structure/02_communities.ipynb #6cce16a1
 def describe_community(edges: EdgeList, membership: Int[np.ndarray, "n_nodes"], number: int,
                        labels: list[str], together: Int[np.ndarray, "n_runs n_nodes"]) -> Community:
     "The facts about community `number`; `together` holds the membership in every run."
@@ -217,7 +220,7 @@ def describe_community(edges: EdgeList, membership: Int[np.ndarray, "n_nodes"], 
         float((signs > 0).mean()) if len(signs) else None, _cohesion(together[:, members])
     )
 
-# %% ../../nbs/structure/02_communities.ipynb #8d320d5f
+# %% ../../nbs/structure/02_communities.ipynb #553326a4
 def _coactive(
     atlas: "CoactivationAtlas", place: dict[FeatureKey, int],
     covered: dict[int, Int[np.ndarray, "n_covered"]]
@@ -230,6 +233,7 @@ def _coactive(
             first, second = place[a, int(covered[a][i])], place[b, int(covered[b][j])]
             if first != second: yield first, second, float(pmi[i, j])
 
+# %% ../../nbs/structure/02_communities.ipynb #8d320d5f
 def atlas_communities(
     atlas: "CoactivationAtlas", nodes: tuple[str, ...], resolution: float, seed: int
 ) -> Int[np.ndarray, "n_nodes"]:
@@ -318,7 +322,7 @@ def null_modularity(edges: EdgeList, how: CommunitySettings, seed: int) -> tuple
     quality = signed_modularity(pull, membership, how.resolution)
     return quality, int((np.bincount(membership) > 1).sum())
 
-# %% ../../nbs/structure/02_communities.ipynb #d23fb470
+# %% ../../nbs/structure/02_communities.ipynb #4933fbbd
 def _stability(runs: Int[np.ndarray, "n_runs n_nodes"], best: float) -> dict[str, float]:
     "How well runs agree, two by two."
     pairs = [agreement(one, other) for one, other in combinations(runs, 2)] or [(1.0, 1.0)]
@@ -327,6 +331,7 @@ def _stability(runs: Int[np.ndarray, "n_runs n_nodes"], best: float) -> dict[str
             "nmi": float(np.mean(informations)), "nmi_min": float(min(informations)),
             "n_seeds": len(runs), "best_modularity": best}
 
+# %% ../../nbs/structure/02_communities.ipynb #d23fb470
 def communities_of(
     edges: EdgeList, labels: list[str], nulls: list[tuple[float, int]], how: CommunitySettings,
     seed: int = 0

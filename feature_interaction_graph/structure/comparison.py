@@ -55,7 +55,7 @@ class Agreement:
                 text += "" if null.z is None else f" (z = {null.z:+.1f}, p = {null.p_value:.2g})"
         return text
 
-# %% ../../nbs/structure/11_comparison.ipynb #f8399789
+# %% ../../nbs/structure/11_comparison.ipynb #1ae0abdd
 SENTENCES = {
     "jaccard": "Jaccard index of the edges",
     "precision": "share of the first graph's edges found in the second",
@@ -66,6 +66,7 @@ SENTENCES = {
     "roles": "adjusted Rand index of roles", "spectrum": "distance of spectra (0: equal)"
 }
 
+# %% ../../nbs/structure/11_comparison.ipynb #f8399789
 def _comparison_page(found: "GraphComparison") -> str:
     counts, jaccard = found.counts, found["jaccard"]
     first = (f"{counts['shared']:,} features stand in both graphs (of {counts['nodes_1']:,} and "
@@ -316,7 +317,7 @@ def comparison_figure(found: GraphComparison) -> "Figure":
     figure.tight_layout()
     return figure
 
-# %% ../../nbs/structure/11_comparison.ipynb #2a269d3c
+# %% ../../nbs/structure/11_comparison.ipynb #b58e3187
 def _renamed(table: pd.DataFrame, pairs: Mapping[str, str]) -> pd.DataFrame:
     "The rows whose features are matched, under the names of their partners."
     ids = {parse_feature_id(a): parse_feature_id(b) for a, b in pairs.items()}
@@ -328,6 +329,7 @@ def _renamed(table: pd.DataFrame, pairs: Mapping[str, str]) -> pd.DataFrame:
         table = table.assign(**dict(zip(columns, new.T, strict=True)))
     return table
 
+# %% ../../nbs/structure/11_comparison.ipynb #2a269d3c
 def _bootstrapped(values: dict[str, float], drawn: list[dict[str, float]]) -> dict[str, Any]:
     "Every value with the middle 95 % of it in `drawn`."
     found = {}

@@ -22,7 +22,7 @@ from feature_interaction_graph.structure.nulls import (
 if TYPE_CHECKING:
     import pandas as pd
 
-# %% ../../nbs/structure/06_decay.ipynb #6ac4f5d8
+# %% ../../nbs/structure/06_decay.ipynb #c1fe5ed0
 def _line(
     x: Float[np.ndarray, "n"], sizes: Float[np.ndarray, "n"], flat: bool
 ) -> tuple[float, float]:
@@ -40,6 +40,7 @@ def _line(
         if moved < 1e-12: break
     return intercept, slope
 
+# %% ../../nbs/structure/06_decay.ipynb #6ac4f5d8
 def fit_gamma_mean(
     x: Float[np.ndarray, "n"], sizes: Float[np.ndarray, "n"], flat: bool = False
 ) -> tuple[float, float, float]:
@@ -168,12 +169,13 @@ def sign_numbers(edges: EdgeList) -> dict[str, float]:
         numbers[f"{name}_sign_consistency"] = float(one_sided / degree.sum())
     return numbers
 
-# %% ../../nbs/structure/06_decay.ipynb #24f50bcc
+# %% ../../nbs/structure/06_decay.ipynb #824b7d2a
 SIGN_NUMBERS = (
     "strength_difference", "source_out_degree_difference", "target_in_degree_difference",
     "distance_difference", "source_sign_consistency", "target_sign_consistency"
 )
 
+# %% ../../nbs/structure/06_decay.ipynb #24f50bcc
 def sign_topology(edges: EdgeList, n_null: int, random: np.random.Generator) -> dict[str, Measure]:
     """Excitation against inhibition, each number against `n_null` graphs with exchanged types;
     undefined if only one sign occurs."""

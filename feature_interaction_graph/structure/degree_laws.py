@@ -46,7 +46,7 @@ def lognormal_logs(
     high, low = log_ndtr(np.where(upper, -below, above)), log_ndtr(np.where(upper, -above, below))
     return high + np.log(-np.expm1(np.minimum(low - high, -1e-300))) - log_ndtr(-start)
 
-# %% ../../nbs/structure/03_degree_laws.ipynb #de2a30d8
+# %% ../../nbs/structure/03_degree_laws.ipynb #4c9d361d
 LAWS = ("power_law", "lognormal", "exponential")
 
 def _fit_power_law(values: Int[np.ndarray, "n"], lowest: int) -> float:
@@ -56,6 +56,7 @@ def _fit_power_law(values: Int[np.ndarray, "n"], lowest: int) -> float:
     return float(minimize_scalar(unlikely, bounds=(1.0001, 20), method="bounded",
                                  options={"xatol": 1e-7}).x)
 
+# %% ../../nbs/structure/03_degree_laws.ipynb #de2a30d8
 def _fit_lognormal(values: Int[np.ndarray, "n"], lowest: int) -> tuple[float, float]:
     "Mean and width, the best of three starts, for a tail may lie far from the mean."
     kinds, times = np.unique(values, return_counts=True)
@@ -87,7 +88,7 @@ def fit_law(
     mean, width = _fit_lognormal(values, lowest)
     return {"mean": mean, "width": width}, lognormal_logs(values, lowest, mean, width)
 
-# %% ../../nbs/structure/03_degree_laws.ipynb #70bf6c86
+# %% ../../nbs/structure/03_degree_laws.ipynb #fdbf0a63
 ALPHAS = np.arange(1.01, 8.0, 0.01)
 
 @lru_cache(maxsize=4096)
@@ -95,6 +96,7 @@ def _log_zetas(lowest: int) -> Float[np.ndarray, "n_alphas"]:
     "ln zeta(alpha, lowest) for every alpha of the grid."
     return np.log(zeta(ALPHAS, lowest))
 
+# %% ../../nbs/structure/03_degree_laws.ipynb #70bf6c86
 def find_tail(
     values: Int[np.ndarray, "n"], n_least: int, lowest: int | None = None
 ) -> tuple[int, float, float]:

@@ -21,7 +21,7 @@ from .nulls import EdgeList
 if TYPE_CHECKING:
     import pandas as pd
 
-# %% ../../nbs/structure/05_hubs.ipynb #bf31013a
+# %% ../../nbs/structure/05_hubs.ipynb #5693d5f0
 METRICS: dict[str, tuple[str, str]] = {             # name -> meaning, null
     "total_degree": ("edges", "scattered"),
     "in_degree": ("incoming edges", "scattered"), "out_degree": ("outgoing edges", "scattered"),
@@ -35,6 +35,7 @@ METRICS: dict[str, tuple[str, str]] = {             # name -> meaning, null
     "reverse_katz": ("paths of every length that start in it, long ones less", "rewired")
 }
 
+# %% ../../nbs/structure/05_hubs.ipynb #bf31013a
 def check_metric(metric: str) -> None:
     "Raises `InputError` for what is none of METRICS."
     if metric not in METRICS:
@@ -53,7 +54,7 @@ def katz(
         if np.abs(x - before).max() < 1e-12 * x.max(): break
     return x / np.linalg.norm(x)
 
-# %% ../../nbs/structure/05_hubs.ipynb #f7d7aa4a
+# %% ../../nbs/structure/05_hubs.ipynb #33ee1f33
 def _amounts(
     edges: EdgeList, metric: str, count: Float[np.ndarray, "n_edges"]
 ) -> Float[np.ndarray, "n_nodes"]:
@@ -63,6 +64,7 @@ def _amounts(
     ends = {"in": [edges.target], "out": [edges.source], "total": [edges.source, edges.target]}
     return np.sum([np.bincount(end, weight, len(edges.nodes)) for end in ends[side]], axis=0)
 
+# %% ../../nbs/structure/05_hubs.ipynb #f7d7aa4a
 def centrality(edges: EdgeList, metric: str, times: Int[np.ndarray, "n_edges"] | None = None,
                starts: Int[np.ndarray, "n_starts"] | None = None) -> Float[np.ndarray, "n_nodes"]:
     """One of METRICS for every feature, edge e counting `times[e]`; betweenness over paths from

@@ -129,7 +129,7 @@ class FeatureMatching:
             f"taken for the same feature; chance would make {self.error:.1%} of them ({layers})"
         )
 
-# %% ../../nbs/structure/10_matching.ipynb #842fc9c1
+# %% ../../nbs/structure/10_matching.ipynb #f2537fb9
 @dataclass(frozen=True, eq=False)
 class Block:
     "One layer: ids of both sides, their similarity, and scores of pairs where nothing is the same."
@@ -138,6 +138,7 @@ class Block:
     similarity: Float[np.ndarray, "n m"]
     null_scores: list[Float[np.ndarray, "n_null_pairs"]]
 
+# %% ../../nbs/structure/10_matching.ipynb #842fc9c1
 def matching_of(blocks: Sequence[Block], by: str, how: MatchingSettings) -> FeatureMatching:
     "The assignments of all layers together, with one threshold."
     one, other, score = [], [], []
@@ -158,7 +159,7 @@ def matching_of(blocks: Sequence[Block], by: str, how: MatchingSettings) -> Feat
     return FeatureMatching(np.array(one)[order], np.array(other)[order], values[order],
                            values[order] >= threshold, threshold, share, by, chances, how.n_null)
 
-# %% ../../nbs/structure/10_matching.ipynb #e9377f44
+# %% ../../nbs/structure/10_matching.ipynb #9ad16b0f
 def _wanted(side: Side, layer: int, width: int) -> Int[np.ndarray, "n"]:
     "The features of a layer that are to be matched."
     if side.graph is None: return np.arange(width)
@@ -176,6 +177,7 @@ def _shared_layers(one: Side, other: Side) -> list[int]:
                          f"{sorted(other.saes)}, none of them in common; load the same layers.")
     return shared
 
+# %% ../../nbs/structure/10_matching.ipynb #e9377f44
 def _ids(layer: int, features: Int[np.ndarray, "n"]) -> list[str]:
     return [feature_id(layer, index) for index in features.tolist()]
 
@@ -237,13 +239,14 @@ def _by_activation(one: Side, other: Side, corpus: Corpus | None, how: MatchingS
         blocks.append(Block(_ids(layer, kept[0]), _ids(layer, kept[1]), correlation(x, y), nulls))
     return blocks
 
-# %% ../../nbs/structure/10_matching.ipynb #d7167e64
+# %% ../../nbs/structure/10_matching.ipynb #73fb1f62
 def _decoder(side: Side, layer: int, features: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n d"]:
     "The directions of `features`, of length 1."
     sae = side.saes[layer]      # type: ignore[index]
     rows = FeatureReader(sae, torch.as_tensor(features)).decoder.cpu().double().numpy()
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
+# %% ../../nbs/structure/10_matching.ipynb #d7167e64
 def _by_decoder(one: Side, other: Side, corpus: Corpus | None, how: MatchingSettings,
                 random: np.random.Generator) -> list[Block]:
     blocks = []
@@ -262,7 +265,7 @@ def _by_decoder(one: Side, other: Side, corpus: Corpus | None, how: MatchingSett
         blocks.append(Block(_ids(layer, kept[0]), _ids(layer, kept[1]), x @ y.T, nulls))
     return blocks
 
-# %% ../../nbs/structure/10_matching.ipynb #f146595e
+# %% ../../nbs/structure/10_matching.ipynb #1345b624
 def _labelled(side: Side) -> dict[int, dict[str, str]]:
     "Layer -> node -> label, where there is one."
     if side.graph is None:
@@ -275,12 +278,14 @@ def _labelled(side: Side) -> dict[int, dict[str, str]]:
         if label: own[node] = str(label)
     return found
 
+# %% ../../nbs/structure/10_matching.ipynb #06252afe
 def _alike(one: str, other: str) -> float:
     "1 for equal labels, else the share of words in common, just below 1 at most."
     if one == other: return 1.0
     common, every = words_of(one) & words_of(other), words_of(one) | words_of(other)
     return 0.99 * len(common) / len(every) if every else 0.0
 
+# %% ../../nbs/structure/10_matching.ipynb #f146595e
 def _by_label(one: Side, other: Side, corpus: Corpus | None, how: MatchingSettings,
               random: np.random.Generator) -> list[Block]:
     named, blocks = [_labelled(side) for side in (one, other)], []

@@ -115,13 +115,14 @@ def gate_counts(edges: EdgeList) -> dict[str, int | None]:
     return {"gating_triangle": int(np.isin(gate * n_nodes + target, edges.keys).sum()),
             "gating_chain": int(np.isin(source * n_nodes + gate, edges.keys).sum())}
 
-# %% ../../nbs/structure/01_motifs.ipynb #5930b846
+# %% ../../nbs/structure/01_motifs.ipynb #07c906b8
 def _feedforward(positive: _Matrix, negative: _Matrix, sign: int) -> int:
     "Loops in which the direct path has `sign` times the sign of the indirect one."
     matrices = {1: positive, -1: negative}
     return sum(closed_paths(matrices[one], matrices[two], matrices[sign * one * two])
                for one, two in product(matrices, repeat=2))
 
+# %% ../../nbs/structure/01_motifs.ipynb #5930b846
 def motif_counts(edges: EdgeList) -> dict[str, int | None]:
     """The exact number of every motif; `None` where the graph cannot have it: no edges that lead
     back, no gating table."""

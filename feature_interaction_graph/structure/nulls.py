@@ -96,7 +96,7 @@ def _edge_strengths(edges: list[dict[str, Any]], weight: str) -> Float[np.ndarra
                          f"finite {weight!r}; use an attribute that all edges have.")
     return strength
 
-# %% ../../nbs/structure/00_nulls.ipynb #1fdceb83
+# %% ../../nbs/structure/00_nulls.ipynb #005c8901
 def edge_list(G: nx.DiGraph, weight: str = "strength") -> EdgeList:
     """The arrays of `G`. Of parallel edges the strongest stays, edges from a feature to itself are
     left out; `n_left_out` counts both.
@@ -128,6 +128,7 @@ def edge_list(G: nx.DiGraph, weight: str = "strength") -> EdgeList:
     return EdgeList(nodes, layer, source[kept], target[kept], sign[kept], strength[kept],
                     _gates(G, position), len(source) - len(kept))
 
+# %% ../../nbs/structure/00_nulls.ipynb #1fdceb83
 def _gates(G: nx.DiGraph, position: dict[str, int]) -> Int[np.ndarray, "n_gates 3"] | None:
     if (gates := G.graph.get("hyperedges")) is None: return None
     rows = sorted([position[gate[end]] for end in GATE_ENDS] for gate in gates)
@@ -138,7 +139,7 @@ def node_labels(G: nx.DiGraph, edges: EdgeList) -> list[str]:
     "The labels of `edges.nodes`; empty where a feature has none."
     return [str(G.nodes[node].get("label") or "") for node in edges.nodes]
 
-# %% ../../nbs/structure/00_nulls.ipynb #b2bd9aa8
+# %% ../../nbs/structure/00_nulls.ipynb #a7a05603
 def _pairs(groups: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n_pairs"]:
     """Where a pair begins among things sorted by group: first and second of a group, third and
     fourth, ..."""
@@ -146,6 +147,7 @@ def _pairs(groups: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n_pairs"]:
     even = (np.arange(len(lined)) - np.searchsorted(lined, lined)) % 2 == 0
     return np.flatnonzero(even[:-1] & (lined[:-1] == lined[1:]))
 
+# %% ../../nbs/structure/00_nulls.ipynb #b2bd9aa8
 def _swapped(
     edges: EdgeList, groups: Int[np.ndarray, "n_edges"], pairs: Int[np.ndarray, "n_pairs"],
     random: np.random.Generator

@@ -44,7 +44,7 @@ def _edge_weights(edges: EdgeList, weighted: bool) -> Float[np.ndarray, "n_edges
     usual = np.bincount(pair, size) / np.bincount(pair)
     return size / np.maximum(usual, 1e-300)[pair]
 
-# %% ../../nbs/structure/09_roles.ipynb #cbf88ae6
+# %% ../../nbs/structure/09_roles.ipynb #475c1dfe
 def _span(distances: tuple[int, ...], number: int) -> str:
     "The bin in words: below the first distance, from the last on, or between two."
     if number == 0: return f"<{distances[0]}"
@@ -52,6 +52,7 @@ def _span(distances: tuple[int, ...], number: int) -> str:
     first, last = distances[number - 1], distances[number] - 1
     return str(first) if first == last else f"{first}-{last}"
 
+# %% ../../nbs/structure/09_roles.ipynb #cbf88ae6
 def _distance_cells(
     edges: EdgeList, ends: Int[np.ndarray, "n_edges"], rows: Int[np.ndarray, "n_edges"],
     amount: Float[np.ndarray, "n_edges"], distances: tuple[int, ...]
@@ -64,7 +65,7 @@ def _distance_cells(
         counts = np.bincount(ends[some], amount[some], len(edges.nodes))
         yield _span(distances, number), _against_layer(counts, edges.layer)
 
-# %% ../../nbs/structure/09_roles.ipynb #a172779c
+# %% ../../nbs/structure/09_roles.ipynb #58d24a82
 def _layer_share(
     ends: np.ndarray, layer: np.ndarray, rows: np.ndarray, some: np.ndarray, amount: np.ndarray
 ) -> Float[np.ndarray, "n_nodes"]:
@@ -73,6 +74,7 @@ def _layer_share(
     every, these = (np.bincount(layer[ends[part]], amount[part], size) for part in (rows, some))
     return np.divide(these, every, out=np.zeros(size), where=every > 0)[layer]
 
+# %% ../../nbs/structure/09_roles.ipynb #a172779c
 def _partner_cells(
     edges: EdgeList, ends: np.ndarray, rows: np.ndarray, amount: np.ndarray, partner: np.ndarray
 ) -> Iterator[tuple[str, Float[np.ndarray, "n_nodes"]]]:
@@ -163,7 +165,7 @@ def squared_distances(
     total = (filled**2).sum(1)[:, None] - 2 * filled @ centres.T + known @ (centres**2).T
     return np.maximum(total, 0.0) * (x.shape[1] / np.maximum(known.sum(1), 1))[:, None]
 
-# %% ../../nbs/structure/09_roles.ipynb #cb60ae29
+# %% ../../nbs/structure/09_roles.ipynb #47169d60
 def _spread_start(
     filled: Float[np.ndarray, "n d"], k: int, away_from: Callable[[np.ndarray], np.ndarray],
     random: np.random.Generator
@@ -177,6 +179,7 @@ def _spread_start(
         centres = np.r_[centres, filled[[drawn]]]
     return centres
 
+# %% ../../nbs/structure/09_roles.ipynb #cb60ae29
 def kmeans(x: Float[np.ndarray, "n d"], k: int, random: np.random.Generator, n_starts: int = 8,
            n_steps: int = 60) -> Float[np.ndarray, "k d"]:
     """Centres of the best of `n_starts` runs of Lloyd's algorithm from k-means++ starts (Arthur &
@@ -219,7 +222,7 @@ def split_agreement(
                                    squared_distances(half, other).argmin(1))[0])
     return float(np.mean(found))
 
-# %% ../../nbs/structure/09_roles.ipynb #46686edb
+# %% ../../nbs/structure/09_roles.ipynb #12ffd359
 def excess(one: Measure) -> float:
     "How much more a graph agrees with itself than scattered graphs do."
     return (one.value or 0.0) - (one.null_mean or 0.0)
@@ -231,6 +234,7 @@ def _best_of_chance(found: list[list[float]]) -> float:
     n = rows.shape[1]
     return float((rows - (rows.sum(1, keepdims=True) - rows) / (n - 1)).max()) if n > 1 else 0.0
 
+# %% ../../nbs/structure/09_roles.ipynb #46686edb
 def role_numbers(
     x: Float[np.ndarray, "n d"], scattered: Sequence[Float[np.ndarray, "n d"]],
     tried: Sequence[int], random: np.random.Generator
@@ -430,7 +434,7 @@ def _errors(G: nx.DiGraph, edges: EdgeList) -> Float[np.ndarray, "n_edges"]:
             errors[row] = np.fmax(errors[row], (high - low) / 3.92)
     return errors
 
-# %% ../../nbs/structure/09_roles.ipynb #71d74d02
+# %% ../../nbs/structure/09_roles.ipynb #d77401cc
 def _numbered_roles(
     edges: EdgeList, roles: "Roles | Mapping[str, int]"
 ) -> Int[np.ndarray, "n_nodes"]:
@@ -442,6 +446,7 @@ def _numbered_roles(
                          "no role; use the roles of this graph, or assign_roles.")
     return np.array([int(given[node]) for node in edges.nodes])
 
+# %% ../../nbs/structure/09_roles.ipynb #71d74d02
 def role_graph(G: nx.DiGraph, roles: "Roles | Mapping[str, int]", *, weight: str = "strength",
                n_null: int = 20, seed: int = 0) -> nx.DiGraph:
     """One node per role (`name`, `size`), one edge per ordered pair of roles with edges between

@@ -88,7 +88,7 @@ def null_numbers(edges: EdgeList, random: np.random.Generator, starts: np.ndarra
             "motifs": {"rewired": motif_counts(rewired), "scattered": motif_counts(scattered)}
             if how.motifs else None}
 
-# %% ../../nbs/structure/07_statistics.ipynb #060c7e96
+# %% ../../nbs/structure/07_statistics.ipynb #f2b59d84
 def _small_world(found: dict[str, float | None], nulls: list[dict[str, float | None]]) -> Measure:
     "The small-world index, relative to the means of the same null graphs as it is put against."
     reference = {name: float(np.mean([null[name] for null in nulls]))
@@ -99,6 +99,7 @@ def _small_world(found: dict[str, float | None], nulls: list[dict[str, float | N
     return against("small_world", small_world(found, reference),
                    [small_world(null, reference) for null in nulls], "rewired", reason)
 
+# %% ../../nbs/structure/07_statistics.ipynb #060c7e96
 def measure_all(
     edges: EdgeList, nulls: list[dict[str, Any]], starts: np.ndarray
 ) -> dict[str, Measure]:
@@ -202,7 +203,7 @@ class GraphStatistics:
 
     def __str__(self) -> str: return summary_page(self)
 
-# %% ../../nbs/structure/07_statistics.ipynb #995b4173
+# %% ../../nbs/structure/07_statistics.ipynb #c55cd3cb
 def _sentences(measures: dict[str, Measure], signs: bool) -> Iterable[str]:
     "One line per measure: those about signs, or the others."
     return (f"{sentence}: {measures[name]}." for name, sentence in SENTENCES.items()
@@ -218,6 +219,7 @@ def _motif_lines(motifs: MotifCensus) -> list[str]:
     return counted + [f"not possible here: {', '.join(names)} ({reason})."
                       for reason, names in missing.items()]
 
+# %% ../../nbs/structure/07_statistics.ipynb #995b4173
 def summary_page(statistics: GraphStatistics) -> str:
     "The statistics as a page of plain sentences."
     facts, motifs, communities = statistics.facts, statistics.motifs, statistics.communities

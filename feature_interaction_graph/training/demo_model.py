@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tokenizers.normalizers import Normalizer
     from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
-# %% ../../nbs/training/05_demo_model.ipynb #b415df06
+# %% ../../nbs/training/05_demo_model.ipynb #b398b64a
 def demo_tokenizer(context_length: int = 128) -> "PreTrainedTokenizerFast":
     """One token a word: splits at white space and punctuation, and writes readable text back."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
@@ -54,7 +54,7 @@ def demo_tokenizer(context_length: int = 128) -> "PreTrainedTokenizerFast":
         clean_up_tokenization_spaces=False
     )
 
-
+# %% ../../nbs/training/05_demo_model.ipynb #b415df06
 def _story_spelling() -> "Normalizer":
     "Straight quotes and sentence-initial capitals as the stories write them."
     from tokenizers import Regex, normalizers
@@ -129,7 +129,7 @@ def schedule(step: int, steps: int, warm_up: float = 0.03, floor: float = 0.05) 
     if done < warm_up: return done / warm_up
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (done - warm_up) / (1 - warm_up)))
 
-# %% ../../nbs/training/05_demo_model.ipynb #c624fef7
+# %% ../../nbs/training/05_demo_model.ipynb #4a9c5d72
 def _save_checkpoint(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer,
                      curve: list[tuple[int, float]]) -> None:
     """Weights, AdamW moments and curve in one safetensors file."""
@@ -145,7 +145,7 @@ def _save_checkpoint(path: Path, model: torch.nn.Module, optimizer: torch.optim.
             temporary
         )
 
-
+# %% ../../nbs/training/05_demo_model.ipynb #c624fef7
 def _load_checkpoint(
     path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer
 ) -> list[tuple[int, float]]:

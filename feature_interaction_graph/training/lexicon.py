@@ -63,7 +63,7 @@ def mood_of(word: str) -> str:
     """The mood a mood word names."""
     return "happy" if word in MOOD_WORDS["happy"] else "sad"
 
-# %% ../../nbs/training/00_lexicon.ipynb #6e1c788e
+# %% ../../nbs/training/00_lexicon.ipynb #1894d6b2
 _NOUN_KINDS = {"object": OBJECTS, "animal": ANIMALS, "person": PEOPLE, "thing": THINGS}
 _VERB_KINDS = {
     "action": ACTIONS, "motion": MOTIONS, "take": TAKES, "mood_verb:happy": MOOD_VERBS["happy"],
@@ -71,6 +71,8 @@ _VERB_KINDS = {
     "opinion": {"like": "likes"}, "speech": {"say": "says"}, "count": {"count": "counts"},
     "have": {"have": "has"}, "do": {"do": "does"}, "be": {"are": "is", "am": "is"}
 }
+
+# %% ../../nbs/training/00_lexicon.ipynb #6e1c788e
 _OTHER_WORDS = [
     (FEMALE_NAMES, "name name:female"), (MALE_NAMES, "name name:male"),
     (PET_FIRST, "name pet_name:first"), (PET_LAST, "name pet_name:last"), (MAGIC, "magic_word"),

@@ -32,12 +32,11 @@ class MinimalPair:
     answer: str
     counter_answer: str
 
-# %% ../../nbs/training/03_minimal_pairs.ipynb #5168fc3a
+# %% ../../nbs/training/03_minimal_pairs.ipynb #b5173db9
 def _choose(rng: np.random.Generator, options: Iterable[str], n: int = 1) -> list[str]:
     """`n` different elements."""
     options = list(options)
     return [options[i] for i in rng.permutation(len(options))[:n]]
-
 
 class _Cast(NamedTuple):
     "Who is in a story, and its first three sentences; `other` could take the place of `friend`."
@@ -47,10 +46,9 @@ class _Cast(NamedTuple):
     pet: tuple[str, str, str]
     other: str
 
-
 def _subject(name: str) -> str: return Character(name, "friend").subject
 
-
+# %% ../../nbs/training/03_minimal_pairs.ipynb #5168fc3a
 def _introduced(
     hero: str, friend: str, pet: tuple[str, str, str], trait: str, other: str
 ) -> _Cast:
@@ -61,10 +59,9 @@ def _introduced(
              f"{pet[2]} . {person.possessive} friend is {friend} . ")
     return _Cast(intro, hero, friend, pet, other)
 
-# %% ../../nbs/training/03_minimal_pairs.ipynb #a22f3afc
+# %% ../../nbs/training/03_minimal_pairs.ipynb #50b78754
 # clean text, counterfactual text, answer, counter-answer
 _Texts = tuple[str, str, str, str]
-
 
 def _pair_agreement(rng: np.random.Generator, cast: _Cast) -> _Texts:
     singular = _choose(rng, ANIMALS)[0]
@@ -73,13 +70,12 @@ def _pair_agreement(rng: np.random.Generator, cast: _Cast) -> _Texts:
     return (f"{cast.intro}the {singular} {tail}", f"{cast.intro}the {ANIMALS[singular]} {tail}",
             "is", "are")
 
-
 def _pair_pronoun(rng: np.random.Generator, cast: _Cast) -> _Texts:
     clean = f"{cast.intro}{cast.friend} loses the game ."
     return (clean, clean.replace(cast.friend, cast.other),
             _subject(cast.friend), _subject(cast.other))
 
-
+# %% ../../nbs/training/03_minimal_pairs.ipynb #a22f3afc
 def _pair_induction(rng: np.random.Generator, cast: _Cast) -> _Texts:
     _, first, last = cast.pet
     other = _choose(rng, [name for name in PET_LAST if name != last])[0]
@@ -100,14 +96,13 @@ def _pair_negation(rng: np.random.Generator, cast: _Cast) -> _Texts:
             f"{begun} outside . then {cast.friend} wins the game . {subject} is",
             MOOD_WORDS["sad"][at], MOOD_WORDS["happy"][at])
 
-# %% ../../nbs/training/03_minimal_pairs.ipynb #7aa8bb39
+# %% ../../nbs/training/03_minimal_pairs.ipynb #3adb2c84
 def _pair_binding(rng: np.random.Generator, cast: _Cast) -> _Texts:
     (asked, second), (colour, second_colour) = _choose(rng, OBJECTS, 2), _choose(rng, COLOURS, 2)
     def text(of_asked: str, of_second: str) -> str:
         return (f"{cast.intro}{cast.hero} sees a {of_asked} {asked} . {cast.friend} finds a "
                 f"{of_second} {second} . what colour is the {asked} ? it is")
     return text(colour, second_colour), text(second_colour, colour), colour, second_colour
-
 
 def _pair_quotation(rng: np.random.Generator, cast: _Cast) -> _Texts:
     at, hero, friend = int(rng.integers(4)), cast.hero, cast.friend
@@ -116,7 +111,7 @@ def _pair_quotation(rng: np.random.Generator, cast: _Cast) -> _Texts:
     return (f"{told}{hero} says “ I am", f"{told}{friend} says “ I am",
             MOOD_WORDS["sad"][at], MOOD_WORDS["happy"][at])
 
-
+# %% ../../nbs/training/03_minimal_pairs.ipynb #7aa8bb39
 def _pair_counting(rng: np.random.Generator, cast: _Cast) -> _Texts:
     plural, (number, second) = ANIMALS[_choose(rng, ANIMALS)[0]], _choose(rng, NUMBERS[1:], 2)
     text = f"{cast.intro}there are {{}} {plural} . how many {plural} are there ? there are"

@@ -221,7 +221,7 @@ class SaeSettings:
     device: str | None = None
     progress: bool = True
 
-# %% ../../nbs/training/06_saes.ipynb #e65481a1
+# %% ../../nbs/training/06_saes.ipynb #bda2af64
 def train_saes(
     model: torch.nn.Module,
     corpus: Corpus,
@@ -244,7 +244,7 @@ def train_saes(
                          f"one of {', '.join(ARCHITECTURES)}.")
     return {point.name: _train_one(model, corpus, point, settings) for point in points}
 
-
+# %% ../../nbs/training/06_saes.ipynb #e65481a1
 def _train_one(
     model: torch.nn.Module, corpus: Corpus, point: HookPoint, settings: SaeSettings
 ) -> "SAE":
@@ -308,7 +308,7 @@ def quality_report(
                                   zero, (zero - spliced) / (zero - clean)))
     return reports
 
-# %% ../../nbs/training/06_saes.ipynb #4f317bf3
+# %% ../../nbs/training/06_saes.ipynb #f10af7db
 def _quality_sums(
     model: torch.nn.Module, sae: "SAE", point: HookPoint, corpus: Corpus
 ) -> tuple[Float[Tensor, "8"], Float[Tensor, "d_in"], Tensor]:
@@ -336,7 +336,7 @@ def _quality_sums(
     return (torch.tensor([float(value) for value in sums + losses], dtype=torch.float64),
             rows.double().sum(0).cpu(), (latents != 0).any(0).cpu())
 
-
+# %% ../../nbs/training/06_saes.ipynb #4f317bf3
 def _next_token_loss(
     twin: torch.nn.Module, tokens: Int[Tensor, "n_seq seq_len"], predicts: Tensor
 ) -> float:

@@ -46,7 +46,7 @@ def write_intro(writer: Writer) -> None:
     mark(writer, "name_of:friend", f"friend:{friend.gender}")
     end_sentence(writer)
 
-# %% ../../nbs/training/02_scenes.ipynb #70a1d3d0
+# %% ../../nbs/training/02_scenes.ipynb #686f48ac
 def _write_reaction(writer: Writer, person: Character, mood: str) -> None:
     """After an event: `she is happy .` or `she smiles .`, as the mood demands."""
     writer.latent["scene"] = "scene:reaction"
@@ -56,6 +56,7 @@ def _write_reaction(writer: Writer, person: Character, mood: str) -> None:
     if writer.pick({"is": 4.0} | verbs) == "is": writer.pick(MOOD_WORDS[mood])
     end_sentence(writer)
 
+# %% ../../nbs/training/02_scenes.ipynb #70a1d3d0
 def _write_event(writer: Writer, person: Character, verb: str, negated: bool = False) -> None:
     """`wins the game` gladdens, `does not win the game` saddens: mood is the exclusive or of event
     and negation."""
@@ -85,7 +86,7 @@ def _write_opinion(writer: Writer, person: Character, liked: bool) -> None:
     elif liked: end_clause(writer)
     else: end_sentence(writer)
 
-# %% ../../nbs/training/02_scenes.ipynb #6ae86134
+# %% ../../nbs/training/02_scenes.ipynb #dfb92111
 def _write_negated(writer: Writer, person: Character) -> None:
     """`does not win the game`, `does not like dogs`, `does not see the ball`, `does not run`."""
     writer.latent["negated"] = "negated"
@@ -99,6 +100,7 @@ def _write_negated(writer: Writer, person: Character) -> None:
         end_sentence(writer)
     else: end_sentence(writer)
 
+# %% ../../nbs/training/02_scenes.ipynb #6ae86134
 def _write_inaction(writer: Writer) -> None:
     """`do not run .`"""
     writer.latent["negated"] = "negated"
@@ -156,7 +158,7 @@ def _write_quote(writer: Writer, speaker: Character, listener: Character) -> Non
     writer.say("”")
     for slot in ("quote", "speaker", "speaker_role"): writer.latent.pop(slot)
 
-# %% ../../nbs/training/02_scenes.ipynb #b562e353
+# %% ../../nbs/training/02_scenes.ipynb #f016fa11
 def _write_being(writer: Writer, person: Character) -> None:
     """`is happy`, `is in the garden`, `is proud of herself`."""
     moods = MOOD_WORDS[person.mood] if person.mood else MOOD_WORDS["happy"] + MOOD_WORDS["sad"]
@@ -168,6 +170,7 @@ def _write_being(writer: Writer, person: Character) -> None:
     else: person.mood = mood_of(word)
     end_sentence(writer)
 
+# %% ../../nbs/training/02_scenes.ipynb #b562e353
 def _write_gift(writer: Writer, person: Character, other: Character) -> None:
     """`gives the red ball to Tom .` The pronoun that follows means the one who received."""
     write_object(writer)
@@ -225,13 +228,14 @@ def _write_together(writer: Writer) -> None:
         end_sentence(writer)
     else: _write_ending(writer)
 
-# %% ../../nbs/training/02_scenes.ipynb #2041afe7
+# %% ../../nbs/training/02_scenes.ipynb #b053a79d
 _SINGULAR_ACTIONS = (
     {"has": 3.0, "likes": 2.0, "does": 3.0, "says": 3.0, "gives": 1.5, "washes": 0.7, "and": 2.0}
     | dict.fromkeys(MOTIONS.values(), 0.5) | dict.fromkeys(TAKES.values(), 0.5)
     | dict.fromkeys(ACTIONS.values(), 0.15) | {entry[0]: 0.45 for entry in EVENTS.values()}
 )
 
+# %% ../../nbs/training/02_scenes.ipynb #2041afe7
 def _write_action(writer: Writer, person: Character, named: bool) -> None:
     """What a character does; the subject has just been written."""
     writer.latent["scene"] = "scene:action"
@@ -262,7 +266,7 @@ def _write_action(writer: Writer, person: Character, named: bool) -> None:
         end_sentence(writer)
     else: _write_ending(writer, other)
 
-# %% ../../nbs/training/02_scenes.ipynb #9803d61f
+# %% ../../nbs/training/02_scenes.ipynb #28645512
 def _write_magic(writer: Writer) -> None:
     """`the magic words are zum tiv bok .` After the first time, the same three again (induction).
     """
@@ -277,6 +281,7 @@ _NOUNS = ANIMALS | lexicon.PEOPLE
 _PLURALS = {plural: singular for singular, plural in _NOUNS.items()}
 _THING_PLURALS = {plural: singular for singular, plural in lexicon.THINGS.items()}
 
+# %% ../../nbs/training/02_scenes.ipynb #9803d61f
 def _crowd_verbs(number: str) -> dict[str, float]:
     """Verbs that agree with `number`, with their weights."""
     if number == "singular":
@@ -341,7 +346,7 @@ def _write_pet(writer: Writer) -> None:
     writer.focus = "one"
     _write_crowd_verb(writer, writer.pick(_crowd_verbs("singular")), "singular")
 
-# %% ../../nbs/training/02_scenes.ipynb #ac3fa742
+# %% ../../nbs/training/02_scenes.ipynb #b5b9f10b
 def _write_numbered(writer: Writer) -> None:
     """`there are three dogs .`: number word and noun agree, and the number is remembered."""
     writer.latent["scene"] = "scene:count"
@@ -364,6 +369,7 @@ def _write_numbered(writer: Writer) -> None:
         end_sentence(writer)
     else: end_clause(writer)
 
+# %% ../../nbs/training/02_scenes.ipynb #ac3fa742
 def _write_counting(writer: Writer) -> None:
     """`counts the dogs : one , two , three .` stops where the text said it would."""
     writer.latent["scene"] = "scene:count"
@@ -373,7 +379,7 @@ def _write_counting(writer: Writer) -> None:
     writer.say(": " + " , ".join(NUMBERS[:NUMBERS.index(number) + 1]))
     end_sentence(writer)
 
-# %% ../../nbs/training/02_scenes.ipynb #9bd198ea
+# %% ../../nbs/training/02_scenes.ipynb #c246875c
 def _by_name(writer: Writer, name: str) -> Character:
     """The character called `name`."""
     return next(person for person in writer.cast if person.name == name)
@@ -386,6 +392,7 @@ def _ask_colour(writer: Writer) -> None:
     writer.say(f"? it is {colour}")
     writer.focus = None
 
+# %% ../../nbs/training/02_scenes.ipynb #9bd198ea
 def _ask_number(writer: Writer) -> None:
     """`how many dogs are there ? there are three .`"""
     writer.say("many")
@@ -394,7 +401,7 @@ def _ask_number(writer: Writer) -> None:
     writer.say(f"are there ? there {'is' if number == 'one' else 'are'} {number}")
     writer.focus = None
 
-# %% ../../nbs/training/02_scenes.ipynb #368200fe
+# %% ../../nbs/training/02_scenes.ipynb #44e7f5c3
 def _ask_place(writer: Writer) -> None:
     """`where is Anna ? she is in the garden .`"""
     writer.say("is")
@@ -403,6 +410,7 @@ def _ask_place(writer: Writer) -> None:
     writer.say(f"? {person.subject} is in the {person.place}")
     writer.focus = person
 
+# %% ../../nbs/training/02_scenes.ipynb #67940298
 def _ask_mood(writer: Writer) -> None:
     """`who is sad ? Anna is sad .` or `both are sad .`"""
     writer.say("is")
@@ -413,6 +421,7 @@ def _ask_mood(writer: Writer) -> None:
     writer.say(f"? {people[0].name} is {word}" if len(people) == 1 else f"? both are {word}")
     writer.focus = people[0] if len(people) == 1 else "pair"
 
+# %% ../../nbs/training/02_scenes.ipynb #368200fe
 def _ask_opinion(writer: Writer) -> None:
     """`does Anna like dogs ? no , she does not .`"""
     person = _by_name(

@@ -48,13 +48,13 @@ def entropy_per_token(stories: Iterable[Story]) -> float:
     log_probs = [value for story in stories for value in story.log_probs]
     return -math.fsum(log_probs) / len(log_probs)
 
-# %% ../../nbs/training/04_stories.ipynb #5092c8a5
+# %% ../../nbs/training/04_stories.ipynb #ec6a43bd
 class _Reached(Exception):
     """Raised by `_Reader` at the end of its text; holds what the grammar allows next. Never leaves
     this module."""
     def __init__(self, options: dict[str, float]) -> None: self.options = options
 
-
+# %% ../../nbs/training/04_stories.ipynb #5092c8a5
 class _Reader(Writer):
     """A writer that does not choose: it follows a given text, and stops where the text ends."""
 
@@ -105,7 +105,7 @@ def encode_stories(
         row[1:len(story.words) + 1] = torch.tensor([_WORD_IDS[word] for word in story.words])
     return tokens, torch.tensor([len(story.words) + 1 for story in stories])
 
-# %% ../../nbs/training/04_stories.ipynb #c6796303
+# %% ../../nbs/training/04_stories.ipynb #35664bbf
 def story_corpus(
     n_tokens: int, context_length: int = 128, seed: int = 0, labelled: bool = True
 ) -> Corpus:
@@ -128,7 +128,7 @@ def story_corpus(
         tokens, lengths, starts_with_bos=True, source=f"stories, seed {seed}", labels=labels
     )
 
-
+# %% ../../nbs/training/04_stories.ipynb #c6796303
 def _label_matrix(stories: Sequence[Story], context_length: int) -> TokenLabels:
     """One row per token position, one column per label seen, sorted by name."""
     names = sorted({label for story in stories for labels in story.labels for label in labels})
