@@ -244,35 +244,6 @@ def _chosen_features(
         )
     return chosen
 
-# %% ../nbs/05_candidates.ipynb #6a3138b1
-def identify_candidates(
-    atlas: CoactivationAtlas, saes: Saes, cfg: Config, store: ActivationStore | None = None,
-    model: nn.Module | None = None, *, include: Iterable[str | FeatureKey] = (),
-    all_pairs: bool = False, allow_none: bool = False
-) -> Candidates:
-    """Pairs worth an intervention: important sources, and important targets in later layers of the
-    window that a rule joins to them. Deterministic.
-
-    `store` and `model` are needed for importance_method "ablation" only. `include`: features wanted
-    whatever their rank, as ids or (layer, feature); all their pairs are candidates. `all_pairs`:
-    every pair of chosen features within the window, whether or not a rule gives a reason.
-    Raises `InputError` for a feature of `include` that the atlas does not cover, a window without
-    counts, or (unless `allow_none`) when not a single pair is left.
-    """
-    named = [parse_feature_id(which) if isinstance(which, str) else which for which in include]
-    for layer, feature in named: atlas.places(layer, np.array([feature]))
-    pairs = [(a, b) for a, b in atlas.layer_pairs
-             if b - a <= cfg.layer_window and (a < b or cfg.within_layer)]
-    if cfg.within_layer and not any(a == b for a, b in pairs):
-        raise InputError("within_layer is set, but the atlas was built without it; build it again "
-                         "with within_layer.")
-    chosen = _chosen_features(atlas, saes, cfg, store, model, named)
-    parts = [_joined_by_rules(atlas, saes, cfg, pair, chosen.features, named, all_pairs)
-             for pair in pairs]
-    size = {layer: len(features) for layer, features in chosen.features.items()}
-    considered = sum(size[a] * (size[b] - (a == b)) for a, b in pairs)
-    return _assemble(atlas, cfg, parts, considered, chosen, allow_none)
-
 # %% ../nbs/05_candidates.ipynb #c62f118e
 def _joined_by_rules(
     atlas: CoactivationAtlas, saes: Saes, cfg: Config, pair: tuple[int, int],
@@ -307,6 +278,35 @@ def _as_columns(
     return dict(src_layer=np.full(len(row), pair[0]), src_feature=sources[row],
                 tgt_layer=np.full(len(row), pair[1]), tgt_feature=targets[column],
                 **{name: table[row, column] for name, table in values.items()})
+
+# %% ../nbs/05_candidates.ipynb #6a3138b1
+def identify_candidates(
+    atlas: CoactivationAtlas, saes: Saes, cfg: Config, store: ActivationStore | None = None,
+    model: nn.Module | None = None, *, include: Iterable[str | FeatureKey] = (),
+    all_pairs: bool = False, allow_none: bool = False
+) -> Candidates:
+    """Pairs worth an intervention: important sources, and important targets in later layers of the
+    window that a rule joins to them. Deterministic.
+
+    `store` and `model` are needed for importance_method "ablation" only. `include`: features wanted
+    whatever their rank, as ids or (layer, feature); all their pairs are candidates. `all_pairs`:
+    every pair of chosen features within the window, whether or not a rule gives a reason.
+    Raises `InputError` for a feature of `include` that the atlas does not cover, a window without
+    counts, or (unless `allow_none`) when not a single pair is left.
+    """
+    named = [parse_feature_id(which) if isinstance(which, str) else which for which in include]
+    for layer, feature in named: atlas.places(layer, np.array([feature]))
+    pairs = [(a, b) for a, b in atlas.layer_pairs
+             if b - a <= cfg.layer_window and (a < b or cfg.within_layer)]
+    if cfg.within_layer and not any(a == b for a, b in pairs):
+        raise InputError("within_layer is set, but the atlas was built without it; build it again "
+                         "with within_layer.")
+    chosen = _chosen_features(atlas, saes, cfg, store, model, named)
+    parts = [_joined_by_rules(atlas, saes, cfg, pair, chosen.features, named, all_pairs)
+             for pair in pairs]
+    size = {layer: len(features) for layer, features in chosen.features.items()}
+    considered = sum(size[a] * (size[b] - (a == b)) for a, b in pairs)
+    return _assemble(atlas, cfg, parts, considered, chosen, allow_none)
 
 # %% ../nbs/05_candidates.ipynb #af663e82
 def _assemble(

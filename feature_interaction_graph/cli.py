@@ -157,21 +157,6 @@ app = typer.Typer(
          "graph."
 )
 
-
-def main(arguments: list[str] | None = None) -> None:
-    """The command line; exits with 0, with 2 after bad input, or with 1 when `doctor` finds a
-    fault. What a terminal or pipe cannot show is replaced."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper): stream.reconfigure(errors="replace")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)    # for the authors of libraries
-        # one line, without a place in the code
-        warnings.showwarning = lambda message, *where: typer.echo(f"fig: {message}", err=True)
-        try: app(args=arguments, prog_name="fig")
-        except InputError as error:
-            typer.echo(f"fig: {error}", err=True)
-            sys.exit(2)
-
 # %% ../nbs/12_cli.ipynb #8d9d2334
 @app.command("run-pipeline")
 @takes_settings
@@ -236,6 +221,21 @@ def _build_graph(
     graph.graphml, graph.json."""
     from feature_interaction_graph.graph import graph_summary
     typer.echo(str(graph_summary(run.graph)))
+
+# %% ../nbs/12_cli.ipynb #2938f733
+def main(arguments: list[str] | None = None) -> None:
+    """The command line; exits with 0, with 2 after bad input, or with 1 when `doctor` finds a
+    fault. What a terminal or pipe cannot show is replaced."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper): stream.reconfigure(errors="replace")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)    # for the authors of libraries
+        # one line, without a place in the code
+        warnings.showwarning = lambda message, *where: typer.echo(f"fig: {message}", err=True)
+        try: app(args=arguments, prog_name="fig")
+        except InputError as error:
+            typer.echo(f"fig: {error}", err=True)
+            sys.exit(2)
 
 # %% ../nbs/12_cli.ipynb #6a148224
 GraphFile = Annotated[Path | None, Option(

@@ -54,6 +54,11 @@ def nonzero_quantiles(
     between = ordered[below] + (rank - np.floor(rank)) * (ordered[above] - ordered[below])
     return np.where(n_fired[:, None] > 0, between, np.nan)
 
+# %% ../nbs/03_features.ipynb #e3a1ac80
+def _sort_key(layers: np.ndarray, features: np.ndarray) -> Int[np.ndarray, "n"]:
+    "One number per feature, in the order of (layer, feature)."
+    return layers.astype(np.int64) << 32 | features.astype(np.int64)
+
 # %% ../nbs/03_features.ipynb #018b8612
 FEATURE_COLUMNS = {
     "layer": np.int32, "feature": np.int32, "activation_freq": np.float64, "mean": np.float64,
@@ -116,11 +121,6 @@ class FeatureColumns:
     def load(cls, where: str | Path | h5py.Group | StoredGroup) -> Self:
         "Raises `InputError` for a file that is missing or is not such a table."
         return cls(_read_columns(where))
-
-# %% ../nbs/03_features.ipynb #e3a1ac80
-def _sort_key(layers: np.ndarray, features: np.ndarray) -> Int[np.ndarray, "n"]:
-    "One number per feature, in the order of (layer, feature)."
-    return layers.astype(np.int64) << 32 | features.astype(np.int64)
 
 # %% ../nbs/03_features.ipynb #86ed51b1
 def _checked_columns(columns: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -70,6 +70,12 @@ def monitor_after(
     protected = np.array([key in protect for key in watched], bool)
     return Monitor(watched, np.where(std > 0, std, 1.0), off, protected, dict(metrics or {}))
 
+# %% ../../nbs/control/10_comparison.ipynb #1812df49
+def _used(clamp: Clamp) -> Bool[Tensor, "*rows"]:
+    "Where a clamp does something: every set, and every shift that is not 0."
+    value = torch.as_tensor(clamp.value).float()
+    return ~value.isnan() & ((value.abs() > 1e-6) | torch.tensor(clamp.mode == "set"))
+
 # %% ../../nbs/control/10_comparison.ipynb #8bbbad1e
 @dataclass(frozen=True)
 class Outcome:
@@ -131,12 +137,6 @@ def _outcome_of(run: SteeredRun, place: Contexts, clamps: Sequence[Clamp], monit
         run.kl[at, position].numpy(), ((run.kl * inside).sum(1) / inside.sum(1)).numpy(),
         np.stack(losses, 1), metrics, float(used.sum(0).float().mean())
     )
-
-# %% ../../nbs/control/10_comparison.ipynb #1812df49
-def _used(clamp: Clamp) -> Bool[Tensor, "*rows"]:
-    "Where a clamp does something: every set, and every shift that is not 0."
-    value = torch.as_tensor(clamp.value).float()
-    return ~value.isnan() & ((value.abs() > 1e-6) | torch.tensor(clamp.mode == "set"))
 
 # %% ../../nbs/control/10_comparison.ipynb #d3c3324e
 def bootstrap(

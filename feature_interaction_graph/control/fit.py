@@ -11,34 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-# %% ../../nbs/control/01_fit.ipynb #b30839db
-def bounded_quadratic(gram: Float[np.ndarray, "n k k"], side: Float[np.ndarray, "n k"],
-                      equal: Float[np.ndarray, "n m k"], low: Float[np.ndarray, "n k"],
-                      high: Float[np.ndarray, "n k"], level: Float[np.ndarray, "n m"] | None = None,
-                      steps: int = 120, polish: int = 4) -> Float[np.ndarray, "n k"]:
-    """The minimum of x'Gx/2 - b'x with Cx = `level` (default 0) and low <= x <= high, for each of
-    n problems; G positive definite.
-
-    Where the bounds leave no such x, or the active-set steps do not settle, Cx is near the level
-    rather than equal to it.
-    """
-    equal, kind = equal.astype(gram.dtype), gram.dtype
-    level = (np.zeros(equal.shape[:2]) if level is None else level).astype(kind)
-    best, pull = _alternating(gram, side, equal, low, high, level, steps)
-    z, best_value = best, _merit(gram, side, equal, level, best)
-    for _ in range(polish):
-        at_low, at_high = (z <= low + 1e-9) & (pull < 0), (z >= high - 1e-9) & (pull > 0)
-        x, pull = _with_fixed(
-            gram, side, equal, level, at_low | at_high, np.where(at_low, low, high)
-        )
-        outside = np.maximum(np.maximum(low - x, x - high), 0).max(1)
-        z = np.clip(x, low, high)
-        value = _merit(gram, side, equal, level, z)
-        better = value < best_value
-        best, best_value = np.where(better[:, None], z, best), np.where(better, value, best_value)
-        pull = np.where(x < low, -1.0, np.where(x > high, 1.0, pull))
-        if (outside < 1e-12).all() and not ((pull < 0) & at_high | (pull > 0) & at_low).any(): break
-    return best
+# %% ../../nbs/control/01_fit.ipynb #ac44eb43
+def _saddle(gram: np.ndarray, equal: np.ndarray) -> np.ndarray:
+    "The KKT matrix; equalities that say the same thing twice do no harm."
+    n, m, k = equal.shape
+    size = np.abs(equal).max((1, 2), initial=0.0)
+    least = np.maximum(np.finfo(gram.dtype).eps * 1e5 * size**2, 1e-30)
+    corner = (least / np.trace(gram, axis1=1, axis2=2) * k)[:, None, None]
+    below = np.concatenate([equal, -corner * np.eye(m, dtype=gram.dtype)[None]], 2)
+    return np.concatenate([np.concatenate([gram, equal.transpose(0, 2, 1)], 2), below], 1)
 
 # %% ../../nbs/control/01_fit.ipynb #400dfe50
 def _alternating(gram: np.ndarray, side: np.ndarray, equal: np.ndarray, low: np.ndarray,
@@ -57,16 +38,6 @@ def _alternating(gram: np.ndarray, side: np.ndarray, equal: np.ndarray, low: np.
         z = np.clip(x + u, low, high)
         u += x - z
     return z, u
-
-# %% ../../nbs/control/01_fit.ipynb #ac44eb43
-def _saddle(gram: np.ndarray, equal: np.ndarray) -> np.ndarray:
-    "The KKT matrix; equalities that say the same thing twice do no harm."
-    n, m, k = equal.shape
-    size = np.abs(equal).max((1, 2), initial=0.0)
-    least = np.maximum(np.finfo(gram.dtype).eps * 1e5 * size**2, 1e-30)
-    corner = (least / np.trace(gram, axis1=1, axis2=2) * k)[:, None, None]
-    below = np.concatenate([equal, -corner * np.eye(m, dtype=gram.dtype)[None]], 2)
-    return np.concatenate([np.concatenate([gram, equal.transpose(0, 2, 1)], 2), below], 1)
 
 # %% ../../nbs/control/01_fit.ipynb #8ebf20d7
 def _merit(
@@ -96,6 +67,35 @@ def _with_fixed(gram: np.ndarray, side: np.ndarray, equal: np.ndarray, level: np
     pushed = np.matmul(equal.transpose(0, 2, 1), found[:, k:, None])[:, :, 0]
     gradient = np.matmul(gram, x[:, :, None])[:, :, 0] - side + pushed
     return x, np.where(fixed, -gradient, 0.0)
+
+# %% ../../nbs/control/01_fit.ipynb #b30839db
+def bounded_quadratic(gram: Float[np.ndarray, "n k k"], side: Float[np.ndarray, "n k"],
+                      equal: Float[np.ndarray, "n m k"], low: Float[np.ndarray, "n k"],
+                      high: Float[np.ndarray, "n k"], level: Float[np.ndarray, "n m"] | None = None,
+                      steps: int = 120, polish: int = 4) -> Float[np.ndarray, "n k"]:
+    """The minimum of x'Gx/2 - b'x with Cx = `level` (default 0) and low <= x <= high, for each of
+    n problems; G positive definite.
+
+    Where the bounds leave no such x, or the active-set steps do not settle, Cx is near the level
+    rather than equal to it.
+    """
+    equal, kind = equal.astype(gram.dtype), gram.dtype
+    level = (np.zeros(equal.shape[:2]) if level is None else level).astype(kind)
+    best, pull = _alternating(gram, side, equal, low, high, level, steps)
+    z, best_value = best, _merit(gram, side, equal, level, best)
+    for _ in range(polish):
+        at_low, at_high = (z <= low + 1e-9) & (pull < 0), (z >= high - 1e-9) & (pull > 0)
+        x, pull = _with_fixed(
+            gram, side, equal, level, at_low | at_high, np.where(at_low, low, high)
+        )
+        outside = np.maximum(np.maximum(low - x, x - high), 0).max(1)
+        z = np.clip(x, low, high)
+        value = _merit(gram, side, equal, level, z)
+        better = value < best_value
+        best, best_value = np.where(better[:, None], z, best), np.where(better, value, best_value)
+        pull = np.where(x < low, -1.0, np.where(x > high, 1.0, pull))
+        if (outside < 1e-12).all() and not ((pull < 0) & at_high | (pull > 0) & at_low).any(): break
+    return best
 
 # %% ../../nbs/control/01_fit.ipynb #22d412e5
 # of its threshold: where a silent feature should stay; from where it counts
@@ -140,6 +140,34 @@ class Readings:
         room = np.maximum(self.high, self.found)
         return np.clip(self.found + shifts, 0, room) - self.found
 
+# %% ../../nbs/control/01_fit.ipynb #24b98b0a
+def _normal_equations(
+    readings: Readings, index: int, aims: np.ndarray, counts: np.ndarray, free: np.ndarray,
+    held: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    "Gram matrix and right side of one context: the rows that count, the columns that are `free`."
+    mine = np.flatnonzero(counts & (readings.weight > 0))
+    slope = (readings.effects[index][:, mine] * readings.weight[mine]).astype(float)
+    gap = (readings.now[index][mine] - aims[mine]) * readings.weight[mine]
+    missing = gap - readings.shifts[index] @ slope + held @ slope
+    slope = slope * free[:, None]
+    return slope @ slope.T, -slope @ missing
+
+# %% ../../nbs/control/01_fit.ipynb #29026a66
+def _best_on_the_way(
+    readings: Readings, old: np.ndarray, new: np.ndarray, ridge: float
+) -> np.ndarray:
+    """Of some points between two sets of shared shifts, the one with the least predicted change of
+    activations (thresholds and limits carried out) and price."""
+    clean = np.where(readings.fires, readings.aim, 0.0)
+    def price(shifts: np.ndarray) -> float:
+        moved = (readings.carried(shifts) - readings.shifts)[:, None].astype(np.float32)
+        pre = readings.now + np.matmul(moved, readings.effects)[:, 0]
+        change = (np.where(pre > readings.threshold, pre, 0.0) - clean) * readings.weight
+        return float((change**2).sum(1).mean() + ridge * (shifts**2).sum(1).mean())
+    ways = [old + share * (new - old) for share in (1.0, 0.6, 0.35, 0.2, 0.1, 0.04, 0.0)]
+    return min(ways, key=price)
+
 # %% ../../nbs/control/01_fit.ipynb #aab46a80
 def fit_shifts(
     readings: Readings, ridge: float, *, shared: bool = False, rounds: int = 4
@@ -168,34 +196,6 @@ def fit_shifts(
         solved = _solve(gram, side, readings, free, ridge, shared, rough=step < rounds - 1)
         shifts = _best_on_the_way(readings, shifts, solved, ridge) if shared else solved
     return shifts
-
-# %% ../../nbs/control/01_fit.ipynb #24b98b0a
-def _normal_equations(
-    readings: Readings, index: int, aims: np.ndarray, counts: np.ndarray, free: np.ndarray,
-    held: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    "Gram matrix and right side of one context: the rows that count, the columns that are `free`."
-    mine = np.flatnonzero(counts & (readings.weight > 0))
-    slope = (readings.effects[index][:, mine] * readings.weight[mine]).astype(float)
-    gap = (readings.now[index][mine] - aims[mine]) * readings.weight[mine]
-    missing = gap - readings.shifts[index] @ slope + held @ slope
-    slope = slope * free[:, None]
-    return slope @ slope.T, -slope @ missing
-
-# %% ../../nbs/control/01_fit.ipynb #29026a66
-def _best_on_the_way(
-    readings: Readings, old: np.ndarray, new: np.ndarray, ridge: float
-) -> np.ndarray:
-    """Of some points between two sets of shared shifts, the one with the least predicted change of
-    activations (thresholds and limits carried out) and price."""
-    clean = np.where(readings.fires, readings.aim, 0.0)
-    def price(shifts: np.ndarray) -> float:
-        moved = (readings.carried(shifts) - readings.shifts)[:, None].astype(np.float32)
-        pre = readings.now + np.matmul(moved, readings.effects)[:, 0]
-        change = (np.where(pre > readings.threshold, pre, 0.0) - clean) * readings.weight
-        return float((change**2).sum(1).mean() + ridge * (shifts**2).sum(1).mean())
-    ways = [old + share * (new - old) for share in (1.0, 0.6, 0.35, 0.2, 0.1, 0.04, 0.0)]
-    return min(ways, key=price)
 
 # %% ../../nbs/control/01_fit.ipynb #9ec7d936
 def _solve(gram: np.ndarray, side: np.ndarray, readings: Readings, free: np.ndarray, ridge: float,

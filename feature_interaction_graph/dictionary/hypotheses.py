@@ -85,6 +85,23 @@ def _best_single(
         (np.ones(len(best)), (np.arange(len(best)), best)), shape=hits.shape
     )
 
+# %% ../../nbs/dictionary/03_hypotheses.ipynb #c5e56ee9
+def _scores(chosen: scipy.sparse.csr_matrix, hits: scipy.sparse.csr_matrix, sizes: np.ndarray,
+            fired: np.ndarray) -> Float[np.ndarray, "3 n_features"]:
+    "Precision, recall and F1 of the rules chosen for every feature."
+    hit, size = chosen.multiply(hits).sum(1).A1, chosen @ sizes
+    return np.stack([hit / np.maximum(size, 1), hit / np.maximum(fired, 1), _f1(hit, size, fired)])
+
+# %% ../../nbs/dictionary/03_hypotheses.ipynb #523b7c70
+def _set_text(store: ActivationStore, family: str, members: np.ndarray, max_named: int) -> str:
+    # the number beyond stands for the beginning of a text
+    last = int(store.corpus.tokens.max())
+    def name(member: int) -> str:
+        if family == "the position is": return str(member)
+        return quote_token(token_text_of(store, member)) if member <= last else "(nothing)"
+    named, more = map(name, members[:max_named].tolist()), len(members) - max_named
+    return f"{family} {' or '.join(named)}" + (f" or one of {more} more" if more > 0 else "")
+
 # %% ../../nbs/dictionary/03_hypotheses.ipynb #7870c364
 class Hypothesis(NamedTuple):
     """When a feature fires, and how well that holds on text the rule was not chosen on.
@@ -143,23 +160,6 @@ def _rule_families(store: ActivationStore) -> tuple[list[str], dict[str, scipy.s
     return names, {"": rules} | {family: scipy.sparse.csr_matrix(
         (np.ones(len(each), dtype=np.float32), each, rows), shape=(len(each), int(each.max()) + 1)
     ) for family, each in ids.items()}
-
-# %% ../../nbs/dictionary/03_hypotheses.ipynb #c5e56ee9
-def _scores(chosen: scipy.sparse.csr_matrix, hits: scipy.sparse.csr_matrix, sizes: np.ndarray,
-            fired: np.ndarray) -> Float[np.ndarray, "3 n_features"]:
-    "Precision, recall and F1 of the rules chosen for every feature."
-    hit, size = chosen.multiply(hits).sum(1).A1, chosen @ sizes
-    return np.stack([hit / np.maximum(size, 1), hit / np.maximum(fired, 1), _f1(hit, size, fired)])
-
-# %% ../../nbs/dictionary/03_hypotheses.ipynb #523b7c70
-def _set_text(store: ActivationStore, family: str, members: np.ndarray, max_named: int) -> str:
-    # the number beyond stands for the beginning of a text
-    last = int(store.corpus.tokens.max())
-    def name(member: int) -> str:
-        if family == "the position is": return str(member)
-        return quote_token(token_text_of(store, member)) if member <= last else "(nothing)"
-    named, more = map(name, members[:max_named].tolist()), len(members) - max_named
-    return f"{family} {' or '.join(named)}" + (f" or one of {more} more" if more > 0 else "")
 
 # %% ../../nbs/dictionary/03_hypotheses.ipynb #f6351f57
 class InputPattern(NamedTuple):

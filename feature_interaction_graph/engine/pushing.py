@@ -139,6 +139,14 @@ def with_placebo(
     placebo = Placebo(torch.stack(random).to(device), rows.to(device), dictionary)
     return replace(plan, placebo=placebo)
 
+# %% ../../nbs/engine/15_pushing.ipynb #fa474e25
+def _hold(settings: Sequence[frozenset[str]], n_samples: int, n_arms: int) -> Hold:
+    "What to hold in each row (sample, setting, arm)."
+    def mask(name: str) -> Tensor:
+        held = torch.tensor([name in setting for setting in settings])
+        return held.repeat_interleave(n_arms).repeat(n_samples)
+    return Hold(**{name: mask(name) for name in sorted(frozenset().union(*settings))})
+
 # %% ../../nbs/engine/15_pushing.ipynb #11541f84
 @dataclass(frozen=True)
 class Responses:
@@ -208,14 +216,6 @@ def _push_step(engine: Engine, swept: Swept, plan: ClampPlan, part: slice,
     # rows come back in order: samples are sorted by sequence
     return {name: streams.unflatten(0, (n_samples, len(plan.held), n_arms))
             for name, streams in read.items()}
-
-# %% ../../nbs/engine/15_pushing.ipynb #fa474e25
-def _hold(settings: Sequence[frozenset[str]], n_samples: int, n_arms: int) -> Hold:
-    "What to hold in each row (sample, setting, arm)."
-    def mask(name: str) -> Tensor:
-        held = torch.tensor([name in setting for setting in settings])
-        return held.repeat_interleave(n_arms).repeat(n_samples)
-    return Hold(**{name: mask(name) for name in sorted(frozenset().union(*settings))})
 
 # %% ../../nbs/engine/15_pushing.ipynb #b643d223
 def fingerprint(plans: Sequence[ClampPlan], *settings: object) -> str:

@@ -52,6 +52,18 @@ def streams_at(
         finally: handle.remove()
     return caught
 
+# %% ../../nbs/engine/07_residuals.ipynb #447bf827
+def _cached(
+    model: Any, tokens: Tensor, points: Sequence[HookPoint]
+) -> dict[str, Float[Tensor, "n_seq seq_len width"]]:
+    "`streams_at` of a `HookedTransformer`."
+    check_hooks(model, points)
+    names = [point.name for point in points]
+    _, cache = model.run_with_cache(
+        tokens, return_type=None, names_filter=names, return_cache_object=False
+    )
+    return {name: cache[name].flatten(2) for name in names}
+
 # %% ../../nbs/engine/07_residuals.ipynb #c03e628a
 def is_hooked_transformer(model: nn.Module) -> bool:
     """Whether `model` is TransformerLens's older model class (told by name: the class is gone in
@@ -65,18 +77,6 @@ def check_hooks(model: Any, points: Sequence[HookPoint]) -> None:
     if missing:
         raise InputError(f"{missing[0]} was asked for, but the model has no such hook point (it "
                          f"has {model.cfg.n_layers} blocks); choose one it has.")
-
-# %% ../../nbs/engine/07_residuals.ipynb #447bf827
-def _cached(
-    model: Any, tokens: Tensor, points: Sequence[HookPoint]
-) -> dict[str, Float[Tensor, "n_seq seq_len width"]]:
-    "`streams_at` of a `HookedTransformer`."
-    check_hooks(model, points)
-    names = [point.name for point in points]
-    _, cache = model.run_with_cache(
-        tokens, return_type=None, names_filter=names, return_cache_object=False
-    )
-    return {name: cache[name].flatten(2) for name in names}
 
 # %% ../../nbs/engine/07_residuals.ipynb #8914eb86
 @torch.no_grad()

@@ -38,6 +38,35 @@ if TYPE_CHECKING:
     from sae_lens import SAE
     from transformers import PreTrainedModel
 
+# %% ../../nbs/hosts/06_saes.ipynb #9155f578
+def _folder_sae(folder: Path, device: str, dtype: str) -> "SAE":
+    from sae_lens import SAE
+    for name in ("cfg.json", "sae_weights.safetensors"):
+        if not (folder/name).exists(): raise FileNotFoundError(folder/name)
+    check_sae_folder(folder)
+    return SAE.load_from_disk(folder, device=device, dtype=dtype)
+
+# %% ../../nbs/hosts/06_saes.ipynb #3338e3e0
+def _check_hub_settings(release: str, sae_id: str) -> None:
+    "The settings of an SAE on the hub, where it is stored in the format of sae-lens itself."
+    from huggingface_hub import hf_hub_download
+    from sae_lens.loading.pretrained_sae_loaders import get_conversion_loader_name
+    from sae_lens.loading.pretrained_saes_directory import get_repo_id_and_folder_name
+    if get_conversion_loader_name(release) != "sae_lens": return
+    repo_id, folder = get_repo_id_and_folder_name(release, sae_id)
+    path = hf_hub_download(repo_id, f"{folder}/cfg.json")
+    where = f"the cfg.json of {shown(sae_id)}"
+    check_activation(sae_settings(read_settings(Path(path)), where), where)
+
+# %% ../../nbs/hosts/06_saes.ipynb #dee541fb
+@contextlib.contextmanager
+def _usual_warnings() -> Iterator[None]:
+    "Without the two warnings of sae-lens that our own checks make superfluous."
+    usual = "This SAE has non-empty model_from_pretrained_kwargs|norm_scaling_factor not found"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=rf"\s*({usual})")
+        yield
+
 # %% ../../nbs/hosts/06_saes.ipynb #e2ef0a73
 class MissingSae(InputError):
     "An SAE that is not where it was looked for."
@@ -78,35 +107,6 @@ def load_sae(
             ) from error
     check_sae(sae, sae_id)
     return sae.eval().requires_grad_(False)
-
-# %% ../../nbs/hosts/06_saes.ipynb #9155f578
-def _folder_sae(folder: Path, device: str, dtype: str) -> "SAE":
-    from sae_lens import SAE
-    for name in ("cfg.json", "sae_weights.safetensors"):
-        if not (folder/name).exists(): raise FileNotFoundError(folder/name)
-    check_sae_folder(folder)
-    return SAE.load_from_disk(folder, device=device, dtype=dtype)
-
-# %% ../../nbs/hosts/06_saes.ipynb #3338e3e0
-def _check_hub_settings(release: str, sae_id: str) -> None:
-    "The settings of an SAE on the hub, where it is stored in the format of sae-lens itself."
-    from huggingface_hub import hf_hub_download
-    from sae_lens.loading.pretrained_sae_loaders import get_conversion_loader_name
-    from sae_lens.loading.pretrained_saes_directory import get_repo_id_and_folder_name
-    if get_conversion_loader_name(release) != "sae_lens": return
-    repo_id, folder = get_repo_id_and_folder_name(release, sae_id)
-    path = hf_hub_download(repo_id, f"{folder}/cfg.json")
-    where = f"the cfg.json of {shown(sae_id)}"
-    check_activation(sae_settings(read_settings(Path(path)), where), where)
-
-# %% ../../nbs/hosts/06_saes.ipynb #dee541fb
-@contextlib.contextmanager
-def _usual_warnings() -> Iterator[None]:
-    "Without the two warnings of sae-lens that our own checks make superfluous."
-    usual = "This SAE has non-empty model_from_pretrained_kwargs|norm_scaling_factor not found"
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=rf"\s*({usual})")
-        yield
 
 # %% ../../nbs/hosts/06_saes.ipynb #7fd73189
 def check_sae(sae: "SAE", sae_id: str) -> HookPoint:

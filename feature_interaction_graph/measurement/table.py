@@ -67,6 +67,13 @@ class InteractionResult:
         "The target's feature id."
         return feature_id(self.tgt_layer, self.tgt_feature)
 
+# %% ../../nbs/measurement/00_table.ipynb #c0b5bb1e
+_KIND = Hdf5Kind("interactions", "a table of interactions",
+                 "give the interactions.h5 of a finished measurement, or measure again")
+_META = {"counts?": {"attempted?": int, "measured?": int, "skipped?": {str: int}},
+         "config?": (dict, None), "versions?": dict, "evidence?": str,
+         "stability?": ({"jaccard?": float, "low?": float, "high?": float, "level?": float}, None)}
+
 # %% ../../nbs/measurement/00_table.ipynb #f43c1ce8
 @dataclass
 class InteractionTable:
@@ -149,13 +156,6 @@ class InteractionTable:
 
         Raises `InputError` for a file that is missing, damaged or of another kind."""
         with _KIND.open(path) as file: return cls(*_stored_table(file))
-
-# %% ../../nbs/measurement/00_table.ipynb #c0b5bb1e
-_KIND = Hdf5Kind("interactions", "a table of interactions",
-                 "give the interactions.h5 of a finished measurement, or measure again")
-_META = {"counts?": {"attempted?": int, "measured?": int, "skipped?": {str: int}},
-         "config?": (dict, None), "versions?": dict, "evidence?": str,
-         "stability?": ({"jaccard?": float, "low?": float, "high?": float, "level?": float}, None)}
 
 # %% ../../nbs/measurement/00_table.ipynb #73c8c6e2
 def _stored_table(

@@ -122,6 +122,67 @@ def stream_width(wiring: Wiring) -> int:
     step = math.lcm(4, _head_count(wiring))
     return math.ceil(max(_MIN_WIDTH, wiring.n_variables + 2) / step) * step
 
+# %% ../../nbs/planted/02_transformer.ipynb #317caef6
+def _config(wiring: Wiring) -> Any:
+    "The smallest Llama that has room for `wiring`."
+    from transformers import LlamaConfig
+    n_heads, edges = _head_count(wiring), [edge for edge in wiring.edges if edge.kind == "mlp"]
+    neurons = [sum(len(_neurons(edge)) for edge in edges if edge.block == block)
+               for block in range(wiring.n_blocks)]
+    return LlamaConfig(
+        vocab_size=wiring.n_tokens, hidden_size=stream_width(wiring), num_attention_heads=n_heads,
+        intermediate_size=max(1, *neurons), num_hidden_layers=wiring.n_blocks, head_dim=_D_HEAD,
+        num_key_value_heads=n_heads, hidden_act="relu", max_position_embeddings=N_POSITIONS,
+        rms_norm_eps=1e-6, attention_bias=True, mlp_bias=True, bos_token_id=0, eos_token_id=None,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, tie_word_embeddings=False,
+        use_cache=False
+    )
+
+# %% ../../nbs/planted/02_transformer.ipynb #38f1c904
+_Neuron = tuple[float, tuple[int | None, float, float], tuple[int | None, float]]
+
+def _neurons(edge: Edge) -> list[_Neuron]:
+    """(output weight, (gate variable, factor, bias), (up variable, bias)) of the neurons of one MLP
+    edge; variable None reads nothing."""
+    w, gate, up = edge.weight, edge.gate, (edge.source, 0.0)
+    if edge.gate_kind is None:
+        bends = [edge.threshold]
+        if edge.saturation is not None: bends.append(edge.threshold + edge.saturation)
+        return [(sign * w, (edge.source, 1.0, -bend), (None, 1.0))
+                for sign, bend in zip((1.0, -1.0), bends, strict=False)]
+    factors = GATES[edge.gate_kind]
+    if factors is None: return [(sign * w, (gate, sign, 0.0), up) for sign in (1.0, -1.0)]
+    off, change = factors
+    always: list[_Neuron] = [(off * w, (None, 0.0, 1.0), up)] if off else []
+    return [*always, (change * w, (gate, 2.0, 0.0), up), (-change * w, (gate, 2.0, -1.0), up)]
+
+# %% ../../nbs/planted/02_transformer.ipynb #b0b69baa
+def _set_attention(attention: Any, wiring: Wiring, block: int, dictionary: Dictionary) -> None:
+    """One head per offset: constant query and key, values read by the dual vectors, written along
+    the targets' directions."""
+    for number, (offset, sources) in enumerate(_heads(wiring, block)):
+        rows = slice(number * _D_HEAD, (number + 1) * _D_HEAD)
+        query, key, sink = map(torch.as_tensor, offset_head(offset))
+        attention.q_proj.bias[rows], attention.k_proj.bias[rows] = query, key
+        attention.k_proj.weight[rows, dictionary.bos] = sink - key
+        for row, source in enumerate(sources, rows.start):
+            attention.v_proj.weight[row] = torch.as_tensor(dictionary.dual[source])
+            written = [edge.weight * dictionary.vectors[edge.target] for edge in wiring.edges
+                       if (edge.block, edge.kind, edge.offset, edge.source)
+                       == (block, "attention", offset, source)]
+            attention.o_proj.weight[:, row] = torch.as_tensor(np.sum(written, axis=0))
+
+# %% ../../nbs/planted/02_transformer.ipynb #86f92c94
+def _set_mlp(mlp: Any, wiring: Wiring, block: int, dictionary: Dictionary) -> None:
+    def read(variable: int | None, factor: float) -> torch.Tensor:
+        return torch.as_tensor(factor * dictionary.dual[variable or 0] * (variable is not None))
+    neurons = [(edge.target, *neuron) for edge in wiring.edges
+               if edge.block == block and edge.kind == "mlp" for neuron in _neurons(edge)]
+    for row, (target, out, (gate, factor, bias), (up, up_bias)) in enumerate(neurons):
+        mlp.gate_proj.weight[row], mlp.gate_proj.bias[row] = read(gate, factor), bias
+        mlp.up_proj.weight[row], mlp.up_proj.bias[row] = read(up, 1.0), up_bias
+        mlp.down_proj.weight[:, row] = torch.as_tensor(out * dictionary.vectors[target])
+
 # %% ../../nbs/planted/02_transformer.ipynb #ccca3921
 @torch.no_grad()
 def planted_transformer(
@@ -143,64 +204,3 @@ def planted_transformer(
     readout = np.random.default_rng((seed, 4)).standard_normal(values.shape)
     model.lm_head.weight.copy_(torch.as_tensor(readout @ dictionary.dual))
     return model
-
-# %% ../../nbs/planted/02_transformer.ipynb #317caef6
-def _config(wiring: Wiring) -> Any:
-    "The smallest Llama that has room for `wiring`."
-    from transformers import LlamaConfig
-    n_heads, edges = _head_count(wiring), [edge for edge in wiring.edges if edge.kind == "mlp"]
-    neurons = [sum(len(_neurons(edge)) for edge in edges if edge.block == block)
-               for block in range(wiring.n_blocks)]
-    return LlamaConfig(
-        vocab_size=wiring.n_tokens, hidden_size=stream_width(wiring), num_attention_heads=n_heads,
-        intermediate_size=max(1, *neurons), num_hidden_layers=wiring.n_blocks, head_dim=_D_HEAD,
-        num_key_value_heads=n_heads, hidden_act="relu", max_position_embeddings=N_POSITIONS,
-        rms_norm_eps=1e-6, attention_bias=True, mlp_bias=True, bos_token_id=0, eos_token_id=None,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, tie_word_embeddings=False,
-        use_cache=False
-    )
-
-# %% ../../nbs/planted/02_transformer.ipynb #b0b69baa
-def _set_attention(attention: Any, wiring: Wiring, block: int, dictionary: Dictionary) -> None:
-    """One head per offset: constant query and key, values read by the dual vectors, written along
-    the targets' directions."""
-    for number, (offset, sources) in enumerate(_heads(wiring, block)):
-        rows = slice(number * _D_HEAD, (number + 1) * _D_HEAD)
-        query, key, sink = map(torch.as_tensor, offset_head(offset))
-        attention.q_proj.bias[rows], attention.k_proj.bias[rows] = query, key
-        attention.k_proj.weight[rows, dictionary.bos] = sink - key
-        for row, source in enumerate(sources, rows.start):
-            attention.v_proj.weight[row] = torch.as_tensor(dictionary.dual[source])
-            written = [edge.weight * dictionary.vectors[edge.target] for edge in wiring.edges
-                       if (edge.block, edge.kind, edge.offset, edge.source)
-                       == (block, "attention", offset, source)]
-            attention.o_proj.weight[:, row] = torch.as_tensor(np.sum(written, axis=0))
-
-# %% ../../nbs/planted/02_transformer.ipynb #38f1c904
-_Neuron = tuple[float, tuple[int | None, float, float], tuple[int | None, float]]
-
-def _neurons(edge: Edge) -> list[_Neuron]:
-    """(output weight, (gate variable, factor, bias), (up variable, bias)) of the neurons of one MLP
-    edge; variable None reads nothing."""
-    w, gate, up = edge.weight, edge.gate, (edge.source, 0.0)
-    if edge.gate_kind is None:
-        bends = [edge.threshold]
-        if edge.saturation is not None: bends.append(edge.threshold + edge.saturation)
-        return [(sign * w, (edge.source, 1.0, -bend), (None, 1.0))
-                for sign, bend in zip((1.0, -1.0), bends, strict=False)]
-    factors = GATES[edge.gate_kind]
-    if factors is None: return [(sign * w, (gate, sign, 0.0), up) for sign in (1.0, -1.0)]
-    off, change = factors
-    always: list[_Neuron] = [(off * w, (None, 0.0, 1.0), up)] if off else []
-    return [*always, (change * w, (gate, 2.0, 0.0), up), (-change * w, (gate, 2.0, -1.0), up)]
-
-# %% ../../nbs/planted/02_transformer.ipynb #86f92c94
-def _set_mlp(mlp: Any, wiring: Wiring, block: int, dictionary: Dictionary) -> None:
-    def read(variable: int | None, factor: float) -> torch.Tensor:
-        return torch.as_tensor(factor * dictionary.dual[variable or 0] * (variable is not None))
-    neurons = [(edge.target, *neuron) for edge in wiring.edges
-               if edge.block == block and edge.kind == "mlp" for neuron in _neurons(edge)]
-    for row, (target, out, (gate, factor, bias), (up, up_bias)) in enumerate(neurons):
-        mlp.gate_proj.weight[row], mlp.gate_proj.bias[row] = read(gate, factor), bias
-        mlp.up_proj.weight[row], mlp.up_proj.bias[row] = read(up, 1.0), up_bias
-        mlp.down_proj.weight[:, row] = torch.as_tensor(out * dictionary.vectors[target])

@@ -17,6 +17,29 @@ from feature_interaction_graph.planted.simulator import (
     Simulator, all_effects, gate_direction, gate_effects
 )
 
+# %% ../../nbs/planted/04_truth.ipynb #ab6dcb1a
+def _node(simulator: Simulator, layer: int, feature: int) -> dict[str, Any]:
+    readout = simulator.readouts[layer]
+    variable = int(readout.variable[feature])
+    active = simulator.activations[layer][:, 1:, feature]
+    return {
+        "layer": layer, "feature_idx": feature, "label": f"v{variable}", "importance": float("nan"),
+        "activation_freq": float((active > 0).mean()), "variable": variable,
+        "gain": float(readout.encoder[variable, feature]), "half": int(readout.half[feature])
+    }
+
+# %% ../../nbs/planted/04_truth.ipynb #39858237
+def _path(simulator: Simulator, row: dict[str, Any]) -> str:
+    """How source reaches target: "persistence", "wire" (one rule, or its gate), or "indirect"."""
+    source, target = (int(simulator.readouts[row[f"{end}_layer"]].variable[row[f"{end}_feature"]])
+                      for end in ("src", "tgt"))
+    if source == target and row["offset"] == 0: return "persistence"
+    wired = any(
+        source in edge.reads and (edge.target, edge.offset) == (target, row["offset"])
+        and row["src_layer"] <= edge.block < row["tgt_layer"] for edge in simulator.wiring.edges
+    )
+    return "wire" if wired else "indirect"
+
 # %% ../../nbs/planted/04_truth.ipynb #05f89403
 # an effect seen in a smaller share of firings is neither demanded of a tool nor held against it
 WEAK = 0.05
@@ -59,17 +82,6 @@ def truth_graph(simulator: Simulator, *, direct_only: bool = False, multigraph: 
         else: G.add_edge(*ends, **_edge(simulator, row), other_offsets="")
     return G
 
-# %% ../../nbs/planted/04_truth.ipynb #ab6dcb1a
-def _node(simulator: Simulator, layer: int, feature: int) -> dict[str, Any]:
-    readout = simulator.readouts[layer]
-    variable = int(readout.variable[feature])
-    active = simulator.activations[layer][:, 1:, feature]
-    return {
-        "layer": layer, "feature_idx": feature, "label": f"v{variable}", "importance": float("nan"),
-        "activation_freq": float((active > 0).mean()), "variable": variable,
-        "gain": float(readout.encoder[variable, feature]), "half": int(readout.half[feature])
-    }
-
 # %% ../../nbs/planted/04_truth.ipynb #3e09f628
 def _edge(simulator: Simulator, row: dict[str, Any]) -> dict[str, Any]:
     path = _path(simulator, row)
@@ -81,18 +93,6 @@ def _edge(simulator: Simulator, row: dict[str, Any]) -> dict[str, Any]:
             "interaction_type": kind, "offset": int(row["offset"]),
             "n_samples": int(row["n_samples"]), "method": "planted", "path": path,
             "direct": path != "indirect", "weak": bool(row["share_nonzero"] < WEAK)}
-
-# %% ../../nbs/planted/04_truth.ipynb #39858237
-def _path(simulator: Simulator, row: dict[str, Any]) -> str:
-    """How source reaches target: "persistence", "wire" (one rule, or its gate), or "indirect"."""
-    source, target = (int(simulator.readouts[row[f"{end}_layer"]].variable[row[f"{end}_feature"]])
-                      for end in ("src", "tgt"))
-    if source == target and row["offset"] == 0: return "persistence"
-    wired = any(
-        source in edge.reads and (edge.target, edge.offset) == (target, row["offset"])
-        and row["src_layer"] <= edge.block < row["tgt_layer"] for edge in simulator.wiring.edges
-    )
-    return "wire" if wired else "indirect"
 
 # %% ../../nbs/planted/04_truth.ipynb #8071675e
 def _hyperedges(simulator: Simulator, how: dict[str, Any]) -> list[dict[str, Any]]:

@@ -291,27 +291,6 @@ class WiringPlan:
                  f"n_blocks is {self.n_blocks} and n_inputs {self.n_inputs}; a random wiring needs "
                  "at least 2 of each."))
 
-# %% ../../nbs/planted/00_wiring.ipynb #851d3058
-def random_wiring(seed: int = 0, **plan: Any) -> Wiring:
-    """A random wiring with as many edges of each kind as `plan` says, the fields of `WiringPlan`:
-    `random_wiring(3, n_blocks=2, chains=0)`.
-
-    Raises `InputError` for a plan of fewer than 2 blocks or inputs.
-    """
-    wanted = WiringPlan(**plan)
-    draft = _Draft(seed, wanted)
-    _draw_plain(draft, wanted)
-    _draw_groups(draft, wanted)
-    _draw_gates(draft, wanted)
-    for _ in range(wanted.correlated):
-        given = int(draft.random.integers(wanted.n_inputs))
-        draft.new_input(rate=round(wanted.rate / 4, 3), given=given, rate_given=0.6)
-    for _ in range(wanted.once):
-        block, source = draft.block(), draft.new_input(rate=0.05, once=True)
-        draft.edge(source, draft.new_variable(block), block, draft.weight())
-    return Wiring(len(draft.births), wanted.n_blocks, draft.inputs, draft.edges,
-                  n_tokens=wanted.n_tokens)
-
 # %% ../../nbs/planted/00_wiring.ipynb #3b889d2f
 class _Draft:
     "A wiring while it is being drawn: a growing list of variables, inputs and edges."
@@ -403,6 +382,27 @@ def _draw_groups(draft: _Draft, plan: WiringPlan) -> None:
         late, cause = draft.block(early + 1), draft.source(early)
         for block in (early, late):
             draft.edge(cause, draft.new_variable(block), block, draft.weight())
+
+# %% ../../nbs/planted/00_wiring.ipynb #851d3058
+def random_wiring(seed: int = 0, **plan: Any) -> Wiring:
+    """A random wiring with as many edges of each kind as `plan` says, the fields of `WiringPlan`:
+    `random_wiring(3, n_blocks=2, chains=0)`.
+
+    Raises `InputError` for a plan of fewer than 2 blocks or inputs.
+    """
+    wanted = WiringPlan(**plan)
+    draft = _Draft(seed, wanted)
+    _draw_plain(draft, wanted)
+    _draw_groups(draft, wanted)
+    _draw_gates(draft, wanted)
+    for _ in range(wanted.correlated):
+        given = int(draft.random.integers(wanted.n_inputs))
+        draft.new_input(rate=round(wanted.rate / 4, 3), given=given, rate_given=0.6)
+    for _ in range(wanted.once):
+        block, source = draft.block(), draft.new_input(rate=0.05, once=True)
+        draft.edge(source, draft.new_variable(block), block, draft.weight())
+    return Wiring(len(draft.births), wanted.n_blocks, draft.inputs, draft.edges,
+                  n_tokens=wanted.n_tokens)
 
 # %% ../../nbs/planted/00_wiring.ipynb #8de4d99f
 def null_wiring(n_pairs: int = 20, *, effect: float = 0.0, noise: float = 0.5, rate: float = 0.2,

@@ -385,15 +385,6 @@ class Run(RunInputs):
             return facts
         return self.stage("summary", lambda paths: read_json(paths[0], "run with --force"), write)
 
-# %% ../../nbs/shell/00_pipeline.ipynb #9c961e48
-def texts_of(store: "ActivationStore", names: list[str]) -> dict[str, list[str]]:
-    "Three texts in which each feature fires most, without the activation before the text."
-    from feature_interaction_graph.engine.names import parse_feature_id
-    from feature_interaction_graph.features import top_examples
-    found = {name: top_examples(store, *parse_feature_id(name), k=3, window=8) for name in names}
-    return {name: [str(example).strip().partition("  ")[2] for example in examples]
-            for name, examples in found.items()}
-
 # %% ../../nbs/shell/00_pipeline.ipynb #d74dc651
 def _measured_gates(run: Run) -> "GatingTable":
     from feature_interaction_graph.measurement.gating import measure_gating, pairs_to_gate
@@ -404,6 +395,15 @@ def _measured_gates(run: Run) -> "GatingTable":
         percentiles=(cfg.clamp_percentile_low, cfg.clamp_percentile_high), seed=cfg.seed,
         batch_rows=cfg.batch_rows, progress=run.progress
     )
+
+# %% ../../nbs/shell/00_pipeline.ipynb #9c961e48
+def texts_of(store: "ActivationStore", names: list[str]) -> dict[str, list[str]]:
+    "Three texts in which each feature fires most, without the activation before the text."
+    from feature_interaction_graph.engine.names import parse_feature_id
+    from feature_interaction_graph.features import top_examples
+    found = {name: top_examples(store, *parse_feature_id(name), k=3, window=8) for name in names}
+    return {name: [str(example).strip().partition("  ")[2] for example in examples]
+            for name, examples in found.items()}
 
 # %% ../../nbs/shell/00_pipeline.ipynb #469df09e
 def _summary_facts(run: Run) -> dict[str, Any]:

@@ -74,6 +74,18 @@ def pull_of(edges: EdgeList, signs: str = "oppose", weighted: bool = True) -> Pu
         raise InputError(f"no edge is left with signs={signs!r}; use signs='ignore'.")
     return Pull(len(edges.nodes), edges.source[rows], edges.target[rows], size[rows], side[rows])
 
+# %% ../../nbs/structure/02_communities.ipynb #58567064
+def _partition(pull: Pull, side: int, resolution: float) -> Any:
+    "The edges of one side as a partition that leidenalg can improve."
+    import igraph
+    import leidenalg
+    rows = pull.side == side
+    ends = np.stack([pull.source[rows], pull.target[rows]], axis=1).tolist()
+    graph = igraph.Graph(n=pull.n_nodes, edges=ends, directed=True)
+    return leidenalg.RBConfigurationVertexPartition(
+        graph, weights=pull.weight[rows].tolist(), resolution_parameter=resolution
+    )
+
 # %% ../../nbs/structure/02_communities.ipynb #b7a1a661
 def signed_modularity(
     pull: Pull, membership: Int[np.ndarray, "n_nodes"], resolution: float = 1.0
@@ -91,18 +103,6 @@ def signed_modularity(
             weight[source == target].sum() - resolution * (leaving @ entering) / weight.sum()
         )
     return float(total / pull.weight.sum())
-
-# %% ../../nbs/structure/02_communities.ipynb #58567064
-def _partition(pull: Pull, side: int, resolution: float) -> Any:
-    "The edges of one side as a partition that leidenalg can improve."
-    import igraph
-    import leidenalg
-    rows = pull.side == side
-    ends = np.stack([pull.source[rows], pull.target[rows]], axis=1).tolist()
-    graph = igraph.Graph(n=pull.n_nodes, edges=ends, directed=True)
-    return leidenalg.RBConfigurationVertexPartition(
-        graph, weights=pull.weight[rows].tolist(), resolution_parameter=resolution
-    )
 
 # %% ../../nbs/structure/02_communities.ipynb #83f4a653
 def leiden(

@@ -151,6 +151,12 @@ def decay_of(edges: EdgeList, n_null: int, random: np.random.Generator) -> Layer
         reason
     )
 
+# %% ../../nbs/structure/06_decay.ipynb #824b7d2a
+SIGN_NUMBERS = (
+    "strength_difference", "source_out_degree_difference", "target_in_degree_difference",
+    "distance_difference", "source_sign_consistency", "target_sign_consistency"
+)
+
 # %% ../../nbs/structure/06_decay.ipynb #45ee5602
 def sign_numbers(edges: EdgeList) -> dict[str, float]:
     "The compared numbers, on edges that have a sign; both signs must occur."
@@ -168,12 +174,6 @@ def sign_numbers(edges: EdgeList) -> dict[str, float]:
         one_sided = np.abs(2 * exciting - degree).sum()
         numbers[f"{name}_sign_consistency"] = float(one_sided / degree.sum())
     return numbers
-
-# %% ../../nbs/structure/06_decay.ipynb #824b7d2a
-SIGN_NUMBERS = (
-    "strength_difference", "source_out_degree_difference", "target_in_degree_difference",
-    "distance_difference", "source_sign_consistency", "target_sign_consistency"
-)
 
 # %% ../../nbs/structure/06_decay.ipynb #24f50bcc
 def sign_topology(edges: EdgeList, n_null: int, random: np.random.Generator) -> dict[str, Measure]:

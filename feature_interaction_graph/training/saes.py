@@ -264,6 +264,17 @@ def _train_one(
     folder = settings.output_dir
     return save_sae(trained, None if folder is None else Path(folder)/point.name)
 
+# %% ../../nbs/training/06_saes.ipynb #4f317bf3
+def _next_token_loss(
+    twin: torch.nn.Module, tokens: Int[Tensor, "n_seq seq_len"], predicts: Tensor
+) -> float:
+    """Summed cross-entropy in nats of the token after each position in `predicts`."""
+    logits = twin(tokens, use_cache=False).logits[:, :-1]
+    chosen = predicts[:, :-1]
+    return torch.nn.functional.cross_entropy(
+        logits[chosen].float(), tokens[:, 1:][chosen], reduction="sum"
+    ).item()
+
 # %% ../../nbs/training/06_saes.ipynb #8efe5457
 @dataclass(frozen=True)
 class SaeQuality:
@@ -335,14 +346,3 @@ def _quality_sums(
     sums = [len(rows), (latents != 0).sum().item(), *squares, int(predicts.sum())]
     return (torch.tensor([float(value) for value in sums + losses], dtype=torch.float64),
             rows.double().sum(0).cpu(), (latents != 0).any(0).cpu())
-
-# %% ../../nbs/training/06_saes.ipynb #4f317bf3
-def _next_token_loss(
-    twin: torch.nn.Module, tokens: Int[Tensor, "n_seq seq_len"], predicts: Tensor
-) -> float:
-    """Summed cross-entropy in nats of the token after each position in `predicts`."""
-    logits = twin(tokens, use_cache=False).logits[:, :-1]
-    chosen = predicts[:, :-1]
-    return torch.nn.functional.cross_entropy(
-        logits[chosen].float(), tokens[:, 1:][chosen], reduction="sum"
-    ).item()
