@@ -48,7 +48,9 @@ class InputError(ValueError):
 # %% ../../nbs/engine/00_errors.ipynb #5eae82cb
 _Keywords = TypeVar("_Keywords", bound=Mapping[str, Any])
 
-def options_of(function: Callable[..., Any], given: _Keywords, defaults: _Keywords) -> _Keywords:
+def options_of(
+    function: Callable[..., Any], given: _Keywords, defaults: Mapping[str, Any]
+) -> _Keywords:
     """The keywords `given` to `function`, over `defaults`, which hold every one it takes as `**`.
 
     Raises `InputError` for another keyword, with the closest of those that it takes."""

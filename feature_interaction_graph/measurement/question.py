@@ -107,7 +107,7 @@ def sampling_of(function: Callable[..., Any], given: _Sampled, **defaults: Any) 
 
     Raises `InputError` for a keyword that it does not take, for fewer than 2 samples, and for
     numbers that are not whole or too small."""
-    how = options_of(function, given, {**_SAMPLING, **defaults})  # type: ignore[arg-type]
+    how = options_of(function, given, {**_SAMPLING, **defaults})
     _check_counts(how)
     return how
 
