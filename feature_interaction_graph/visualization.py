@@ -10,7 +10,7 @@ __all__ = ['render_interactive_graph', 'render_neighborhood', 'render_cascade_ov
 
 # %% ../nbs/10_visualization.ipynb #5142ef9b
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,17 +61,19 @@ def render_interactive_graph(
 def render_neighborhood(
     G: nx.DiGraph, feature: FeatureName, n_hops: int = 1, output_path: str | Path | None = None,
     title: str | None = None, height: str = "560px", *, min_strength: float = 0.0,
-    direction: str = "both", top_contexts: Mapping[str, Sequence[str]] | None = None
+    direction: str = "both", **keywords: Any
 ) -> GraphPage:
     """The explorer on what lies within `n_hops` of `feature` (`direction`: both, in, out) along
-    edges of |strength| >= `min_strength`, its panel open."""
+    edges of |strength| >= `min_strength`, its panel open.
+
+    `keywords`: further fields of `PageOptions` (`top_contexts`, `node_groups`, ...). Raises
+    `InputError` for a feature that `G` does not have."""
     node = find_nodes(G, feature)[0]
     piece, hops = get_subgraph(G, node, n_hops, min_strength, direction), _hop_words(n_hops)
-    return render_interactive_graph(
-        piece, output_path, title or f"Around {G.nodes[node].get('label') or node}, {hops}", height,
-        max_nodes=len(piece), seed_nodes=[node], top_contexts=top_contexts, hub_percentile=None,
-        select=node
-    )
+    title = title or f"Around {G.nodes[node].get('label') or node}, {hops}"
+    shown: dict[str, Any] = {"max_nodes": len(piece), "seed_nodes": [node], "select": node,
+                             "hub_percentile": None}
+    return render_interactive_graph(piece, output_path, title, height, None, **(shown | keywords))
 
 def _hop_words(n: int) -> str: return f"{n} hop{'s' if n != 1 else ''}"
 

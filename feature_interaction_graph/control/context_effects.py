@@ -9,7 +9,7 @@ __all__ = ['RIDGES', 'ContextPlan', 'ClampedContexts', 'clamped_contexts', 'Stat
 # %% ../../nbs/control/06_context_effects.ipynb #ac77c6d5
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -24,7 +24,9 @@ from ..engine.names import FeatureKey, Saes, feature_id
 from ..engine.pushing import ClampPlan, push
 from ..engine.sweep import clean_places
 from ..measurement.prepared import Prepared, plan_pushes, prepare
-from ..measurement.question import Question, by_layer, later_layers
+from feature_interaction_graph.measurement.question import (
+    Question, Sampling, by_layer, later_layers, sampling_of
+)
 
 # %% ../../nbs/control/06_context_effects.ipynb #7376b7d4
 def _refuse_elsewhere(sae: Any) -> None:
@@ -89,12 +91,13 @@ class ClampedContexts:
 
 # %% ../../nbs/control/06_context_effects.ipynb #10ea5868
 def _carry_out(prepared: Prepared, layer: int, places: np.ndarray,
-               levels: Float[Tensor, "n_sources n_doses"], batch_size: int) -> ClampedContexts:
+               levels: Float[Tensor, "n_sources n_doses"], batch_size: int, batch_rows: int
+               ) -> ClampedContexts:
     "Clamps the sources at `places` to `levels` and keeps what the stream does."
     drawn = plan_pushes(prepared, layer, places)
     plan = ContextPlan(drawn.sources, drawn.source, drawn.sequence, drawn.position, drawn.value,
                        drawn.scale, levels, drawn.points)
-    (responses,) = push(prepared.engine, prepared.corpus, [plan], batch_rows=2048,
+    (responses,) = push(prepared.engine, prepared.corpus, [plan], batch_rows=batch_rows,
                         batch_sequences=batch_size, progress=prepared.progress)
     point = plan.sources.hook_point
     streams = {layer: clean_places(prepared.engine, prepared.corpus, point, plan.sequence,
@@ -113,19 +116,20 @@ def _carry_out(prepared: Prepared, layer: int, places: np.ndarray,
 # %% ../../nbs/control/06_context_effects.ipynb #bf9aa8be
 def clamped_contexts(
     model: nn.Module, saes: Saes, sources: Iterable[FeatureKey], tokens: Any, *,
-    target_layers: Iterable[int] | None = None, n_samples: int = 200,
-    percentiles: Sequence[float] = (10, 50, 90), max_per_sequence: int = 1, min_samples: int = 20,
-    seed: int = 0, batch_size: int = 32, progress: bool = True
+    target_layers: Iterable[int] | None = None, percentiles: Sequence[float] = (10, 50, 90),
+    min_samples: int = 20, batch_size: int = 32, **sampling: Unpack[Sampling]
 ) -> ClampedContexts:
     r"""Clamps each source at up to `n_samples` places where it fires to `percentiles` of its
     activations and keeps the change of the stream.
 
     $h \leftarrow h + (\alpha - f_i(h))\,d_i$ at one position; streams are read there in every
     target layer. Costs one branched row per sample and dose, and one for the clean stream. Sources
-    that fire in fewer than `min_samples` sequences are left out. Raises `InputError` for sources in
+    that fire in fewer than `min_samples` sequences are left out. `sampling`: the keywords of
+    `Sampling`, `n_samples` being 200 and `batch_rows` 2048. Raises `InputError` for sources in
     several layers (call once per layer), for features that do not exist, when no source fires often
-    enough, and for an SAE that is not on the residual stream.
+    enough, for an SAE that is not on the residual stream, and as `sampling_of` does.
     """
+    how = sampling_of(clamped_contexts, sampling, n_samples=200)
     grouped, corpus = by_layer(sources, saes, "source"), as_corpus(tokens)
     if len(grouped) > 1:
         raise InputError(f"sources of layers {', '.join(map(str, grouped))} were given; clamp "
@@ -134,9 +138,9 @@ def clamped_contexts(
     later = later_layers(saes, [layer], target_layers)[layer]
     for at in (layer, *later): _refuse_elsewhere(saes[at])
     # one feature of each target layer stands for its hook point: the stream is read, not the SAE
-    question = Question(grouped, {at: np.array([0]) for at in later}, {layer: later}, n_samples,
-                        max_per_sequence, min_samples, seed=seed)
-    prepared = prepare(model, saes, corpus, question, batch_size, progress)
+    question = Question(grouped, {at: np.array([0]) for at in later}, {layer: later},
+                        how["n_samples"], how["max_per_sequence"], min_samples, seed=how["seed"])
+    prepared = prepare(model, saes, corpus, question, batch_size, how["progress"])
     places = prepared.measurable[layer]
     if not len(places):
         raise InputError(f"none of the {len(features)} sources fires in {min_samples} sequences "
@@ -145,7 +149,7 @@ def clamped_contexts(
     levels = np.stack([np.percentile(firings.value[firings.of(place)], percentiles)
                        for place in places])
     return _carry_out(prepared, layer, places, torch.as_tensor(levels, dtype=torch.float32),
-                      batch_size)
+                      batch_size, how["batch_rows"] or 2048)
 
 # %% ../../nbs/control/06_context_effects.ipynb #bddb7ea8
 _STATES = ("stream", "features", "none")

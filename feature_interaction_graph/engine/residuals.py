@@ -114,22 +114,21 @@ _ROWS_PER_PASS = 16
 def hooked_forward(
     model: nn.Module, tokens: Int[Tensor, "n_seq seq_len"], source: str | HookPoint,
     sequences: Int[Tensor, "n_rows"], positions: Int[Tensor, "n_rows"],
-    added: Float[Tensor, "n_rows width"], targets: Sequence[str | HookPoint], horizon: int = 0,
-    rows_per_pass: int = _ROWS_PER_PASS
+    added: Float[Tensor, "n_rows width"], targets: Sequence[str | HookPoint], horizon: int = 0
 ) -> dict[str, Float[Tensor, "n_rows n_offsets width"]]:
     """Exact effect of adding `added[r]` at (`sequences[r]`, `positions[r]`) of `source`, by full
     forward passes with a hook.
 
     Returns target name -> `[n_rows, horizon + 1, width]`; entries beyond the end of a sequence are
-    NaN. Rows are run `rows_per_pass` at a time, each on its own copy of its sequence. Raises
-    `InputError` for an unknown point or a block the model does not have.
+    NaN. Each row runs on its own copy of its sequence, 16 at a time. Raises `InputError` for an
+    unknown point or a block the model does not have.
     """
     twin = plain_twin(model)
     layers = decoder_layers(twin)
     point = parse_hook_point(source) if isinstance(source, str) else source
     wanted = [parse_hook_point(target) if isinstance(target, str) else target for target in targets]
     pieces: dict[str, list[Tensor]] = {target.name: [] for target in wanted}
-    for rows in torch.arange(len(positions)).split(rows_per_pass):
+    for rows in torch.arange(len(positions)).split(_ROWS_PER_PASS):
         here, position, vector = torch.arange(len(rows)), positions[rows], added[rows]
         with edit(layers, point, pushed_at(here, position, vector)):
             after = clean_residuals(twin, tokens[sequences[rows]], wanted)

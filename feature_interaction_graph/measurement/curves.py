@@ -8,7 +8,7 @@ __all__ = ['ResponseCurve', 'ResponseCurves', 'response_curve', 'plot_response']
 # %% ../../nbs/measurement/11_curves.ipynb #fe87cbdc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from ..engine.pushing import Responses, push
 from ..engine.reading import read_effects
 from ..engine.statistics import effect_test
 from .prepared import Prepared, plan_pushes, prepare
-from .question import Question, by_layer
+from .question import Question, Sampling, by_layer, sampling_of
 from .shapes import ShapeFit, fit_shape, onset_doses
 
 if TYPE_CHECKING:
@@ -41,16 +41,17 @@ def _targets(targets: "FeatureKey | Sequence[FeatureKey]") -> list[FeatureKey]:
     return list(dict.fromkeys((int(layer), int(feature)) for layer, feature in pairs))
 
 # %% ../../nbs/measurement/11_curves.ipynb #6a0aedce
-def _curve_question(saes: Saes, source: FeatureKey, wanted: Sequence[FeatureKey], n_samples: int,
-                    max_per_sequence: int, seed: int) -> Question:
+def _curve_question(
+    saes: Saes, source: FeatureKey, wanted: Sequence[FeatureKey], how: Sampling
+) -> Question:
     "`InputError` for targets that are not downstream."
     sources, targets = by_layer([source], saes, "source"), by_layer(wanted, saes, "target")
     for layer, feature in wanted:
         if sae_hook_point(saes[layer]).depth <= sae_hook_point(saes[source[0]]).depth:
             raise InputError(f"target {feature_id(layer, feature)} is not downstream of source "
                              f"{feature_id(*source)}; choose a target in a later layer.")
-    return Question(sources, dict(targets), {source[0]: sorted(targets)}, n_samples,
-                    max_per_sequence, _MIN_SAMPLES, seed=seed)
+    return Question(sources, dict(targets), {source[0]: sorted(targets)}, how["n_samples"],
+                    how["max_per_sequence"], _MIN_SAMPLES, seed=how["seed"])
 
 # %% ../../nbs/measurement/11_curves.ipynb #8fae5214
 def _checked_doses(
@@ -227,8 +228,7 @@ def response_curve(
     model: nn.Module, saes: Saes, source: FeatureKey,
     targets: "FeatureKey | Sequence[FeatureKey]",
     tokens: "Corpus | Tensor | Sequence[Sequence[int]]", *, doses: Sequence[float] | None = None,
-    n_doses: int = 9, n_samples: int = 100, max_per_sequence: int = 1, offset: int = 0,
-    seed: int = 0, batch_rows: int | None = None, progress: bool = True
+    n_doses: int = 9, offset: int = 0, **sampling: Unpack[Sampling]
 ) -> ResponseCurves:
     """Clamps `source` (layer, feature) to every dose at samples where it fires in `tokens`
     (`[n_sequences, seq_len]`) and reads `targets` `offset` positions later: mean change from the
@@ -237,35 +237,37 @@ def response_curve(
     `doses`: default `n_doses` from 0 evenly to 1.5 times the 90th percentile of the source's
     non-zero activations; five or more to tell all shapes apart. A linear direction (see
     `directions`) is on everywhere: its doses reach a quarter of the way beyond its own 10th and
-    90th percentile on either side. Raises `InputError` for doses that are not ascending, targets
-    that are not downstream, and a source that fires in fewer than 8 sequences.
+    90th percentile on either side. `sampling`: the keywords of `Sampling` (`n_samples`, `seed`,
+    ...). Raises `InputError` for doses that are not ascending, targets that are not downstream,
+    fewer than 8 samples, a source that fires in fewer than 8 sequences, and as `sampling_of` does.
     """
     corpus, wanted = as_corpus(tokens), _targets(targets)
-    given = _checked_doses(doses, n_doses, n_samples, offset)
-    question = _curve_question(saes, source, wanted, n_samples, max_per_sequence, seed)
+    how = sampling_of(response_curve, sampling)
+    given = _checked_doses(doses, n_doses, how["n_samples"], offset)
+    question = _curve_question(saes, source, wanted, how)
     linear = bool(FeatureReader(saes[source[0]], torch.tensor([source[1]])).linear)
     if given is not None and given[0] < 0 and not linear:
         raise InputError(f"the doses are {given.tolist()}, but activations are finite and never "
                          "below 0; give such.")
-    prepared = prepare(model, saes, corpus, question, progress=progress)
+    prepared = prepare(model, saes, corpus, question, progress=how["progress"])
     fired = _firing_values(prepared, source)
     typical = float(np.percentile(fired, 10)), float(np.percentile(fired, 90))
     at = _default_doses(*typical, n_doses, linear) if given is None else given
     prepared = replace(prepared, question=replace(question, doses=at.tolist()))
     (responses,) = push(prepared.engine, corpus, [plan_pushes(prepared, source[0], np.array([0]))],
-                        horizon=offset, batch_rows=batch_rows or prepared.rows_that_fit,
-                        progress=progress)
+                        horizon=offset, progress=how["progress"],
+                        batch_rows=how["batch_rows"] or prepared.rows_that_fit)
     plan = responses.plan
     measured = {target: _read_changes(prepared, responses, target, offset) for target in wanted}
     here = ~np.isnan(next(iter(measured.values()))[0][:, 0])
     if here.sum() < _MIN_SAMPLES:
         raise InputError(f"{feature_id(*source)} gives {int(here.sum())} samples with a token "
                          f"{offset} positions later, and a response curve needs "
-                         f"{_MIN_SAMPLES}, at most {max_per_sequence} from one sequence; give more "
-                         "text or choose another source.")
-    sequence = plan.sequence[here] if max_per_sequence > 1 else None
+                         f"{_MIN_SAMPLES}, at most {question.max_per_sequence} from one sequence; "
+                         "give more text or choose another source.")
+    sequence = plan.sequence[here] if question.clustered else None
     return ResponseCurves(tuple(
-        _curve(source, target, offset, at, typical, (plain[here], pre[here]), sequence, seed)
+        _curve(source, target, offset, at, typical, (plain[here], pre[here]), sequence, how["seed"])
         for target, (plain, pre) in measured.items()
     ))
 

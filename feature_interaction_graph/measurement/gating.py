@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['gate_screen', 'direction_of', 'GatePlan', 'read_gated', 'activity_at', 'refuse_ungateable', 'GateSettings',
-           'screen_layer', 'gate_plan', 'confirm_layer', 'measure_gating', 'pairs_to_gate', 'GATING_COLUMNS',
-           'GatingTable']
+           'screen_layer', 'gate_plan', 'confirm_layer', 'GateSampling', 'measure_gating', 'pairs_to_gate',
+           'GATING_COLUMNS', 'GatingTable']
 
 # %% ../../nbs/measurement/08_gating.ipynb #fb691bd0
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Unpack
 
 import numpy as np
 import pandas as pd
@@ -32,7 +33,9 @@ from ..engine.sweep import Engine, clean_places
 from .blocks import BLOCK_BYTES, RunSettings, blocks_of
 from .gate_table import GATING_COLUMNS, GatingTable
 from .prepared import Prepared, plan_pushes, prepare
-from .question import Question, by_layer, later_layers
+from feature_interaction_graph.measurement.question import (
+    Question, Sampling, by_layer, later_layers, sampling_of
+)
 from .table import InteractionTable
 
 _all_ = ["GATING_COLUMNS", "GatingTable"]
@@ -348,15 +351,26 @@ def _named_gates(gates: Sequence[FeatureKey], prepared: Prepared) -> dict[int, l
     return {layer: sorted(feature for where, feature in gates if where == layer)
             for layer in layers}
 
+# %% ../../nbs/measurement/08_gating.ipynb #4460a394
+class GateSampling(Sampling, total=False):
+    """Further keywords of `measure_gating`.
+
+    - `min_samples` (16): sequences a source must fire in.
+    - `min_split` (8): of the samples, how many a gate must fire in, and in how many be silent.
+    - `doses` (None): values a source is set to, of which the lowest and the highest count; by
+      default the two `percentiles` (10 and 90) of its own activations.
+    """
+    min_samples: int
+    min_split: int
+    doses: Sequence[float] | None
+    percentiles: tuple[float, float]
+
 # %% ../../nbs/measurement/08_gating.ipynb #a89b9c47
 def measure_gating(
     model: nn.Module, saes: Saes, edges: "InteractionTable | Sequence[FeaturePair]",
     tokens: "Corpus | Tensor | Sequence[Sequence[int]]", *,
-    gates: Sequence[FeatureKey] | None = None, n_samples: int = 100, max_per_sequence: int = 1,
-    min_samples: int = 16, min_split: int = 8, screen_level: float = 0.05, max_gates: int = 4,
-    horizon: int = 0, doses: Sequence[float] | None = None,
-    percentiles: tuple[float, float] = (10, 90), seed: int = 0, batch_rows: int | None = None,
-    progress: bool = True
+    gates: Sequence[FeatureKey] | None = None, screen_level: float = 0.05, max_gates: int = 4,
+    horizon: int = 0, **sampling: Unpack[GateSampling]
 ) -> GatingTable:
     """Which third features switch, block or turn the effect of a source on a target: hyperedges
     (i, k -> j) by a screen and the 2 x 2 clamp of i and k. `tokens`: `[n_sequences, length]`.
@@ -364,20 +378,24 @@ def measure_gating(
     `edges`: pairs ((layer, source), (layer, target)), or a table, whose pairs are taken whatever
     their mean effect. Gates are features of the source's own SAE, at the same position; `gates`:
     only these, without a screen. The screen keeps, per pair and offset, the `max_gates` gates with
-    the smallest p among those with q < `screen_level`; it can judge features that fire in at least
-    `min_split` of the `n_samples` samples and are silent in as many. The clamp uses other samples,
-    the lowest and highest of `doses` (default: `percentiles` of the source's activations), sets the
-    gate to 0 and to the 90th percentile of its activations, and tests the interaction (sign-flip or
-    t, Benjamini-Hochberg over all triples clamped). Raises `InputError` for sources that fire too
-    rarely. An empty table with its counts in `meta` means that no gate passed the screen.
+    the smallest p among those with q < `screen_level`. The clamp uses other samples, the lowest and
+    highest dose, sets the gate to 0 and to the 90th percentile of its activations, and tests the
+    interaction (sign-flip or t, Benjamini-Hochberg over all triples clamped). `sampling`: the
+    keywords of `Sampling` (`n_samples`, `seed`, ...) and `min_samples`, `min_split`, `doses`,
+    `percentiles`: see `GateSampling`. Raises `InputError` for sources that fire too rarely, and as
+    `sampling_of` does. An empty table with its counts in `meta` means that no gate passed the
+    screen.
     """
     corpus, pairs = as_corpus(tokens), _edges_of(edges)
-    sampling = Question({}, {}, {}, n_samples, max_per_sequence, min_samples, doses, percentiles,
-                        seed)
-    prepared = prepare(model, saes, corpus, _gate_question(pairs, saes, sampling),
-                       progress=progress)
+    how = sampling_of(measure_gating, sampling, min_samples=16, min_split=8, doses=None,
+                      percentiles=(10, 90))
+    question = _gate_question(pairs, saes, Question(
+        {}, {}, {}, how["n_samples"], how["max_per_sequence"], how["min_samples"], how["doses"],
+        how["percentiles"], how["seed"]
+    ))
+    prepared = prepare(model, saes, corpus, question, progress=how["progress"])
     refuse_ungateable(prepared)
-    settings = GateSettings(horizon, min_split, screen_level, max_gates, batch_rows)
+    settings = GateSettings(horizon, how["min_split"], screen_level, max_gates, how["batch_rows"])
     named = None if gates is None else _named_gates(gates, prepared)
     triples = pd.concat([screen_layer(prepared, layer, pairs, named, settings)
                          for layer, places in prepared.measurable.items() if len(places)])

@@ -9,7 +9,7 @@ __all__ = ['MechanismTable', 'mechanism_split', 'refuse_without_mlp', 'within_la
 # %% ../../nbs/measurement/07_mechanisms.ipynb #daa2e59f
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -32,7 +32,7 @@ from feature_interaction_graph.measurement.blocks import (
 )
 from .prepared import Prepared, plan_pushes, prepare
 from feature_interaction_graph.measurement.question import (
-    Question, by_layer, later_layers, refuse_silent
+    Question, Sampling, by_layer, later_layers, refuse_silent, sampling_of
 )
 from .table import InteractionTable
 from feature_interaction_graph.measurement.testing import (
@@ -165,34 +165,29 @@ def mechanism_split(
     tokens: "Corpus | Tensor | Sequence[Sequence[int]]",
     *,
     doses: Sequence[float] | None = None,
-    n_samples: int = 50,
-    max_per_sequence: int = 1,
     horizon: int = 0,
-    seed: int = 0,
-    batch_rows: int | None = None,
-    progress: bool = True,
+    **sampling: Unpack[Sampling],
 ) -> MechanismTable:
     """Splits the total effect of each edge ((layer, source), (layer, target)) into direct, values,
     pattern, mlp, norm and remainder.
 
     `part = T - H_part`, `remainder = T - H_all - sum of parts`, where H is the effect of the same
     clamp with parts of every block between source and target held at what they are without it.
-    `tokens`: `[n_sequences, length]`; samples and doses as in `clamp_measure`. Raises `InputError`
-    for edges that do not point downstream, sources that fire in fewer than two sequences, and a
-    model that cannot be branched.
+    `tokens`: `[n_sequences, length]`; samples and doses as in `clamp_measure`; `sampling`: the
+    keywords of `Sampling`, `n_samples` being 50. Raises `InputError` for edges that do not point
+    downstream, sources that fire in fewer than two sequences, a model that cannot be branched, and
+    as `sampling_of` does.
     """
-    corpus = as_corpus(tokens)
-    if n_samples < 2:
-        raise InputError(f"n_samples is {n_samples}; an error bar needs at least 2 samples.")
+    corpus, how = as_corpus(tokens), sampling_of(mechanism_split, sampling, n_samples=50)
     edges = list(dict.fromkeys(((int(l), int(i)), (int(k), int(j))) for (l, i), (k, j) in edges))
     question = _question_of_edges(edges, saes, Question(
-        {}, {}, {}, n_samples, max_per_sequence, doses=doses, seed=seed
+        {}, {}, {}, how["n_samples"], how["max_per_sequence"], doses=doses, seed=how["seed"]
     ))
-    prepared = prepare(model, saes, corpus, question, progress=progress)
+    prepared = prepare(model, saes, corpus, question, progress=how["progress"])
     refuse_silent(question, prepared.kept, len(corpus))
     found: dict[FeaturePair, pd.DataFrame] = {}
     for block in blocks_of(prepared, RunSettings(horizon), BLOCK_BYTES // len(split_settings()[0])):
-        found |= _split_block(prepared, block, edges, horizon, batch_rows)
+        found |= _split_block(prepared, block, edges, horizon, how["batch_rows"])
     table = pd.concat([found[edge] for edge in edges], ignore_index=True)
     return MechanismTable({name: table[name].to_numpy(dtype=str if name == "part" else None)
                            for name in table}, {"versions": provenance()})
@@ -257,11 +252,7 @@ def within_layer_measure(
     *,
     targets: Sequence[FeatureKey] | None = None,
     doses: Sequence[float] | None = None,
-    n_samples: int = 100,
-    max_per_sequence: int = 1,
-    seed: int = 0,
-    batch_rows: int | None = None,
-    progress: bool = True,
+    **sampling: Unpack[Sampling],
 ) -> InteractionTable:
     """MLP-mediated effect of each source on the other features of its own SAE (all, or those of
     `targets` in the same layer); `method` is "within-layer".
@@ -269,21 +260,20 @@ def within_layer_measure(
     The push `(alpha - f_i) d_i` is given at `resid_mid` of the block whose output the SAE reads,
     the target is read at the SAE's own hook, and the effect of the same push with that block's MLP
     held is subtracted. In parallel blocks the push is at the block's input, with attention held.
-    `tokens`: `[n_sequences, length]`; doses and samples as in `clamp_measure`. Raises `InputError`
-    for an SAE without an MLP before it, and for sources that fire in fewer than two sequences.
+    `tokens`: `[n_sequences, length]`; doses and samples as in `clamp_measure`; `sampling`: the
+    keywords of `Sampling`. Raises `InputError` for an SAE without an MLP before it, for sources
+    that fire in fewer than two sequences, and as `sampling_of` does.
     """
-    corpus = as_corpus(tokens)
-    if n_samples < 2:
-        raise InputError(f"n_samples is {n_samples}; an error bar needs at least 2 samples.")
+    corpus, how = as_corpus(tokens), sampling_of(within_layer_measure, sampling)
     mine = by_layer(sources, saes, "source")
     wanted = None if targets is None else by_layer(targets, saes, "target")
     if wanted is not None and set(wanted) != set(mine):
         raise InputError(f"sources are in layers {sorted(mine)} and targets in layers "
                          f"{sorted(wanted)}; give both in the same layers.")
     question = Question(mine, wanted or dict.fromkeys(mine), {layer: [layer] for layer in mine},
-                        n_samples, max_per_sequence, doses=doses, seed=seed)
-    found = within_layer_columns(model, saes, corpus, question, RunSettings(batch_rows=batch_rows),
-                                 progress)
+                        how["n_samples"], how["max_per_sequence"], doses=doses, seed=how["seed"])
+    settings = RunSettings(batch_rows=how["batch_rows"])
+    found = within_layer_columns(model, saes, corpus, question, settings, how["progress"])
     refuse_silent(question, found.kept, len(corpus))
     columns = found.columns | {"q_value": adjust(found.columns["p_value"])}
     n_rows = len(columns["strength"])
