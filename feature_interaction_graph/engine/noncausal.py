@@ -85,9 +85,7 @@ def whole_sequence_effects(
     blocks of one whose blocks are not found. Raises `InputError` for a row outside its sequence and
     for a target upstream of the source.
     """
-    point, *wanted = (
-        parse_hook_point(name) if isinstance(name, str) else name for name in (source, *targets)
-    )
+    point, *wanted = map(parse_hook_point, (source, *targets))
     if lengths is None:
         lengths = torch.full((len(tokens),), tokens.shape[1], device=tokens.device)
     check_whole_rows(point, wanted, lengths, sequences, positions, added)
