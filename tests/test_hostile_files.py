@@ -1,6 +1,7 @@
 """Every kind of file, altered in every way: what comes out is the content or one sentence, never a
 traceback, a crash or a wait."""
 import gzip
+import io
 import json
 import os
 import pickle
@@ -19,14 +20,17 @@ import pytest
 import scipy.sparse
 import torch
 
+from feature_interaction_graph.circuits.library import load_behavior
 from feature_interaction_graph.candidates import CANDIDATE_COLUMNS, Candidates
 from feature_interaction_graph.coactivation import CoactivationAtlas, build_coactivation_atlas
 from feature_interaction_graph.config import Config
 from feature_interaction_graph.dictionary.labels import first_labels, load_labels
 from feature_interaction_graph.dictionary.store import ActivationStore, firings_of, write_store
-from feature_interaction_graph.engine.corpus import Corpus, TokenLabels
+from feature_interaction_graph.engine.corpus import Corpus, TokenLabels, read_text, read_tokens
 from feature_interaction_graph.engine.errors import InputError
-from feature_interaction_graph.engine.files import is_sealed
+from feature_interaction_graph.engine.files import is_sealed, read_npy
+from feature_interaction_graph.engine.hook_points import KINDS as POINTS
+from feature_interaction_graph.engine.hook_points import HookPoint, parse_hook_point
 from feature_interaction_graph.features import FeatureTable, feature_table
 from feature_interaction_graph.graph import graph_summary, load_graph, save_graph
 from feature_interaction_graph.measurement.gating import GATING_COLUMNS, GatingTable
@@ -359,10 +363,173 @@ def test_hostile_labels_are_refused_in_words(tmp_path, name, content, words):
     assert words in (sentence_of(lambda path: [load_labels(path)], tmp_path / name) or "")
 
 
+# ---- corpora and behaviours
+
+def npy(header: str | None = None, content: bytes = bytes(48), length: int | None = None) -> bytes:
+    "A .npy file with that header, whose length is told as `length`."
+    told = (header or "{'descr': '<i8', 'fortran_order': False, 'shape': (2, 3), }").encode()
+    return (b"\x93NUMPY\x02\x00" + (len(told) if length is None else length).to_bytes(4, "little")
+            + told + content)
+
+
+def described(kind: str, shape: str) -> str:
+    return f"{{'descr': {kind}, 'fortran_order': False, 'shape': {shape}, }}"
+
+
+def pickled(rows: list) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, np.array(rows, dtype=object), allow_pickle=True)
+    return stream.getvalue()
+
+
+def safetensors(header: bytes, content: bytes = b"") -> bytes:
+    return len(header).to_bytes(8, "little") + header + content
+
+
+LONG = b'{"tokens": {"dtype": "I64", "shape": [2, 9999999], "data_offsets": [0, 48]}}'
+HOSTILE_TOKENS = {
+    "huge_header.npy": (npy(length=2**32 - 1), "header cannot be read"),
+    "long_header.npy": (npy(described("'<i8'", "(2, 3)") + " " * 2**16), "header cannot be read"),
+    "deep_header.npy": (npy("(" * 5000), "header cannot be read"),
+    "keys.npy": (npy("{[]: 1}"), "header cannot be read"),
+    "more.npy": (npy(described("'<i8'", f"(2, {10**30})")), "but 48 bytes follow"),
+    "overflow.npy": (npy(described("'<i8'", f"({2**32}, {2**32})"), b""), "but 0 bytes follow"),
+    "negative.npy": (npy(described("'<i8'", "(-2, -3)")), "but 48 bytes follow"),
+    "nothing.npy": (npy(described("'<i8'", f"(0, {2**62})"), b""), "array is too big"),
+    "truncated.npy": (npy()[:-1], "but 47 bytes follow"),
+    "version.npy": (npy().replace(b"Y\x02", b"Y\x09"), "header cannot be read"),
+    "text.npy": (b"1 2 3", "header cannot be read"),
+    "zip.npy": (b"PK\x03\x04" + bytes(60), "header cannot be read"),
+    "pickled.npy": (pickle.dumps([[1, 2]]), "header cannot be read"),
+    "objects.npy": (pickled([[1], [2, 3]]), "never unpickled"),
+    "inside.npy": (npy(described("[('a', '|O'), ('b', '<i8')]", "(3,)")), "never unpickled"),
+    "fields.npy": (npy(described("[('a', '<i4'), ('b', '<i4')]", "(2, 3)")), "whole numbers"),
+    "infinite.npy": (npy(described("'<f8'", "(2, 3)"), np.full(6, np.inf).tobytes()), "float64"),
+    "nan.npy": (npy(described("'<f2'", "(2, 3)"), np.full(6, np.nan, "<f2").tobytes()), "float16"),
+    "flat.npy": (npy(described("'<i8'", "(6,)")), r"shape (6,)"),
+    "cube.npy": (npy(described("'<i8'", "(1, 2, 3)")), "shape (1, 2, 3)"),
+    "point.npy": (npy(described("'<i8'", "()"), bytes(8)), "shape ()"),
+    "wrapped.npy": (npy(described("'<u8'", "(2, 3)"), b"\xff" * 48), "a token id is -1"),
+    "header.safetensors": ((2**60).to_bytes(8, "little") + b"{}", "be read as safetensors"),
+    "more.safetensors": (safetensors(LONG, bytes(48)), "be read as safetensors"),
+    "deep.safetensors": (safetensors(b"[" * 100_000), "be read as safetensors"),
+    "coding.safetensors": (safetensors(b'{"\xff": 1}'), "be read as safetensors"),
+    "floats.safetensors": (safetensors(LONG.replace(b"9999999", b"3").replace(b"I64", b"F64"),
+                                       np.full(6, np.nan).tobytes()), "float64"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_TOKENS)
+def test_hostile_token_files_are_refused_in_words(tmp_path, name):
+    content, words = HOSTILE_TOKENS[name]
+    (tmp_path / name).write_bytes(content)
+    said = sentence_of(lambda path: [read_tokens(path)], tmp_path / name)
+    assert said is not None and words in said
+
+
+@pytest.mark.parametrize("suffix", ["npy", "safetensors"])
+def test_altered_token_files_are_a_corpus_or_one_sentence(tmp_path, suffix):
+    content = npy() if suffix == "npy" else safetensors(LONG.replace(b"9999999", b"3"), bytes(48))
+    rng, path, refused = random.Random(0), tmp_path / f"tokens.{suffix}", 0
+    path.write_bytes(content)
+    assert read_tokens(path).n_tokens == 6
+    for _ in range(600):
+        damaged = bytearray(content)
+        for _ in range(rng.randrange(1, 4)):
+            damaged[rng.randrange(len(content) - 48)] = rng.choice(b"{}[](),:'09-<|OUu\x00\xff")
+        path.write_bytes(damaged)
+        refused += sentence_of(lambda path: [read_tokens(path)], path) is not None
+    assert refused > 300
+
+
+def test_arrays_are_those_of_numpy(tmp_path):
+    rng = np.random.default_rng(0)
+    for number, kind in enumerate(("<u2", ">i4", "<f4", "?", "<c8", "S3", "<U2", "<M8[s]")):
+        values = rng.integers(0, 2, (3, 0) if number == 4 else (3, 4, 2)).astype(kind)
+        values = values if number % 2 else np.asfortranarray(values)
+        np.save(tmp_path / "a.npy", values)
+        found = read_npy(tmp_path / "a.npy", "x")
+        assert found.dtype == values.dtype and np.array_equal(found, values)
+
+
+HOSTILE_TEXTS = {
+    "deep.jsonl": (b'{"text": "a"}\n' + b"[" * 100_000, "line 2 of"),
+    "digits.jsonl": (b'{"text": "a", "n": ' + b"9" * 5000 + b"}", "5,000 digits"),
+    "half.jsonl": (b'{"text": "\\ud83d"}', "half of a two-part"),
+    "cut.jsonl": (b'{"text": "a"}\n{"text": "b', "line 2 of"),
+    "number.jsonl": (b'{"text": NaN}', "no text in a field 'text'"),
+    "coding.jsonl": (b'{"text": "\xff"}', "not text in UTF-8"),
+    "coding.txt": (b"a\xff", "not text in UTF-8 (byte 1)"),
+    "bomb.gz": (gzip.compress(bytes(2**24), 9) * 20, "unpacks to more than"),
+    "empty.txt": (b"\n", "no text"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_TEXTS)
+def test_hostile_texts_are_refused_in_words(tmp_path, name):
+    content, words = HOSTILE_TEXTS[name]
+    (tmp_path / name).write_bytes(content)
+    assert words in (sentence_of(lambda path: [read_text(path)], tmp_path / name) or "")
+
+
+BEHAVIOR = {"name": "b", "prompts": ["a", [1, 2]], "answers": [[" x"], [3]],
+            "metric": "probability"}
+HOSTILE_BEHAVIORS = [
+    (b"[" * 100_000, "too deeply nested"), (b"\xff", "not text in UTF-8"), (b"[]", "an object"),
+    (b'{"name": "b", "prompts": ["a', "is not JSON"), (b'{"n": ' + b"9" * 5000 + b"}", "digits"),
+    ({"prompts": [["a"]]}, "a whole number was expected"), ({"prompts": "a"}, "a list was"),
+    ({"prompts": [[[[1]]]]}, "a whole number was expected"), ({"prompts": []}, "no prompts"),
+    ({"answers": [[" x"], {}]}, "text or a list was expected"),
+    ({"answers": [[None], [3]]}, "is None; text or a whole number was expected"),
+    ({"answers": [[float("nan")], [3]]}, "text or a whole number"), ({"metric": 3}, "text was"),
+    ({"metric": "x"}, "metric 'x'"), ({"name": None}, "text was expected"), ({"n": 1}, "has 'n'"),
+    ({"n" * 10**6: 1}, "which no behaviour has"), ({"counterfactuals": [True]}, "text or a list"),
+    ({"counterfactuals": ["a"]}, "2 prompts"), ({"description": []}, "text was expected"),
+]
+
+
+@pytest.mark.parametrize("number", range(len(HOSTILE_BEHAVIORS)))
+def test_hostile_behaviors_are_refused_in_words(tmp_path, number):
+    given, words = HOSTILE_BEHAVIORS[number]
+    path = tmp_path / "behavior.json"
+    path.write_text(json.dumps(BEHAVIOR))
+    assert load_behavior(path).answers == ((" x",), (3,))
+    path.write_bytes(given if isinstance(given, bytes) else json.dumps(BEHAVIOR | given).encode())
+    said = sentence_of(lambda path: [load_behavior(path)], path)
+    assert said is not None and words in said
+
+
+@pytest.mark.parametrize("name", [
+    None, 3, b"blocks.0.hook_resid_pre", [], {}, float("nan"), "", "\n", "\0", "blocks.0.",
+    "blocks.0.hook_resid_pre\n", "\nblocks.0.hook_resid_pre", "blocks.0.hook_\nresid_pre",
+    "blocks.\u0663.hook_resid_pre", "blocks.\uff11.hook_resid_pre", "blocks.\u00b2.hook_resid_pre",
+    "blocks.-1.hook_resid_pre", "blocks.1.5.hook_resid_pre", "blocks..hook_resid_pre",
+    f"blocks.{'9' * 400}.hook_resid_pre", f"blocks.{'9' * 10**6}.hook_resid_pre", "x" * 10**6,
+    "blocks.0." + "hook_" * 10**6, "blocks." * 10**5, "blocks.0.hook_\ud83d", 10**5000
+], ids=lambda name: repr(type(name)))
+def test_what_is_no_hook_point_is_one_sentence(name):
+    said = sentence_of(lambda given: [parse_hook_point(given)], name)
+    assert said is not None and "is not one that can be measured here" in said
+    assert said.endswith("blocks.L.hook_resid_post.")
+
+
+def test_hook_points_are_their_names():
+    for kind in POINTS:
+        for layer in (0, 7, 10**9 - 1):
+            point = HookPoint(kind, layer)
+            assert parse_hook_point(point.name) == parse_hook_point(point) == point
+
+
+# ---- what is no file at all
+
 READERS = {**{kind: (read, ".h5") for kind, read in KINDS.items()},
            "graph": (everything_of_a_graph, ".json"),
            "labels": (lambda path: [load_labels(path)], ".csv"),
-           "config": (lambda path: [Config.load(path)], ".json")}
+           "config": (lambda path: [Config.load(path)], ".json"),
+           "behavior": (lambda path: [load_behavior(path)], ".json"),
+           "text": (lambda path: [read_text(path)], ".jsonl"),
+           "array": (lambda path: [read_tokens(path)], ".npy"),
+           "tensors": (lambda path: [read_tokens(path)], ".safetensors")}
 
 
 @pytest.mark.parametrize("kind", READERS)

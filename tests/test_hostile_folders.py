@@ -168,7 +168,7 @@ CONTENTS = {"empty": b"", "cut": b"{", "a list": b"[]", "null": b"null", "deep":
 @pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "tokenizer_config.json"])
 def test_a_damaged_json_file(model: Path, file: str, content: str) -> None:
     (model/file).write_bytes(CONTENTS[content])
-    refused("is not a readable JSON|where an object with settings|could not be read",
+    refused("is not JSON that|not text in UTF-8|an object was expected|could not be read",
             load_model, str(model))
 
 
@@ -274,7 +274,7 @@ def test_weights_that_are_not_those_of_the_settings(
 @pytest.mark.parametrize("content", CONTENTS)
 def test_a_damaged_cfg(release: Path, content: str) -> None:
     (release/PLACE/"cfg.json").write_bytes(CONTENTS[content])
-    refused("is not a readable JSON|where an object with settings",
+    refused("is not JSON that|not text in UTF-8|an object was expected",
             load_saes, Config(sae_release=str(release)))
 
 
@@ -282,12 +282,12 @@ def test_a_damaged_cfg(release: Path, content: str) -> None:
 def test_a_pipe_in_the_folder_of_an_sae(release: Path, file: str) -> None:
     (release/PLACE/file).unlink()
     os.mkfifo(release/PLACE/file)
-    refused("not a regular file", load_saes, Config(sae_release=str(release)))
+    refused("is a pipe or a device", load_saes, Config(sae_release=str(release)))
 
 
 @pytest.mark.parametrize("folder", ["/proc", "/"])
 def test_a_folder_that_is_the_whole_machine(folder: str) -> None:
-    refused("holds no SAE|SAEs themselves|not a readable JSON|for one layer|do not say which layer",
+    refused("holds no SAE|SAEs themselves|is not JSON that|for one layer|do not say which layer",
             load_saes, Config(sae_release=folder))
 
 

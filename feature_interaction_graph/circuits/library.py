@@ -7,14 +7,14 @@ __all__ = ['DEMO_BEHAVIORS', 'FEMALE', 'MALE', 'CAPITALS', 'MAKERS', 'ENGLISH_BE
            'english_behavior', 'predefined_behaviors', 'predefined_behavior', 'held_out', 'load_behavior']
 
 # %% ../../nbs/circuits/01_library.ipynb #a80376c5
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..engine.errors import InputError
+from ..engine.errors import InputError, brief
+from ..engine.files import read_json
 from ..training.lexicon import MOOD_WORDS, PET_FIRST, PET_LAST, VOCABULARY
 from ..training.minimal_pairs import minimal_pairs
 from .behaviors import Behavior
@@ -277,6 +277,12 @@ def held_out(name: str, model: Any, used: Behavior, n: int = 64, seed: int = 0) 
     return drawn.take(fresh)
 
 # %% ../../nbs/circuits/01_library.ipynb #bd5d3e30
+_IDS = [(str, [int])]
+_FIELDS = {"name": str, "prompts": _IDS, "answers": ([(str, [(str, int)])], None),
+           "counterfactuals?": (_IDS, None), "counter_answers?": ([(str, [(str, int)])], None),
+           "metric?": str, "description?": str}
+
+
 def load_behavior(path: str | Path) -> Behavior:
     """A behaviour from a JSON file with the fields of `Behavior`: name, prompts, answers,
     counterfactuals, counter_answers, metric, description.
@@ -284,32 +290,9 @@ def load_behavior(path: str | Path) -> Behavior:
     Raises `InputError` for a missing file, one that is not JSON, and fields that are missing,
     unknown or of the wrong kind.
     """
-    path = Path(path)
-    try: content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} could not be read ({error.strerror or error}); give "
-                         "a JSON file with prompts and answers.") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(
-            f"{path} is not JSON ({error}); give an object with name, prompts and answers."
-        ) from error
-    _refuse_wrong_fields(path, content)
-    return Behavior(**content)
-
-# %% ../../nbs/circuits/01_library.ipynb #43a8da90
-def _refuse_wrong_fields(path: Path, content: Any) -> None:
-    texts = ("name", "metric", "description")
-    lists = ("prompts", "answers", "counterfactuals", "counter_answers")
-    if not isinstance(content, dict) or not (
-        {"name", "prompts", "answers"} <= set(content) <= {*texts, *lists}
-    ):
-        raise InputError(f"{path} does not hold a behaviour; it must be an object with name, "
-                         f"prompts and answers, and at most {', '.join((*lists[2:], *texts[1:]))} "
-                         "beside.")
-    columns = [content[name] for name in lists if content.get(name) is not None]
-    if not all(isinstance(content.get(name, ""), str) for name in texts) or not all(
-        isinstance(column, list) and all(isinstance(each, str | list) for each in column)
-        for column in columns
-    ):
-        raise InputError(f"{path} has a field of the wrong kind; prompts and answers are lists of "
-                         "texts, the others are text.")
+    content = read_json(path, "give an object with name, prompts and answers", _FIELDS)
+    unknown = sorted(content.keys() - {name.removesuffix("?") for name in _FIELDS})
+    if not unknown: return Behavior(**content)
+    raise InputError(f"{path} has {brief(unknown[0])}, which no behaviour has; at most "
+                     "counterfactuals, counter_answers, metric and description stand beside name, "
+                     "prompts and answers.")

@@ -6,7 +6,6 @@
 __all__ = ['SHORTEST_CHUNK', 'TokenLabels', 'Corpus', 'as_corpus', 'corpus_from_text', 'read_text', 'read_tokens']
 
 # %% ../../nbs/engine/05_corpus.ipynb #01a37548
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +20,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .errors import InputError
+from .errors import InputError, brief
+from .files import parse_json, read_npy, read_utf8, regular_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -120,7 +120,7 @@ def as_corpus(
     if lengths is None and not isinstance(tokens, (Tensor, np.ndarray)):
         tokens, lengths = _pad(tokens)
     tokens = _integers(tokens)
-    if lengths is None: lengths = torch.full((len(tokens),), tokens.shape[-1])
+    if lengths is None: lengths = torch.full(tokens.shape[:1], max(tokens.shape[1:], default=0))
     starts = torch.zeros(1, dtype=torch.bool)
     if bos_id is not None and tokens.ndim == 2 and tokens.numel(): starts = tokens[:, 0] == bos_id
     if starts.any() and not starts.all():
@@ -197,22 +197,17 @@ def corpus_from_text(
     return replace(as_corpus(rows), starts_with_bos=bos, source=source)
 
 # %% ../../nbs/engine/05_corpus.ipynb #9837b909
+_MAX_BYTES = 2**34   # of a text file
+
 def read_text(path: str | Path, text_column: str = "text") -> list[str]:
     """The documents of a text file, in order, empty ones left out: a `.txt`, or a `.jsonl` with one
     JSON object per line, whose `text_column` holds the document.
 
-    Raises `InputError` for a missing or empty file, bytes that are not UTF-8 (with their offset),
-    or a JSON line without `text_column` (with its number).
+    Raises `InputError` for a missing or empty file, one of more than 16 GiB, bytes that are not
+    UTF-8 (with their offset), or a JSON line without `text_column` (with its number).
     """
-    path = Path(path)
-    try: text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text: byte {error.start} is "
-                         f"{error.object[error.start]:#04x}; save it as UTF-8.") from error
-    except OSError as error:
-        raise InputError(f"{path} could not be read ({error.strerror}); give the path of a .txt or "
-                         ".jsonl file.") from error
-    documents = (_json_documents(text, path, text_column) if path.suffix == ".jsonl"
+    text = read_utf8(path, "give the path of a .txt or .jsonl file in UTF-8", _MAX_BYTES)
+    documents = (_json_documents(text, path, text_column) if Path(path).suffix == ".jsonl"
                  else _split_documents(text.replace("\r\n", "\n")))
     documents = [document.strip() for document in documents if document.strip()]
     if not documents:
@@ -227,16 +222,14 @@ def _split_documents(text: str) -> list[str]:
     return [text]
 
 # %% ../../nbs/engine/05_corpus.ipynb #f6cc1f56
-def _json_documents(text: str, path: Path, text_column: str) -> list[str]:
+def _json_documents(text: str, path: str | Path, text_column: str) -> list[str]:
     documents = []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip(): continue
-        try: record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise InputError(f"line {number} of {path} is not JSON ({error}); each line must be "
-                             "one JSON object.") from error
+        where = f"line {number} of {path}"
+        record = parse_json(line, where, "each line must be one JSON object")
         if not isinstance(record, dict) or not isinstance(record.get(text_column), str):
-            raise InputError(f"line {number} of {path} has no text in a field {text_column!r}; "
+            raise InputError(f"{where} has no text in a field {text_column!r}; "
                              "name the right field as text_column.")
         documents.append(record[text_column])
     return documents
@@ -250,26 +243,28 @@ def read_tokens(path: str | Path, *, bos_id: int | None = None) -> Corpus:
     is executed: pickled arrays are refused. Raises `InputError` for a missing or damaged file, or
     content that `as_corpus` refuses.
     """
-    path = Path(path)
+    remedy = "give a whole .npy or .safetensors file of token ids"
+    path, lengths = regular_file(path, remedy), None
+    if path.suffix == ".safetensors": tokens, lengths = _stored_tokens(path, remedy)
+    else:
+        array = read_npy(path, remedy)
+        if array.dtype.kind not in "iu":
+            raise InputError(f"{path} holds {array.dtype}; whole numbers [n_seq, seq_len] are "
+                             "needed.")
+        tokens = torch.from_numpy(array.astype(np.int64))
+    return as_corpus(tokens, lengths=lengths, bos_id=bos_id, source=path.name)
+
+# %% ../../nbs/engine/05_corpus.ipynb #08d35c93
+def _stored_tokens(path: Path, remedy: str) -> tuple[Tensor, Tensor | None]:
+    "The tensors `tokens` and `lengths` of a safetensors file."
     try:
-        if path.suffix == ".safetensors":
-            with safe_open(str(path), framework="pt") as stored:
-                names = sorted(stored.keys())
-                found = {name: stored.get_tensor(name) for name in names
-                         if name in ("tokens", "lengths")}
-        else: names, found = [], {"tokens": np.load(path, allow_pickle=False)}
-    except OSError as error:
-        raise InputError(f"{path} could not be read ({error.strerror or error}); give "
-                         "a .npy or .safetensors file of token ids.") from error
-    except (SafetensorError, ValueError, EOFError) as error:
-        raise InputError(f"{path} is not a whole file of token ids ({error}); write it again with "
-                         "`numpy.save` or `safetensors`.") from error
-    if "tokens" not in found:
-        raise InputError(f"{path} holds {names}; a tensor named 'tokens' is needed.")
-    tokens = found["tokens"]
-    if isinstance(tokens, np.ndarray) and tokens.dtype.kind in "iu":
-        tokens = torch.from_numpy(tokens.astype(np.int64))
-    if not isinstance(tokens, Tensor):
-        raise InputError(f"{path} holds {getattr(tokens, 'dtype', type(tokens).__name__)}; whole "
-                         "numbers [n_seq, seq_len] are needed.")
-    return as_corpus(tokens, lengths=found.get("lengths"), bos_id=bos_id, source=path.name)
+        with safe_open(str(path), framework="pt") as stored:
+            names = sorted(stored.keys())
+            found = {name: stored.get_tensor(name) for name in ("tokens", "lengths")
+                     if name in names}
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InputError(
+            f"{path} could not be read as safetensors ({error}); {remedy}."
+        ) from error
+    if "tokens" in found: return found["tokens"], found.get("lengths")
+    raise InputError(f"{path} holds {brief(names)}; a tensor named 'tokens' is needed.")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['regular_file', 'read_bytes', 'read_utf8', 'parse_whole', 'parse_json', 'check_shape', 'read_json', 'csv_records',
-           'file_digest', 'seal', 'is_sealed']
+           'read_npy', 'file_digest', 'seal', 'is_sealed']
 
 # %% ../../nbs/engine/02_files.ipynb #168b5202
 import csv
@@ -12,12 +12,16 @@ import gzip
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import stat
+import tokenize
 import zlib
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from .errors import InputError, as_path, brief
 
@@ -136,11 +140,13 @@ def check_shape(value: Any, shape: Any, where: str, remedy: str) -> None:
         for key in keys: check_shape(value[key], inner, f"{brief(key)} of {where}", remedy)
 
 # %% ../../nbs/engine/02_files.ipynb #11154244
-def read_json(path: str | Path, remedy: str, shape: Any = dict) -> Any:
-    """The JSON value in a file, of the given `shape` (see `check_shape`).
+def read_json(
+    path: str | Path, remedy: str, shape: Any = dict, most: int = _MAX_TEXT
+) -> Any:
+    """The JSON value in a file of at most `most` bytes, of the given `shape` (see `check_shape`).
 
     Raises `InputError` for everything `read_utf8`, `parse_json` and `check_shape` refuse."""
-    value = parse_json(read_utf8(path, remedy), path, remedy)
+    value = parse_json(read_utf8(path, remedy, most), path, remedy)
     check_shape(value, shape, str(path), remedy)
     return value
 
@@ -157,6 +163,36 @@ def csv_records(text: str, where: str | Path, remedy: str) -> list[dict[str, Any
     except csv.Error as error:
         raise InputError(f"{where} is no CSV ({error}); {remedy}.") from error
     finally: csv.field_size_limit(before)
+
+# %% ../../nbs/engine/02_files.ipynb #c99b07d1
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_MAX_HEADER = 2**16   # bytes
+
+
+def _npy_fault(path: Path) -> str:
+    "Why the numbers in a `.npy` file cannot be taken, empty where they can."
+    with path.open("rb") as file: start = io.BytesIO(file.read(_MAX_HEADER))
+    try: shape, _, kind = _HEADERS[np.lib.format.read_magic(start)](start)
+    except (ValueError, TypeError, KeyError, SyntaxError, RecursionError, MemoryError,
+            tokenize.TokenError): return "its header cannot be read"
+    if kind.hasobject: return "it holds Python objects, which are never unpickled"
+    there, told = path.stat().st_size - start.tell(), math.prod(shape) * kind.itemsize
+    if min(shape, default=0) >= 0 and there == told: return ""
+    return f"its header tells of shape {brief(shape)} in {kind}, but {there:,} bytes follow"
+
+# %% ../../nbs/engine/02_files.ipynb #72b2e4ea
+def read_npy(path: str | Path, remedy: str) -> np.ndarray:
+    """The array in a `.npy` file, of whatever shape `[...]` and number type; `remedy` ends the
+    sentence.
+
+    Raises `InputError` for a file that cannot be read, has no such header, holds Python objects, or
+    has fewer or more bytes than its header tells."""
+    path = regular_file(path, remedy)
+    try:
+        why = _npy_fault(path)
+        if not why: return np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error: why = str(error)
+    raise InputError(f"{path} is not a whole .npy file ({why}); {remedy}.")
 
 # %% ../../nbs/engine/02_files.ipynb #63cbbeaa
 _SEAL = b"\nfeature_interaction_graph sha256:"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from .errors import InputError
+from .errors import InputError, brief
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -53,18 +53,19 @@ class HookPoint:
 _ALIASES = {"hook_in": "hook_resid_pre", "hook_out": "hook_resid_post",
             "attn.hook_out": "hook_attn_out", "mlp.hook_out": "hook_mlp_out"}
 
-def parse_hook_point(name: str) -> HookPoint:
+def parse_hook_point(name: str | HookPoint) -> HookPoint:
     """The `HookPoint` of a TransformerLens hook name; the bridge's own aliases
-    (`blocks.3.hook_in`) are understood.
+    (`blocks.3.hook_in`) are understood, and a `HookPoint` is one already.
 
     Raises `InputError` when the name is not a point this package can read and write.
     """
-    found = re.fullmatch(r"blocks\.(\d+)\.(.+)", name)
+    if isinstance(name, HookPoint): return name
+    found = re.fullmatch(r"blocks\.([0-9]{1,9})\.(.+)", name) if isinstance(name, str) else None
     tail = _ALIASES.get(found[2], found[2]) if found else ""
     kind = "z" if tail == "attn.hook_z" else tail.removeprefix("hook_")
     if found is None or kind not in KINDS:
         known = ", ".join(HookPoint(kind, 0).name.replace("0", "L", 1) for kind in KINDS)
-        raise InputError(f"hook point {name!r} is not one that can be measured here; use one of "
+        raise InputError(f"hook point {brief(name)} is not one that can be measured here; use one of "
                          f"{known}.")
     return HookPoint(kind, int(found[1]))
 

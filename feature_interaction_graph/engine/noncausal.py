@@ -99,9 +99,7 @@ def whole_sequence_effects(
     how = options_of(whole_sequence_effects, passes, {"lengths": None, "layers": None,
                                                       "rows_per_pass": 64})
     lengths = how["lengths"]
-    point, *wanted = (
-        parse_hook_point(name) if isinstance(name, str) else name for name in (source, *targets)
-    )
+    point, *wanted = map(parse_hook_point, (source, *targets))
     if lengths is None:
         lengths = torch.full((len(tokens),), tokens.shape[1], device=tokens.device)
     check_whole_rows(point, wanted, lengths, sequences, positions, added)

@@ -89,7 +89,7 @@ def clean_residuals(
     Returns name -> `[n_seq, seq_len, d_model]` (`[.., n_heads * d_head]` for `z`). Raises
     `InputError` for an unknown point or a block the model does not have.
     """
-    points = [parse_hook_point(point) if isinstance(point, str) else point for point in hook_points]
+    points = list(map(parse_hook_point, hook_points))
     if not points:
         raise InputError("no hook point was named, so there is nothing to keep; name at least one.")
     if is_hooked_transformer(model): return _cached(model, tokens, points)
@@ -125,8 +125,7 @@ def hooked_forward(
     """
     twin = plain_twin(model)
     layers = decoder_layers(twin)
-    point = parse_hook_point(source) if isinstance(source, str) else source
-    wanted = [parse_hook_point(target) if isinstance(target, str) else target for target in targets]
+    point, *wanted = map(parse_hook_point, (source, *targets))
     pieces: dict[str, list[Tensor]] = {target.name: [] for target in wanted}
     for rows in torch.arange(len(positions)).split(_ROWS_PER_PASS):
         here, position, vector = torch.arange(len(rows)), positions[rows], added[rows]

@@ -8,7 +8,6 @@ __all__ = ['FLAG', 'TEXT', 'OBJECT', 'DTYPE', 'MOST_FOLDERS', 'shown', 'checked_
            'stored_tensors', 'library_errors', 'files_named']
 
 # %% ../../nbs/hosts/00_folders.ipynb #fea8ef27
-import json
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -19,16 +18,15 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..engine.errors import InputError
+from ..engine.errors import InputError, one_line
+from ..engine.files import read_json, regular_file
 
 # %% ../../nbs/hosts/00_folders.ipynb #7adbf62f
 def shown(value: object, most: int = 100) -> str:
     """`value` for a sentence: at most `most` characters, the middle left out, nothing
     unprintable."""
     if isinstance(value, int) and abs(value) >= 10**40: return "a number of more than 40 digits"
-    text = str(value)
-    if len(text) > most: text = f"{text[:most // 2]}…{text[-(most // 2) + 1:]}"
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return one_line(str(value), most, most)
 
 # %% ../../nbs/hosts/00_folders.ipynb #5d2c6d04
 def checked_name(name: object, what: str) -> str:
@@ -69,27 +67,9 @@ def first_line(error: BaseException) -> str:
     return shown(text.splitlines()[0], 160).rstrip(" .:")
 
 # %% ../../nbs/hosts/00_folders.ipynb #05dc7887
-def read_settings(path: Path, most_bytes: int = 2**20) -> dict[str, Any]:
-    """The object in a JSON file of at most `most_bytes`. Raises `InputError` for anything else."""
-    advice = "load a whole copy of it"
-    try:
-        if path.exists() and not path.is_file(): raise ValueError("it is not a regular file")
-        with path.open("rb") as file: content = file.read(most_bytes + 1)
-        if len(content) > most_bytes:
-            raise ValueError(f"it is longer than {most_bytes} bytes, which no settings are")
-        stored = json.loads(content.decode("utf-8"), parse_int=_whole_number)
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{shown(path)} is not a readable JSON file ({first_line(error)}); "
-                         f"{advice}.") from error
-    if not isinstance(stored, dict):
-        raise InputError(f"{shown(path)} holds a {type(stored).__name__} where an object with "
-                         f"settings belongs; {advice}.")
-    return stored
-
-# %% ../../nbs/hosts/00_folders.ipynb #d5810a0b
-def _whole_number(digits: str) -> int:
-    if len(digits) > 100: raise ValueError(f"it holds a number of {len(digits)} digits")
-    return int(digits)
+def read_settings(path: Path, most: int = 2**20) -> dict[str, Any]:
+    "The object in a JSON file of at most `most` bytes. Raises `InputError` for anything else."
+    return read_json(path, "load a whole copy of it", most=most)
 
 # %% ../../nbs/hosts/00_folders.ipynb #f8f661f5
 class Rule(NamedTuple):
@@ -142,10 +122,8 @@ class Stored(NamedTuple):
 
 # %% ../../nbs/hosts/00_folders.ipynb #e5bfd6ff
 def stored_tensors(path: Path) -> dict[str, Stored]:
-    "Name -> `Stored` of a safetensors file. Raises `InputError` for a damaged file."
-    if not path.is_file():
-        raise InputError(f"{shown(path)} is not there or not a regular file; "
-                         "load a whole copy of its folder.")
+    "Name -> `Stored` of a safetensors file. Raises `InputError` for none, or a damaged one."
+    path = regular_file(path, "load a whole copy of its folder")
     try:
         with safe_open(str(path), framework="pt") as file:
             slices = {name: file.get_slice(name) for name in list(file.keys())}

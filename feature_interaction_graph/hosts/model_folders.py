@@ -69,7 +69,7 @@ def weight_files(folder: Path) -> list[Path]:
         raise InputError(f"the model {shown(folder)} could not be read: it has no "
                          "model.safetensors and no index of several; only safetensors weights are "
                          "read, so save it with `save_pretrained`.")
-    places = read_settings(index, most_bytes=2**26).get("weight_map")
+    places = read_settings(index, most=2**26).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise InputError(f"{shown(index)} has no weight_map; load a whole copy of the model.")
     for name in places.values():
@@ -114,7 +114,7 @@ def check_model_folder(folder: Path) -> int:
     settings = read_settings(folder/"config.json")
     check_model_settings(settings, f"{shown(folder)}/config.json")
     other = folder/"tokenizer_config.json"
-    if other.exists() and "auto_map" in read_settings(other, most_bytes=2**26):
+    if other.exists() and "auto_map" in read_settings(other, most=2**26):
         raise InputError(f"{shown(other)} names code of its own (auto_map), which is never run "
                          "here; remove auto_map to use the tokenizer of transformers.")
     if settings.get("transformers_weights") is not None:
