@@ -182,8 +182,6 @@ def mechanism_split(
     model that cannot be branched.
     """
     corpus = as_corpus(tokens)
-    if n_samples < 2:
-        raise InputError(f"n_samples is {n_samples}; an error bar needs at least 2 samples.")
     edges = list(dict.fromkeys(((int(l), int(i)), (int(k), int(j))) for (l, i), (k, j) in edges))
     question = _question_of_edges(edges, saes, Question(
         {}, {}, {}, n_samples, max_per_sequence, doses=doses, seed=seed
@@ -273,8 +271,6 @@ def within_layer_measure(
     for an SAE without an MLP before it, and for sources that fire in fewer than two sequences.
     """
     corpus = as_corpus(tokens)
-    if n_samples < 2:
-        raise InputError(f"n_samples is {n_samples}; an error bar needs at least 2 samples.")
     mine = by_layer(sources, saes, "source")
     wanted = None if targets is None else by_layer(targets, saes, "target")
     if wanted is not None and set(wanted) != set(mine):
