@@ -27,7 +27,7 @@ from .engine.corpus import Corpus
 from .engine.encoders import FeatureReader
 from .engine.errors import InputError
 from .engine.hdf5 import Hdf5Kind
-from .engine.names import FeatureKey, Saes, parse_feature_id
+from .engine.names import FeatureKey, Saes, feature_key
 from .engine.provenance import provenance
 from .engine.transport import TransportScores, transport_scores
 from .features import FeatureTable
@@ -294,7 +294,7 @@ def identify_candidates(
     Raises `InputError` for a feature of `include` that the atlas does not cover, a window without
     counts, or (unless `allow_none`) when not a single pair is left.
     """
-    named = [parse_feature_id(which) if isinstance(which, str) else which for which in include]
+    named = list(map(feature_key, include))
     for layer, feature in named: atlas.places(layer, np.array([feature]))
     pairs = [(a, b) for a, b in atlas.layer_pairs
              if b - a <= cfg.layer_window and (a < b or cfg.within_layer)]

@@ -32,8 +32,8 @@ from .dictionary.labels import first_labels
 from .dictionary.labels import load_labels as load_labels
 from .dictionary.store import ActivationStore
 from .engine.errors import InputError
-from .engine.hdf5 import Hdf5Kind, StoredGroup, write_column
-from .engine.names import FeatureKey, Saes, feature_id, parse_feature_id
+from .engine.hdf5 import Hdf5Kind, StoredGroup, write_columns
+from .engine.names import FeatureKey, Saes, feature_id, feature_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,8 +114,8 @@ class FeatureColumns:
 
     def save(self, where: str | Path | h5py.Group) -> None:
         "To a file of its own, or into a group of an open HDF5 file."
-        if isinstance(where, h5py.Group): return _write_columns(where, self.columns)
-        with _KIND.write(where) as file: _write_columns(file, self.columns)
+        if isinstance(where, h5py.Group): return write_columns(where, self.columns)
+        with _KIND.write(where) as file: write_columns(file, self.columns)
 
     @classmethod
     def load(cls, where: str | Path | h5py.Group | StoredGroup) -> Self:
@@ -141,9 +141,6 @@ def _checked_columns(columns: Mapping[str, Any]) -> dict[str, np.ndarray]:
 # %% ../nbs/03_features.ipynb #8b467cf1
 _KIND = Hdf5Kind("features", "a table of features", "write one with FeatureTable.save",
                  tagged=False)
-
-def _write_columns(group: h5py.Group, columns: Mapping[str, np.ndarray]) -> None:
-    for name, values in columns.items(): write_column(group, name, values)
 
 # %% ../nbs/03_features.ipynb #5b401800
 def _read_columns(where: str | Path | h5py.Group | StoredGroup) -> dict[str, np.ndarray]:
@@ -171,7 +168,7 @@ class FeatureTable(FeatureColumns):
         """One feature, by id or by (layer, feature).
 
         Raises `InputError` if the table does not have it."""
-        layer, feature = parse_feature_id(which) if isinstance(which, str) else which
+        layer, feature = feature_key(which)
         row = int(self.find(np.array([layer]), np.array([feature]))[0])
         if row < 0:
             raise InputError(f"{feature_id(layer, feature)} is not among the {len(self)} features "

@@ -23,7 +23,7 @@ from feature_interaction_graph.engine.hook_points import (
     HookPoint, catch, decoder_layers, edit, plain_twin
 )
 from feature_interaction_graph.engine.names import (
-    FeatureKey, Saes, check_features, parse_feature_id
+    FeatureKey, Saes, check_features, feature_key
 )
 
 # %% ../../nbs/circuits/02_ablation.ipynb #ba8a89d7
@@ -81,8 +81,7 @@ Nodes = Iterable[str | FeatureKey]
 
 def feature_keys(nodes: Nodes) -> list[FeatureKey]:
     "(layer, index) of feature ids and of pairs, in order."
-    return [parse_feature_id(node) if isinstance(node, str) else (int(node[0]), int(node[1]))
-            for node in nodes]
+    return [feature_key(node) for node in nodes]
 
 # %% ../../nbs/circuits/02_ablation.ipynb #900bdf9d
 class FeatureNumbers:

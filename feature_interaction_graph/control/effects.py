@@ -67,21 +67,13 @@ class EffectMatrix:
 
     def rows(self, sources: Sequence[FeatureKey]) -> Int[np.ndarray, "n"]:
         "The rows of `sources`; `InputError` for one whose effects were not measured."
-        known = {key: index for index, key in enumerate(self.sources)}
-        missing = next((key for key in sources if key not in known), None)
-        if missing is not None:
-            raise InputError(f"the effects of {feature_id(*missing)} were not measured "
-                             f"({len(known)} sources were); measure them first.")
-        return np.array([known[key] for key in sources], int)
+        return _places(sources, self.sources, "has no measured effects; it is not one of the "
+                       f"{len(self.sources)} sources, so measure it first")
 
     def columns(self, targets: Sequence[FeatureKey]) -> Int[np.ndarray, "n"]:
         "The columns of `targets`; `InputError` for one that was not watched."
-        known = {key: index for index, key in enumerate(self.targets)}
-        missing = next((key for key in targets if key not in known), None)
-        if missing is not None:
-            raise InputError(f"{feature_id(*missing)} was not among the {len(known)} watched "
-                             "targets; watch it, or choose among those.")
-        return np.array([known[key] for key in targets], int)
+        return _places(targets, self.targets, f"was not among the {len(self.targets)} watched "
+                       "targets; watch it, or choose among those")
 
     def predict(
         self, shifts: Mapping[FeatureKey, float], pre: bool = True
@@ -90,6 +82,16 @@ class EffectMatrix:
         clamped effects are total effects of independent pushes."""
         effects = self.pre if pre else self.activation
         return np.array(list(shifts.values())) @ effects[self.rows(list(shifts))]
+
+# %% ../../nbs/control/04_effects.ipynb #c51611f4
+def _places(
+    asked: Sequence[FeatureKey], known: Sequence[FeatureKey], wrong: str
+) -> Int[np.ndarray, "n"]:
+    "Where each of `asked` stands in `known`; of one that does not, it is said what is `wrong`."
+    at = {key: index for index, key in enumerate(known)}
+    for key in asked:
+        if key not in at: raise InputError(f"{feature_id(*key)} {wrong}.")
+    return np.array([at[key] for key in asked], int)
 
 # %% ../../nbs/control/04_effects.ipynb #deeacaaf
 def measure_effects(

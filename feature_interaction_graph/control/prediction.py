@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ..engine.errors import InputError
-from ..engine.names import FeatureKey, feature_id, parse_feature_id
+from ..engine.names import FeatureKey, feature_id, feature_key, parse_feature_id
 from ..measurement.table import InteractionTable
 
 # %% ../../nbs/control/05_prediction.ipynb #0ccfb325
@@ -63,14 +63,11 @@ class EffectGraph:
 
     def key(self, name: str | FeatureKey) -> FeatureKey:
         "The feature called `name`; `InputError` for one that was not measured."
-        key = _key(name)
+        key = feature_key(name)
         if key not in self.features:
             raise InputError(f"{feature_id(*key)} is not among the {len(self.features):,} measured "
                              "features; measure it or choose another.")
         return key
-
-def _key(name: str | FeatureKey) -> FeatureKey:
-    return parse_feature_id(name) if isinstance(name, str) else (int(name[0]), int(name[1]))
 
 # %% ../../nbs/control/05_prediction.ipynb #3d9a08d2
 def effect_graph(effects: nx.DiGraph | InteractionTable) -> EffectGraph:

@@ -17,10 +17,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..engine.encoders import FeatureReader
-from ..engine.errors import InputError
 from ..engine.hook_points import catch, decoder_layers, plain_twin
-from ..engine.names import Saes, feature_id
-from .examples import firings, token_text_of
+from ..engine.names import Saes
+from .examples import known_firings, token_text_of
 from .labels import quote_token
 from .store import ActivationStore
 
@@ -179,11 +178,7 @@ def feature_input_pattern(
 
     Raises `InputError` for a feature that never fires or does not exist.
     """
-    rows, strengths = firings(store, layer, feature)
-    if not len(rows):
-        raise InputError(f"{feature_id(layer, feature)} never fires on the {store.n_tokens} "
-                         "positions of this store; collect more tokens or choose another "
-                         "feature.")
+    rows, strengths = known_firings(store, layer, feature)
     strongest = rows[np.argsort(-np.abs(strengths), kind="stable")[:n_firings]]
     sequence, position = torch.from_numpy(store.rows[strongest]).long().T
     reader = FeatureReader(saes[layer], torch.tensor([feature]))

@@ -125,8 +125,6 @@ class BranchedForward:
         if not self.branched: return suffix_forward(self.twin, clean, *question)
         return branched_pass(self.twin, clean, Branches(*question), hold)
 
-    _run_hooked = branch        # its former name, where the model is not branched
-
 # %% ../../nbs/engine/09_branched.ipynb #7349d84c
 def _disagreement(engine: BranchedForward) -> str:
     """Why rows of `engine` cannot be trusted, empty where they can: compares some on random tokens

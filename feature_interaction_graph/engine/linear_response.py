@@ -234,8 +234,8 @@ def _respond(engine: BranchedForward, swept: Swept, plan: ClampPlan, targets: _R
     points = [reader.hook_point for reader in targets.values()]
     rows = response_rows(plan, part, swept.sequences, settings.steps, shared=mode == "reverse")
     def branch(added: Tensor) -> dict[str, Tensor]:
-        run = engine.branch if engine.branched else engine._run_hooked
-        return run(swept.clean, plan.entry, rows.sequence, rows.position, added, points, horizon)
+        return engine.branch(swept.clean, plan.entry, rows.sequence, rows.position, added, points,
+                             horizon)
     with _differentiable(engine.branched), torch.no_grad():
         slopes = (reverse_slopes if mode == "reverse" else forward_slopes)(branch, rows, targets)
     first = rows.row[:, 0]

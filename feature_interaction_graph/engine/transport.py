@@ -23,10 +23,7 @@ from feature_interaction_graph.engine.hook_points import (
     HookPoint, catch, decoder_layers, edit, plain_twin
 )
 from .names import Saes, check_layers
-
-# %% ../../nbs/engine/21_transport.ipynb #bc7c84c6
-class _LastPointPassed(Exception):
-    "Raised inside a forward pass when nothing further is needed; never leaves this module."
+from .residuals import ending_at
 
 # %% ../../nbs/engine/21_transport.ipynb #17f21449
 def differentiable_streams(
@@ -42,19 +39,14 @@ def differentiable_streams(
     twin = plain_twin(model)
     layers = decoder_layers(twin)
     first = min(points, key=lambda point: point.depth)
-    last = max(points, key=lambda point: (point.depth, point.layer))
-    def stop(*_: object) -> None: raise _LastPointPassed
     def leaf(stream: Tensor) -> Tensor: return stream.detach().requires_grad_(True)
     entry = {point: HookPoint("attn_out", point.layer) if point.kind == "resid_mid" else point
              for point in points}
+    masked = {} if attention_mask is None else {"attention_mask": attention_mask}
     with (torch.enable_grad(), edit(layers, first, leaf),
-          catch(layers, [*points, *(set(entry.values()) - set(points))]) as caught):
-        handle = (layers[last.layer].register_forward_pre_hook(stop) if last.kind == "resid_pre"
-                  else layers[last.layer].register_forward_hook(stop))
-        masked = {} if attention_mask is None else {"attention_mask": attention_mask}
-        try: twin(tokens, use_cache=False, **masked)
-        except _LastPointPassed: pass
-        finally: handle.remove()
+          catch(layers, [*points, *(set(entry.values()) - set(points))]) as caught,
+          ending_at(layers, points)):
+        twin(tokens, use_cache=False, **masked)
     return ({point.name: caught[point.name] for point in points},
             {point.name: caught[entry[point].name] for point in points})
 

@@ -21,7 +21,9 @@ from ..engine.errors import InputError
 from feature_interaction_graph.engine.hook_points import (
     attach_twin, decoder_layers, map_block, plain_twin
 )
-from .folders import checked_name, is_folder, library_errors, shown
+from feature_interaction_graph.hosts.folders import (
+    checked_name, is_folder, library_errors, shown, some_of
+)
 from .hub import check_hub_model, hub_id
 from feature_interaction_graph.hosts.model_folders import (
     check_model_folder, check_size, unplaced
@@ -40,13 +42,8 @@ def check_finite(module: nn.Module, what: str) -> None:
     broken = [name for name, tensor in named if tensor.is_floating_point()
               and not bool(torch.isfinite(tensor).all()) and name.split(".")[-1] not in masks]
     if broken:
-        raise InputError(f"{what} has NaN or infinite values in {_first_of(broken)}; "
+        raise InputError(f"{what} has NaN or infinite values in {some_of(broken, 3)}; "
                          "load a whole copy of it.")
-
-
-def _first_of(names: list[str]) -> str:
-    more = f" and {len(names) - 3} others" if len(names) > 3 else ""
-    return ", ".join(shown(name, 60) for name in names[:3]) + more
 
 # %% ../../nbs/hosts/03_models.ipynb #130d9806
 def read_model(
@@ -120,11 +117,11 @@ def _check_complete(model: nn.Module, info: Mapping[str, Any], source: str) -> N
         str(key[0] if isinstance(key, tuple) else key) for key in info.get("mismatched_keys", ())
     )]
     if missing:
-        raise InputError(f"the weights of {shown(source)} lack {_first_of(missing)}; load a "
+        raise InputError(f"the weights of {shown(source)} lack {some_of(missing, 3)}; load a "
                          "whole copy of the model.")
     left_out = unplaced(info["unexpected_keys"])
     if left_out:
-        raise InputError(f"the weights of {shown(source)} hold {_first_of(left_out)}, for which "
+        raise InputError(f"the weights of {shown(source)} hold {some_of(left_out, 3)}, for which "
                          "the model that its config.json describes has no place; correct "
                          "config.json, or load a whole copy of the model.")
 

@@ -23,13 +23,14 @@ from feature_interaction_graph.engine.hook_points import (
 )
 from ..engine.names import Saes
 from feature_interaction_graph.hosts.folders import (
-    FLAG, TEXT, Rule, check_fields, checked_name, is_folder, library_errors, read_settings, shown
+    FLAG, TEXT, Rule, check_fields, checked_name, is_folder, library_errors, read_settings, shown,
+    some_of
 )
 from .hub import same_model
 from feature_interaction_graph.hosts.models import (
     check_finite, stream_is_centred, uses_layer_norm
 )
-from .releases import sae_entry, some_of
+from .releases import sae_entry
 from feature_interaction_graph.hosts.sae_folders import (
     check_activation, check_sae_folder, sae_settings
 )

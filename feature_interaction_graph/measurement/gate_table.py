@@ -7,17 +7,16 @@ __all__ = ['GATING_COLUMNS', 'GatingTable']
 
 # %% ../../nbs/measurement/05_gate_table.ipynb #0599e946
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from jaxtyping import Bool
 
 from ..engine.errors import InputError
-from ..engine.hdf5 import Hdf5Kind, write_column
+from ..engine.hdf5 import Hdf5Kind, write_columns
 from ..engine.names import feature_id
+from .table import TestedRows
 
 # %% ../../nbs/measurement/05_gate_table.ipynb #3f21d784
 GATING_COLUMNS = {**dict.fromkeys(("src_layer", "src_feature", "gate_layer", "gate_feature",
@@ -30,7 +29,7 @@ GATING_COLUMNS = {**dict.fromkeys(("src_layer", "src_feature", "gate_layer", "ga
 _KIND = Hdf5Kind("gates", "a table of gates", "give the gates.h5 of a finished run")
 
 @dataclass
-class GatingTable:
+class GatingTable(TestedRows):
     """Confirmed and refuted hyperedges (source, gate -> target) as columns of equal length
     (`GATING_COLUMNS`).
 
@@ -39,9 +38,6 @@ class GatingTable:
     `sign-flip` or `modulation`; `screen_q_value`: NaN for gates that were named and not screened.
     `meta` counts what was screened, confirmed and left out.
     """
-    columns: dict[str, np.ndarray]
-    meta: dict[str, Any] = field(default_factory=dict)
-
     def __post_init__(self) -> None:
         missing = [name for name in GATING_COLUMNS if name not in self.columns]
         if missing:
@@ -51,26 +47,11 @@ class GatingTable:
         self.columns = {name: np.asarray(self.columns[name]).astype(kind)
                         for name, kind in GATING_COLUMNS.items()}
 
-    def __len__(self) -> int: return len(self.columns["src_layer"])
-
-    def where(self, mask: Bool[np.ndarray, "n_rows"]) -> "GatingTable":
-        "The rows for which `mask` is true."
-        return GatingTable({name: values[mask] for name, values in self.columns.items()}, self.meta)
-
-    def significant(self, alpha: float = 0.01) -> "GatingTable":
-        "Rows whose interaction has q < `alpha`."
-        return self.where(self.columns["q_value"] < alpha)
-
-    def to_pandas(self) -> pd.DataFrame:
-        "One row per hyperedge."
-        return pd.DataFrame(self.columns)
-
     def save(self, path: str | Path) -> Path:
         "Writes the table to one HDF5 file, whole or not at all."
         with _KIND.write(path) as file:
             file.attrs["meta"] = json.dumps(self.meta)
-            for name, values in self.columns.items():
-                write_column(file.require_group("columns"), name, values)
+            write_columns(file.create_group("columns"), self.columns)
         return Path(path)
 
     @classmethod

@@ -30,7 +30,8 @@ class Question:
     most `max_per_sequence` from one sequence, and left out with fewer than `min_samples`. `doses`:
     values it is set to, by default the two `percentiles` of its own activations. `max_samples`
     above `n_samples`: go on up to that many where edges are undecided at `level`, by their
-    `evidence` (change of the "activation" or "pre-activation").
+    `evidence` (change of the "activation" or "pre-activation"). Raises `InputError` for fewer than
+    two samples.
     """
     sources: Mapping[int, Int[np.ndarray, "n_sources"]]
     targets: Mapping[int, Int[np.ndarray, "n_targets"] | None]
@@ -44,6 +45,12 @@ class Question:
     max_samples: int | None = None
     level: float = 0.01
     evidence: str = "activation"
+
+    def __post_init__(self) -> None:
+        if self.n_samples < 2:
+            raise InputError(
+                f"n_samples is {self.n_samples}; an error bar needs at least 2 samples."
+            )
 
     @property
     def looks(self) -> list[int]:
@@ -155,9 +162,8 @@ def ask(
     """The question what `sources` do to `targets` (every feature of `target_layers` when None;
     every later layer when that is None too).
 
-    `settings`: further fields of `Question`. Raises `InputError` for fewer than 2 samples and as
-    `by_layer` and `later_layers` do."""
-    _check_counts({"n_samples": n_samples})
+    `settings`: further fields of `Question`. Raises `InputError` as `by_layer`, `later_layers`
+    and `Question` do."""
     mine = by_layer(sources, saes, "source")
     wanted = None if targets is None else by_layer(targets, saes, "target")
     allowed = None if target_layers is None else set(target_layers)
