@@ -143,8 +143,8 @@ class MeasurementSettings:
     )
     horizon: int = setting(0, "later positions at which targets are read as well", low=0)
     within_layer: bool = setting(False, "also measure targets of the source's own layer")
-    placebo: int = setting(0, "directions of equal norm to compare each source with: half random, "
-                           "half silent decoder rows", low=0)
+    placebo: int = setting(32, "random directions per source layer that effects are compared with, "
+                           "and half as many silent decoder rows; 0: none", low=0)
     evidence: str = setting("activation",
                             "what an edge is tested by: the change of the target after its "
                             "threshold, or before", choices=("activation", "pre-activation"))

@@ -56,6 +56,7 @@ def surviving_rows(
     keep = (columns["q_value"] < significance_level) & (
         strength > edge_strength_threshold
     ) & np.isfinite(strength) & (columns["interaction_type"] != "none")
+    keep &= ~(columns.get("placebo_q_value", np.zeros(len(keep))) >= significance_level)
     if keep.any() or allow_none: return np.flatnonzero(keep)
     if not len(keep):
         raise InputError("the table holds no interactions, so there is no graph to build; measure "
@@ -95,8 +96,9 @@ _EDGE_ATTRIBUTES: dict[str, str] = {        # attribute of the edge -> column of
                                "p_value", "q_value")},
     "ci_lower": "ci_low", "ci_upper": "ci_high", "std_strength": "std",
     **{name: name for name in ("variance", "share_nonzero", "share_same_sign", "median",
-                               "pre_p_value", "placebo_p_value", "silent_p_value", "n_samples",
-                               "method", "offset")}}
+                               "pre_p_value", "placebo_p_value", "placebo_q_value", "silent_p_value",
+                               "resolution", "n_samples", "method", "offset")}}
+_OPTIONAL = ("median", "placebo_p_value", "placebo_q_value", "silent_p_value", "resolution")
 
 # %% ../nbs/07_graph.ipynb #20f9dc2b
 def edge_attributes(columns: dict[str, np.ndarray], rows: np.ndarray) -> list[dict[str, Any]]:
@@ -168,7 +170,7 @@ def gating_edge(
     effects = [effect for effect in (gate["effect_off"], gate["effect_on"]) if effect is not None]
     strength = sum(effects) / len(effects) if effects else 0.0
     blank = {name: float("nan") for name in _EDGE_ATTRIBUTES
-             if name not in ("median", "placebo_p_value", "silent_p_value")}
+             if name not in _OPTIONAL}
     return {**blank, "interaction_type": "gating", "strength": strength,
             "abs_strength": abs(strength), "gating_score": float("nan"),
             "n_samples": gate["n_samples"] or 0, "method": "gating", "offset": gate["offset"]}

@@ -46,10 +46,11 @@ _all_ = ["InteractionResult", "InteractionTable", "jacobian_measure", "measure_g
 
 # %% ../nbs/06_interactions.ipynb #ab5330d6
 def decide(columns: dict[str, np.ndarray], method: str = "fdr_bh", evidence: str = "activation",
-           placebo_level: float = 0.05) -> None:
-    """Sets `q_value` (over all rows, corrected by `method`) and `interaction_type` of measured
-    columns, each `[n_rows]`.
+           level: float = 0.01) -> None:
+    """Sets `q_value` and, where other directions were pushed along, `placebo_q_value` (both over all
+    rows, corrected by `method`), and `interaction_type`, of measured columns, each `[n_rows]`.
 
+    An effect that is not specific (`placebo_q_value` of `level` or more) has the type "none".
     Raises `InputError` for other `evidence` than "activation" or "pre-activation"."""
     if evidence not in ("activation", "pre-activation"):
         raise InputError(f"evidence is {evidence!r}; use 'activation' or 'pre-activation'.")
@@ -61,7 +62,8 @@ def decide(columns: dict[str, np.ndarray], method: str = "fdr_bh", evidence: str
         sign = np.where(columns["pre_strength"] > 0, "excitatory", "inhibitory")
         kind = np.where(p_value < 0.05, sign, "none")
     if "placebo_p_value" in columns:                 # NaN: effects inside a layer have no placebo
-        kind = np.where(columns["placebo_p_value"] >= placebo_level, "none", kind)
+        columns["placebo_q_value"] = adjust(columns["placebo_p_value"], method)
+        kind = np.where(columns["placebo_q_value"] >= level, "none", kind)
     columns["interaction_type"] = kind
 
 # %% ../nbs/06_interactions.ipynb #9c85cd7d
@@ -103,7 +105,7 @@ def clamp_measure(
     target_layers: Sequence[int] | None = None,
     targets: Sequence[FeatureKey] | None = None,
     horizon: int = 0,
-    placebo: int = 0,
+    placebo: int = 32,
     **sampling: Unpack[ClampSampling],
 ) -> InteractionTable:
     """Total effect of clamping each source on every target of later layers, by exact intervention
@@ -112,8 +114,9 @@ def clamp_measure(
     Strength = mean over samples of [f_j(high) - f_j(low)] / (high - low), in target activation per
     source activation. `sources`, `targets`: (layer, feature); `targets=None` means every feature of
     `target_layers` (default: all later layers). `horizon`: later positions read as well, one row
-    per offset. `placebo`: directions per source to push along equally far, half random, half
-    decoder rows of features that are silent there (columns `placebo_p_value`, `silent_p_value`).
+    per offset. `placebo`: random directions per source layer that each effect is compared with
+    (columns `placebo_p_value`, `placebo_q_value`), and half as many decoder rows of features that
+    are silent there (`silent_p_value`); 0: none.
     `sampling`: the keywords of `Sampling` (`n_samples`, `seed`, ...) and `doses`, `max_samples`,
     `evidence`: see `ClampSampling`. Samples are (sequence, position) where the source fires.
     q-values: Benjamini-Hochberg over all rows. Raises `InputError` for sources that do not exist,
@@ -275,7 +278,7 @@ def measure_interactions(
     rare = sum(part.n_rare for part in parts)
     skipped = dict(pairs.skipped)
     if rare: skipped[f"the source fires in fewer than {cfg.min_samples} sequences"] = rare
-    decide(columns, cfg.correction_method, cfg.evidence)
+    decide(columns, cfg.correction_method, cfg.evidence, cfg.significance_level)
     looks = max(part.looks for part in parts)
     steadiness = stability_of(columns, cfg.significance_level, cfg.correction_method, cfg.evidence,
                               looks)

@@ -51,10 +51,12 @@ def _fired(
 @dataclass(frozen=True)
 class Scan:
     """What one pass over the corpus says of the features of one reader: `mean`, `std` over all
-    sampleable tokens (firing or not), how many tokens, and the firings."""
+    sampleable tokens (firing or not), `size`: root mean square where it fires (0: never), how many
+    tokens, and the firings."""
     n_tokens: int
     mean: Float[np.ndarray, "n_features"]
     std: Float[np.ndarray, "n_features"]
+    size: Float[np.ndarray, "n_features"]
     firings: Firings | None
 
 def _summary(
@@ -62,11 +64,12 @@ def _summary(
 ) -> Scan:
     mean = sums[0] / n_tokens
     std = np.sqrt(np.maximum(sums[1] / n_tokens - mean**2, 0.0) * n_tokens / max(n_tokens - 1, 1))
-    if found is None: return Scan(n_tokens, mean, std, None)
+    size = np.sqrt(sums[1] / np.maximum(sums[2], 1))
+    if found is None: return Scan(n_tokens, mean, std, size, None)
     feature, *rest = (np.concatenate(parts) for parts in zip(*found, strict=True))
     order = np.argsort(feature, kind="stable")
     indptr = np.concatenate([[0], np.bincount(feature, minlength=n_features).cumsum()])
-    return Scan(n_tokens, mean, std, Firings(indptr, *(part[order] for part in rest)))
+    return Scan(n_tokens, mean, std, size, Firings(indptr, *(part[order] for part in rest)))
 
 # %% ../../nbs/engine/13_sampling.ipynb #65bb4b58
 _Key = TypeVar("_Key", bound=Hashable)      # what the caller calls its readers
@@ -86,7 +89,7 @@ def scan_corpus(
     Raises `InputError` when the model gives NaN.
     """
     mask, device = corpus.sample_mask(), next(model.parameters()).device
-    sums = {name: torch.zeros(2, len(reader.features), dtype=torch.float64)
+    sums = {name: torch.zeros(3, len(reader.features), dtype=torch.float64)
             for name, reader in readers.items()}
     found: dict[_Key, list[tuple[np.ndarray, ...]]] = {name: [] for name in keep}
     points = sorted({reader.hook_point.name for reader in readers.values()})
@@ -101,7 +104,8 @@ def scan_corpus(
                 raise InputError("the model gives NaN or infinite values at "
                                  f"{reader.hook_point.name}; load a whole copy of its weights.")
             active = reader.read(rows)[1]
-            sums[name] += torch.stack([active.sum(0), (active * active).sum(0)]).double().cpu()
+            sums[name] += torch.stack([active.sum(0), (active * active).sum(0),
+                                       (active != 0).sum(0)]).double().cpu()
             if name in keep:
                 found[name].append(_fired(active, where, int(batch[0]), reader.scale(rows)))
     n_tokens = int(mask.sum())

@@ -101,7 +101,7 @@ class TestedRows:
 @dataclass
 class InteractionTable(TestedRows):
     """Measured interactions as columns of equal length (`COLUMNS`, perhaps `median`,
-    `placebo_p_value`, `silent_p_value`).
+    `resolution`, `placebo_p_value`, `placebo_q_value`, `silent_p_value`).
 
     `meta`: counts of pairs attempted, measured and skipped (with reasons), configuration, versions.
     `features`: statistics and labels of the features involved, where known. `curves`: for more than
@@ -139,6 +139,12 @@ class InteractionTable(TestedRows):
         columns, curves = ({name: values[rows] for name, values in each.items()}
                            for each in (self.columns, self.curves))
         return replace(self, columns=columns, curves=curves)
+
+    def edges(self, alpha: float = 0.01) -> Self:
+        """The rows with q < `alpha` that are specific as well: `placebo_q_value` < `alpha` where other
+        directions were pushed along."""
+        other = self.columns.get("placebo_q_value", np.zeros(len(self)))
+        return self.where((self.columns["q_value"] < alpha) & ~(other >= alpha))
 
     def strongest(self, n_rows: int = 10, by: str = "strength_std") -> Self:
         "The `n_rows` rows with the greatest absolute value in column `by` (NaN last)."

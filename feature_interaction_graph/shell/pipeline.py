@@ -266,9 +266,9 @@ def evidence_facts(
 
     import numpy as np
     columns = interactions.significant(cfg.significance_level).columns
-    compared = columns.get("placebo_p_value", np.zeros(0))
+    compared = columns.get("placebo_q_value", np.zeros(0))
     compared = compared[~np.isnan(compared)]
-    passed = int((compared < 0.05).sum())
+    passed = int((compared < cfg.significance_level).sum())
     placebo = {"compared": len(compared), "passed": passed} if cfg.placebo else None
     found = dict(Counter(gate["direction"] for gate in G.graph.get("hyperedges", [])).most_common())
     examined = None if gates is None else {**gates.meta.get("counts", {}), "confirmed": found}
