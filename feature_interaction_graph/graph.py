@@ -62,11 +62,10 @@ def surviving_rows(
                          "some pairs first.")
     q = columns["q_value"][~np.isnan(columns["q_value"])]
     smallest = f"{q.min():.3g}" if len(q) else "undefined"
-    raise InputError(
-        f"none of the {len(keep):,} tested interactions has q < {significance_level:g} and "
-        f"|{tested}| > {edge_strength_threshold:g} "
-        f"(the smallest q is {smallest}); measure more samples or raise significance_level."
-    )
+    raise InputError(f"none of the {len(keep):,} tested interactions has q < "
+                     f"{significance_level:g} and |{tested}| > {edge_strength_threshold:g} (the "
+                     f"smallest q is {smallest}); measure more samples or raise "
+                     "significance_level.")
 
 # %% ../nbs/07_graph.ipynb #f2976d4f
 def node_attributes(
