@@ -77,9 +77,8 @@ def find_hubs(
     """
     check_metric(metric)
     if top_k < 1 or min(n_boot, n_null) < 0:
-        raise InputError(
-            f"top_k is {top_k}, n_boot {n_boot}, n_null {n_null}; give 1, 0, 0 or more."
-        )
+        raise InputError(f"top_k is {top_k}, n_boot {n_boot}, n_null {n_null}; give 1, 0, 0 or "
+                         "more.")
     edges = edge_list(G, weight)
     random = np.random.default_rng(seed)
     n = len(G)

@@ -275,9 +275,8 @@ def build_coactivation_atlas(
         raise InputError(f"no two of the layers {listed(store.layers)} are at most "
                          f"{cfg.layer_window} apart; raise layer_window or collect more layers.")
     if offset < 0:
-        raise InputError(
-            f"offset is {offset}; a target cannot be read before its source, so give 0 or more."
-        )
+        raise InputError(f"offset is {offset}; a target cannot be read before its source, so give "
+                         "0 or more.")
     layers = {layer: _marginals(store, layer, offset, max_features) for layer in store.layers}
     counts, sums = {}, {}
     for a in tqdm(sorted({a for a, _ in pairs}), desc="co-activation", disable=not progress):

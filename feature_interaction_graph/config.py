@@ -212,9 +212,8 @@ def _checked(name: str, value: Any, kind: Any, metadata: Mapping[str, Any]) -> A
     except (TypeError, ValueError, OverflowError):
         raise InputError(f"{name} is {brief(value, 80)}; {_kind_name(kind)} is needed.") from None
     if "choices" in metadata and value not in metadata["choices"]:
-        raise InputError(
-            f"{name} is {brief(value, 80)}; choose one of {', '.join(metadata['choices'])}."
-        )
+        raise InputError(f"{name} is {brief(value, 80)}; choose one of "
+                         f"{', '.join(metadata['choices'])}.")
     if isinstance(value, str) and (len(value) > 4_096 or re.search(r"[\0-\x1f]", value)):
         raise InputError(f"{name} is {brief(value, 80)}; at most 4,096 characters, none of them "
                          "a control character, are needed.")
@@ -364,9 +363,8 @@ def _torch_device(name: str) -> "torch.device":
         "cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())
     }[device.type]
     if (device.index or 0) >= present:
-        raise InputError(
-            f"device is {name!r}, but this machine has {present} of that kind; use device='auto'."
-        )
+        raise InputError(f"device is {name!r}, but this machine has {present} of that kind; use "
+                         "device='auto'.")
     return device
 
 # %% ../nbs/00_config.ipynb #c02e1d2d

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FeatureName', 'surviving_rows', 'node_attributes', 'edge_attributes', 'strongest_rows', 'graph_facts',
            'measured_rows', 'gating_edge', 'parallel_gate', 'add_gates', 'add_edges', 'build_interaction_graph',
-           'find_nodes', 'part_of', 'get_subgraph', 'stability_phrase', 'GraphSummary', 'graph_summary',
+           'find_nodes', 'part_of', 'strong_edges', 'get_subgraph', 'stability_phrase', 'GraphSummary', 'graph_summary',
            'hyperedge_rows', 'to_pytorch_geometric', 'load_graph', 'save_graph', 'check_interaction_graph']
 
 # %% ../nbs/07_graph.ipynb #c86acc55
@@ -63,11 +63,10 @@ def surviving_rows(
                          "some pairs first.")
     q = columns["q_value"][~np.isnan(columns["q_value"])]
     smallest = f"{q.min():.3g}" if len(q) else "undefined"
-    raise InputError(
-        f"none of the {len(keep):,} tested interactions has q < {significance_level:g} and "
-        f"|{tested}| > {edge_strength_threshold:g} "
-        f"(the smallest q is {smallest}); measure more samples or raise significance_level."
-    )
+    raise InputError(f"none of the {len(keep):,} tested interactions has q < "
+                     f"{significance_level:g} and |{tested}| > {edge_strength_threshold:g} (the "
+                     f"smallest q is {smallest}); measure more samples or raise "
+                     "significance_level.")
 
 # %% ../nbs/07_graph.ipynb #f2976d4f
 def node_attributes(
@@ -321,6 +320,16 @@ def part_of(
         piece.graph["hyperedges"] = hyperedges_inside(G.graph["hyperedges"], piece)
     return piece
 
+# %% ../nbs/07_graph.ipynb #2416f0b2
+def strong_edges(
+    G: nx.DiGraph, min_strength: float
+) -> tuple[list[tuple[Any, ...]], list[dict[str, Any]]]:
+    "Edges of `edge_size` >= `min_strength`, and hyperedges whose |interaction| is."
+    edges = G.edges(keys=True) if G.is_multigraph() else G.edges
+    return ([edge for edge in edges if edge_size(G.edges[edge]) >= min_strength],
+            [gate for gate in G.graph.get("hyperedges", [])
+             if abs(gate["interaction"]) >= min_strength])
+
 # %% ../nbs/07_graph.ipynb #49233eab
 def get_subgraph(G: nx.DiGraph, seeds: FeatureName | Iterable[FeatureName], n_hops: int = 2,
                  min_strength: float = 0.0, direction: str = "both") -> nx.DiGraph:
@@ -334,10 +343,7 @@ def get_subgraph(G: nx.DiGraph, seeds: FeatureName | Iterable[FeatureName], n_ho
     if direction not in ("both", "in", "out"):
         raise InputError(f"direction {direction!r} is unknown; use 'both', 'in' or 'out'.")
     if n_hops < 0: raise InputError(f"n_hops is {n_hops}; it must be 0 or more.")
-    strong = [edge for edge in (G.edges(keys=True) if G.is_multigraph() else G.edges)
-              if edge_size(G.edges[edge]) >= min_strength]
-    hyperedges = [hyperedge for hyperedge in G.graph.get("hyperedges", [])
-                  if abs(hyperedge["interaction"]) >= min_strength]
+    strong, hyperedges = strong_edges(G, min_strength)
     links = nx.DiGraph([*(edge[:2] for edge in strong),
                         *((hyperedge["gate"], hyperedge["target"]) for hyperedge in hyperedges)])
     reached = frontier = set(find_nodes(G, seeds))

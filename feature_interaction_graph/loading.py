@@ -138,10 +138,9 @@ def _corpus_of(cfg: Config, model: nn.Module, bos: bool, n_tokens: int, progress
         corpus = _first_tokens(read_tokens(cfg.dataset, bos_id=bos_id), n_tokens)
     else:
         if tokenizer is None:
-            raise InputError(
-                "this model has no tokenizer, so text cannot be turned into tokens; "
-                "pass one to wrap_model, or give a .npy or .safetensors file of tokens as dataset."
-            )
+            raise InputError("this model has no tokenizer, so text cannot be turned into tokens; "
+                             "pass one to wrap_model, or give a .npy or .safetensors file of "
+                             "tokens as dataset.")
         documents = (read_text(cfg.dataset, cfg.text_column) if suffix in (".txt", ".jsonl")
                      else hub_documents(cfg.dataset, cfg.dataset_split, cfg.text_column))
         corpus = corpus_from_text(documents, tokenizer, cfg.context_length, bos=bos,

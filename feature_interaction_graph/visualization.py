@@ -263,9 +263,8 @@ def shown_part(
     Raises `InputError` for a number below 1.
     """
     if max_nodes < 1 or edges_per_node < 1:
-        raise InputError(
-            f"max_nodes is {max_nodes} and edges_per_node {edges_per_node}; both must be 1 or more."
-        )
+        raise InputError(f"max_nodes is {max_nodes} and edges_per_node {edges_per_node}; both must "
+                         "be 1 or more.")
     G, part = circuit.graph, nx.DiGraph()
     best = sorted(G, key=lambda node: (-abs(G.nodes[node]["contribution"]), node))[:max_nodes]
     part.add_nodes_from((node, G.nodes[node]) for node in best)

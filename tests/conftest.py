@@ -2,6 +2,7 @@
 browser where there is one."""
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,3 +38,18 @@ def chromium() -> str:
                   if (path := shutil.which(name))), None)
     if found is None: pytest.skip("needs chromium")
     return found
+
+
+@pytest.fixture
+def ragged_corpus() -> Callable:
+    "Makes a corpus of random tokens, each sequence after a BOS and of its own length."
+    import torch
+
+    from feature_interaction_graph.engine.corpus import Corpus, as_corpus
+    def made(n_sequences: int, length: int, n_vocab: int) -> Corpus:
+        generator = torch.Generator().manual_seed(3)
+        tokens = torch.randint(1, n_vocab, (n_sequences, length), generator=generator)
+        tokens[:, 0] = 0
+        lengths = torch.randint(4, length + 1, (n_sequences,), generator=generator)
+        return as_corpus(tokens, lengths=lengths, bos_id=0)
+    return made

@@ -65,11 +65,8 @@ def sae_at(
 
 
 @pytest.fixture
-def corpus():
-    generator = torch.Generator().manual_seed(3)
-    tokens = torch.randint(1, 40, (24, 10), generator=generator)
-    tokens[:, 0] = 0
-    return as_corpus(tokens, lengths=torch.randint(4, 11, (24,), generator=generator), bos_id=0)
+def corpus(ragged_corpus):
+    return ragged_corpus(24, 10, 40)
 
 
 @pytest.mark.parametrize("normalise", ["none", "layer_norm", "constant_norm_rescale"])

@@ -7,7 +7,6 @@ from sae_lens import JumpReLUSAE, JumpReLUSAEConfig
 from sae_lens.saes.sae import SAEMetadata
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from feature_interaction_graph.engine.corpus import as_corpus
 from feature_interaction_graph.engine.errors import InputError
 from feature_interaction_graph.graph import build_interaction_graph, load_graph, save_graph
 from feature_interaction_graph.interactions import clamp_measure
@@ -46,11 +45,8 @@ def saes() -> dict:
 
 
 @pytest.fixture
-def corpus():
-    generator = torch.Generator().manual_seed(3)
-    tokens = torch.randint(1, 50, (80, 12), generator=generator)
-    tokens[:, 0] = 0
-    return as_corpus(tokens, lengths=torch.randint(4, 13, (80,), generator=generator), bos_id=0)
+def corpus(ragged_corpus):
+    return ragged_corpus(80, 12, 50)
 
 
 def test_four_corners_are_those_of_plain_forward_passes(model, saes, corpus):

@@ -14,7 +14,6 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from feature_interaction_graph.measurement import blocks
 from feature_interaction_graph.config import Config
-from feature_interaction_graph.engine.corpus import as_corpus
 from feature_interaction_graph.engine.errors import InputError
 from feature_interaction_graph.engine.statistics import adjust
 from feature_interaction_graph.interactions import (
@@ -58,11 +57,8 @@ def saes() -> dict:
 
 
 @pytest.fixture
-def corpus():
-    generator = torch.Generator().manual_seed(3)
-    tokens = torch.randint(1, 50, (40, 12), generator=generator)
-    tokens[:, 0] = 0
-    return as_corpus(tokens, lengths=torch.randint(4, 13, (40,), generator=generator), bos_id=0)
+def corpus(ragged_corpus):
+    return ragged_corpus(40, 12, 50)
 
 
 class Pairs:

@@ -91,9 +91,8 @@ class FeatureNumbers:
     """
     def __init__(self, saes: Saes) -> None:
         if not saes:
-            raise InputError(
-                "no SAE was given, so there are no features to ablate; give at least one."
-            )
+            raise InputError("no SAE was given, so there are no features to ablate; give at least "
+                             "one.")
         self.saes = dict(sorted(saes.items()))
         self.widths = [int(sae.cfg.d_sae) for sae in self.saes.values()]
         self.starts = np.concatenate([[0], np.cumsum(self.widths)])

@@ -138,18 +138,16 @@ def _refuse_bad_prompts(given: PromptSet) -> None:
         raise InputError(f"behaviour {name!r} has no prompts; give at least one.")
     if any(not (prompt.strip() if isinstance(prompt, str) else prompt)
            for prompt in (*given.prompts, *(given.counterfactuals or ()))):
-        raise InputError(
-            f"behaviour {name!r} has an empty prompt; every prompt must hold some text."
-        )
+        raise InputError(f"behaviour {name!r} has an empty prompt; every prompt must hold some "
+                         "text.")
     for field_name in ("answers", "counterfactuals", "counter_answers"):
         column = getattr(given, field_name)
         if column is not None and len(column) != len(given.prompts):
             raise InputError(f"behaviour {name!r} has {len(given.prompts)} prompts and "
                              f"{len(column)} {field_name}; give one for each prompt.")
     if any(not each for each in (*(given.answers or ()), *(given.counter_answers or ()))):
-        raise InputError(
-            f"a prompt of behaviour {name!r} has no answer; give at least one single-token answer."
-        )
+        raise InputError(f"a prompt of behaviour {name!r} has no answer; give at least one "
+                         "single-token answer.")
 
 # %% ../../nbs/circuits/00_behaviors.ipynb #bfff5081
 @dataclass(frozen=True)
@@ -179,10 +177,9 @@ class Behavior(PromptSet):
         metric = self.metric if callable(self.metric) else METRICS[self.metric]
         found = metric(logits, tokens)
         if not isinstance(found, Tensor) or found.shape != (len(logits),):
-            raise InputError(
-                f"the metric of {self.name!r} gave {tuple(getattr(found, 'shape', ()))} for "
-                f"{len(logits)} prompts; it must give one number each."
-            )
+            raise InputError(f"the metric of {self.name!r} gave "
+                             f"{tuple(getattr(found, 'shape', ()))} for {len(logits)} prompts; it "
+                             "must give one number each.")
         return found
 
     def encode(self, tokenizer: "PreTrainedTokenizerBase", bos: bool = True) -> BehaviorTokens:

@@ -259,9 +259,8 @@ def predefined_behavior(name: str, model: Any, n: int = 64, seed: int = 0) -> Be
     with the known ones."""
     known = predefined_behaviors(model)
     if name not in known:
-        raise InputError(
-            f"behaviour {name!r} is unknown for this model; choose one of {', '.join(known)}."
-        )
+        raise InputError(f"behaviour {name!r} is unknown for this model; choose one of "
+                         f"{', '.join(known)}.")
     if known is DEMO_BEHAVIORS: return demo_behavior(name, n, seed)
     return english_behavior(name, model.tokenizer, n, seed)
 

@@ -53,9 +53,8 @@ def eliminate(
     everything changes nothing.
     """
     if not 0 < factor < 1:
-        raise InputError(
-            f"factor is {factor}; give the share of features that stays, between 0 and 1."
-        )
+        raise InputError(f"factor is {factor}; give the share of features that stays, between 0 "
+                         "and 1.")
     kept, dropped, sizes, fits = within.clone(), list[int](), list[int](), list[float]()
     missed = metric_distance(on, on.nothing()[0], ablation)
     n_first = int(within.sum())

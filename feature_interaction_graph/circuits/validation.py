@@ -55,9 +55,8 @@ def circuit_features(subgraph: Any) -> list[FeatureKey]:
     order; `InputError` where there are none."""
     found = feature_keys(getattr(subgraph, "nodes", subgraph))
     if not found:
-        raise InputError(
-            "the circuit has no nodes, so there is nothing to validate; extract one first."
-        )
+        raise InputError("the circuit has no nodes, so there is nothing to validate; extract one "
+                         "first.")
     return list(dict.fromkeys(found))
 
 # %% ../../nbs/circuits/05_validation.ipynb #6caa7ee8
@@ -99,10 +98,9 @@ def ablation_scale(on: BehaviorModel, ablation: str) -> AblationScale:
     "Raises `InputError` where ablating everything does not move the metric."
     whole, empty = on.values(on.everything())[0], on.values(on.nothing(), ablation)[0]
     if abs(float(whole.mean() - empty.mean())) < 1e-6 * max(1.0, float(whole.mean().abs())):
-        raise InputError(
-            f"{ablation} ablation of all features leaves the metric at {float(whole.mean()):.4g}, "
-            "so nothing can be a share of it; use another."
-        )
+        raise InputError(f"{ablation} ablation of all features leaves the metric at "
+                         f"{float(whole.mean()):.4g}, so nothing can be a share of it; use "
+                         "another.")
     return AblationScale(on, ablation, whole, empty)
 
 # %% ../../nbs/circuits/05_validation.ipynb #12b79686
@@ -281,9 +279,8 @@ def _ablations(on: BehaviorModel, settings: ValidationSettings) -> Sequence[str]
     if settings.ablations is None:
         return ("mean", "zero") if on.ablated.counter is None else ("mean", "zero", "resample")
     if not settings.ablations:
-        raise InputError(
-            "no kind of ablation was named; name at least one of mean, zero and resample."
-        )
+        raise InputError("no kind of ablation was named; name at least one of mean, zero and "
+                         "resample.")
     return settings.ablations
 
 def _random_shares(
@@ -325,9 +322,8 @@ def circuit_stability(
     Raises `InputError` for fewer than 2.
     """
     if n_resamples < 2:
-        raise InputError(
-            f"n_resamples is {n_resamples}; at least 2 circuits are needed to compare them."
-        )
+        raise InputError(f"n_resamples is {n_resamples}; at least 2 circuits are needed to compare "
+                         "them.")
     random, n = np.random.default_rng(seed), len(behavior)
     samples = (behavior.take(random.integers(n, size=n)) for _ in range(n_resamples))
     circuits = [{feature_id(*feature) for feature in circuit_features(find(sample))}

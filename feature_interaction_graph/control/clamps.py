@@ -50,9 +50,8 @@ def _possible(clamp: Clamp) -> None:
     "Refuses another mode, values that are no activations, and limits that are none."
     name, values = feature_id(*clamp.key), torch.as_tensor(clamp.value).float()
     if clamp.mode not in MODES:
-        raise InputError(
-            f"the mode of {name} is {clamp.mode!r}; use 'set' (to a dose) or 'add' (a shift)."
-        )
+        raise InputError(f"the mode of {name} is {clamp.mode!r}; use 'set' (to a dose) or 'add' (a "
+                         "shift).")
     if values.ndim not in (0, 2):
         raise InputError(f"the value of {name} has shape {tuple(values.shape)}; give a number, or "
                          "one for every token of every sequence.")

@@ -35,9 +35,8 @@ def refuse_contradiction(
             raise InputError(f"the protected set includes the target {feature_id(*target)}, which "
                              "is meant to change; leave it out.")
         if key in steered:
-            raise InputError(
-                f"the protected set includes {feature_id(*key)}, which is steered; leave it out."
-            )
+            raise InputError(f"the protected set includes {feature_id(*key)}, which is steered; "
+                             "leave it out.")
 
 # %% ../../nbs/control/07_compensation.ipynb #6dd3b36f
 def sizeable(

@@ -94,9 +94,8 @@ class Contexts:
                              f"{len(self.corpus)}; choose among those.")
         ends = self.corpus.lengths.numpy()[self.sequence]
         if (self.position < 0).any() or (self.position >= ends).any():
-            raise InputError(
-                "a context lies beyond the end of its sequence; choose positions inside."
-            )
+            raise InputError("a context lies beyond the end of its sequence; choose positions "
+                             "inside.")
 
     def __len__(self) -> int: return len(self.sequence)
 

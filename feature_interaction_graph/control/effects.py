@@ -67,13 +67,13 @@ class EffectMatrix:
 
     def rows(self, sources: Sequence[FeatureKey]) -> Int[np.ndarray, "n"]:
         "The rows of `sources`; `InputError` for one whose effects were not measured."
-        return _places(sources, self.sources, "has no measured effects; it is not one of the "
-                       f"{len(self.sources)} sources, so measure it first")
+        return _places(sources, self.sources, "the effects of {name} were not measured ({n} "
+                       "sources were); measure them first.")
 
     def columns(self, targets: Sequence[FeatureKey]) -> Int[np.ndarray, "n"]:
         "The columns of `targets`; `InputError` for one that was not watched."
-        return _places(targets, self.targets, f"was not among the {len(self.targets)} watched "
-                       "targets; watch it, or choose among those")
+        return _places(targets, self.targets, "{name} was not among the {n} watched targets; "
+                       "watch it, or choose among those.")
 
     def predict(
         self, shifts: Mapping[FeatureKey, float], pre: bool = True
@@ -87,10 +87,10 @@ class EffectMatrix:
 def _places(
     asked: Sequence[FeatureKey], known: Sequence[FeatureKey], wrong: str
 ) -> Int[np.ndarray, "n"]:
-    "Where each of `asked` stands in `known`; of one that does not, it is said what is `wrong`."
+    "Where each of `asked` stands in `known`; `wrong` is said of the first that does not."
     at = {key: index for index, key in enumerate(known)}
     for key in asked:
-        if key not in at: raise InputError(f"{feature_id(*key)} {wrong}.")
+        if key not in at: raise InputError(wrong.format(name=feature_id(*key), n=len(at)))
     return np.array([at[key] for key in asked], int)
 
 # %% ../../nbs/control/04_effects.ipynb #deeacaaf

@@ -119,9 +119,8 @@ def ask_steering(question: SteeringQuestion) -> SteeringQuestion:
     check_features(question.targets, question.saes, "the target")
     check_features(question.protect, question.saes, "the protected feature")
     if not question.targets:
-        raise InputError(
-            "no target was given, so there is no effect to keep; name one (layer, feature)."
-        )
+        raise InputError("no target was given, so there is no effect to keep; name one (layer, "
+                         "feature).")
     for target in question.targets:
         refuse_contradiction(target, question.protect, question.steered)
         if target[0] <= question.first:

@@ -17,7 +17,9 @@ import numpy as np
 import pandas as pd
 
 from ..engine.errors import InputError
-from ..engine.names import FeatureKey, feature_id, feature_key, parse_feature_id
+from feature_interaction_graph.engine.names import (
+    FeatureKey, feature_id, feature_key, parse_feature_id
+)
 from ..measurement.table import InteractionTable
 
 # %% ../../nbs/control/05_prediction.ipynb #0ccfb325
@@ -235,7 +237,7 @@ def _active(
     active: Iterable[str | FeatureKey], moves: Mapping[FeatureKey, Change]
 ) -> frozenset[FeatureKey]:
     "Which features fire in the steered context."
-    firing = set(map(_key, active))
+    firing = set(map(feature_key, active))
     for source, move in moves.items():
         if isinstance(move, tuple): firing = firing | {source} if move[1] > 0 else firing - {source}
     return frozenset(firing)

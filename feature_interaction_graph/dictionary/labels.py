@@ -151,9 +151,8 @@ def _records(text: str, kind: str, path: Path) -> Iterator[tuple[str, Any]]:
     elif isinstance(values, list):
         for number, value in enumerate(values): yield f"entry {number} of {path}", value
     else:
-        raise InputError(
-            f"{path} holds a JSON {type(values).__name__}; an object or a list of labels is needed."
-        )
+        raise InputError(f"{path} holds a JSON {type(values).__name__}; an object or a list of "
+                         "labels is needed.")
 
 # %% ../../nbs/dictionary/01_labels.ipynb #77edded1
 def load_labels(path: str | Path) -> dict[FeatureKey, str]:

@@ -208,10 +208,9 @@ def write_store(
         yield writers
         for layer, writer in writers.items():
             if writer.sums.n_rows != corpus.n_tokens:
-                raise InputError(
-                    f"layer {layer} got {writer.sums.n_rows} rows for {corpus.n_tokens} positions; "
-                    "give every position of the corpus once."
-                )
+                raise InputError(f"layer {layer} got {writer.sums.n_rows} rows for "
+                                 f"{corpus.n_tokens} positions; give every position of the corpus "
+                                 "once.")
             for name, values in writer.sums.summary().items():
                 writer.group.create_dataset(name, data=values)
             writer.group.attrs["n_attributed"] = writer.sums.n_attributed

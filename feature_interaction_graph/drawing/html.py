@@ -26,7 +26,7 @@ import numpy as np
 
 from ..engine.errors import InputError, atomic_write
 from feature_interaction_graph.graph import (
-    FeatureName, check_interaction_graph, find_nodes, part_of
+    FeatureName, check_interaction_graph, find_nodes, part_of, strong_edges
 )
 from feature_interaction_graph.graphs.hyperedges import (
     DIRECTIONS, GATE_ENDS, GATE_NUMBERS, edge_size, hyperedges_inside
@@ -46,11 +46,7 @@ def select_for_display(
         raise InputError(f"max_nodes is {max_nodes}; at least one node must be drawn.")
     if not len(G): raise InputError("the graph has no nodes, so there is nothing to draw.")
     weight = dict.fromkeys(G, 0.0)
-    strong = [edge for edge in (G.edges(keys=True) if G.is_multigraph() else G.edges)
-              if edge_size(G.edges[edge]) >= min_strength]
-    hyperedges = [
-        gate for gate in G.graph.get("hyperedges", []) if abs(gate["interaction"]) >= min_strength
-    ]
+    strong, hyperedges = strong_edges(G, min_strength)
     for edge in strong:
         for node in edge[:2]: weight[node] += edge_size(G.edges[edge])
     for gate in hyperedges: weight[gate["gate"]] += abs(gate["interaction"])

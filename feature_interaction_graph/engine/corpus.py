@@ -263,8 +263,6 @@ def _stored_tokens(path: Path, remedy: str) -> tuple[Tensor, Tensor | None]:
             found = {name: stored.get_tensor(name) for name in ("tokens", "lengths")
                      if name in names}
     except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(
-            f"{path} could not be read as safetensors ({error}); {remedy}."
-        ) from error
+        raise InputError(f"{path} could not be read as safetensors ({error}); {remedy}.") from error
     if "tokens" in found: return found["tokens"], found.get("lengths")
     raise InputError(f"{path} holds {brief(names)}; a tensor named 'tokens' is needed.")

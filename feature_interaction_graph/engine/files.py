@@ -165,7 +165,8 @@ def csv_records(text: str, where: str | Path, remedy: str) -> list[dict[str, Any
     finally: csv.field_size_limit(before)
 
 # %% ../../nbs/engine/02_files.ipynb #c99b07d1
-_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0}
 _MAX_HEADER = 2**16   # bytes
 
 

@@ -65,8 +65,8 @@ def parse_hook_point(name: str | HookPoint) -> HookPoint:
     kind = "z" if tail == "attn.hook_z" else tail.removeprefix("hook_")
     if found is None or kind not in KINDS:
         known = ", ".join(HookPoint(kind, 0).name.replace("0", "L", 1) for kind in KINDS)
-        raise InputError(f"hook point {brief(name)} is not one that can be measured here; use one of "
-                         f"{known}.")
+        raise InputError(f"hook point {brief(name)} is not one that can be measured here; use one "
+                         f"of {known}.")
     return HookPoint(kind, int(found[1]))
 
 # %% ../../nbs/engine/06_hook_points.ipynb #ff60f83b

@@ -210,9 +210,7 @@ class SlopeSettings:
         if self.rules not in ("exact", "lrp"):
             raise InputError(f"rules {self.rules!r} are unknown; use 'exact' or 'lrp'.")
         if self.mode not in ("auto", "forward", "reverse"):
-            raise InputError(
-                f"mode {self.mode!r} is unknown; use 'auto', 'forward' or 'reverse'."
-            )
+            raise InputError(f"mode {self.mode!r} is unknown; use 'auto', 'forward' or 'reverse'.")
 
     def mode_of(self, plan: ClampPlan, targets: _Readers, branched: bool) -> str:
         "Forward or reverse, for one plan."

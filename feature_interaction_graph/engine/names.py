@@ -46,9 +46,8 @@ def parse_feature_id(
         text, str
     ) else None
     if found is None:
-        raise InputError(
-            f"{str(text)[:80]!r} is not a feature id; write it like L3_F17, layer 3 and feature 17."
-        )
+        raise InputError(f"{str(text)[:80]!r} is not a feature id; write it like L3_F17, layer 3 "
+                         "and feature 17.")
     layer, feature = int(found[1]), int(found[2])
     if widths is not None and layer not in widths:
         raise InputError(f"{text} names layer {layer}, but there are features of layers "

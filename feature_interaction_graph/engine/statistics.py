@@ -65,9 +65,8 @@ def adjust(
     Raises `InputError` for any other method: a misspelt name must not mean "no correction".
     """
     if method not in ("fdr_bh", "bonferroni", "none"):
-        raise InputError(
-            f"correction method {method!r} is unknown; use 'fdr_bh', 'bonferroni' or 'none'."
-        )
+        raise InputError(f"correction method {method!r} is unknown; use 'fdr_bh', 'bonferroni' or "
+                         "'none'.")
     adjusted = np.array(p_values, float)
     tested = ~np.isnan(adjusted)
     if method == "fdr_bh" and tested.any():

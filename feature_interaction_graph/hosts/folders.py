@@ -40,9 +40,8 @@ def checked_name(name: object, what: str) -> str:
     path nor a name."""
     text = os.fspath(name) if isinstance(name, os.PathLike) else name
     if not isinstance(text, str) or not text.strip() or not text.isprintable():
-        raise InputError(
-            f"{what} is {shown(repr(text))}; give a name or a path, as printable text."
-        )
+        raise InputError(f"{what} is {shown(repr(text))}; give a name or a path, as printable "
+                         "text.")
     if len(text) > 1000 or max(len(part.encode()) for part in text.split("/")) > 255:
         raise InputError(f"{what} is {shown(text, 60)!r}, a text of {len(text)} characters, which "
                          "no file and no repository is called; give a name or a path.")

@@ -107,10 +107,8 @@ def check_model_folder(folder: Path) -> int:
                          "`save_pretrained`.")
     check_regular_files(folder)
     if (folder/"adapter_config.json").exists():
-        raise InputError(
-            f"the folder {shown(folder)} holds an adapter (adapter_config.json); merge "
-            "it into its model first and save that."
-        )
+        raise InputError(f"the folder {shown(folder)} holds an adapter (adapter_config.json); "
+                         "merge it into its model first and save that.")
     settings = read_settings(folder/"config.json")
     check_model_settings(settings, f"{shown(folder)}/config.json")
     other = folder/"tokenizer_config.json"
@@ -132,7 +130,5 @@ def check_size(described: int, stored: int, where: str) -> None:
     """Raises `InputError` if settings describe far more numbers than the weights hold; `where`
     begins its sentence."""
     if described > 2 * stored + 10**7:
-        raise InputError(
-            f"{where} describes a model of {shown(described)} numbers, but its weights "
-            f"hold {stored}; load a whole copy of the model."
-        )
+        raise InputError(f"{where} describes a model of {shown(described)} numbers, but its "
+                         f"weights hold {stored}; load a whole copy of the model.")

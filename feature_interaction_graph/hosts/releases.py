@@ -153,20 +153,16 @@ def choose_sae_ids(
     missing = [str(ids.get(layer, f"layer {layer}")) for layer in wanted
                if ids.get(layer) not in present]
     if missing:
-        raise InputError(
-            f"the release {shown(release, 60)} does not hold {some_of(missing)}; it holds "
-            f"{holdings(entries)}."
-        )
+        raise InputError(f"the release {shown(release, 60)} does not hold {some_of(missing)}; it "
+                         f"holds {holdings(entries)}.")
     return {layer: ids[layer] for layer in wanted}
 
 # %% ../../nbs/hosts/04_releases.ipynb #332bc0b4
 def _filled(template: str, layer: int) -> str:
     try: return template.format(layer=layer)
     except (LookupError, ValueError, AttributeError, MemoryError) as error:
-        raise InputError(
-            f"sae_id_template is {shown(template)!r}; it must contain {{layer}} and no "
-            "other braces, such as blocks.{layer}.hook_resid_pre."
-        ) from error
+        raise InputError(f"sae_id_template is {shown(template)!r}; it must contain {{layer}} and "
+                         "no other braces, such as blocks.{layer}.hook_resid_pre.") from error
 
 # %% ../../nbs/hosts/04_releases.ipynb #76c420a3
 def _layers_of_template(entries: Sequence[SaeEntry], release: str, template: str) -> list[int]:
@@ -175,18 +171,15 @@ def _layers_of_template(entries: Sequence[SaeEntry], release: str, template: str
     fits = [entry.layer for entry in entries
             if entry.layer is not None and entry.sae_id == _filled(template, entry.layer)]
     if not fits:
-        raise InputError(
-            f"no SAE of the release {shown(release)} is named like {shown(template, 60)}; "
-            f"it holds {holdings(entries)}."
-        )
+        raise InputError(f"no SAE of the release {shown(release)} is named like "
+                         f"{shown(template, 60)}; it holds {holdings(entries)}.")
     if len(fits) < max(counts.values()):
         plural = "s" * (len(fits) > 1)
-        raise InputError(
-            f"{shown(template, 60)} names {len(fits)} SAE{plural} of the release "
-            f"{shown(release, 60)} (layer{plural} {shown(_ranges(fits), 40)}), which holds more of "
-            f"another kind: {holdings(entries)}; change sae_id_template, or set "
-            f"layers={shown(fits, 60)} if that is what you mean."
-        )
+        raise InputError(f"{shown(template, 60)} names {len(fits)} SAE{plural} of the release "
+                         f"{shown(release, 60)} (layer{plural} {shown(_ranges(fits), 40)}), which "
+                         f"holds more of another kind: {holdings(entries)}; change "
+                         f"sae_id_template, or set layers={shown(fits, 60)} if that is what you "
+                         "mean.")
     return fits
 
 # %% ../../nbs/hosts/04_releases.ipynb #7197eae0

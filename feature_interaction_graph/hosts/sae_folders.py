@@ -60,11 +60,9 @@ def check_activation(settings: Mapping[str, Any], where: str) -> None:
     if function not in {"jumprelu": ("relu", "jumprelu"), "topk": ("topk", "relu")}.get(
         architecture, ("relu",)
     ):
-        raise InputError(
-            f"{where} names the activation function {shown(repr(function), 60)} for an "
-            f"SAE of architecture {architecture!r}, which cannot be read exactly here; "
-            "choose another SAE, or convert it."
-        )
+        raise InputError(f"{where} names the activation function {shown(repr(function), 60)} for "
+                         f"an SAE of architecture {architecture!r}, which cannot be read exactly "
+                         "here; choose another SAE, or convert it.")
     if architecture != "topk": return
     inner = settings.get("activation_fn_kwargs") or {}
     check_fields(inner, {"k": whole(1, 2**24)}, f"the activation_fn_kwargs of {where}")
@@ -94,17 +92,13 @@ def check_sae_weights(
     absent = set(expected) - set(tensors)
     for names, problem in ((absent, "lacks"), (others, "has no place for")):
         if names:
-            raise InputError(
-                f"{where} {problem} {shown(', '.join(sorted(names)), 80)} in an SAE of "
-                f"architecture {architecture!r}; load a whole copy of it."
-            )
+            raise InputError(f"{where} {problem} {shown(', '.join(sorted(names)), 80)} in an SAE "
+                             f"of architecture {architecture!r}; load a whole copy of it.")
     for name, shape in expected.items():
         stored = tensors[name]
         if stored.shape != shape or stored.dtype not in ("F64", "F32", "F16", "BF16"):
-            raise InputError(
-                f"{where} holds {name} as {stored.dtype} of shape {stored.shape}, where "
-                f"numbers of shape {shape} belong; load a whole copy of it."
-            )
+            raise InputError(f"{where} holds {name} as {stored.dtype} of shape {stored.shape}, "
+                             f"where numbers of shape {shape} belong; load a whole copy of it.")
 
 # %% ../../nbs/hosts/05_sae_folders.ipynb #817a4ef8
 def check_sae_folder(folder: Path) -> None:

@@ -101,11 +101,9 @@ def load_sae(
         ) as error:
             raise MissingSae(f"{name} was not found.") from error
         except errors.RepositoryNotFoundError as error:
-            raise InputError(
-                f"the repository of the SAE release {shown(release, 60)} was not found "
-                "on the hub or may not be read; name another, or log in with "
-                "`hf auth login`."
-            ) from error
+            raise InputError(f"the repository of the SAE release {shown(release, 60)} was not "
+                             "found on the hub or may not be read; name another, or log in with "
+                             "`hf auth login`.") from error
     check_sae(sae, sae_id)
     return sae.eval().requires_grad_(False)
 
@@ -121,10 +119,8 @@ def check_sae(sae: "SAE", sae_id: str) -> HookPoint:
                          "is not folded into its weights; call "
                          "sae.fold_activation_norm_scaling_factor(scale) and save it again.")
     if sae.cfg.metadata.hook_head_index is not None:
-        raise InputError(
-            f"{name} reads a single head ({sae.cfg.metadata.hook_head_index}); use one "
-            "that reads a whole hook point."
-        )
+        raise InputError(f"{name} reads a single head ({sae.cfg.metadata.hook_head_index}); use "
+                         "one that reads a whole hook point.")
     named = re.search(r"hook_(resid_pre|resid_mid|resid_post|attn_out|mlp_out|z)(?![a-z])", sae_id)
     layer = sae_entry(sae_id).layer
     if (named and named[1] != point.kind) or (layer is not None and layer != point.layer):
@@ -193,11 +189,9 @@ def wanted_processing(saes: Saes) -> Processing:
         for name in Processing._fields:
             ours, theirs = getattr(asked[first], name), getattr(processing, name)
             if ours != theirs:
-                raise InputError(
-                    f"the SAE of layer {first} asks for {name}={shown(repr(ours))} but "
-                    f"that of layer {layer} for {name}={shown(repr(theirs))}; one "
-                    "model cannot serve both, so load them in two runs."
-                )
+                raise InputError(f"the SAE of layer {first} asks for {name}={shown(repr(ours))} "
+                                 f"but that of layer {layer} for {name}={shown(repr(theirs))}; one "
+                                 "model cannot serve both, so load them in two runs.")
     return asked[first]
 
 # %% ../../nbs/hosts/06_saes.ipynb #093568c7
@@ -254,10 +248,8 @@ def _check_place(
         raise InputError(f"the SAE of layer {layer} reads {point.name}, but the model has blocks 0 "
                          f"to {last}; load the model it was trained on ({home}).")
     if layer > point.layer and point.layer != last:
-        raise InputError(
-            f"the SAE {point.name} was given as layer {layer}, which is right only for "
-            f"the last block ({last}); give it as layer {point.layer}."
-        )
+        raise InputError(f"the SAE {point.name} was given as layer {layer}, which is right only "
+                         f"for the last block ({last}); give it as layer {point.layer}.")
     width = point_width(twin, point)
     if sae.cfg.d_in != width:
         raise InputError(f"the SAE of layer {layer} reads vectors of width {sae.cfg.d_in}, but "

@@ -52,9 +52,8 @@ class Direction:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
-            raise InputError(
-                f"a direction is named {self.name!r}; give it a name that can be read."
-            )
+            raise InputError(f"a direction is named {self.name!r}; give it a name that can be "
+                             "read.")
         if self.norm is not None and self.write is None:
             raise InputError(f"direction {self.name!r} is read after a norm, so what it writes "
                              "does not follow from what it reads; give write as well.")
@@ -66,9 +65,8 @@ class Direction:
                              f"{len(write)}; give vectors of one length.")
         for what, value in (("bias", self.bias), ("threshold", self.threshold or 0.0)):
             if not np.isfinite(value):
-                raise InputError(
-                    f"direction {self.name!r} has {what} {value}; give a finite number."
-                )
+                raise InputError(f"direction {self.name!r} has {what} {value}; give a finite "
+                                 "number.")
         object.__setattr__(self, "read", read)
         object.__setattr__(self, "write", write)
 
@@ -171,9 +169,8 @@ def append_directions(
     known = {one.name for one in before}
     for one in more:
         if one.name in known:
-            raise InputError(
-                f"two directions at {point} are named {one.name!r}; give each a name of its own."
-            )
+            raise InputError(f"two directions at {point} are named {one.name!r}; give each a name "
+                             "of its own.")
         if len(one.read) != width:
             raise InputError(f"direction {one.name!r} has {len(one.read)} numbers, but {point} "
                              f"has {width}; give a vector of that width.")
@@ -281,10 +278,9 @@ def unembedding_directions(
     `InputError` for a text that is not one token of the model, and lists of different length.
     """
     if not len(tokens) or (against is not None and len(against) != len(tokens)):
-        raise InputError(
-            f"{len(tokens)} tokens were given and {'none' if against is None else len(against)} to "
-            "compare them with; give one for each."
-        )
+        raise InputError(f"{len(tokens)} tokens were given and "
+                         f"{'none' if against is None else len(against)} to compare them with; "
+                         "give one for each.")
     twin = plain_twin(model)
     head: Any = twin.get_output_embeddings()
     norm: Any = final_norm(twin)

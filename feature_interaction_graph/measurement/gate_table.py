@@ -41,9 +41,8 @@ class GatingTable(TestedRows):
     def __post_init__(self) -> None:
         missing = [name for name in GATING_COLUMNS if name not in self.columns]
         if missing:
-            raise InputError(
-                f"a gating table came without the column {missing[0]}; make it with measure_gating."
-            )
+            raise InputError(f"a gating table came without the column {missing[0]}; make it with "
+                             "measure_gating.")
         self.columns = {name: np.asarray(self.columns[name]).astype(kind)
                         for name, kind in GATING_COLUMNS.items()}
 

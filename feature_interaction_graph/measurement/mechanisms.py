@@ -73,9 +73,8 @@ class MechanismTable:
             raise InputError(f"{value!r} is not a column of a mechanism table; use one of "
                              f"{', '.join(self.columns)}.")
         if offset not in self.columns["offset"]:
-            raise InputError(
-                f"offset {offset} was not measured; measure with horizon={offset} or more."
-            )
+            raise InputError(f"offset {offset} was not measured; measure with horizon={offset} or "
+                             "more.")
         rows = self.columns["offset"] == offset
         ends = (self.columns[name][rows][::len(QUANTITIES)].tolist()
                 for name in ("src_layer", "src_feature", "tgt_layer", "tgt_feature"))
@@ -295,9 +294,8 @@ def plot_mechanisms(
     was not measured."""
     from matplotlib import pyplot
     if read not in ("effect", "pre_effect"):
-        raise InputError(
-            f"read is {read!r}; use 'effect' (activation) or 'pre_effect' (pre-activation)."
-        )
+        raise InputError(f"read is {read!r}; use 'effect' (activation) or 'pre_effect' "
+                         "(pre-activation).")
     wide = table.wide(read, offset)
     size = 9, 1.2 + 0.42 * len(wide)
     figure, axes = pyplot.subplots(figsize=size, layout="constrained", dpi=80)

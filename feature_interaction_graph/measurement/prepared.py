@@ -151,8 +151,7 @@ def refuse_rare(prepared: Prepared) -> None:
                                         strict=True)}
     name = max(counts, key=lambda key: counts[key])
     n_tokens = next(iter(prepared.fired.values())).n_tokens
-    raise InputError(
-        f"none of the {len(counts)} sources fires often enough to be measured: {name} fires most "
-        f"often, {counts[name]} times in {n_tokens:,} tokens, and {question.min_samples} samples "
-        "from different sequences are needed; give more text or choose other sources."
-    )
+    raise InputError(f"none of the {len(counts)} sources fires often enough to be measured: {name} "
+                     f"fires most often, {counts[name]} times in {n_tokens:,} tokens, and "
+                     f"{question.min_samples} samples from different sequences are needed; give "
+                     "more text or choose other sources.")

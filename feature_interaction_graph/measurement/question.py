@@ -48,9 +48,8 @@ class Question:
 
     def __post_init__(self) -> None:
         if self.n_samples < 2:
-            raise InputError(
-                f"n_samples is {self.n_samples}; an error bar needs at least 2 samples."
-            )
+            raise InputError(f"n_samples is {self.n_samples}; an error bar needs at least 2 "
+                             "samples.")
 
     @property
     def looks(self) -> list[int]:

@@ -38,9 +38,8 @@ class Flaws:
         if not 0 <= self.error < 1:
             raise InputError(f"flaws.error is {self.error}; give a share from 0 to below 1.")
         if self.split < 0 or self.dead < 0:
-            raise InputError(
-                f"flaws.split is {self.split} and flaws.dead {self.dead}; give 0 or more."
-            )
+            raise InputError(f"flaws.split is {self.split} and flaws.dead {self.dead}; give 0 or "
+                             "more.")
 
 # %% ../../nbs/planted/03_saes.ipynb #2a388dc6
 NO_FLAWS = Flaws()

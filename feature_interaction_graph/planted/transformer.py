@@ -51,9 +51,8 @@ def make_dictionary(
     Raises `InputError` for an angle at which a pair would be one direction.
     """
     if not 10 <= angle <= 90:
-        raise InputError(
-            f"angle is {angle}; give degrees from 10 (hard to tell apart) to 90 (orthogonal)."
-        )
+        raise InputError(f"angle is {angle}; give degrees from 10 (hard to tell apart) to 90 "
+                         "(orthogonal).")
     random, turn = np.random.default_rng((seed, 3)), math.radians(angle)
     vectors = np.linalg.qr(random.standard_normal((n_variables, n_variables)))[0]
     for first, second in random.permutation(n_variables)[:n_variables // 2 * 2].reshape(-1, 2):
@@ -76,9 +75,8 @@ def offset_head(
     Raises `InputError` if the offset is too long for the context.
     """
     if not 1 <= offset < n_positions // 2:
-        raise InputError(
-            f"attention offset {offset} was asked for; give 1 to {n_positions // 2 - 1}."
-        )
+        raise InputError(f"attention offset {offset} was asked for; give 1 to "
+                         f"{n_positions // 2 - 1}.")
     # theta_f, as Llama rotates
     angles = 10000.0 ** (-np.arange(0, _D_HEAD, 2) / _D_HEAD)
     used = (angles > 0.02).astype(float)

@@ -62,9 +62,8 @@ def extract_command(run: Run, behavior: str, *, measure: bool, n_features: int, 
     from feature_interaction_graph.graphs.files import graph_format
     path = output or run.cfg.output_path / f"circuit_{slug(Path(behavior).stem)}.json"
     if graph_format(path, None) == "pickle":
-        raise InputError(
-            f"{path} would be a pickle, which others cannot trust; name a .json or .graphml file."
-        )
+        raise InputError(f"{path} would be a pickle, which others cannot trust; name a .json or "
+                         ".graphml file.")
     prompts = found_on(run, behavior, n_prompts)
     circuit = extract_behavior_subgraph(*run.loaded, graph_for(run, prompts, measure, n_features),
                                         prompts, run.cfg, progress=run.progress, **how)
@@ -90,9 +89,8 @@ def validate_command(run: Run, subgraph: Path | None, behavior: str | None, *, n
         subgraph = found[0]
     circuit = BehaviorSubgraph.load(subgraph)
     if "given_as" not in circuit.facts:
-        raise InputError(
-            f"{subgraph} does not say how its prompts were made; make it with fig extract-subgraph."
-        )
+        raise InputError(f"{subgraph} does not say how its prompts were made; make it with fig "
+                         "extract-subgraph.")
     prompts = judged_on(run, behavior or str(circuit.facts["given_as"]), circuit.facts, n_prompts)
     verdict = validate_subgraph(*run.loaded, circuit, prompts, n_random=n_random, seed=run.cfg.seed)
     path = output or subgraph.with_name(f"validation_{subgraph.stem.removeprefix('circuit_')}.json")

@@ -242,9 +242,8 @@ def matched_pairs(
         pairs = {node: node for node in G1}
     else: pairs = dict(matching.pairs if isinstance(matching, FeatureMatching) else matching)
     if len(set(pairs.values())) < len(pairs):
-        raise InputError(
-            "the matching sends two features to the same one; give a one-to-one matching."
-        )
+        raise InputError("the matching sends two features to the same one; give a one-to-one "
+                         "matching.")
     shared = {a: b for a, b in pairs.items() if a in G1 and b in G2}
     if len(shared) < 2:
         raise InputError(f"{len(shared)} of {len(pairs):,} matched features stand in both graphs "

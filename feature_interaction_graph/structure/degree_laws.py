@@ -122,15 +122,15 @@ def draw_power_law(
 ) -> Int[np.ndarray, "n"]:
     """Whole numbers from p(x) ~ x^-alpha, x >= lowest, exactly: by rejection from a continuous
     power law (Devroye 1986), capped at 2^40."""
+    def envelope(x: Any) -> Any:
+        "Chance that the continuous one falls in [x, x + 1), for x a number or `[n]`."
+        return x ** (1 - alpha) * -np.expm1((1 - alpha) * np.log1p(1 / x))
     drawn = np.empty(0, dtype=np.int64)
     while len(drawn) < n:
         chance, accept = random.random(2 * n + 16), random.random(2 * n + 16)
         x = np.floor(np.minimum(lowest * chance ** (-1 / (alpha - 1)), 2.0**40))
-        # chance that the continuous one falls in [x, x + 1)
-        envelope = x ** (1 - alpha) * -np.expm1((1 - alpha) * np.log1p(1 / x))
-        first = lowest ** (1 - alpha) * -np.expm1((1 - alpha) * np.log1p(1 / lowest))
-        bound = lowest ** -alpha / first
-        kept = x[accept * bound * envelope <= x ** -alpha]
+        bound = lowest ** -alpha / envelope(lowest)
+        kept = x[accept * bound * envelope(x) <= x ** -alpha]
         drawn = np.concatenate([drawn, kept.astype(np.int64)])
     return drawn[:n]
 

@@ -53,10 +53,8 @@ class MatchingSettings:
 
     def __post_init__(self) -> None:
         if not 0 < self.error < 1 or self.n_null < 1:
-            raise InputError(
-                f"error is {self.error} and n_null {self.n_null}; give a share between "
-                "0 and 1, and at least 1 null assignment."
-            )
+            raise InputError(f"error is {self.error} and n_null {self.n_null}; give a share "
+                             "between 0 and 1, and at least 1 null assignment.")
 
 # %% ../../nbs/structure/10_matching.ipynb #7dfacd8c
 def assign(
@@ -168,9 +166,8 @@ def _wanted(side: Side, layer: int, width: int) -> Int[np.ndarray, "n"]:
 
 def _shared_layers(one: Side, other: Side) -> list[int]:
     if one.saes is None or other.saes is None:
-        raise InputError(
-            "this similarity needs the SAEs of both sides; give them as Side(saes=...)."
-        )
+        raise InputError("this similarity needs the SAEs of both sides; give them as "
+                         "Side(saes=...).")
     shared = sorted(set(one.saes) & set(other.saes))
     if not shared:
         raise InputError(f"the sides have SAEs for layers {sorted(one.saes)} and "
@@ -269,9 +266,8 @@ def _by_decoder(one: Side, other: Side, corpus: Corpus | None, how: MatchingSett
 def _labelled(side: Side) -> dict[int, dict[str, str]]:
     "Layer -> node -> label, where there is one."
     if side.graph is None:
-        raise InputError(
-            "labels are read off the nodes of graphs; give both graphs as Side(graph=...)."
-        )
+        raise InputError("labels are read off the nodes of graphs; give both graphs as "
+                         "Side(graph=...).")
     found: dict[int, dict[str, str]] = {}
     for node, label in side.graph.nodes(data="label"):
         own = found.setdefault(parse_feature_id(node)[0], {})

@@ -109,9 +109,8 @@ def edge_list(G: nx.DiGraph, weight: str = "strength") -> EdgeList:
     """
     check_interaction_graph(G)
     if not G.number_of_edges():
-        raise InputError(
-            f"the graph has {len(G):,} features and no edges; build it from more interactions."
-        )
+        raise InputError(f"the graph has {len(G):,} features and no edges; build it from more "
+                         "interactions.")
     # by length first: F9 before F10
     nodes = tuple(sorted(G, key=lambda node: (G.nodes[node]["layer"], len(node), node)))
     position = {node: place for place, node in enumerate(nodes)}

@@ -171,9 +171,8 @@ class GraphStatistics:
         if name in self.facts: return self.facts[name]
         measures = self.all_measures()
         if name not in measures:
-            raise InputError(
-                f"{name!r} is no statistic; there are {', '.join([*self.facts, *measures])}."
-            )
+            raise InputError(f"{name!r} is no statistic; there are "
+                             f"{', '.join([*self.facts, *measures])}.")
         return measures[name]
 
     def all_measures(self) -> dict[str, Measure]:

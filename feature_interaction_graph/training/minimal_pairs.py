@@ -141,9 +141,8 @@ def minimal_pairs(kind: str, n: int, seed: int = 0) -> list[MinimalPair]:
 
     Raises `InputError` for another kind, or `n` below 1."""
     if kind not in PAIRS:
-        raise InputError(
-            f"minimal pairs of kind {kind!r} are not known; choose one of {', '.join(PAIRS)}."
-        )
+        raise InputError(f"minimal pairs of kind {kind!r} are not known; choose one of "
+                         f"{', '.join(PAIRS)}.")
     if n < 1: raise InputError(f"n is {n}; ask for at least one pair.")
     texts = [_pair_texts(kind, np.random.default_rng([seed, index])) for index in range(n)]
     return [MinimalPair(kind, tuple(clean.split()), tuple(counterfactual.split()), *answers)

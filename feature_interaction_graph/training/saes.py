@@ -171,14 +171,12 @@ def _points_of(model: torch.nn.Module, hook_points: Sequence[str]) -> list[HookP
     n_layers = len(decoder_layers(plain_twin(model)))
     points = [parse_hook_point(name) for name in hook_points]
     if not points:
-        raise InputError(
-            "no hook point was named; name at least one, such as blocks.0.hook_resid_pre."
-        )
+        raise InputError("no hook point was named; name at least one, such as "
+                         "blocks.0.hook_resid_pre.")
     for point in points:
         if not 0 <= point.layer < n_layers:
-            raise InputError(
-                f"{point.name} was asked for, but the model has blocks 0 to {n_layers - 1}."
-            )
+            raise InputError(f"{point.name} was asked for, but the model has blocks 0 to "
+                             f"{n_layers - 1}.")
     return points
 
 # %% ../../nbs/training/06_saes.ipynb #c330096f

@@ -163,9 +163,7 @@ def _write_being(writer: Writer, person: Character) -> None:
     """`is happy`, `is in the garden`, `is proud of herself`."""
     moods = MOOD_WORDS[person.mood] if person.mood else MOOD_WORDS["happy"] + MOOD_WORDS["sad"]
     word = writer.pick({"in": 2.0, "proud": 1.0} | dict.fromkeys(moods, 3.0 / len(moods)))
-    if word == "in":
-        writer.say("the")
-        person.place = writer.pick(PLACES)
+    if word == "in": _settle(writer, [person], "the")
     elif word == "proud": writer.say(f"of {person.reflexive}")
     else: person.mood = mood_of(word)
     end_sentence(writer)
@@ -180,10 +178,14 @@ def _write_gift(writer: Writer, person: Character, other: Character) -> None:
 
 def _write_motion(writer: Writer, people: list[Character]) -> None:
     """`walks to the garden .`"""
-    writer.say("to the")
+    _settle(writer, people, "to the")
+    end_sentence(writer)
+
+def _settle(writer: Writer, people: list[Character], words: str) -> None:
+    """`in the garden`: where `people` are from now on."""
+    writer.say(words)
     place = writer.pick(PLACES)
     for person in people: person.place = place
-    end_sentence(writer)
 
 # %% ../../nbs/training/02_scenes.ipynb #3bbb7522
 def _write_ending(writer: Writer, other: Character | None = None) -> None:
@@ -196,11 +198,6 @@ def _write_ending(writer: Writer, other: Character | None = None) -> None:
         writer.pick(PLACES)
     if word == ".": end_clause(writer)
     else: end_sentence(writer)
-
-def _write_pair(writer: Writer, other: Character) -> None:
-    """`Anna and Tom play in the garden .`: a plural subject made of two singular names."""
-    writer.say(other.name)
-    _write_together(writer)
 
 # %% ../../nbs/training/02_scenes.ipynb #6ba29c9a
 def _write_together(writer: Writer) -> None:
@@ -216,9 +213,7 @@ def _write_together(writer: Writer) -> None:
         | (dict.fromkeys(MOOD_VERBS[shared], 0.7) if shared else {})
     )
     if verb == "are":
-        writer.say("in the")
-        place = writer.pick(PLACES)
-        for person in writer.cast: person.place = place
+        _settle(writer, writer.cast, "in the")
         end_sentence(writer)
     elif verb == "do": _write_inaction(writer)
     elif verb == "count": _write_counting(writer)
@@ -248,7 +243,9 @@ def _write_action(writer: Writer, person: Character, named: bool) -> None:
     if not named: weights = {word: weight for word, weight in weights.items() if word != "and"}
     verb = writer.pick(weights)
     events = {entry[0] for entry in EVENTS.values()}
-    if verb == "and": _write_pair(writer, other)
+    if verb == "and":        # a plural subject made of two singular names
+        writer.say(other.name)
+        _write_together(writer)
     elif verb == "is": _write_being(writer, person)
     elif verb in events: _write_event(writer, person, verb)
     elif verb == "does": _write_negated(writer, person)
@@ -384,31 +381,31 @@ def _by_name(writer: Writer, name: str) -> Character:
     """The character called `name`."""
     return next(person for person in writer.cast if person.name == name)
 
+def _answer(writer: Writer, asked: str, words: str, focus: Character | str | None = None) -> None:
+    """`? it is red`: what was asked, the answer, and whom a pronoun means after it."""
+    writer.latent["asked"] = f"asked_{asked}"
+    writer.say(words)
+    writer.focus = focus
+
 def _ask_colour(writer: Writer) -> None:
     """`what colour is the ball ? it is red .`"""
     writer.say("colour is the")
     colour = writer.colours[writer.pick(list(writer.colours))]
-    writer.latent["asked"] = f"asked_colour:{colour}"
-    writer.say(f"? it is {colour}")
-    writer.focus = None
+    _answer(writer, f"colour:{colour}", f"? it is {colour}")
 
-# %% ../../nbs/training/02_scenes.ipynb #9bd198ea
 def _ask_number(writer: Writer) -> None:
     """`how many dogs are there ? there are three .`"""
     writer.say("many")
     number = writer.counts[writer.pick(list(writer.counts))]
-    writer.latent["asked"] = f"asked_count:{number}"
-    writer.say(f"are there ? there {'is' if number == 'one' else 'are'} {number}")
-    writer.focus = None
+    words = f"are there ? there {'is' if number == 'one' else 'are'} {number}"
+    _answer(writer, f"count:{number}", words)
 
-# %% ../../nbs/training/02_scenes.ipynb #44e7f5c3
 def _ask_place(writer: Writer) -> None:
     """`where is Anna ? she is in the garden .`"""
     writer.say("is")
     person = _by_name(writer, writer.pick([person.name for person in writer.cast if person.place]))
-    writer.latent["asked"] = f"asked_place:{person.place}"
-    writer.say(f"? {person.subject} is in the {person.place}")
-    writer.focus = person
+    words = f"? {person.subject} is in the {person.place}"
+    _answer(writer, f"place:{person.place}", words, person)
 
 # %% ../../nbs/training/02_scenes.ipynb #67940298
 def _ask_mood(writer: Writer) -> None:
@@ -417,9 +414,9 @@ def _ask_mood(writer: Writer) -> None:
     word = writer.pick([word for mood in MOOD_WORDS for word in MOOD_WORDS[mood]
                         if any(person.mood == mood for person in writer.cast)])
     people = [person for person in writer.cast if person.mood == mood_of(word)]
-    writer.latent["asked"] = f"asked_mood:{mood_of(word)}"
-    writer.say(f"? {people[0].name} is {word}" if len(people) == 1 else f"? both are {word}")
-    writer.focus = people[0] if len(people) == 1 else "pair"
+    alone = len(people) == 1
+    _answer(writer, f"mood:{mood_of(word)}", f"? {people[0].name if alone else 'both'} "
+            f"{'is' if alone else 'are'} {word}", people[0] if alone else "pair")
 
 # %% ../../nbs/training/02_scenes.ipynb #368200fe
 def _ask_opinion(writer: Writer) -> None:
@@ -429,9 +426,8 @@ def _ask_opinion(writer: Writer) -> None:
     )
     writer.say("like")
     liked = person.opinions[writer.pick(list(person.opinions))]
-    writer.latent["asked"] = f"asked_opinion:{'likes' if liked else 'dislikes'}"
-    writer.say(f"? yes , {person.subject} does" if liked else f"? no , {person.subject} does not")
-    writer.focus = person
+    words = f"? yes , {person.subject} does" if liked else f"? no , {person.subject} does not"
+    _answer(writer, f"opinion:{'likes' if liked else 'dislikes'}", words, person)
 
 _QUESTIONS: dict[str, Callable[[Writer], None]] = {
     "what": _ask_colour, "how": _ask_number, "where": _ask_place, "who": _ask_mood,
@@ -446,9 +442,7 @@ def _write_quote_first(writer: Writer) -> None:
     moods = [mood for mood in MOOD_WORDS if any(person.mood == mood for person in writer.cast)]
     speakers = writer.cast
     if writer.pick({"I": 3.0, "we": 1.0}) == "we":
-        writer.say("are in the")
-        place = writer.pick(PLACES)
-        for person in writer.cast: person.place = place
+        _settle(writer, writer.cast, "are in the")
         speakers = []
     elif writer.pick(({"am": 3.0} if moods else {}) | dict.fromkeys(TAKES, 0.4)) == "am":
         mood = mood_of(writer.pick([word for mood in moods for word in MOOD_WORDS[mood]]))
