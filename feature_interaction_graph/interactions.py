@@ -62,7 +62,9 @@ def decide(columns: dict[str, np.ndarray], method: str = "fdr_bh", evidence: str
         sign = np.where(columns["pre_strength"] > 0, "excitatory", "inhibitory")
         kind = np.where(p_value < 0.05, sign, "none")
     if "placebo_p_value" in columns:                 # NaN: effects inside a layer have no placebo
-        columns["placebo_q_value"] = adjust(columns["placebo_p_value"], method)
+        moved = before | (columns["share_nonzero"] > 0)         # else there is nothing to be specific
+        columns["placebo_q_value"] = adjust(
+            np.where(moved, columns["placebo_p_value"], np.nan), method)
         kind = np.where(columns["placebo_q_value"] >= level, "none", kind)
     columns["interaction_type"] = kind
 

@@ -184,9 +184,8 @@ def against_placebo(
     tested: Tested, reference: PlaceboReference, lengths: Float[np.ndarray, "n_sources"]
 ) -> Float[np.ndarray, "n_sources n_offsets n_targets"]:
     """p of every mean change of a pre-activation against pushes as long as its source's (`lengths`);
-    1 where the activation did not move, NaN without samples."""
-    change = np.where(tested.effect["mean"] == 0, 0.0, tested.pre["mean"])
-    return reference.p_value(lengths, change)
+    1 where nothing changed, NaN without samples."""
+    return reference.p_value(lengths, tested.pre["mean"])
 
 # %% ../../nbs/measurement/04_blocks.ipynb #88842fc3
 def measure_block(

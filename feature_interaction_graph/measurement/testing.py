@@ -24,6 +24,9 @@ from ..engine.statistics import effect_test
 from .prepared import Prepared
 
 # %% ../../nbs/measurement/03_testing.ipynb #b742f9e4
+_TESTS = ("mean", "std", "ci_low", "ci_high", "p_value")
+_MORE = ("median", "nonzero", "same_sign", "t_std")
+
 def tested_effects(
     effects: Float[np.ndarray, "n n_targets"], cluster: Int[np.ndarray, "n"] | None,
     size: Float[np.ndarray, "n_targets"] | None = None
@@ -39,9 +42,6 @@ def tested_effects(
     return found
 
 # %% ../../nbs/measurement/03_testing.ipynb #2ba76c4a
-_TESTS = ("mean", "std", "ci_low", "ci_high", "p_value")
-_MORE = ("median", "nonzero", "same_sign", "t_std")
-
 @dataclass
 class Tested:
     """Statistics of all (source, offset, target) of one pair of layers: `[n_sources, n_offsets,
