@@ -358,7 +358,7 @@ def test_wrong_questions(model, saes, corpus, ask, sentence):
 
 
 @pytest.mark.parametrize(("wrong", "sentence"), [
-    (dict(n_sample=9), r"has no keyword 'n_sample' \(did you mean 'n_samples'\?\); it takes model, "),
+    (dict(n_sample=9), r"has no keyword 'n_sample' \(did you mean 'n_samples'\?\)"),
     (dict(n_samples=1), "n_samples is 1; an error bar needs at least 2 samples"),
     (dict(n_samples="100"), "n_samples is '100'; a whole number is needed"),
     (dict(max_per_sequence=0), "max_per_sequence is 0"), (dict(seed=-1), "seed is -1"),
