@@ -14,10 +14,12 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from feature_interaction_graph.measurement import blocks
 from feature_interaction_graph.config import Config
+from feature_interaction_graph.control.context_effects import clamped_contexts
 from feature_interaction_graph.engine.errors import InputError
 from feature_interaction_graph.engine.statistics import adjust
 from feature_interaction_graph.interactions import (
-    InteractionTable, clamp_measure, measure_interactions
+    InteractionTable, clamp_measure, jacobian_measure, measure_gating, measure_interactions,
+    mechanism_split, response_curve, within_layer_measure
 )
 
 def tiny_model(kind: str = "gpt2") -> torch.nn.Module:
@@ -349,6 +351,25 @@ def test_damaged_files_are_one_sentence(model, saes, corpus, tmp_path):
 )
 def test_wrong_questions(model, saes, corpus, ask, sentence):
     with pytest.raises(InputError, match=sentence): ask(model, saes, corpus)
+
+
+@pytest.mark.parametrize(("wrong", "sentence"), [
+    (dict(n_sample=9), r"has no keyword 'n_sample' \(did you mean 'n_samples'\?\)"),
+    (dict(n_samples=1), "n_samples is 1; an error bar needs at least 2 samples"),
+    (dict(n_samples="100"), "n_samples is '100'; a whole number is needed"),
+    (dict(max_per_sequence=0), "max_per_sequence is 0"), (dict(seed=-1), "seed is -1"),
+    (dict(seed=0.5), "seed is 0.5"), (dict(batch_rows=0), "batch_rows is 0")
+])
+def test_every_measurement_refuses_the_same_keywords(model, saes, corpus, wrong, sentence):
+    calls = {clamp_measure: [(1, 3)], jacobian_measure: [(1, 3)], within_layer_measure: [(3, 3)],
+             clamped_contexts: [(1, 3)], mechanism_split: [((1, 3), (2, 5))],
+             measure_gating: [((1, 3), (2, 5))]}
+    for function, what in calls.items():
+        with pytest.raises(InputError, match=sentence) as refusal:
+            function(model, saes, what, corpus, **wrong)
+        if "n_sample" in wrong: assert str(refusal.value).startswith(function.__name__)
+    with pytest.raises(InputError, match=sentence):
+        response_curve(model, saes, (1, 3), (2, 5), corpus, **wrong)
 
 
 def test_nan_weights_are_refused(model, saes, corpus):
