@@ -288,9 +288,12 @@ def test_sequential_sampling_adds_where_it_is_undecided(model, saes, corpus):
 def test_evidence_before_the_threshold(model, saes, corpus):
     # never fires, but can be pushed
     saes[3].threshold.data[5] = 1e6
-    after = clamp_measure(model, saes, [(1, 3)], corpus, n_samples=30, progress=False).columns
+    after = clamp_measure(
+        model, saes, [(1, 3)], corpus, n_samples=30, placebo=0, progress=False
+    ).columns
     before = clamp_measure(
-        model, saes, [(1, 3)], corpus, n_samples=30, evidence="pre-activation", progress=False
+        model, saes, [(1, 3)], corpus, n_samples=30, placebo=0, evidence="pre-activation",
+        progress=False
     ).columns
     np.testing.assert_array_equal(after["strength"], before["strength"])
     np.testing.assert_allclose(before["q_value"], adjust(before["pre_p_value"]))

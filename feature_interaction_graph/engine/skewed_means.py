@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import special
 
+from .statistics import EXACT_UP_TO
+
 # %% ../../nbs/engine/23_skewed_means.ipynb #5be7d374
 _FEWEST = 3      # samples that have a skewness
 
@@ -80,12 +82,14 @@ def robust_p(
     """`p_value` (of mean = 0), raised where lean or zeros do not bear it out: the largest of itself,
     t on the samples that moved, and Hall's p on all and on those.
 
-    Looked at where `p_value` < `SECOND_LOOK` only. Samples of one `cluster` count as one, their
-    sum."""
+    Looked at where `p_value` < `SECOND_LOOK` only, and not where exact sign-flips were made (up to
+    `EXACT_UP_TO` samples: they assume a symmetric null, and have little more to go by). Samples of
+    one `cluster` count as one, their sum."""
     found = np.array(p_value, float)
     again = np.flatnonzero(found < SECOND_LOOK)
     if not len(again): return found
     some = cluster_sums(np.asarray(samples[:, again], float), cluster)
+    if len(some) <= EXACT_UP_TO: return found
     moved = some != 0
     found[again] = np.maximum.reduce([found[again], mean_p(some, moved), hall_p(some),
                                       hall_p(some, moved)])

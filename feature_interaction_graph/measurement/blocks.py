@@ -95,12 +95,17 @@ _References = dict[tuple[int, int, str], PlaceboReference]
 
 def placebo_references(prepared: Prepared, settings: RunSettings) -> _References:
     """What pushes in other directions do, by (source layer, target layer, kind): `random`, and half as
-    many `silent` decoder rows; empty when `settings.placebo` is 0."""
+    many `silent` decoder rows; empty when `settings.placebo` is 0.
+
+    Where dictionaries are small there are more directions, so that directions times features are at
+    least 512: a p-value needs something to be the share of."""
     found: _References = {}
     if not settings.placebo: return found
     question = prepared.question
-    draws = {"random": PlaceboDraw(settings.placebo, seed=question.seed),
-             "silent": PlaceboDraw((settings.placebo + 1) // 2, seed=question.seed, silent=True)}
+    smallest = min(int(prepared.saes[layer].cfg.d_sae) for layer in prepared.readers)
+    n = max(settings.placebo, -(-512 // smallest))
+    draws = {"random": PlaceboDraw(n, seed=question.seed),
+             "silent": PlaceboDraw((n + 1) // 2, seed=question.seed, silent=True)}
     for layer, places in prepared.measurable.items():
         if not len(places): continue
         pools = push_placebo(
