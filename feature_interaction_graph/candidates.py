@@ -459,17 +459,21 @@ def propose_candidates(
     """Pairs to measure by `cfg.candidate_method`: `identify_candidates`, `transport_candidates` on
     `corpus`, or the two joined. `store` is needed for importance_method "ablation" only.
 
+    With `cfg.all_targets` every pair of important features within the window is among them, and
+    `reason` says which rules propose it, if any.
+
     Raises `InputError` when not a single pair is proposed; of "both", one may propose none.
     """
     if cfg.candidate_method == "coactivation":
-        return identify_candidates(atlas, saes, cfg, store, model)
+        return identify_candidates(atlas, saes, cfg, store, model, all_pairs=cfg.all_targets)
     text = _part_of(corpus, cfg.n_transport_tokens, cfg.seed)
     scores = transport_scores(model, saes, text, max_offset=cfg.horizon, seed=cfg.seed,
                               batch_size=cfg.batch_size, progress=progress)
-    joined = cfg.candidate_method == "both"
+    joined = cfg.candidate_method == "both" or cfg.all_targets
     carried = transport_candidates(scores, atlas, saes, cfg, store, model, allow_none=joined)
     if not joined: return carried
-    together = identify_candidates(atlas, saes, cfg, store, model, allow_none=True)
+    together = identify_candidates(atlas, saes, cfg, store, model, all_pairs=cfg.all_targets,
+                                   allow_none=True)
     both = join_candidates(together, carried)
     if not len(both): _refuse_none(both.meta["considered"], cfg)
     return both

@@ -114,6 +114,10 @@ class CandidateSettings:
                                     "who proposes pairs: what fires together or apart in the text, "
                                     "noise sent backwards through the model, "
                                     "or both", choices=("coactivation", "transport", "both"))
+    all_targets: bool = setting(
+        True, "measure every pair of important features within the window, whoever proposes it "
+              "(a push is read by all targets anyway); off: only proposed pairs"
+    )
     n_transport_tokens: int = setting(
         20_000, "positions through which noise is sent backwards", low=1
     )

@@ -24,7 +24,7 @@ from ..engine.corpus import Corpus
 from ..engine.errors import InputError, atomic_write
 from ..engine.names import Saes
 from feature_interaction_graph.engine.placebo import (
-    PlaceboDraw, PlaceboReference, push_placebo, reference_of
+    PlaceboDraw, PlaceboPlan, PlaceboReference, placebo_plans, reference_of
 )
 from ..engine.pushing import fingerprint, push
 from ..engine.statistics import adjust
@@ -106,18 +106,19 @@ def placebo_references(prepared: Prepared, settings: RunSettings) -> _References
     n = max(settings.placebo, -(-512 // smallest))
     draws = {"random": PlaceboDraw(n, seed=question.seed),
              "silent": PlaceboDraw((n + 1) // 2, seed=question.seed, silent=True)}
+    plans: dict[tuple[int, str], PlaceboPlan] = {}
     for layer, places in prepared.measurable.items():
         if not len(places): continue
-        pools = push_placebo(
-            prepared.engine, prepared.model, prepared.corpus, prepared.saes[layer],
-            prepared.points(layer), list(draws.values()), horizon=settings.horizon,
-            batch_rows=settings.batch_rows or prepared.rows_that_fit,
-            batch_sequences=settings.batch_size, progress=prepared.progress
-        )
+        made = placebo_plans(prepared.model, prepared.corpus, prepared.saes[layer],
+                             prepared.points(layer), list(draws.values()))
+        plans |= {(layer, kind): plan for kind, plan in zip(draws, made, strict=True)}
+    pools = push(prepared.engine, prepared.corpus, list(plans.values()), horizon=settings.horizon,
+                 batch_rows=settings.batch_rows or prepared.rows_that_fit,
+                 batch_sequences=settings.batch_size, what="placebo", progress=prepared.progress)
+    for (layer, kind), responses in zip(plans, pools, strict=True):
         for later in question.reach[layer]:
             features = prepared.readers[later].features.cpu().numpy()
-            for kind, responses in zip(draws, pools, strict=True):
-                found[layer, later, kind] = reference_of(responses, prepared.saes[later], features)
+            found[layer, later, kind] = reference_of(responses, prepared.saes[later], features)
     return found
 
 # %% ../../nbs/measurement/04_blocks.ipynb #4bdc65c4

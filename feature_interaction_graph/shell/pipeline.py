@@ -50,7 +50,7 @@ _all = tuple(item.name for item in dataclasses.fields(Config) if item.name not i
 _selection = (*ACTIVATION_SETTINGS, *(item.name for item in dataclasses.fields(CandidateSettings)),
               "within_layer")
 _atlas = tuple(name for name in _selection
-               if name not in ("candidate_method", "n_transport_tokens"))
+               if name not in ("candidate_method", "n_transport_tokens", "all_targets"))
 _measurement = tuple(name for name in _all if name not
                      in ("significance_level", "edge_strength_threshold", "gated_pairs"))
 STAGES = {stage.name: stage for stage in (
