@@ -115,8 +115,8 @@ class CandidateSettings:
                                     "noise sent backwards through the model, "
                                     "or both", choices=("coactivation", "transport", "both"))
     all_targets: bool = setting(
-        True, "measure every pair of important features within the window, whoever proposes it "
-              "(a push is read by all targets anyway); off: only proposed pairs"
+        False, "measure every pair of important features within the window, whoever proposes it "
+               "(a push is read by all targets anyway)"
     )
     n_transport_tokens: int = setting(
         20_000, "positions through which noise is sent backwards", low=1
@@ -147,7 +147,7 @@ class MeasurementSettings:
     )
     horizon: int = setting(0, "later positions at which targets are read as well", low=0)
     within_layer: bool = setting(False, "also measure targets of the source's own layer")
-    placebo: int = setting(32, "random directions per source layer that effects are compared with, "
+    placebo: int = setting(0, "random directions per source layer that effects are compared with, "
                            "and half as many silent decoder rows; 0: none", low=0)
     evidence: str = setting("activation",
                             "what an edge is tested by: the change of the target after its "

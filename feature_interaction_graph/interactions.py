@@ -107,7 +107,7 @@ def clamp_measure(
     target_layers: Sequence[int] | None = None,
     targets: Sequence[FeatureKey] | None = None,
     horizon: int = 0,
-    placebo: int = 32,
+    placebo: int = 0,
     **sampling: Unpack[ClampSampling],
 ) -> InteractionTable:
     """Total effect of clamping each source on every target of later layers, by exact intervention
