@@ -119,42 +119,6 @@ def _spread(n_batches: int, n_wanted: int) -> set[int]:
     "`n_wanted` of `n_batches` batch numbers, evenly spaced."
     return set(np.linspace(0, n_batches - 1, min(n_batches, n_wanted)).round().astype(int).tolist())
 
-# %% ../nbs/02_activations.ipynb #18faa1a9
-def collect_activations(
-    model: nn.Module, saes: Saes, cfg: Config, corpus: Corpus | None = None, progress: bool = True,
-    *, value_dtype: str | None = None
-) -> ActivationStore:
-    """One pass over `corpus` (None: the one `cfg` names) for the SAEs of all layers, each read at
-    the hook point its own metadata names; writes `cfg.output_path/activations.h5`, whole or not at
-    all.
-
-    Every position that may be a sample becomes a row. Unless `cfg.importance_method` is
-    "frequency", about `cfg.n_importance_tokens` positions, evenly spread, are differentiated as
-    well and give every feature's importance. Memory is bounded by one batch. `value_dtype` (None:
-    as `cfg` says): "float32" where activations exceed 65,504 or three digits are too few. Raises
-    `InputError` for no SAE, tokens the model does not know, activations that `value_dtype` cannot
-    hold, or a folder that cannot be written.
-    """
-    if not saes: raise InputError("no SAE was given; load them with load_model_and_saes.")
-    value_dtype = cfg.value_dtype if value_dtype is None else value_dtype
-    if value_dtype not in ("float16", "float32"):
-        raise InputError(f"value_dtype is {value_dtype!r}; choose float16 or float32.")
-    if corpus is None:
-        from feature_interaction_graph.loading import load_corpus
-        corpus = load_corpus(cfg, model)
-    known = plain_twin(model).get_input_embeddings().num_embeddings
-    largest = int(corpus.tokens.max())
-    if largest >= known:
-        raise InputError(f"the corpus has token {largest}, but the model knows tokens 0 to "
-                         f"{known - 1}; tokenize with the model's own tokenizer.")
-    readers = {layer: FeatureReader(saes[layer]) for layer in sorted(saes)}
-    shapes = {layer: (reader.hook_point.name, reader.width) for layer, reader in readers.items()}
-    path, tokenizer = cfg.output_path / "activations.h5", getattr(model, "tokenizer", None)
-    with write_store(path, corpus, shapes, value_dtype=value_dtype, config=asdict(cfg),
-                     tokenizer=tokenizer) as writers:
-        _run_batches(model, readers, writers, cfg, corpus, progress)
-    return ActivationStore.open(path)
-
 # %% ../nbs/02_activations.ipynb #f84fc876
 def _run_batches(
     model: nn.Module, readers: dict[int, FeatureReader], writers: dict[int, LayerWriter],
@@ -200,6 +164,42 @@ def _along_decoders(reader: FeatureReader, gradients: Float[Tensor, "n_rows d"],
     pieces = zip(fired.row.split(chunk), fired.feature.split(chunk), strict=True)
     return torch.cat([torch.einsum("nd,nd->n", gradients[row], reader.decoder[feature])
                       for row, feature in pieces])
+
+# %% ../nbs/02_activations.ipynb #18faa1a9
+def collect_activations(
+    model: nn.Module, saes: Saes, cfg: Config, corpus: Corpus | None = None, progress: bool = True,
+    *, value_dtype: str | None = None
+) -> ActivationStore:
+    """One pass over `corpus` (None: the one `cfg` names) for the SAEs of all layers, each read at
+    the hook point its own metadata names; writes `cfg.output_path/activations.h5`, whole or not at
+    all.
+
+    Every position that may be a sample becomes a row. Unless `cfg.importance_method` is
+    "frequency", about `cfg.n_importance_tokens` positions, evenly spread, are differentiated as
+    well and give every feature's importance. Memory is bounded by one batch. `value_dtype` (None:
+    as `cfg` says): "float32" where activations exceed 65,504 or three digits are too few. Raises
+    `InputError` for no SAE, tokens the model does not know, activations that `value_dtype` cannot
+    hold, or a folder that cannot be written.
+    """
+    if not saes: raise InputError("no SAE was given; load them with load_model_and_saes.")
+    value_dtype = cfg.value_dtype if value_dtype is None else value_dtype
+    if value_dtype not in ("float16", "float32"):
+        raise InputError(f"value_dtype is {value_dtype!r}; choose float16 or float32.")
+    if corpus is None:
+        from feature_interaction_graph.loading import load_corpus
+        corpus = load_corpus(cfg, model)
+    known = plain_twin(model).get_input_embeddings().num_embeddings
+    largest = int(corpus.tokens.max())
+    if largest >= known:
+        raise InputError(f"the corpus has token {largest}, but the model knows tokens 0 to "
+                         f"{known - 1}; tokenize with the model's own tokenizer.")
+    readers = {layer: FeatureReader(saes[layer]) for layer in sorted(saes)}
+    shapes = {layer: (reader.hook_point.name, reader.width) for layer, reader in readers.items()}
+    path, tokenizer = cfg.output_path / "activations.h5", getattr(model, "tokenizer", None)
+    with write_store(path, corpus, shapes, value_dtype=value_dtype, config=asdict(cfg),
+                     tokenizer=tokenizer) as writers:
+        _run_batches(model, readers, writers, cfg, corpus, progress)
+    return ActivationStore.open(path)
 
 # %% ../nbs/02_activations.ipynb #661f777a
 def ablation_importance(
