@@ -95,8 +95,8 @@ _EDGE_ATTRIBUTES: dict[str, str] = {        # attribute of the edge -> column of
                                "p_value", "q_value")},
     "ci_lower": "ci_low", "ci_upper": "ci_high", "std_strength": "std",
     **{name: name for name in ("variance", "share_nonzero", "share_same_sign", "median",
-                               "pre_p_value", "placebo_p_value", "placebo_q_value", "silent_p_value",
-                               "resolution", "n_samples", "method", "offset")}}
+                               "pre_p_value", "placebo_p_value", "placebo_q_value",
+                               "silent_p_value", "resolution", "n_samples", "method", "offset")}}
 _OPTIONAL = ("median", "placebo_p_value", "placebo_q_value", "silent_p_value", "resolution")
 
 # %% ../nbs/07_graph.ipynb #20f9dc2b

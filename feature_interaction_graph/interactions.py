@@ -47,8 +47,8 @@ _all_ = ["InteractionResult", "InteractionTable", "jacobian_measure", "measure_g
 # %% ../nbs/06_interactions.ipynb #ab5330d6
 def decide(columns: dict[str, np.ndarray], method: str = "fdr_bh", evidence: str = "activation",
            level: float = 0.01) -> None:
-    """Sets `q_value` and, where other directions were pushed along, `placebo_q_value` (both over all
-    rows, corrected by `method`), and `interaction_type`, of measured columns, each `[n_rows]`.
+    """Sets `q_value` and, where other directions were pushed along, `placebo_q_value` (both over
+    all rows, corrected by `method`), and `interaction_type`, of measured columns, each `[n_rows]`.
 
     An effect that is not specific (`placebo_q_value` of `level` or more) has the type "none".
     Raises `InputError` for other `evidence` than "activation" or "pre-activation"."""
@@ -62,7 +62,7 @@ def decide(columns: dict[str, np.ndarray], method: str = "fdr_bh", evidence: str
         sign = np.where(columns["pre_strength"] > 0, "excitatory", "inhibitory")
         kind = np.where(p_value < 0.05, sign, "none")
     if "placebo_p_value" in columns:                 # NaN: effects inside a layer have no placebo
-        moved = before | (columns["share_nonzero"] > 0)         # else there is nothing to be specific
+        moved = before | (columns["share_nonzero"] > 0)      # else there is nothing to be specific
         columns["placebo_q_value"] = adjust(
             np.where(moved, columns["placebo_p_value"], np.nan), method)
         kind = np.where(columns["placebo_q_value"] >= level, "none", kind)

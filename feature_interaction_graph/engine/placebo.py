@@ -84,8 +84,9 @@ _SEQUENCES = 64
 def pool_places(
     corpus: Corpus, draw: PlaceboDraw
 ) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"], Int[np.ndarray, "n"]]:
-    """Direction, sequence and position of every push, sorted by sequence: places that may be samples
-    in 64 sequences (clean runs are what a pool costs most), each once while there are enough."""
+    """Direction, sequence and position of every push, sorted by sequence: places that may be
+    samples, in 64 sequences (clean runs are what a pool costs most), each once while there are
+    enough."""
     random = np.random.default_rng((draw.seed, 5))
     some = np.sort(random.permutation(len(corpus))[:_SEQUENCES])
     where = corpus.take(some).sample_mask().nonzero().numpy()
@@ -103,8 +104,8 @@ _RESERVE = 8      # silent rows to fall back on where the first ones fire
 def placebo_plan(
     sae: Any, corpus: Corpus, points: Sequence[HookPoint], size: float, draw: PlaceboDraw
 ) -> PlaceboPlan:
-    """The pushes of one pool at the hook point of `sae`, to be read at `points`; `size`: mean length
-    of the stream there."""
+    """The pushes of one pool at the hook point of `sae`, to be read at `points`; `size`: mean
+    length of the stream there."""
     generator = torch.Generator().manual_seed(draw.seed * 2 + draw.silent)
     reader = FeatureReader(sae, torch.zeros(1, dtype=torch.long))
     direction, sequence, position = pool_places(corpus, draw)
@@ -213,8 +214,8 @@ _FAMILY = 512
 
 @dataclass(frozen=True)
 class PlaceboReference:
-    """Pushes of one pool, ready to be compared with: `lengths` ascending, `sizes` of what they do to
-    the asked targets, and the `tails` of the scores, by (length, offset)."""
+    """Pushes of one pool, ready to be compared with: `lengths` ascending, `sizes` of what they do
+    to the asked targets, and the `tails` of the scores, by (length, offset)."""
     lengths: Float[np.ndarray, "n_lengths"]
     sizes: Float[np.ndarray, "n_lengths n_offsets n_targets"]
     tails: dict[tuple[int, int], Tail]

@@ -79,8 +79,8 @@ def robust_p(
     samples: Float[np.ndarray, "n n_effects"], p_value: Float[np.ndarray, "n_effects"],
     cluster: Int[np.ndarray, "n"] | None = None
 ) -> Float[np.ndarray, "n_effects"]:
-    """`p_value` (of mean = 0), raised where lean or zeros do not bear it out: the largest of itself,
-    t on the samples that moved, and Hall's p on all and on those.
+    """`p_value` (of mean = 0), raised where lean or zeros do not bear it out: the largest of
+    itself, t on the samples that moved, and Hall's p on all and on those.
 
     Looked at where `p_value` < `SECOND_LOOK` only, and not where exact sign-flips were made (up to
     `EXACT_UP_TO` samples: they assume a symmetric null, and have little more to go by). Samples of
@@ -109,8 +109,8 @@ def share_interval(
 def product_interval(
     samples: Float[np.ndarray, "n n_effects"], size: Float[np.ndarray, "n_effects"]
 ) -> tuple[Float[np.ndarray, "n_effects"], Float[np.ndarray, "n_effects"]]:
-    """95 % interval of a mean that is zero in most samples: share that responds times mean response,
-    97.5 % each; `size`: of a response of this target, where samples show fewer than three."""
+    """95 % interval of a mean that is zero in most samples: share that responds times mean
+    response, 97.5 % each; `size`: of a response of this target, where fewer than three are seen."""
     count, mean, std, _ = sample_shape(samples, samples != 0)
     some, share = np.maximum(count, 1), np.stack(share_interval(len(samples), 0.975))
     largest = np.abs(samples).max(0, initial=0.0)

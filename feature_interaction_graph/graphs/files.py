@@ -344,7 +344,8 @@ def save_graph(G: nx.DiGraph, path: str | Path, format: str | None = None) -> Pa
 
 # %% ../../nbs/graphs/01_files.ipynb #47c0b4b8
 _NUMBERS = ("strength_std pre_strength p_value q_value ci_lower ci_upper std_strength variance "
-            "share_nonzero share_same_sign median pre_p_value placebo_p_value placebo_q_value silent_p_value resolution "
+            "share_nonzero share_same_sign median pre_p_value placebo_p_value placebo_q_value "
+            "silent_p_value resolution "
             "abs_strength gating_score importance activation_freq").split()
 _TEXTS = ("label", "method", "gated_by", "other_offsets")
 _SELECTION = {f"{name}?": (float, None) for name in (

@@ -42,8 +42,9 @@ BLOCK_BYTES = 2**28
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How a question is run. `horizon`: later positions read as well; `placebo`: random
-    directions that each source layer is compared with; `batch_rows`, `batch_size`: rows and sequences per pass."""
+    """How a question is run. `horizon`: later positions read as well; `placebo`: random directions
+    that each source layer is compared with; `batch_rows`, `batch_size`: rows and sequences per
+    pass."""
     horizon: int = 0
     placebo: int = 0
     batch_rows: int | None = None
@@ -94,8 +95,8 @@ def undecided_sources(
 _References = dict[tuple[int, int, str], PlaceboReference]
 
 def placebo_references(prepared: Prepared, settings: RunSettings) -> _References:
-    """What pushes in other directions do, by (source layer, target layer, kind): `random`, and half as
-    many `silent` decoder rows; empty when `settings.placebo` is 0.
+    """What pushes in other directions do, by (source layer, target layer, kind): `random`, and half
+    as many `silent` decoder rows; empty when `settings.placebo` is 0.
 
     Where dictionaries are small there are more directions, so that directions times features are at
     least 512: a p-value needs something to be the share of."""
@@ -189,8 +190,8 @@ def gather_block(
 def against_placebo(
     tested: Tested, reference: PlaceboReference, lengths: Float[np.ndarray, "n_sources"]
 ) -> Float[np.ndarray, "n_sources n_offsets n_targets"]:
-    """p of every mean change of a pre-activation against pushes as long as its source's (`lengths`);
-    1 where nothing changed, NaN without samples."""
+    """p of every mean change of a pre-activation against pushes as long as its source's
+    (`lengths`); 1 where nothing changed, NaN without samples."""
     return reference.p_value(lengths, tested.pre["mean"])
 
 # %% ../../nbs/measurement/04_blocks.ipynb #88842fc3

@@ -141,8 +141,8 @@ class InteractionTable(TestedRows):
         return replace(self, columns=columns, curves=curves)
 
     def edges(self, alpha: float = 0.01) -> Self:
-        """The rows with q < `alpha` that are specific as well: `placebo_q_value` < `alpha` where other
-        directions were pushed along."""
+        """The rows with q < `alpha` that are specific as well: `placebo_q_value` < `alpha` where
+        other directions were pushed along."""
         other = self.columns.get("placebo_q_value", np.zeros(len(self)))
         return self.where((self.columns["q_value"] < alpha) & ~(other >= alpha))
 

@@ -31,8 +31,8 @@ def tested_effects(
     effects: Float[np.ndarray, "n n_targets"], cluster: Int[np.ndarray, "n"] | None,
     size: Float[np.ndarray, "n_targets"] | None = None
 ) -> dict[str, np.ndarray]:
-    """`effect_test` by name, its p-values those of `robust_p` and, with the `size` of a response, its
-    intervals those of `mean_interval`; `size=None`: of a pre-activation, without median."""
+    """`effect_test` by name, its p-values those of `robust_p` and, with the `size` of a response,
+    its intervals those of `mean_interval`; `size=None`: of a pre-activation, without median."""
     test = effect_test(effects, cluster, median=size is not None)
     found = {name: getattr(test, name) for name in (*_TESTS, *_MORE)}
     if len(effects) < 2: return found
@@ -64,14 +64,14 @@ class Tested:
         shape = (n_sources, n_offsets, n_targets)
         def nothing() -> np.ndarray: return np.full(shape, np.nan)
         names = (*_TESTS, *_MORE)
-        return cls(np.zeros((*shape[:2], 1)), np.ones((*shape[:2], 1)), {name: nothing() for name in names},
-                   {name: nothing() for name in _TESTS}, [nothing() for _ in range(n_doses - 2)])
+        return cls(np.zeros((*shape[:2], 1)), np.ones((*shape[:2], 1)),
+                   {name: nothing() for name in names}, {name: nothing() for name in _TESTS}, [nothing() for _ in range(n_doses - 2)])
 
     def take(self, source: int, targets: slice, effects: Effects,
              cluster: Int[np.ndarray, "n"] | None, size: Float[np.ndarray, "n_targets"]) -> None:
         """Tests the samples of one source on a block of targets: clustered where samples share a
-        sequence (`cluster`); p-values and intervals that hold for zeros and lean, with the `size` of
-        a response of each target."""
+        sequence (`cluster`); p-values and intervals that hold for zeros and lean, with the `size`
+        of a response of each target."""
         activation, pre = effects.activation.numpy(), effects.pre.numpy()
         for offset in range(activation.shape[2]):
             here = ~np.isnan(activation[:, -1, offset, 0])
