@@ -65,7 +65,8 @@ class Tested:
         def nothing() -> np.ndarray: return np.full(shape, np.nan)
         names = (*_TESTS, *_MORE)
         return cls(np.zeros((*shape[:2], 1)), np.ones((*shape[:2], 1)),
-                   {name: nothing() for name in names}, {name: nothing() for name in _TESTS}, [nothing() for _ in range(n_doses - 2)])
+                   {name: nothing() for name in names}, {name: nothing() for name in _TESTS},
+                   [nothing() for _ in range(n_doses - 2)])
 
     def take(self, source: int, targets: slice, effects: Effects,
              cluster: Int[np.ndarray, "n"] | None, size: Float[np.ndarray, "n_targets"]) -> None:
