@@ -89,7 +89,7 @@ def pool_places(
     enough."""
     random = np.random.default_rng((draw.seed, 5))
     some = np.sort(random.permutation(len(corpus))[:_SEQUENCES])
-    where = corpus.take(some).sample_mask().nonzero().numpy()
+    where = corpus.take(some.tolist()).sample_mask().nonzero().numpy()
     where[:, 0] = some[where[:, 0]]
     n = draw.n_directions * draw.n_contexts
     chosen = random.permutation(len(where))[:n] if n <= len(where) else random.integers(

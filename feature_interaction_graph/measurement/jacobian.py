@@ -57,7 +57,9 @@ def _tested_slopes(plan: ClampPlan, slopes: Effects, through_threshold: bool,
     for source in range(len(plan.doses)):
         mine = torch.as_tensor(plan.source == source)
         cluster = plan.sequence[plan.source == source] if clustered else None
-        tested.take(source, slice(None), Effects(active[mine], slopes.pre[mine]), cluster)
+        # where a target is open its slope is that of its pre-activation
+        size = slopes.pre[mine].square().nanmean((0, 1, 2)).sqrt().numpy()
+        tested.take(source, slice(None), Effects(active[mine], slopes.pre[mine]), cluster, size)
     return tested
 
 # %% ../../nbs/measurement/06_jacobian.ipynb #955162e0
