@@ -78,7 +78,8 @@ def test_a_summary_says_how_far_edges_can_be_trusted(finished):
     significant = columns["q_value"] < run.cfg.significance_level
     assert summary["placebo"] == {
         "compared": int(significant.sum()),
-        "passed": int((columns["placebo_p_value"][significant] < 0.05).sum())
+        "passed": int((columns["placebo_q_value"][significant]
+                       < run.cfg.significance_level).sum())
     }
     assert (summary["graph"]["n_edges"] <= summary["placebo"]["passed"]
             + summary["graph"]["types"].get("gating", 0))
@@ -164,7 +165,7 @@ def test_stability_follows_the_level_that_is_asked_for():
 def test_placebo_shares_leave_out_what_was_not_compared():
     import networkx as nx
     table = table_of(4, q_value=np.array([0.001, 0.001, 0.001, 0.5]),
-                     placebo_p_value=np.array([0.01, 0.5, np.nan, 0.01]))
+                     placebo_q_value=np.array([0.001, 0.5, np.nan, 0.001]))
     table.meta["stability"] = {}
     facts = evidence_facts(table, None, nx.DiGraph(), Config(placebo=8))
     assert facts == {"stability": {}, "placebo": {"compared": 2, "passed": 1}, "gates": None}
