@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from torch import nn
 
@@ -205,8 +204,8 @@ def measure_block(
     for (layer, later), part in tested.items():
         for test in (part.effect, part.pre):
             test["p_value"] = np.minimum(test["p_value"] * len(prepared.question.looks), 1.0)
-        doses = torch.tensor([prepared.doses(layer, int(place)) for place in block[layer]])
-        ends = Ends.of(prepared, layer, block[layer], later, doses.float().double().numpy())
+        doses = gathered[layer].runs[0][0].plan.doses.double().cpu().numpy()
+        ends = Ends.of(prepared, layer, block[layer], later, doses)
         columns, curves = as_columns(ends, part)
         lengths = push_lengths(gathered[layer], len(block[layer]))
         for kind, name in (("random", "placebo_p_value"), ("silent", "silent_p_value")):
@@ -282,7 +281,7 @@ def measure(
     prepared = prepare(model, saes, corpus, question, settings.batch_size, progress)
     refuse_rare(prepared)
     blocks = blocks_of(prepared, settings)
-    key = question_key(prepared, blocks, settings)
+    key = "" if checkpoint is None else question_key(prepared, blocks, settings)
     references = placebo_references(prepared, settings)
     parts: list[MeasuredBlock] = []
     for number, block in enumerate(blocks):
