@@ -150,7 +150,7 @@ def demo():
 def agreement(demo):
     "Prompts to find on, prompts to judge on, graph, circuit."
     found, judged = demo_behavior("agreement", 40).split(0.5)
-    G = behavior_graph(*demo, found, n_features=120, n_samples=16)
+    G = behavior_graph(*demo, found, n_features=120, n_samples=24)
     return (
         found, judged, G, extract_behavior_subgraph(*demo, G, found, budget=45, n_exact=30, steps=3)
     )

@@ -26,7 +26,7 @@ from ..engine.names import FeatureKey, FeaturePair, Saes, feature_id
 from ..engine.provenance import provenance
 from ..engine.pushing import Responses, push
 from ..engine.reading import Effects, read_contrasts
-from ..engine.statistics import adjust, effect_test
+from ..engine.statistics import adjust
 from feature_interaction_graph.measurement.blocks import (
     BLOCK_BYTES, MeasuredBlock, Measured, RunSettings, blocks_of
 )
@@ -36,7 +36,7 @@ from feature_interaction_graph.measurement.question import (
 )
 from .table import InteractionTable
 from feature_interaction_graph.measurement.testing import (
-    Ends, Gathered, as_columns, tested_responses
+    Ends, Gathered, as_columns, tested_pair, tested_responses
 )
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class MechanismTable:
     `columns`: src_layer, src_feature, tgt_layer, tgt_feature, offset, part; `effect`, `std`,
     `ci_low`, `ci_high`, `p_value` in target activation per source activation, the same with `pre_`
     for the target's pre-activation; n_samples, dose_low, dose_high. 95 % intervals; p: two-sided,
-    of mean = 0 (`engine.statistics.effect_test`, clustered where samples share a sequence).
+    of mean = 0 (`measurement.testing.tested_pair`, clustered where samples share a sequence).
     """
     columns: dict[str, np.ndarray]
     meta: dict[str, Any] = field(default_factory=dict)
@@ -108,25 +108,28 @@ def _question_of_edges(edges: Sequence[FeaturePair], saes: Saes, settings: Quest
     return replace(settings, sources=sources, targets=dict(targets), reach=reach)
 
 # %% ../../nbs/measurement/07_mechanisms.ipynb #4c845dfa
-def _edge_columns(edge: FeaturePair, saes: Saes, responses: Responses, source: int) -> pd.DataFrame:
+def _edge_columns(edge: FeaturePair, prepared: Prepared, responses: Responses, source: int) -> pd.DataFrame:
     """One edge as rows of (offset, part); `source`: which of the plan's sources it begins at."""
     (layer, feature), (target_layer, target) = edge
     plan, mine = responses.plan, responses.plan.source == source
     doses = plan.doses[source].double()
-    reader = FeatureReader(saes[target_layer], torch.tensor([target]))
+    reader = FeatureReader(prepared.saes[target_layer], torch.tensor([target]))
+    place = prepared.columns(target_layer, np.array([target]))
+    size = prepared.read[target_layer].size[place].repeat(len(QUANTITIES))
     streams = responses.streams[reader.hook_point.name][torch.as_tensor(mine)]
     parts = read_contrasts(reader, streams, split_settings()[1])
-    columns: dict[str, Any] = {}
-    for prefix, which in (("", "activation"), ("pre_", "pre")):
-        # [n_samples, n_offsets, n_parts]
-        effects = torch.stack([getattr(part, which)[:, -1, :, 0] for part in parts], -1).numpy()
-        present = ~np.isnan(effects[..., 0])                      # the sequence had not ended
-        tests = [effect_test(effects[here, offset] / float(doses[-1] - doses[0]),
-                             plan.sequence[mine][here]) for offset, here in enumerate(present.T)]
+    unit = float(doses[-1] - doses[0])
+    # [n_samples, n_offsets, n_parts]
+    activation, pre = (torch.stack([getattr(part, which)[:, -1, :, 0] for part in parts], -1)
+                       .numpy() / unit for which in ("activation", "pre"))
+    present = ~np.isnan(activation[..., 0])                       # the sequence had not ended
+    n_samples, columns = present.sum(0), {}
+    tests = [tested_pair(activation[here, offset], pre[here, offset], plan.sequence[mine][here],
+                         size / unit) for offset, here in enumerate(present.T)]
+    for prefix, part_tests in zip(("", "pre_"), zip(*tests, strict=True), strict=True):
         for name in _STATISTICS:
-            values = [getattr(test, "mean" if name == "effect" else name) for test in tests]
+            values = [test["mean" if name == "effect" else name] for test in part_tests]
             columns[prefix + name] = np.concatenate(values)
-        n_samples = present.sum(0)
     return pd.DataFrame(dict(src_layer=layer, src_feature=feature, tgt_layer=target_layer,
                              tgt_feature=target,
                              offset=np.repeat(np.arange(len(n_samples)), len(QUANTITIES)),
@@ -153,7 +156,7 @@ def _split_block(
             (at, feature), _ = edge
             if at == layer and feature in features:
                 source = features.index(feature)
-                found[edge] = _edge_columns(edge, prepared.saes, response, source)
+                found[edge] = _edge_columns(edge, prepared, response, source)
     return found
 
 # %% ../../nbs/measurement/07_mechanisms.ipynb #6bd329b0
