@@ -110,12 +110,12 @@ class CandidateSettings:
     min_activations: int = setting(
         20, "activations a feature needs to be a source or target", low=1
     )
-    candidate_method: str = setting("coactivation",
+    candidate_method: str = setting("both",
                                     "who proposes pairs: what fires together or apart in the text, "
                                     "noise sent backwards through the model, "
                                     "or both", choices=("coactivation", "transport", "both"))
     all_targets: bool = setting(
-        False, "measure every pair of important features within the window, whoever proposes it "
+        True, "measure every pair of important features within the window, whoever proposes it "
                "(a push is read by all targets anyway)"
     )
     n_transport_tokens: int = setting(
@@ -147,7 +147,7 @@ class MeasurementSettings:
     )
     horizon: int = setting(0, "later positions at which targets are read as well", low=0)
     within_layer: bool = setting(False, "also measure targets of the source's own layer")
-    placebo: int = setting(0, "random directions per source layer that effects are compared with, "
+    placebo: int = setting(32, "random directions per source layer that effects are compared with, "
                            "and half as many silent decoder rows; 0: none", low=0)
     evidence: str = setting("activation",
                             "what an edge is tested by: the change of the target after its "

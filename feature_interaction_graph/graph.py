@@ -45,8 +45,9 @@ def surviving_rows(
     columns: dict[str, np.ndarray], significance_level: float, edge_strength_threshold: float, *,
     allow_none: bool = False, tested: str = "strength"
 ) -> np.ndarray:
-    """Indices of the rows of `columns` `[n_rows]` with q < `significance_level`, a decided type and
-    a finite |strength| > `edge_strength_threshold`.
+    """Indices of the rows of `columns` `[n_rows]` that are significant (q < `significance_level`, a
+    decided type, a finite |strength| > `edge_strength_threshold`) and, where other directions were
+    pushed along, specific (`placebo_q_value` < `significance_level`).
 
     `tested`: the column that the threshold is for: "strength", or "pre_strength" where the evidence
     was taken before the target's own threshold.
@@ -56,8 +57,14 @@ def surviving_rows(
     keep = (columns["q_value"] < significance_level) & (
         strength > edge_strength_threshold
     ) & np.isfinite(strength) & (columns["interaction_type"] != "none")
+    n_significant = int(keep.sum())
     keep &= ~(columns.get("placebo_q_value", np.zeros(len(keep))) >= significance_level)
     if keep.any() or allow_none: return np.flatnonzero(keep)
+    if n_significant:
+        raise InputError(f"{n_significant:,} interactions are significant, but not one is specific: "
+                         "pushes in random directions do as much (placebo_q_value >= "
+                         f"{significance_level:g}); measure more samples, raise "
+                         "significance_level, or measure with placebo=0.")
     if not len(keep):
         raise InputError("the table holds no interactions, so there is no graph to build; measure "
                          "some pairs first.")
@@ -235,7 +242,7 @@ def build_interaction_graph(
     interactions: "InteractionTable", cfg: "Config | None" = None,
     features: "FeatureTable | None" = None, *, multigraph: bool = False, gates: Gates | None = None
 ) -> nx.DiGraph:
-    """The typed graph of the interactions that are significant and strong enough.
+    """The typed graph of the interactions that are significant, specific and strong enough.
 
     Nodes are feature ids `L{layer}_F{feature}`; an edge is one measured total effect. `cfg` gives
     `significance_level` and `edge_strength_threshold` (default: those of the measurement, else 0.01
@@ -266,7 +273,8 @@ def build_interaction_graph(
     }
     G.graph.update(
         graph_facts(interactions, cfg, significance_level=level, edge_strength_threshold=threshold,
-                    tested=len(columns["q_value"]), survived=len(rows), edges=len(chosen), **tested)
+                    tested=len(columns["q_value"]), survived=len(rows), edges=len(chosen),
+                    significant=int((columns["q_value"] < level).sum()), **tested)
     )
     tables = [table for table in (features, interactions.features) if table is not None]
     G.add_nodes_from((feature_id(*node), attributes) for node, attributes
@@ -388,6 +396,8 @@ class GraphSummary:
     def __str__(self) -> str:
         tested = (f" from {self.selection['tested']:,} tested interactions"
                   if "tested" in self.selection else "")
+        if "significant" in self.selection:
+            tested += f", {self.selection['significant']:,} of them significant"
         lines = [f"{self.n_nodes:,} features, {self.n_edges:,} edges{tested}: "
                  + ", ".join(f"{count:,} {kind}" for kind, count in self.types.items())]
         if self.stability: lines.append(stability_phrase(self.stability))

@@ -45,28 +45,26 @@ _all_ = ["InteractionResult", "InteractionTable", "jacobian_measure", "measure_g
          "mechanism_split", "response_curve", "transport_scores", "within_layer_measure"]
 
 # %% ../nbs/06_interactions.ipynb #ab5330d6
-def decide(columns: dict[str, np.ndarray], method: str = "fdr_bh", evidence: str = "activation",
-           level: float = 0.01) -> None:
+def decide(columns: dict[str, np.ndarray], method: str = "fdr_bh",
+           evidence: str = "activation") -> None:
     """Sets `q_value` and, where other directions were pushed along, `placebo_q_value` (both over
     all rows, corrected by `method`), and `interaction_type`, of measured columns, each `[n_rows]`.
 
-    An effect that is not specific (`placebo_q_value` of `level` or more) has the type "none".
-    Raises `InputError` for other `evidence` than "activation" or "pre-activation"."""
+    The type is the sign of an effect that is not zero, specific or not (see
+    `InteractionTable.edges`). Raises `InputError` for other `evidence` than "activation" or
+    "pre-activation"."""
     if evidence not in ("activation", "pre-activation"):
         raise InputError(f"evidence is {evidence!r}; use 'activation' or 'pre-activation'.")
     before = evidence == "pre-activation"
     p_value = columns["pre_p_value" if before else "p_value"]
     columns["q_value"] = adjust(p_value, method)
-    kind = columns["interaction_type"]
     if before:
         sign = np.where(columns["pre_strength"] > 0, "excitatory", "inhibitory")
-        kind = np.where(p_value < 0.05, sign, "none")
+        columns["interaction_type"] = np.where(p_value < 0.05, sign, "none")
     if "placebo_p_value" in columns:                 # NaN: effects inside a layer have no placebo
         moved = before | (columns["share_nonzero"] > 0)      # else there is nothing to be specific
         columns["placebo_q_value"] = adjust(
             np.where(moved, columns["placebo_p_value"], np.nan), method)
-        kind = np.where(columns["placebo_q_value"] >= level, "none", kind)
-    columns["interaction_type"] = kind
 
 # %% ../nbs/06_interactions.ipynb #9c85cd7d
 def stability_of(columns: Mapping[str, np.ndarray], level: float, method: str,
@@ -280,7 +278,7 @@ def measure_interactions(
     rare = sum(part.n_rare for part in parts)
     skipped = dict(pairs.skipped)
     if rare: skipped[f"the source fires in fewer than {cfg.min_samples} sequences"] = rare
-    decide(columns, cfg.correction_method, cfg.evidence, cfg.significance_level)
+    decide(columns, cfg.correction_method, cfg.evidence)
     looks = max(part.looks for part in parts)
     steadiness = stability_of(columns, cfg.significance_level, cfg.correction_method, cfg.evidence,
                               looks)

@@ -237,11 +237,13 @@ def counted(kind: Any, path: Path) -> Any:
 # %% ../../nbs/shell/00_pipeline.ipynb #7d8895f1
 def measurement_counts(interactions: "InteractionTable", cfg: Config) -> dict[str, int]:
     """How many pairs were attempted, measured, skipped for whatever reason, and significant at the
-    level of `cfg`."""
-    counts = interactions.meta["counts"]
-    return {"attempted": counts["attempted"], "measured": counts["measured"],
+    level of `cfg`; `specific`: as well, where they were compared with other directions."""
+    counts, level = interactions.meta["counts"], cfg.significance_level
+    found = {"attempted": counts["attempted"], "measured": counts["measured"],
             "skipped": sum(counts["skipped"].values()),
-            "significant": len(interactions.significant(cfg.significance_level))}
+            "significant": len(interactions.significant(level))}
+    compared = "placebo_q_value" in interactions.columns
+    return found | {"specific": len(interactions.edges(level))} if compared else found
 
 # %% ../../nbs/shell/00_pipeline.ipynb #97bf0b24
 def at_level(interactions: "InteractionTable", cfg: Config) -> "InteractionTable":
