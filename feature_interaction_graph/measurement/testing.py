@@ -37,7 +37,7 @@ def tested_effects(
     test = effect_test(effects, cluster, median=size is not None)
     found = {name: getattr(test, name) for name in (*_TESTS, *_MORE)}
     if len(effects) < 2: return found
-    found["p_value"] = robust_p(effects, test.p_value, cluster)
+    found["p_value"], found["t_std"] = robust_p(effects, test.p_value, cluster, test.t_std)
     if size is not None:
         found["ci_low"], found["ci_high"] = mean_interval(effects, size, cluster)
     return found

@@ -253,7 +253,7 @@ def at_level(interactions: "InteractionTable", cfg: Config) -> "InteractionTable
     stability = interactions.meta.get("stability") or {}
     if stability.get("level") != cfg.significance_level and cfg.max_samples is None:
         stability = stability_of(interactions.columns, cfg.significance_level,
-                                 cfg.correction_method, cfg.evidence)
+                                 cfg.correction_method, cfg.evidence, placebo=cfg.placebo)
     interactions.meta["stability"] = stability
     return interactions
 
