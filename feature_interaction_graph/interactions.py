@@ -68,13 +68,16 @@ def decide(columns: dict[str, np.ndarray], method: str = "fdr_bh",
             np.where(moved, columns["placebo_p_value"], np.nan), method)
 
 # %% ../nbs/06_interactions.ipynb #9c85cd7d
-def evidence_of(columns: Mapping[str, np.ndarray], evidence: str, placebo: int) -> list[Evidence]:
+def evidence_of(columns: Mapping[str, np.ndarray], evidence: str, placebo: int,
+                looks: int = 1) -> list[Evidence]:
     """The tests an edge has to pass, `columns` `[n_rows]` each: that it is significant and, where
-    `placebo` other directions were pushed along, that it is specific."""
+    `placebo` other directions were pushed along, that it is specific. `looks`: the factor that
+    p-values of a sequential design carry."""
     count, before = columns["n_samples"], evidence == "pre-activation"
     ones = np.ones(len(count))
     t_std = ones if before else np.nan_to_num(columns.get("t_std", ones), nan=1.0)
-    tests = [Evidence.of_t(columns["pre_p_value" if before else "p_value"], count, t_std)]
+    p_value = columns["pre_p_value" if before else "p_value"] / looks
+    tests = [Evidence.of_t(p_value, count, t_std)]
     if not placebo or "placebo_q_value" not in columns: return tests
     error = columns["pre_std"] / np.sqrt(count)
     t_value = np.divide(columns["pre_strength"], error, out=np.zeros(len(ones)), where=error > 0)
@@ -90,7 +93,7 @@ def stability_of(columns: Mapping[str, np.ndarray], level: float, method: str,
     if placebo and "placebo_q_value" in columns: edges &= ~(columns["placebo_q_value"] >= level)
     if not edges.any(): return {}
     source = columns["src_layer"].astype(np.int64) << 32 | columns["src_feature"]
-    found = edge_stability(evidence_of(columns, evidence, placebo), level, method, source=source,
+    found = edge_stability(evidence_of(columns, evidence, placebo, looks), level, method, source=source,
                            looks=looks)
     return {"jaccard": found.jaccard, "low": found.low, "high": found.high,
             "n_resamples": found.n_resamples, "level": level}

@@ -41,8 +41,8 @@ def test_the_numbers_are_those_of_before(measured) -> None:
     # zeros and lean may only raise a p; an effect that is not zero then, was not zero before
     assert (new["p_value"] >= old["p_value"] - 1e-3).all()
     assert (old["q_value"][new["q_value"] < 0.01] < 0.01).all()
-    # four directions cannot show that an effect is specific, then or now: intervals are judged here,
-    # which are wider than those of t, so that none excludes 0 whose p was above 5 %
+    # four directions cannot show that an effect is specific: intervals are judged here,
+    # which are wider than those of t: none excludes 0 whose p was above 5 %
     kind = np.where(new["ci_low"] > 0, "e", np.where(new["ci_high"] < 0, "i", "n"))
     decided, both = kind != "n", (kind != "n") & (old["kind"] != "n")
     assert both.any() and (kind[both] == old["kind"][both]).all()
