@@ -455,7 +455,6 @@ def trust_lines(summary: dict[str, Any]) -> list[str]:
         share = placebo["passed"] / placebo["compared"]
         lines.append(f"placebo: {placebo['passed']:,} of {placebo['compared']:,} significant "
                      f"effects ({share:.0%}) differ from pushes in other directions")
-    elif placebo is None: lines.append("placebo: not asked for; a random push may do as much")
     if gates:
         found = ", ".join(f"{count:,} {kind}" for kind, count in gates["confirmed"].items())
         lines.append(f"gates: {gates['pairs']:,} pairs examined, {gates['clamped']:,} hyperedges "
