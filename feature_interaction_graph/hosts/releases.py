@@ -17,6 +17,7 @@ from feature_interaction_graph.hosts.folders import (
     checked_name, files_named, is_folder, read_settings, shown, some_of
 )
 from .hub import no_answer, offline_sentence
+from .importers import LAYOUTS, foreign_place, layout_of
 
 # %% ../../nbs/hosts/07_releases.ipynb #a07282b9
 class SaeEntry(NamedTuple):
@@ -57,19 +58,25 @@ def release_entries(release: str) -> list[SaeEntry]:
                    else _repository_entries(release))
     if not entries:
         raise InputError(f"the SAE release {shown(release)} holds no SAE; one subfolder per SAE is "
-                         "needed, each with cfg.json and sae_weights.safetensors.")
+                         "needed, each with cfg.json and sae_weights.safetensors (or in "
+                         "the layout of dictionary_learning or sparsify).")
     return sorted(entries, key=lambda entry: (entry.layer is None, entry.layer, entry.sae_id))
 
 # %% ../../nbs/hosts/07_releases.ipynb #e320c6fa
 def _folder_entries(folder: Path) -> list[SaeEntry]:
-    inside = (path for path in files_named(folder, "cfg.json") if path.parent != folder)
-    return [sae_entry(path.parent.relative_to(folder).as_posix(), _stored_hook_name(path))
-            for path in inside]
+    paths = (*files_named(folder, "cfg.json"), *files_named(folder, "ae.pt"))
+    places = {path.parent: layout_of([file.name for file in path.parent.iterdir()])
+              for path in paths if path.parent != folder}
+    return [sae_entry(place.relative_to(folder).as_posix(),
+                      _stored_hook_name(place/LAYOUTS[layout][0], layout, place))
+            for place, layout in places.items() if layout is not None]
 
 
-def _stored_hook_name(path: Path) -> str | None:
-    "The hook name in a cfg.json of any sae-lens version."
+def _stored_hook_name(path: Path, layout: str, folder: Path) -> str | None:
+    "The hook name in the settings `path` of the SAE in `folder`, of any layout and version."
     stored = read_settings(path)
+    foreign = foreign_place(layout, stored, folder)
+    if foreign is not None: return foreign.hook
     places = [place for place in (stored.get("metadata"), stored) if isinstance(place, dict)]
     names = (place[key] for place in places for key in ("hook_name", "hook_point") if key in place)
     name = next(names, None)
@@ -87,11 +94,21 @@ def _repository_entries(repo_id: str) -> list[SaeEntry]:
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise _no_such_release(repo_id) from error
     except (errors.OfflineModeIsEnabled, OSError, no_answer()): files = _cached_files(repo_id)
-    folders = [name.removesuffix("/cfg.json") for name in files if name.endswith("/cfg.json")]
-    found = [huggingface_hub.hf_hub_download(repo_id, f"{folder}/cfg.json")
-             if not _LAYER_IN_ID.search(folder) else None for folder in folders]
-    return [sae_entry(folder, _stored_hook_name(Path(path)) if path else None)
-            for folder, path in zip(folders, found, strict=True)]
+    def hook_name(folder: str, layout: str) -> str | None:
+        if _LAYER_IN_ID.search(folder): return None
+        path = huggingface_hub.hf_hub_download(repo_id, f"{folder}/{LAYOUTS[layout][0]}")
+        return _stored_hook_name(Path(path), layout, Path(folder))
+    return [sae_entry(folder, hook_name(folder, layout))
+            for folder, layout in _folders_with_saes(files).items()]
+
+
+def _folders_with_saes(files: Iterable[str]) -> dict[str, str]:
+    "Folder -> layout, of a repository's files by path."
+    inside: dict[str, list[str]] = {}
+    for folder, _, name in (path.rpartition("/") for path in files):
+        inside.setdefault(folder, []).append(name)
+    layouts = {folder: layout_of(names) for folder, names in inside.items() if folder}
+    return {folder: layout for folder, layout in layouts.items() if layout is not None}
 
 # %% ../../nbs/hosts/07_releases.ipynb #28be3977
 def _no_such_release(name: str) -> InputError:
