@@ -31,7 +31,7 @@ class ClampPlan:
     `source`: `[n_samples]`, index into the features of `sources`; `value`, `scale`: the clean
     activation and decoder scale there; `doses`: `[n_sources, n_doses]`, ascending; `points`: where
     responses are kept; `held`: sets of parts of `Hold`, all arms run once under each; `at`: where
-    the push is given, the sources' own hook point when None. Raises `InputError` for samples that
+    the push is given, where the sources write when None. Raises `InputError` for samples that
     are not sorted and for fewer than two doses.
     """
     sources: FeatureReader
@@ -55,7 +55,7 @@ class ClampPlan:
     @property
     def entry(self) -> HookPoint:
         "Where the push is given."
-        return self.sources.hook_point if self.at is None else self.at
+        return self.sources.write_point if self.at is None else self.at
 
     @property
     def n_arms(self) -> int:
@@ -69,12 +69,12 @@ class ClampPlan:
 
     def units(self, samples: slice) -> Float[Tensor, "n d_model"]:
         "What one unit of each sample's source adds to the stream."
-        source = torch.as_tensor(self.source[samples], device=self.sources.decoder.device)
-        return self.sources.decoder[source] * self.per_sample(self.scale, samples)[:, None]
+        source = torch.as_tensor(self.source[samples], device=self.sources.written.device)
+        return self.sources.written[source] * self.per_sample(self.scale, samples)[:, None]
 
     def per_sample(self, values: np.ndarray, samples: slice) -> Float[Tensor, "n"]:
         "Some of a column, on the device of the SAE."
-        device = self.sources.decoder.device
+        device = self.sources.written.device
         return torch.as_tensor(values[samples], dtype=torch.float32, device=device)
 
     def vectors(
