@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'HookPoint', 'parse_hook_point', 'push_point', 'start_block', 'read_point', 'last_block', 'attach_twin',
-           'plain_twin', 'BlockMap', 'map_block', 'decoder_layers', 'first_tensor', 'catch', 'edit']
+           'plain_twin', 'BlockMap', 'map_block', 'decoder_layers', 'first_tensor', 'mlp_module', 'catch', 'edit']
 
 # %% ../../nbs/engine/06_hook_points.ipynb #7274fe52
 import contextlib
@@ -190,8 +190,10 @@ def _block_input(args: tuple, kwargs: dict) -> Tensor:
     return args[0] if args else kwargs["hidden_states"]
 
 # %% ../../nbs/engine/06_hook_points.ipynb #fc20a249
-def _mlp_module(block: nn.Module, kind: str) -> nn.Module:
-    "The module whose input stands at `mlp_in`, the MLP, or at `post`, its output matrix."
+def mlp_module(block: nn.Module, kind: str) -> nn.Module:
+    """The module whose input stands at `kind`: at `mlp_in` the MLP, at `post` its output matrix.
+
+    Raises `InputError` where there is none under a known name."""
     mlp = _child(block, "mlp", "feed_forward")
     found = mlp if kind == "mlp_in" else _child(
         mlp, "down_proj", "c_proj", "dense_4h_to_h", "fc_out", "fc2")
@@ -211,7 +213,7 @@ def _module(block: nn.Module, kind: str) -> tuple[nn.Module, bool]:
     """The module at which a point of `kind` stands (`resid_mid`: the one that brings it about),
     and whether the point is its input."""
     if kind in ("resid_pre", "resid_post"): return block, kind == "resid_pre"
-    if kind in ("mlp_in", "post"): return _mlp_module(block, kind), True
+    if kind in ("mlp_in", "post"): return mlp_module(block, kind), True
     parts = map_block(block)
     if kind == "z": return parts.out_projection, True
     return (parts.mlp_out if kind == "mlp_out" else parts.attn_out), False

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..engine.corpus import Corpus
-from ..engine.encoders import sae_hook_point
+from ..engine.encoders import sae_hook_point, sae_write_point
 from ..engine.errors import InputError
 from ..engine.hook_points import HookPoint, decoder_layers, plain_twin
 from ..engine.names import Saes
@@ -25,15 +25,21 @@ if TYPE_CHECKING:
     from sae_lens import SAE
 
 # %% ../../nbs/hosts/11_fit.ipynb #a82da228
-def explained_variance(sae: "SAE", x: Float[Tensor, "n width"]) -> tuple[float, float]:
+def explained_variance(
+    sae: "SAE", x: Float[Tensor, "n width"], y: Float[Tensor, "n d_out"] | None = None
+) -> tuple[float, float]:
     """(explained variance, L0) of `sae` on the rows `x` of the point it reads, heads flattened for
-    `z`; NaN or negative where it does not fit at all."""
+    `z`; NaN or negative where it does not fit at all. `y`: what a transcoder is to give there, with
+    its skip connection where it has one."""
     by_head = getattr(sae, "hook_z_reshaping_mode", False) and getattr(sae, "d_head", None)
     with torch.no_grad():
         features = sae.encode(x.reshape(len(x), -1, sae.d_head) if by_head else x)
         rebuilt = sae.decode(features).reshape(len(x), -1)
-    error = (x.double() - rebuilt.double()).square().sum()
-    return (float(1 - error / (x.double() - x.double().mean(0)).square().sum()),
+        skip = getattr(sae, "W_skip", None)
+        if skip is not None: rebuilt = rebuilt + x.to(skip) @ skip.T
+    wanted = (x if y is None else y).double()
+    error = (wanted - rebuilt.double()).square().sum()
+    return (float(1 - error / (wanted - wanted.mean(0)).square().sum()),
             float((features != 0).float().sum(-1).mean()))
 
 # %% ../../nbs/hosts/11_fit.ipynb #b7d3e447
@@ -94,20 +100,23 @@ def reconstruction_report(
     n_layers = len(decoder_layers(twin))
     centrable = uses_layer_norm(twin) and not stream_is_centred(twin)
     points = {layer: sae_hook_point(sae) for layer, sae in saes.items()}
-    needed = {place.name: place for point in points.values()
-              for place in (point, *neighbours(point, n_layers))}
+    outs = {layer: sae_write_point(sae) for layer, sae in saes.items()}
+    needed = {place.name: place for layer, point in points.items()
+              for place in (point, outs[layer], *neighbours(point, n_layers))}
     rows = _probe_rows(twin, corpus, list(needed.values()), n_tokens)
     fits = []
     for layer, sae in saes.items():
-        point = points[layer]
+        point, across = points[layer], outs[layer] != points[layer]
         x = rows[point.name].to(sae.W_dec.device)
-        others = {place.name: rows[place.name] for place in neighbours(point, n_layers)}
-        if centrable and point.kind.startswith("resid"):
+        others = {place.name: rows[place.name] for place in neighbours(point, n_layers)
+                  if not across}       # what it gives belongs to one place
+        if centrable and not across and point.kind.startswith("resid"):
             others["centred"] = rows[point.name] - rows[point.name].mean(-1, keepdim=True)
         tried = [(explained_variance(sae, other.to(x.device))[0], place)
                  for place, other in others.items()]
         best, place = max(tried, default=(float("nan"), ""))
-        fits.append(SaeFit(layer, point.name, *explained_variance(sae, x), place, best))
+        wanted = rows[outs[layer].name].to(x.device) if across else None
+        fits.append(SaeFit(layer, point.name, *explained_variance(sae, x, wanted), place, best))
     return fits
 
 # %% ../../nbs/hosts/11_fit.ipynb #6f5dfb8c

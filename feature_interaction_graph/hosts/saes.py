@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import nn
 
-from ..engine.encoders import sae_hook_point
+from ..engine.encoders import sae_hook_point, sae_write_point
 from ..engine.errors import InputError
 from feature_interaction_graph.engine.hook_points import (
-    HookPoint, decoder_layers, map_block, plain_twin
+    HookPoint, decoder_layers, map_block, mlp_module, plain_twin
 )
 from ..engine.names import Saes
 from feature_interaction_graph.hosts.folders import (
@@ -254,9 +254,12 @@ def _asked_by(layer: int, sae: "SAE") -> Processing:
 
 # %% ../../nbs/hosts/10_saes.ipynb #bb90ecf4
 def point_width(hf_model: "PreTrainedModel", point: HookPoint) -> int:
-    "Width of the vectors at `point`: the model dimension, or heads times head dimension for `z`."
-    if point.kind != "z": return int(hf_model.config.hidden_size)
-    projection: Any = map_block(decoder_layers(hf_model)[point.layer]).out_projection
+    """Width of the vectors at `point`: the model dimension, heads times head dimension for `z`, or
+    the number of neurons for `post`."""
+    if point.kind not in ("z", "post"): return int(hf_model.config.hidden_size)
+    block = decoder_layers(hf_model)[point.layer]
+    projection: Any = (map_block(block).out_projection if point.kind == "z"
+                       else mlp_module(block, "post"))
     # GPT-2's Conv1D stores [in, out]
     return int(projection.weight.shape[1 if isinstance(projection, nn.Linear) else 0])
 
@@ -289,11 +292,17 @@ def _check_place(
     if point.layer > last:
         raise InputError(f"the SAE of layer {layer} reads {point.name}, but the model has blocks 0 "
                          f"to {last}; load the model it was trained on ({home}).")
-    width = point_width(twin, point)
-    if sae.cfg.d_in != width:
-        raise InputError(f"the SAE of layer {layer} reads vectors of width {sae.cfg.d_in}, but "
-                         f"{point.name} of this model has width {width}; "
-                         f"load the model it was trained on ({home}).")
+    written = sae_write_point(sae)
+    if written.layer > last:
+        raise InputError(f"the SAE of layer {layer} writes {written.name}, but the model has blocks "
+                         f"0 to {last}; load the model it was trained on ({home}).")
+    for verb, place, given in (("reads", point, sae.cfg.d_in), ("writes", written,
+                                                                int(sae.W_dec.shape[1]))):
+        width = point_width(twin, place)
+        if given != width:
+            raise InputError(f"the SAE of layer {layer} {verb} vectors of width {given}, but "
+                             f"{place.name} of this model has width {width}; "
+                             f"load the model it was trained on ({home}).")
 
 # %% ../../nbs/hosts/10_saes.ipynb #23dd7956
 def _names_a_hub_model(name: object) -> bool:
