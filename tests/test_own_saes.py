@@ -260,3 +260,119 @@ def test_flat_settings_are_read_by_their_activation_function(tmp_path, more, kin
     expected = pre * (pre >= pre.topk(3).values[:, -1:]) if kind == "topk" else pre
     torch.testing.assert_close(sae.encode(x.float()), expected.float(), atol=1e-5, rtol=1e-5)
     assert sae.cfg.architecture() == kind
+
+
+# -- transcoders, neurons, heads
+
+def gpt2_part(model: GPT2LMHeadModel, hook: str) -> nn.Module:
+    "The module whose output stands at a point inside an MLP of GPT-2."
+    _, layer, kind = hook.split(".", 2)
+    block = model.transformer.h[int(layer)]
+    return {"mlp.hook_in": block.ln_2, "mlp.hook_post": block.mlp.act, "hook_mlp_out": block.mlp,
+            "hook_resid_post": block}[kind]
+
+
+def caught(model: GPT2LMHeadModel, tokens: Tensor, hook: str) -> Tensor:
+    seen: list[Tensor] = []
+    with hooked(gpt2_part(model, hook), lambda stream: seen.append(stream) or stream): model(tokens)
+    return seen[0]
+
+
+def plain_effects(model, tokens, push_at, unit, clean, target, doses) -> Tensor:
+    "Mean of [f_j(high) - f_j(low)] / (high - low) over all places where `clean` is not 0."
+    found, reads_at = [], sae_hook_point(target).name
+    for sequence, position in clean.nonzero().tolist():
+        arms = []
+        for dose in doses:
+            def clamp(stream: Tensor, dose: float = dose) -> Tensor:
+                changed = stream.clone()
+                changed[0, position] += (dose - clean[sequence, position]) * unit
+                return changed
+            with hooked(gpt2_part(model, push_at), clamp):
+                there = caught(model, tokens[sequence:sequence + 1], reads_at)
+            arms.append(target.encode(there[0, position]))
+        found.append((arms[1] - arms[0]) / (doses[1] - doses[0]))
+    return torch.stack(found).mean(0)
+
+
+ALL = {"n_samples": 10_000, "max_per_sequence": 100, "progress": False}
+
+
+@pytest.mark.parametrize("how", [{}, {"threshold": 0.3}, {"k": 6}], ids=["relu", "jump", "topk"])
+def test_a_transcoder_s_latents_write_where_it_writes(tiny, tokens, how):
+    across = own_sae("blocks.1.mlp.hook_in", 4, hook_out="blocks.1.hook_mlp_out", **how)
+    later = own_sae("blocks.2.mlp.hook_in", 5, hook_out="blocks.2.hook_mlp_out", **how)
+    stream = own_sae("blocks.1.hook_resid_post", 6)
+    saes = number_saes([across, later, stream])
+    assert hook_names(saes) == {0: "blocks.1.mlp.hook_in", 1: "blocks.1.hook_resid_post",
+                                2: "blocks.2.mlp.hook_in"}
+    check_saes_against_model(saes, tiny)
+    active, doses = across.encode(caught(tiny, tokens, "blocks.1.mlp.hook_in")), (0.0, 1.5)
+    feature = int((active != 0).sum((0, 1)).argmax())
+    table = clamp_measure(tiny, saes, [(0, feature)], tokens, doses=doses, **ALL).to_pandas()
+    for number in (1, 2):
+        rows = table[table.tgt_layer == number].sort_values("tgt_feature")
+        expected = plain_effects(tiny, tokens, "blocks.1.hook_mlp_out", across.W_dec[feature],
+                                 active[..., feature], saes[number], doses)
+        np.testing.assert_allclose(rows.strength, expected, atol=1e-5)
+        assert float(expected.abs().max()) > 0.01
+
+
+def test_what_asks_an_sae_to_write_where_it_reads_refuses_a_transcoder(tiny, tokens):
+    from feature_interaction_graph import transport_scores
+    from feature_interaction_graph.measurement.jacobian import jacobian_measure
+    saes = number_saes([own_sae("blocks.1.mlp.hook_in", 4, hook_out="blocks.1.hook_mlp_out"),
+                        own_sae("blocks.2.hook_resid_post", 5)])
+    for ask in (lambda: jacobian_measure(tiny, saes, [(1, 0)], tokens, progress=False),
+                lambda: transport_scores(tiny, saes, tokens, progress=False)):
+        with pytest.raises(InputError, match="a transcoder's way"): ask()
+
+
+def test_placebo_pushes_stand_where_a_transcoder_writes(tiny, tokens):
+    saes = number_saes([own_sae("blocks.1.mlp.hook_in", 4, hook_out="blocks.1.hook_mlp_out"),
+                        own_sae("blocks.2.hook_resid_post", 5)])
+    table = clamp_measure(tiny, saes, [(1, 3)], tokens, placebo=16, **ALL).to_pandas()
+    assert table.placebo_p_value.between(0, 1).all()
+
+
+def test_a_neuron_is_set_before_the_output_matrix(tiny, tokens):
+    from feature_interaction_graph.measurement.parts import neuron_dictionary
+    saes = number_saes([neuron_dictionary(tiny, 1), own_sae("blocks.2.hook_resid_post", 5)])
+    before, doses = caught(tiny, tokens, "blocks.1.mlp.hook_post"), (-1.0, 2.0)
+    table = clamp_measure(tiny, saes, [(1, 7)], tokens, doses=doses, **ALL).to_pandas()
+    row = tiny.transformer.h[1].mlp.c_proj.weight[7]
+    expected = plain_effects(tiny, tokens, "blocks.1.hook_mlp_out", row, before[..., 7], saes[2],
+                             doses)
+    np.testing.assert_allclose(table.sort_values("tgt_feature").strength, expected, atol=1e-5)
+
+
+def test_a_transcoder_is_checked_for_what_it_gives(tiny, tokens):
+    from feature_interaction_graph.engine.corpus import as_corpus
+    from feature_interaction_graph.hosts.fit import reconstruction_report
+    block = tiny.transformer.h[1]
+    neurons = block.mlp.c_fc                   # an exact linear transcoder: gelu of its own neurons
+    rows = torch.cat(list(caught(tiny, tokens, "blocks.1.mlp.hook_in")))
+    given = torch.cat(list(caught(tiny, tokens, "blocks.1.hook_mlp_out")))
+    fitted = torch.linalg.lstsq((rows @ neurons.weight + neurons.bias).relu(), given).solution
+    good = sae_from_weights(neurons.weight, neurons.bias, fitted, None, hook="blocks.1.mlp.hook_in",
+                            hook_out="blocks.1.hook_mlp_out")
+    wrong = sae_from_weights(neurons.weight, neurons.bias, fitted.flip(0), None,
+                             hook="blocks.1.mlp.hook_in", hook_out="blocks.1.hook_mlp_out")
+    corpus = as_corpus(tokens)
+    (fit,), (misfit,) = (reconstruction_report(tiny, {1: sae}, corpus) for sae in (good, wrong))
+    assert fit.fits and fit.explained_variance > 0.9 and not misfit.fits
+
+
+def test_a_skip_connection_is_part_of_what_a_transcoder_gives():
+    from feature_interaction_graph.hosts.fit import explained_variance
+    from feature_interaction_graph.hosts.importers import sae_from_sparsify
+    own, skip = arrays(3), torch.randn(WIDTH, WIDTH, dtype=torch.float64)
+    state = {"encoder.weight": own["W_enc"].T, "encoder.bias": own["b_enc"], "W_dec": own["W_dec"],
+             "b_dec": own["b_dec"], "W_skip": skip}
+    config = {"d_in": WIDTH, "num_latents": N_LATENTS, "k": 5, "transcode": True,
+              "skip_connection": True}
+    sae = sae_from_sparsify(state, config, "layers.1.mlp")
+    x = torch.randn(60, WIDTH, dtype=torch.float64)
+    pre = (x @ own["W_enc"] + own["b_enc"]).relu()
+    y = (pre * (pre >= pre.topk(5).values[:, -1:])) @ own["W_dec"] + own["b_dec"] + x @ skip.T
+    assert explained_variance(sae, x, y)[0] > 1 - 1e-9 > explained_variance(sae, x, y - x)[0]

@@ -102,6 +102,10 @@ def _check_shape(name: str, found: Tensor, expected: dict[str, int]) -> None:
 def _widths(arrays: Mapping[str, Tensor]) -> tuple[int, int]:
     "d_in and d_sae, as most of the arrays have it."
     encoder, decoder = arrays["W_enc"].shape, arrays["W_dec"].shape
+    if len(decoder) == 3:
+        raise InputError(f"W_dec has shape {tuple(decoder)}, one matrix for each of several layers "
+                         "(a cross-layer transcoder), which cannot be clamped exactly here; give "
+                         "an SAE or a transcoder that writes at one point.")
     for name, shape in (("W_enc", encoder), ("W_dec", decoder)):
         if len(shape) != 2 or not all(shape):
             raise InputError(f"{name} has shape {tuple(shape)}; a matrix is needed.")

@@ -80,8 +80,12 @@ def _check_hub_settings(release: str, sae_id: str) -> None:
     from huggingface_hub import hf_hub_download
     from sae_lens.loading.pretrained_sae_loaders import get_conversion_loader_name
     from sae_lens.loading.pretrained_saes_directory import get_repo_id_and_folder_name
-    if get_conversion_loader_name(release) != "sae_lens": return
     repo_id, folder = get_repo_id_and_folder_name(release, sae_id)
+    if re.search(r"(?<![a-z])clt(?![a-z])", f"{repo_id}/{folder}".lower()):
+        raise InputError(f"{shown(sae_id, 60)} of {shown(release, 60)} is a cross-layer transcoder, "
+                         "whose latents write into several blocks at once, which cannot be clamped "
+                         "exactly here; choose transcoders of single layers.")
+    if get_conversion_loader_name(release) != "sae_lens": return
     path = hf_hub_download(repo_id, f"{folder}/cfg.json")
     where = f"the cfg.json of {shown(sae_id)}"
     check_activation(sae_settings(read_settings(Path(path)), where), where)
