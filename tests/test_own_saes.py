@@ -124,6 +124,25 @@ def test_sites_are_measured_where_their_saes_read(tiny, tokens, sites):
             assert np.abs(expected).max() > 0.01
 
 
+def test_saes_may_come_in_a_list_or_by_hook_name(tiny, tokens, sites):
+    from feature_interaction_graph import build_interaction_graph
+    by_name = {name: sites[number] for number, name in enumerate(SITES)}
+    asked = {"n_samples": 10_000, "max_per_sequence": 100, "progress": False}
+    active = sites[0].encode(stream_at(tiny, tokens, SITES[0]))
+    source = (0, int((active != 0).sum((0, 1)).argmax()))
+    table = clamp_measure(tiny, sites, [source], tokens, doses=(0.5, 5.0), **asked)
+    for saes in (by_name, list(by_name.values())[::-1]):
+        again = clamp_measure(tiny, saes, [source], tokens, doses=(0.5, 5.0), **asked)
+        np.testing.assert_array_equal(again.columns["strength"],
+                                      table.columns["strength"])
+    assert table.meta["hook_points"] == {str(number): name for number, name in enumerate(SITES)}
+    G = build_interaction_graph(table, Config(significance_level=0.2))
+    places = {(facts["layer"], facts["hook_point"]) for _, facts in G.nodes(data=True)}
+    assert len(places) > 1 and places <= set(enumerate(SITES))
+    alone = clamp_measure(tiny, [sites[0], sites[3]], [(2, 3)], tokens, **asked)
+    assert "hook_points" not in alone.meta and set(alone.columns["tgt_layer"]) == {3}
+
+
 def test_numbers_are_blocks_where_every_block_has_one(tiny):
     each = number_saes([own_sae(f"blocks.{layer}.hook_mlp_out") for layer in (3, 1)])
     assert hook_names(each) == {1: "blocks.1.hook_mlp_out", 3: "blocks.3.hook_mlp_out"}
@@ -319,13 +338,17 @@ def test_a_transcoder_s_latents_write_where_it_writes(tiny, tokens, how):
 
 
 def test_what_asks_an_sae_to_write_where_it_reads_refuses_a_transcoder(tiny, tokens):
-    from feature_interaction_graph import transport_scores
+    from feature_interaction_graph import steer, transport_scores, within_layer_measure
     from feature_interaction_graph.measurement.jacobian import jacobian_measure
     saes = number_saes([own_sae("blocks.1.mlp.hook_in", 4, hook_out="blocks.1.hook_mlp_out"),
                         own_sae("blocks.2.hook_resid_post", 5)])
     for ask in (lambda: jacobian_measure(tiny, saes, [(1, 0)], tokens, progress=False),
-                lambda: transport_scores(tiny, saes, tokens, progress=False)):
+                lambda: transport_scores(tiny, saes, tokens, progress=False),
+                lambda: steer(tiny, saes, tokens, {(1, 0): 2.0})):
         with pytest.raises(InputError, match="a transcoder's way"): ask()
+    block = {1: own_sae("blocks.1.hook_resid_pre", 4, hook_out="blocks.1.hook_resid_post")}
+    with pytest.raises(InputError, match="cannot be pushed at"):
+        within_layer_measure(tiny, block, [(1, 0)], tokens, progress=False)
 
 
 def test_placebo_pushes_stand_where_a_transcoder_writes(tiny, tokens):

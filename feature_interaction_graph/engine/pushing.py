@@ -32,7 +32,8 @@ class ClampPlan:
     activation and decoder scale there; `doses`: `[n_sources, n_doses]`, ascending; `points`: where
     responses are kept; `held`: sets of parts of `Hold`, all arms run once under each; `at`: where
     the push is given, where the sources write when None. Raises `InputError` for samples that
-    are not sorted and for fewer than two doses.
+    are not sorted, for fewer than two doses, and for `at` with sources that write elsewhere than
+    they read.
     """
     sources: FeatureReader
     source: Int[np.ndarray, "n_samples"]
@@ -51,6 +52,10 @@ class ClampPlan:
         if self.doses.shape[1] < 2:
             raise InputError(f"{self.doses.shape[1]} dose was given, but an effect is a "
                              "difference between two; give at least two.")
+        if self.at is not None and self.sources.write_point != self.sources.hook_point:
+            raise InputError(f"the sources write at {self.sources.write_point.name}, so they "
+                             f"cannot be pushed at {self.at.name}; take an SAE that writes where "
+                             "it reads.")
 
     @property
     def entry(self) -> HookPoint:
