@@ -49,11 +49,12 @@ def own_sae(hook: str, seed: int = 0, **how: object):
                             hook=hook, **how)
 
 
-def module_of(model: GPT2LMHeadModel, hook: str) -> nn.Module:
-    "The module whose output stands at a hook point of GPT-2."
-    _, layer, kind = hook.split(".")
+def part_of(model: GPT2LMHeadModel, hook: str) -> nn.Module:
+    "The module of GPT-2 whose output stands at a hook point."
+    _, layer, kind = hook.split(".", 2)
     block = model.transformer.h[int(layer)]
-    return {"hook_attn_out": block.attn, "hook_mlp_out": block.mlp, "hook_resid_post": block}[kind]
+    return {"hook_attn_out": block.attn, "mlp.hook_in": block.ln_2, "mlp.hook_post": block.mlp.act,
+            "hook_mlp_out": block.mlp, "hook_resid_post": block}[kind]
 
 
 @contextmanager
@@ -72,28 +73,30 @@ def stream_at(model: GPT2LMHeadModel, tokens: Tensor, hook: str) -> Tensor:
     def keep(stream: Tensor) -> Tensor:
         seen.append(stream)
         return stream
-    with hooked(module_of(model, hook), keep): model(tokens)
+    with hooked(part_of(model, hook), keep): model(tokens)
     return seen[0]
 
 
-def plain_strengths(model, tokens, source, feature, target, doses) -> Tensor:
-    """Mean over all firings of [f_j(high) - f_j(low)] / (high - low), one hooked pass for each
-    firing and dose."""
-    here, found = sae_hook_point(source).name, []
-    active = source.encode(stream_at(model, tokens, here))[..., feature]
-    for sequence, position in active.nonzero().tolist():
+def plain_effects(model, tokens, hook, unit, clean, target, doses) -> Tensor:
+    """Mean over all places where `clean`, `[n_seq, length]`, is not 0 of [f_j(high) - f_j(low)] /
+    (high - low), one hooked pass for each place and dose."""
+    found, reads_at = [], sae_hook_point(target).name
+    for sequence, position in clean.nonzero().tolist():
         arms = []
         for dose in doses:
-            def clamp(stream: Tensor, dose: float = dose) -> Tensor:
+            step = (dose - clean[sequence, position]) * unit
+            def clamp(stream: Tensor, at: int = position, step: Tensor = step) -> Tensor:
                 changed = stream.clone()
-                step = dose - active[sequence, position]
-                changed[0, position] += step * source.W_dec[feature]
+                changed[0, at] += step
                 return changed
-            with hooked(module_of(model, here), clamp):
-                there = stream_at(model, tokens[sequence:sequence + 1], sae_hook_point(target).name)
+            with hooked(part_of(model, hook), clamp):
+                there = stream_at(model, tokens[sequence:sequence + 1], reads_at)
             arms.append(target.encode(there[0, position]))
         found.append((arms[1] - arms[0]) / (doses[1] - doses[0]))
     return torch.stack(found).mean(0)
+
+
+ALL = {"n_samples": 10_000, "max_per_sequence": 100, "progress": False}
 
 
 # -- several SAEs in one block
@@ -115,31 +118,31 @@ def test_sites_are_measured_where_their_saes_read(tiny, tokens, sites):
         active = source.encode(stream_at(tiny, tokens, SITES[number]))
         feature = int((active != 0).sum((0, 1)).argmax())
         table = clamp_measure(tiny, sites, [(number, feature)], tokens, doses=doses,
-                              n_samples=10_000, max_per_sequence=100, progress=False).to_pandas()
+                              **ALL).to_pandas()
         assert set(table.tgt_layer) == set(range(number + 1, 4))       # attention -> MLP -> stream
         for later in range(number + 1, 4):
             rows = table[table.tgt_layer == later].sort_values("tgt_feature")
-            expected = plain_strengths(tiny, tokens, source, feature, sites[later], doses)
+            expected = plain_effects(tiny, tokens, SITES[number], source.W_dec[feature],
+                                     active[..., feature], sites[later], doses)
             np.testing.assert_allclose(rows.strength, expected, atol=1e-5)
-            assert np.abs(expected).max() > 0.01
+            assert float(expected.abs().max()) > 0.01
 
 
 def test_saes_may_come_in_a_list_or_by_hook_name(tiny, tokens, sites):
     from feature_interaction_graph import build_interaction_graph
     by_name = {name: sites[number] for number, name in enumerate(SITES)}
-    asked = {"n_samples": 10_000, "max_per_sequence": 100, "progress": False}
     active = sites[0].encode(stream_at(tiny, tokens, SITES[0]))
     source = (0, int((active != 0).sum((0, 1)).argmax()))
-    table = clamp_measure(tiny, sites, [source], tokens, doses=(0.5, 5.0), **asked)
+    table = clamp_measure(tiny, sites, [source], tokens, doses=(0.5, 5.0), **ALL)
     for saes in (by_name, list(by_name.values())[::-1]):
-        again = clamp_measure(tiny, saes, [source], tokens, doses=(0.5, 5.0), **asked)
+        again = clamp_measure(tiny, saes, [source], tokens, doses=(0.5, 5.0), **ALL)
         np.testing.assert_array_equal(again.columns["strength"],
                                       table.columns["strength"])
     assert table.meta["hook_points"] == {str(number): name for number, name in enumerate(SITES)}
     G = build_interaction_graph(table, Config(significance_level=0.2))
     places = {(facts["layer"], facts["hook_point"]) for _, facts in G.nodes(data=True)}
     assert len(places) > 1 and places <= set(enumerate(SITES))
-    alone = clamp_measure(tiny, [sites[0], sites[3]], [(2, 3)], tokens, **asked)
+    alone = clamp_measure(tiny, [sites[0], sites[3]], [(2, 3)], tokens, **ALL)
     assert "hook_points" not in alone.meta and set(alone.columns["tgt_layer"]) == {3}
 
 
@@ -178,8 +181,7 @@ def test_reader_reads_what_the_arrays_say(how, subtracted):
     some = torch.tensor([3, 0, 17])
     read, active = FeatureReader(sae, some).read(x.float())
     torch.testing.assert_close(active, expected[:, some].float(), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(read[:, :3] if "k" not in how else read[:, :3],
-                               pre[:, some].float(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(read, pre[:, some].float(), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(FeatureReader(sae, some).decoder, own["W_dec"][some].float())
 
 
@@ -252,13 +254,17 @@ def test_a_folder_of_sparsify_is_a_release(tmp_path, tiny):
 @pytest.mark.parametrize("more, kind", [
     ({"activation_fn_str": "relu"}, "standard"),
     ({"activation_fn_str": "topk", "activation_fn_kwargs": {"k": 3}}, "topk"),
-    ({"activation_fn": "topk", "activation_fn_kwargs": {"k": 3}, "architecture": "standard"}, "topk"),
-    ({"activation_fn_str": "tanh-relu"}, None), ({"activation_fn_str": "topk"}, None),
-    ({"activation_fn_str": "topk", "activation_fn_kwargs": {}}, None),
-    ({"activation_fn_str": "topk", "activation_fn_kwargs": {"k": 3, "signed": True}}, None),
-    ({"activation_fn_str": "leaky_relu"}, None),
+    ({"activation_fn": "topk", "activation_fn_kwargs": {"k": 3}, "architecture": "standard"},
+     "topk"),
+    ({"activation_fn_str": "tanh-relu"}, "names the activation function 'tanh-relu'"),
+    ({"activation_fn_str": "leaky_relu"}, "names the activation function 'leaky_relu'"),
+    ({"activation_fn_str": "topk"}, "does not say one k"),
+    ({"activation_fn_str": "topk", "activation_fn_kwargs": {}}, "does not say one k"),
+    ({"activation_fn_str": "topk", "activation_fn_kwargs": {"k": 3, "signed": True}},
+     "nothing else about the choice"),
     ({"architecture": "topk", "activation_fn_kwargs": {"k": 3}, "sae_lens_version": "6.5.0",
-      "metadata": {"sae_lens_version": "6.5.0", "hook_name": "blocks.1.hook_mlp_out"}}, None)
+      "metadata": {"sae_lens_version": "6.5.0", "hook_name": "blocks.1.hook_mlp_out"}},
+     "says k = 3, but is read with k = 100")
 ])
 def test_flat_settings_are_read_by_their_activation_function(tmp_path, more, kind):
     own = arrays(9)
@@ -267,10 +273,11 @@ def test_flat_settings_are_read_by_their_activation_function(tmp_path, more, kin
     save_file({name: array.float() for name, array in own.items()},
               place / "sae_weights.safetensors")
     (place / "cfg.json").write_text(json.dumps(
-        {"d_in": WIDTH, "d_sae": N_LATENTS, "dtype": "float32", "hook_name": "blocks.1.hook_mlp_out",
-         "apply_b_dec_to_input": False, "normalize_activations": "none", "prepend_bos": True} | more))
-    if kind is None:
-        with pytest.raises(InputError, match="activation function|k"):
+        {"d_in": WIDTH, "d_sae": N_LATENTS, "dtype": "float32", "apply_b_dec_to_input": False,
+         "hook_name": "blocks.1.hook_mlp_out", "normalize_activations": "none",
+         "prepend_bos": True} | more))
+    if kind not in ("standard", "topk"):
+        with pytest.raises(InputError, match=kind):
             load_saes(Config(sae_release=str(tmp_path)))
         return
     sae = load_saes(Config(sae_release=str(tmp_path)))[1]
@@ -283,40 +290,6 @@ def test_flat_settings_are_read_by_their_activation_function(tmp_path, more, kin
 
 # -- transcoders, neurons, heads
 
-def gpt2_part(model: GPT2LMHeadModel, hook: str) -> nn.Module:
-    "The module whose output stands at a point inside an MLP of GPT-2."
-    _, layer, kind = hook.split(".", 2)
-    block = model.transformer.h[int(layer)]
-    return {"mlp.hook_in": block.ln_2, "mlp.hook_post": block.mlp.act, "hook_mlp_out": block.mlp,
-            "hook_resid_post": block}[kind]
-
-
-def caught(model: GPT2LMHeadModel, tokens: Tensor, hook: str) -> Tensor:
-    seen: list[Tensor] = []
-    with hooked(gpt2_part(model, hook), lambda stream: seen.append(stream) or stream): model(tokens)
-    return seen[0]
-
-
-def plain_effects(model, tokens, push_at, unit, clean, target, doses) -> Tensor:
-    "Mean of [f_j(high) - f_j(low)] / (high - low) over all places where `clean` is not 0."
-    found, reads_at = [], sae_hook_point(target).name
-    for sequence, position in clean.nonzero().tolist():
-        arms = []
-        for dose in doses:
-            def clamp(stream: Tensor, dose: float = dose) -> Tensor:
-                changed = stream.clone()
-                changed[0, position] += (dose - clean[sequence, position]) * unit
-                return changed
-            with hooked(gpt2_part(model, push_at), clamp):
-                there = caught(model, tokens[sequence:sequence + 1], reads_at)
-            arms.append(target.encode(there[0, position]))
-        found.append((arms[1] - arms[0]) / (doses[1] - doses[0]))
-    return torch.stack(found).mean(0)
-
-
-ALL = {"n_samples": 10_000, "max_per_sequence": 100, "progress": False}
-
-
 @pytest.mark.parametrize("how", [{}, {"threshold": 0.3}, {"k": 6}], ids=["relu", "jump", "topk"])
 def test_a_transcoder_s_latents_write_where_it_writes(tiny, tokens, how):
     across = own_sae("blocks.1.mlp.hook_in", 4, hook_out="blocks.1.hook_mlp_out", **how)
@@ -326,7 +299,7 @@ def test_a_transcoder_s_latents_write_where_it_writes(tiny, tokens, how):
     assert hook_names(saes) == {0: "blocks.1.mlp.hook_in", 1: "blocks.1.hook_resid_post",
                                 2: "blocks.2.mlp.hook_in"}
     check_saes_against_model(saes, tiny)
-    active, doses = across.encode(caught(tiny, tokens, "blocks.1.mlp.hook_in")), (0.0, 1.5)
+    active, doses = across.encode(stream_at(tiny, tokens, "blocks.1.mlp.hook_in")), (0.0, 1.5)
     feature = int((active != 0).sum((0, 1)).argmax())
     table = clamp_measure(tiny, saes, [(0, feature)], tokens, doses=doses, **ALL).to_pandas()
     for number in (1, 2):
@@ -361,7 +334,7 @@ def test_placebo_pushes_stand_where_a_transcoder_writes(tiny, tokens):
 def test_a_neuron_is_set_before_the_output_matrix(tiny, tokens):
     from feature_interaction_graph.measurement.parts import neuron_dictionary
     saes = number_saes([neuron_dictionary(tiny, 1), own_sae("blocks.2.hook_resid_post", 5)])
-    before, doses = caught(tiny, tokens, "blocks.1.mlp.hook_post"), (-1.0, 2.0)
+    before, doses = stream_at(tiny, tokens, "blocks.1.mlp.hook_post"), (-1.0, 2.0)
     table = clamp_measure(tiny, saes, [(1, 7)], tokens, doses=doses, **ALL).to_pandas()
     row = tiny.transformer.h[1].mlp.c_proj.weight[7]
     expected = plain_effects(tiny, tokens, "blocks.1.hook_mlp_out", row, before[..., 7], saes[2],
@@ -374,8 +347,8 @@ def test_a_transcoder_is_checked_for_what_it_gives(tiny, tokens):
     from feature_interaction_graph.hosts.fit import reconstruction_report
     block = tiny.transformer.h[1]
     neurons = block.mlp.c_fc                   # an exact linear transcoder: gelu of its own neurons
-    rows = torch.cat(list(caught(tiny, tokens, "blocks.1.mlp.hook_in")))
-    given = torch.cat(list(caught(tiny, tokens, "blocks.1.hook_mlp_out")))
+    rows = torch.cat(list(stream_at(tiny, tokens, "blocks.1.mlp.hook_in")))
+    given = torch.cat(list(stream_at(tiny, tokens, "blocks.1.hook_mlp_out")))
     fitted = torch.linalg.lstsq((rows @ neurons.weight + neurons.bias).relu(), given).solution
     good = sae_from_weights(neurons.weight, neurons.bias, fitted, None, hook="blocks.1.mlp.hook_in",
                             hook_out="blocks.1.hook_mlp_out")

@@ -64,8 +64,8 @@ def _listed_saes(saes: Mapping[Any, Any] | Iterable[Any]) -> list[Any]:
                              "sae-lens, such as sae_from_weights makes.")
         point = sae_hook_point(sae)
         if name is not None and parse_hook_point(name) != point:
-            raise InputError(f"the SAE given for {parse_hook_point(name).name} says in its metadata "
-                             f"that it reads {point.name}; correct one of the two.")
+            raise InputError(f"the SAE given for {parse_hook_point(name).name} says in its "
+                             f"metadata that it reads {point.name}; correct one of the two.")
         found.append(sae)
     if not found: raise InputError("no SAE was given; give at least one.")
     return found
@@ -123,10 +123,11 @@ def _check_readable(reader: "FeatureReader", index: Int[Tensor, "n_features"]) -
 
 # %% ../../nbs/engine/11_encoders.ipynb #4a82e097
 def _check_finite(reader: "FeatureReader") -> None:
-    for name in ("weight", "bias", "written"):
-        if not bool(torch.isfinite(getattr(reader, name)).all()):
+    parts = {"weight": reader.weight, "bias": reader.bias, "decoder": reader.written}
+    for name, values in parts.items():
+        if not bool(torch.isfinite(values).all()):
             raise InputError(f"the SAE at {reader.hook_point.name} has NaN or infinite values "
-                             f"in its {'decoder' if name == 'written' else name}; load a whole copy of it.")
+                             f"in its {name}; load a whole copy of it.")
 
 def _decoder_norms(sae: Any, beside: "Beside | None") -> Float[Tensor, "n_latents"] | None:
     "What the SAE scales its activations by, if it does; 1 for directions."
@@ -250,8 +251,8 @@ class FeatureReader(_Columns):
         transcoder, which writes elsewhere."""
         if self.write_point == self.hook_point: return self.written
         raise InputError(f"the SAE at {self.hook_point.name} writes at {self.write_point.name}, a "
-                         "transcoder's way; clamp_measure takes it, this takes only SAEs that write "
-                         "where they read.")
+                         "transcoder's way; clamp_measure takes it, this takes only SAEs that "
+                         "write where they read.")
 
     def _take_beside(self, beside: Beside) -> None:
         every = torch.arange(self.width, device=self.features.device)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'HookPoint', 'parse_hook_point', 'push_point', 'start_block', 'read_point', 'last_block', 'attach_twin',
-           'plain_twin', 'BlockMap', 'map_block', 'decoder_layers', 'first_tensor', 'mlp_module', 'catch', 'edit']
+           'plain_twin', 'BlockMap', 'map_block', 'decoder_layers', 'first_tensor', 'catch', 'mlp_module', 'edit']
 
 # %% ../../nbs/engine/06_hook_points.ipynb #7274fe52
 import contextlib
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 # %% ../../nbs/engine/06_hook_points.ipynb #5b7f54c4
 # kind of point -> order within a block
-KINDS = {"resid_pre": 0, "z": 1, "attn_out": 2, "resid_mid": 3, "mlp_in": 4, "post": 5, "mlp_out": 6,
-         "resid_post": 7}
+KINDS = {"resid_pre": 0, "z": 1, "attn_out": 2, "resid_mid": 3, "mlp_in": 4, "post": 5,
+         "mlp_out": 6, "resid_post": 7}
 _INSIDE = {"z": "attn.hook_z", "mlp_in": "mlp.hook_in", "post": "mlp.hook_post"}
 
 # %% ../../nbs/engine/06_hook_points.ipynb #cabbbc44
@@ -189,19 +189,6 @@ def first_tensor(output: Any) -> Tensor:
 def _block_input(args: tuple, kwargs: dict) -> Tensor:
     return args[0] if args else kwargs["hidden_states"]
 
-# %% ../../nbs/engine/06_hook_points.ipynb #fc20a249
-def mlp_module(block: nn.Module, kind: str) -> nn.Module:
-    """The module whose input stands at `kind`: at `mlp_in` the MLP, at `post` its output matrix.
-
-    Raises `InputError` where there is none under a known name."""
-    mlp = _child(block, "mlp", "feed_forward")
-    found = mlp if kind == "mlp_in" else _child(
-        mlp, "down_proj", "c_proj", "dense_4h_to_h", "fc_out", "fc2")
-    if found is None:
-        raise InputError(f"a {type(block).__name__} has no MLP with one output matrix under a known "
-                         "name, so its neurons cannot be read; use hook_mlp_out.")
-    return found
-
 # %% ../../nbs/engine/06_hook_points.ipynb #3f33b6ec
 def _block(layers: nn.ModuleList, point: HookPoint) -> nn.Module:
     "The block of `point`; `InputError` when the model has no such block."
@@ -254,6 +241,19 @@ def catch(layers: nn.ModuleList, points: Iterable[HookPoint]) -> Iterator[dict[s
         yield caught
     finally:
         for handle in handles: handle.remove()
+
+# %% ../../nbs/engine/06_hook_points.ipynb #fc20a249
+def mlp_module(block: nn.Module, kind: str) -> nn.Module:
+    """The module whose input stands at `kind`: at `mlp_in` the MLP, at `post` its output matrix.
+
+    Raises `InputError` where there is none under a known name."""
+    mlp = _child(block, "mlp", "feed_forward")
+    found = mlp if kind == "mlp_in" else _child(
+        mlp, "down_proj", "c_proj", "dense_4h_to_h", "fc_out", "fc2")
+    if found is None:
+        raise InputError(f"a {type(block).__name__} has no MLP with one output matrix under a "
+                         "known name, so its neurons cannot be read; use hook_mlp_out.")
+    return found
 
 # %% ../../nbs/engine/06_hook_points.ipynb #c04864c1
 @contextlib.contextmanager

@@ -22,36 +22,6 @@ from .models import check_finite
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-# %% ../../nbs/hosts/04_own_saes.ipynb #1dfb7d6b
-class OwnSae(TypedDict, total=False):
-    """Further keywords of `sae_from_weights`; all may be left out.
-
-    - `threshold`: `[d_sae]` or one number, of a JumpReLU (or BatchTopK) SAE; `k`: of a TopK SAE.
-    - `b_gate`, `r_mag`: `[d_sae]`, of a gated SAE, whose `b_enc` is that of the magnitudes.
-    - `architecture`: "standard", "jumprelu", "batchtopk", "topk" or "gated"; only needed where both
-      a threshold and a k are given.
-    - `mean`, `scale`: `[d_in]` or one number; the SAE reads (x - mean) / scale.
-    - `apply_b_dec_to_input` (False): the encoder reads its input minus `b_dec`.
-    - `hook_out`: where the latents write, of a transcoder; `b_dec` and `W_dec` are of its width.
-    - `model_name`, `prepend_bos`: the model it was trained on; whether its text began with BOS.
-    - `device` (that of `W_enc`), `dtype` (float64 where `W_enc` is, else float32).
-    """
-    threshold: Any
-    k: int | None
-    b_gate: Any
-    r_mag: Any
-    architecture: str | None
-    mean: Any
-    scale: Any
-    apply_b_dec_to_input: bool
-    hook_out: str | HookPoint | None
-    model_name: str | None
-    prepend_bos: bool | None
-    device: str | torch.device | None
-    dtype: str | torch.dtype | None
-
-_DEFAULTS = dict.fromkeys(OwnSae.__annotations__) | {"apply_b_dec_to_input": False}
-
 # %% ../../nbs/hosts/04_own_saes.ipynb #13638c41
 _NEEDS: dict[str, tuple[str, ...]] = {"standard": (), "jumprelu": ("threshold",), "topk": ("k",),
                                       "gated": ("b_gate", "r_mag")}
@@ -131,7 +101,7 @@ def _checked_arrays(arrays: dict[str, Tensor], writes_elsewhere: bool) -> dict[s
     return found
 
 # %% ../../nbs/hosts/04_own_saes.ipynb #5894e4f0
-def _spread(value: Any, name: str, word: str, width: int) -> Float[Tensor, "width"]:
+def _as_vector(value: Any, name: str, word: str, width: int) -> Float[Tensor, "width"]:
     "A vector, or one number for all, as a float64 vector."
     found = _array(value, name).double()
     if found.numel() == 1 and found.dim() < 2: return found.reshape(()).repeat(width)
@@ -144,8 +114,8 @@ def _fold(arrays: dict[str, Tensor], how: Mapping[str, Any], writes_elsewhere: b
     subtracted = how["apply_b_dec_to_input"]
     if how["mean"] is None and how["scale"] is None: return subtracted
     width = len(arrays["W_enc"])
-    mean = _spread(0.0 if how["mean"] is None else how["mean"], "mean", "d_in", width)
-    scale = _spread(1.0 if how["scale"] is None else how["scale"], "scale", "d_in", width)
+    mean = _as_vector(0.0 if how["mean"] is None else how["mean"], "mean", "d_in", width)
+    scale = _as_vector(1.0 if how["scale"] is None else how["scale"], "scale", "d_in", width)
     if not bool((scale > 0).all()):
         raise InputError("scale holds values that are not positive; the input is divided by it.")
     mean, scale = (each.to(arrays["W_enc"].device) for each in (mean, scale))
@@ -178,8 +148,8 @@ def _built(kind: str, arrays: dict[str, Tensor], settings: dict[str, Any],
 def _checked_k(k: Any, n_latents: int) -> int:
     "`k` as a number, also where it came as an array of one."
     value = _array(k, "k").squeeze().tolist() if isinstance(k, Tensor | np.ndarray) else k
-    if isinstance(value, float) and value.is_integer(): value = int(value)
-    if isinstance(value, bool) or not isinstance(value, Integral) or not 1 <= value <= n_latents:
+    whole = isinstance(value, Integral | float) and not isinstance(value, bool)
+    if not whole or value != int(value) or not 1 <= int(value) <= n_latents:
         raise InputError(f"k is {brief(value)}; a whole number from 1 to {n_latents}, the number "
                          "of latents, is needed.")
     return int(value)
@@ -195,8 +165,8 @@ def _dtype_of(asked: str | torch.dtype | None, weights: Tensor) -> torch.dtype:
 def _transcoder(kind: str, arrays: Mapping[str, Tensor], config: dict[str, Any]) -> str:
     "The architecture of sae-lens for latents that write elsewhere; sets `config` for it."
     if config["apply_b_dec_to_input"]:
-        raise InputError("apply_b_dec_to_input was given with hook_out, but the decoder's bias of a "
-                         "transcoder belongs to its output; leave it out, or give mean.")
+        raise InputError("apply_b_dec_to_input was given with hook_out, but the decoder's bias of "
+                         "a transcoder belongs to its output; leave it out, or give mean.")
     if kind == "topk" and len(arrays["b_dec"]) == config["d_in"]: return "topk"
     names = {"standard": "transcoder", "jumprelu": "jumprelu_transcoder"}
     if kind not in names:
@@ -204,6 +174,36 @@ def _transcoder(kind: str, arrays: Mapping[str, Tensor], config: dict[str, Any])
                          "sae-lens has no class for; give hook_out with ReLU or JumpReLU.")
     config["d_out"] = len(arrays["b_dec"])
     return names[kind]
+
+# %% ../../nbs/hosts/04_own_saes.ipynb #1dfb7d6b
+class OwnSae(TypedDict, total=False):
+    """Further keywords of `sae_from_weights`; all may be left out.
+
+    - `threshold`: `[d_sae]` or one number, of a JumpReLU (or BatchTopK) SAE; `k`: of a TopK SAE.
+    - `b_gate`, `r_mag`: `[d_sae]`, of a gated SAE, whose `b_enc` is that of the magnitudes.
+    - `architecture`: "standard", "jumprelu", "batchtopk", "topk" or "gated"; only needed where both
+      a threshold and a k are given.
+    - `mean`, `scale`: `[d_in]` or one number; the SAE reads (x - mean) / scale.
+    - `apply_b_dec_to_input` (False): the encoder reads its input minus `b_dec`.
+    - `hook_out`: where the latents write, of a transcoder; `b_dec` and `W_dec` are of its width.
+    - `model_name`, `prepend_bos`: the model it was trained on; whether its text began with BOS.
+    - `device` (that of `W_enc`), `dtype` (float64 where `W_enc` is, else float32).
+    """
+    threshold: Any
+    k: int | None
+    b_gate: Any
+    r_mag: Any
+    architecture: str | None
+    mean: Any
+    scale: Any
+    apply_b_dec_to_input: bool
+    hook_out: str | HookPoint | None
+    model_name: str | None
+    prepend_bos: bool | None
+    device: str | torch.device | None
+    dtype: str | torch.dtype | None
+
+_DEFAULTS = dict.fromkeys(OwnSae.__annotations__) | {"apply_b_dec_to_input": False}
 
 # %% ../../nbs/hosts/04_own_saes.ipynb #725dc04e
 def sae_from_weights(
@@ -231,7 +231,7 @@ def sae_from_weights(
     config: dict[str, Any] = {"d_in": n_in, "d_sae": n_latents}
     for name in _NEEDS[kind]:
         if name == "k": config["k"] = _checked_k(settings["k"], n_latents)
-        else: arrays[name] = _spread(settings[name], name, "d_sae", n_latents)
+        else: arrays[name] = _as_vector(settings[name], name, "d_sae", n_latents)
     device = settings["device"] or arrays["W_enc"].device
     dtype = _dtype_of(settings["dtype"], arrays["W_enc"])
     arrays = {name: array.to(device) for name, array in arrays.items()}

@@ -60,8 +60,8 @@ def _check_k(sae: "SAE", settings: Mapping[str, Any], where: str) -> None:
     inner = settings.get("activation_fn_kwargs") or {}
     stored = settings.get("k") or inner.get("k")
     if stored is not None and getattr(sae.cfg, "k", stored) != stored:
-        raise InputError(f"{where} says k = {stored}, but is read with k = {sae.cfg.k}; put k beside "
-                         "d_sae in its cfg.json.")
+        raise InputError(f"{where} says k = {stored}, but is read with k = {sae.cfg.k}; put k "
+                         "beside d_sae in its cfg.json.")
 
 def _foreign_on_hub(repo_id: str, sae_id: str) -> Path | None:
     "Where the cache keeps an SAE of the hub that is in the layout of another library."
@@ -82,9 +82,9 @@ def _check_hub_settings(release: str, sae_id: str) -> None:
     from sae_lens.loading.pretrained_saes_directory import get_repo_id_and_folder_name
     repo_id, folder = get_repo_id_and_folder_name(release, sae_id)
     if re.search(r"(?<![a-z])clt(?![a-z])", f"{repo_id}/{folder}".lower()):
-        raise InputError(f"{shown(sae_id, 60)} of {shown(release, 60)} is a cross-layer transcoder, "
-                         "whose latents write into several blocks at once, which cannot be clamped "
-                         "exactly here; choose transcoders of single layers.")
+        raise InputError(f"{shown(sae_id, 60)} of {shown(release, 60)} is a cross-layer "
+                         "transcoder, whose latents write into several blocks at once, which "
+                         "cannot be clamped exactly here; choose transcoders of single layers.")
     if get_conversion_loader_name(release) != "sae_lens": return
     path = hf_hub_download(repo_id, f"{folder}/cfg.json")
     where = f"the cfg.json of {shown(sae_id)}"
@@ -298,8 +298,8 @@ def _check_place(
                          f"to {last}; load the model it was trained on ({home}).")
     written = sae_write_point(sae)
     if written.layer > last:
-        raise InputError(f"the SAE of layer {layer} writes {written.name}, but the model has blocks "
-                         f"0 to {last}; load the model it was trained on ({home}).")
+        raise InputError(f"the SAE of layer {layer} writes {written.name}, but the model has "
+                         f"blocks 0 to {last}; load the model it was trained on ({home}).")
     for verb, place, given in (("reads", point, sae.cfg.d_in), ("writes", written,
                                                                 int(sae.W_dec.shape[1]))):
         width = point_width(twin, place)

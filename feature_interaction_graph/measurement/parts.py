@@ -42,7 +42,7 @@ def neuron_dictionary(
     and for more neurons than fit into memory.
     """
     twin, point = _block_of(model, layer), HookPoint("post", layer)
-    width = point_width(twin, point)  # type: ignore[arg-type]
+    width = point_width(twin, point)
     wanted = list(range(width)) if neurons is None else list(neurons)
     wrong = [neuron for neuron in wanted if not 0 <= neuron < width]
     if wrong or not wanted:
