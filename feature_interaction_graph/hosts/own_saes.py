@@ -147,9 +147,9 @@ def _built(kind: str, arrays: dict[str, Tensor], settings: dict[str, Any],
 # %% ../../nbs/hosts/04_own_saes.ipynb #c8163228
 def _checked_k(k: Any, n_latents: int) -> int:
     "`k` as a number, also where it came as an array of one."
-    value = _array(k, "k").squeeze().tolist() if isinstance(k, Tensor | np.ndarray) else k
-    whole = isinstance(value, Integral | float) and not isinstance(value, bool)
-    if not whole or value != int(value) or not 1 <= int(value) <= n_latents:
+    value: Any = _array(k, "k").squeeze().tolist() if isinstance(k, Tensor | np.ndarray) else k
+    number = isinstance(value, Integral | float) and not isinstance(value, bool)
+    if not number or value % 1 != 0 or not 1 <= value <= n_latents:
         raise InputError(f"k is {brief(value)}; a whole number from 1 to {n_latents}, the number "
                          "of latents, is needed.")
     return int(value)
