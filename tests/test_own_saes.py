@@ -249,6 +249,29 @@ def test_a_folder_of_sparsify_is_a_release(tmp_path, tiny):
     assert sae_hook_point(import_sae(tmp_path / "wte", hook="blocks.0.hook_resid_pre")).layer == 0
 
 
+def test_a_repository_of_dictionary_learning_is_a_release(tmp_path, tiny, monkeypatch):
+    from huggingface_hub import constants
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    repository, own = tmp_path / "hub" / "models--me--tiny-dictionaries", arrays(2)
+    dictionary(repository / "snapshots" / ("0" * 40) / "run" / "trainer_3", 2, "AutoEncoder", {
+        "encoder.weight": own["W_enc"].T.contiguous(), "encoder.bias": own["b_enc"],
+        "decoder.weight": own["W_dec"].T.contiguous(), "bias": own["b_dec"]})
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    saes = load_saes(Config(sae_release="me/tiny-dictionaries"), tiny)
+    assert hook_names(saes) == {2: "blocks.2.hook_resid_post"}
+    x = torch.randn(30, WIDTH, dtype=torch.float64)
+    expected = ((x - own["b_dec"]) @ own["W_enc"] + own["b_enc"]).relu()    # dictionary.py
+    torch.testing.assert_close(saes[2].encode(x.float()), expected.float(), atol=1e-5, rtol=1e-5)
+
+
+def test_a_cross_layer_transcoder_is_refused_by_name():
+    from feature_interaction_graph.hosts.saes import load_sae
+    with pytest.raises(InputError, match="is a cross-layer transcoder, whose latents write into"):
+        load_sae("mntss-gemma-2-2b-2.5m-clt-as-per-layer", "layer_0")
+
+
 # -- old releases of sae-lens
 
 @pytest.mark.parametrize("more, kind", [
