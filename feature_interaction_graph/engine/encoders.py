@@ -161,8 +161,8 @@ class _Columns:
         if norms is not None: weight, self.bias = weight * norms[which], self.bias * norms[which]
         self.weight = weight.contiguous()
         subtracted = sae.cfg.apply_b_dec_to_input
-        self.input_bias = sae.b_dec.detach().float() if subtracted else torch.zeros_like(
-            self.weight[:, 0])
+        self.input_bias = (sae.b_dec.detach().float() if subtracted
+                           else self.weight.new_zeros(len(self.weight)))
 
     def scale(self, x: Float[Tensor, "n width"]) -> Float[Tensor, "n 1"]:
         "How long one unit of decoder is in units of the stream at `x`: 1 without normalisation."
