@@ -34,10 +34,13 @@ if TYPE_CHECKING:
     from .config import Config
     from .control.context_effects import clamped_contexts, fit_context_effects
     from .engine.corpus import Corpus, as_corpus
+    from .engine.encoders import number_saes
     from .engine.errors import InputError
     from .engine.transport import TransportScores, transport_scores
     from .features import FeatureTable, feature_table, top_examples
     from .graph import build_interaction_graph, get_subgraph, graph_summary, load_graph, save_graph
+    from .hosts.importers import import_sae
+    from .hosts.own_saes import sae_from_weights
     from .interactions import InteractionTable, clamp_measure, measure_interactions
     from .loading import load_corpus, load_model_and_saes, wrap_model
     from .measurement.curves import ResponseCurves, plot_response, response_curve
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from .measurement.gating import GatingTable, measure_gating, pairs_to_gate
     from .measurement.jacobian import jacobian_measure
     from .measurement.mechanisms import MechanismTable, mechanism_split, plot_mechanisms, within_layer_measure
+    from .measurement.parts import head_dictionary, neuron_dictionary
     from .steering import Clamp, compare_steering, plot_cascade, predict_cascade, steer, steer_compensated
     from .subgraphs import extract_behavior_subgraph, validate_subgraph
     from .visualization import plot_circuit, plot_neighborhood, render_interactive_graph, render_neighborhood
@@ -80,7 +84,10 @@ _MODULE_OF = {
     "with_directions": "measurement.directions",
     "Corpus": "engine.corpus",
     "as_corpus": "engine.corpus",
+    "number_saes": "engine.encoders",
     "InputError": "engine.errors",
+    "import_sae": "hosts.importers",
+    "sae_from_weights": "hosts.own_saes",
     "TransportScores": "engine.transport",
     "transport_scores": "engine.transport",
     "FeatureTable": "features",
@@ -101,6 +108,8 @@ _MODULE_OF = {
     "load_corpus": "loading",
     "load_model_and_saes": "loading",
     "wrap_model": "loading",
+    "head_dictionary": "measurement.parts",
+    "neuron_dictionary": "measurement.parts",
     "MechanismTable": "measurement.mechanisms",
     "mechanism_split": "measurement.mechanisms",
     "plot_mechanisms": "measurement.mechanisms",
@@ -127,12 +136,12 @@ __all__ = [  # noqa: F822  resolved by __getattr__
     "ResponseCurves", "TransportScores", "as_corpus", "build_coactivation_atlas", "build_interaction_graph",
     "clamp_measure", "clamped_contexts", "cluster_roles", "collect_activations", "compare_graphs", "compare_steering",
     "compute_graph_statistics", "count_motifs", "detect_communities", "extract_behavior_subgraph", "feature_table",
-    "find_hubs", "fit_context_effects", "get_edge_type_subgraph", "get_subgraph", "graph_summary",
-    "identify_candidates", "jacobian_measure", "join_candidates", "layer_distance_decay", "load_corpus", "load_graph",
+    "find_hubs", "fit_context_effects", "get_edge_type_subgraph", "get_subgraph", "graph_summary", "head_dictionary",
+    "identify_candidates", "import_sae", "jacobian_measure", "join_candidates", "layer_distance_decay", "load_corpus", "load_graph",
     "load_model_and_saes", "match_features", "measure_gating", "measure_interactions", "mechanism_split",
-    "pairs_to_gate", "plot_analysis", "plot_cascade", "plot_circuit", "plot_mechanisms", "plot_neighborhood",
+    "neuron_dictionary", "number_saes", "pairs_to_gate", "plot_analysis", "plot_cascade", "plot_circuit", "plot_mechanisms", "plot_neighborhood",
     "plot_response", "predefined_behavior", "predict_cascade", "propose_candidates", "render_interactive_graph",
-    "render_neighborhood", "response_curve", "save_graph", "steer", "steer_compensated", "top_examples",
+    "render_neighborhood", "response_curve", "sae_from_weights", "save_graph", "steer", "steer_compensated", "top_examples",
     "transport_candidates", "transport_scores", "validate_subgraph", "with_directions", "within_layer_measure",
     "wrap_model",
 ]

@@ -279,6 +279,9 @@ def build_interaction_graph(
     tables = [table for table in (features, interactions.features) if table is not None]
     G.add_nodes_from((feature_id(*node), attributes) for node, attributes
                      in zip(nodes, node_attributes(nodes, tables), strict=True))
+    sites = interactions.meta.get("hook_points") or {}      # of several SAEs in one block
+    for _, facts in G.nodes(data=True):
+        if str(facts["layer"]) in sites: facts["hook_point"] = sites[str(facts["layer"])]
     add_edges(G, columns, chosen, ends, others)
     if gates is not None: add_gates(G, hyperedges, columns)
     return G

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from .candidates import Candidates
 from .config import Config
 from .engine.corpus import Corpus, as_corpus
-from .engine.encoders import sae_hook_point
+from .engine.encoders import number_saes, sae_hook_point, site_legend
 from .engine.errors import InputError
 from .engine.mechanisms import mlp_before
 from .engine.names import FeatureKey, Saes
@@ -142,6 +142,7 @@ def clamp_measure(
     corpus = as_corpus(tokens)
     how = sampling_of(clamp_measure, sampling, doses=None, max_samples=None, evidence="activation")
     settings, progress = RunSettings(horizon, placebo, how.pop("batch_rows")), how.pop("progress")
+    saes = number_saes(saes)
     question, evidence = ask(saes, sources, targets, target_layers, **how), how["evidence"]
     found = measure(model, saes, corpus, question, settings, progress=progress)
     refuse_silent(question, found.kept, len(corpus))
@@ -150,7 +151,7 @@ def clamp_measure(
     meta = {"counts": {"attempted": n_rows, "measured": n_rows, "skipped": {}},
             "evidence": evidence, "versions": provenance(),
             "stability": stability_of(found.columns, 0.01, "fdr_bh", evidence, looks,
-                                      placebo)}
+                                      placebo), **site_legend(saes)}
     return InteractionTable(found.columns, meta, None, found.curves)
 
 # %% ../nbs/06_interactions.ipynb #a0c2ad9e
@@ -303,5 +304,5 @@ def measure_interactions(
     counts = {"attempted": len(candidates), "measured": len(np.unique(pair_keys(columns))),
               "skipped": skipped}
     meta = {"counts": counts, "evidence": cfg.evidence, "config": asdict(cfg),
-            "versions": provenance(), "stability": steadiness}
+            "versions": provenance(), "stability": steadiness, **site_legend(saes)}
     return InteractionTable(columns, meta, candidates.features, curves)

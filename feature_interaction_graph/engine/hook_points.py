@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'HookPoint', 'parse_hook_point', 'push_point', 'start_block', 'read_point', 'last_block', 'attach_twin',
-           'plain_twin', 'BlockMap', 'map_block', 'decoder_layers', 'first_tensor', 'catch', 'edit']
+           'plain_twin', 'BlockMap', 'map_block', 'decoder_layers', 'first_tensor', 'catch', 'mlp_module', 'edit']
 
 # %% ../../nbs/engine/06_hook_points.ipynb #7274fe52
 import contextlib
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 # %% ../../nbs/engine/06_hook_points.ipynb #5b7f54c4
 # kind of point -> order within a block
-KINDS = {"resid_pre": 0, "z": 1, "attn_out": 2, "resid_mid": 3, "mlp_out": 4, "resid_post": 5}
+KINDS = {"resid_pre": 0, "z": 1, "attn_out": 2, "resid_mid": 3, "mlp_in": 4, "post": 5,
+         "mlp_out": 6, "resid_post": 7}
+_INSIDE = {"z": "attn.hook_z", "mlp_in": "mlp.hook_in", "post": "mlp.hook_post"}
 
 # %% ../../nbs/engine/06_hook_points.ipynb #cabbbc44
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class HookPoint:
 
     `resid_pre`, `resid_mid`, `resid_post`: the stream before, within and after the block;
     `attn_out`, `mlp_out`: what attention and MLP add to it; `z`: the heads' outputs before the
-    output matrix, heads flattened.
+    output matrix, heads flattened; `mlp_in`: what enters the MLP (after its norm); `post`: its
+    neurons, before the output matrix.
     """
     kind: str
     layer: int
@@ -41,7 +44,7 @@ class HookPoint:
     @property
     def name(self) -> str:
         "TransformerLens's name of this point."
-        return f"blocks.{self.layer}.{'attn.hook_z' if self.kind == 'z' else 'hook_' + self.kind}"
+        return f"blocks.{self.layer}.{_INSIDE.get(self.kind, 'hook_' + self.kind)}"
 
     @property
     def depth(self) -> tuple[int, int]:
@@ -62,8 +65,10 @@ def parse_hook_point(name: str | HookPoint) -> HookPoint:
     if isinstance(name, HookPoint): return name
     found = re.fullmatch(r"blocks\.([0-9]{1,9})\.(.+)", name) if isinstance(name, str) else None
     tail = _ALIASES.get(found[2], found[2]) if found else ""
-    kind = "z" if tail == "attn.hook_z" else tail.removeprefix("hook_")
-    if found is None or kind not in KINDS:
+    inside = {name: kind for kind, name in _INSIDE.items()}
+    kind = inside.get(tail, tail.removeprefix("hook_"))
+    # TransformerLens's hook_mlp_in is the stream before the norm
+    if found is None or kind not in KINDS or (kind in ("mlp_in", "post") and tail not in inside):
         known = ", ".join(HookPoint(kind, 0).name.replace("0", "L", 1) for kind in KINDS)
         raise InputError(f"hook point {brief(name)} is not one that can be measured here; use one "
                          f"of {known}.")
@@ -195,6 +200,7 @@ def _module(block: nn.Module, kind: str) -> tuple[nn.Module, bool]:
     """The module at which a point of `kind` stands (`resid_mid`: the one that brings it about),
     and whether the point is its input."""
     if kind in ("resid_pre", "resid_post"): return block, kind == "resid_pre"
+    if kind in ("mlp_in", "post"): return mlp_module(block, kind), True
     parts = map_block(block)
     if kind == "z": return parts.out_projection, True
     return (parts.mlp_out if kind == "mlp_out" else parts.attn_out), False
@@ -235,6 +241,19 @@ def catch(layers: nn.ModuleList, points: Iterable[HookPoint]) -> Iterator[dict[s
         yield caught
     finally:
         for handle in handles: handle.remove()
+
+# %% ../../nbs/engine/06_hook_points.ipynb #fc20a249
+def mlp_module(block: nn.Module, kind: str) -> nn.Module:
+    """The module whose input stands at `kind`: at `mlp_in` the MLP, at `post` its output matrix.
+
+    Raises `InputError` where there is none under a known name."""
+    mlp = _child(block, "mlp", "feed_forward")
+    found = mlp if kind == "mlp_in" else _child(
+        mlp, "down_proj", "c_proj", "dense_4h_to_h", "fc_out", "fc2")
+    if found is None:
+        raise InputError(f"a {type(block).__name__} has no MLP with one output matrix under a "
+                         "known name, so its neurons cannot be read; use hook_mlp_out.")
+    return found
 
 # %% ../../nbs/engine/06_hook_points.ipynb #c04864c1
 @contextlib.contextmanager

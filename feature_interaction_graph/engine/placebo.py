@@ -52,7 +52,7 @@ class PlaceboPlan(ClampPlan):
         self, samples: slice, active: Bool[Tensor, "n d_sae"] | None = None
     ) -> Float[Tensor, "n n_arms d_model"]:
         "Nothing, then each length along the sample's direction."
-        source = torch.as_tensor(self.source[samples], device=self.sources.decoder.device)
+        source = torch.as_tensor(self.source[samples], device=self.sources.written.device)
         if self.directions is not None: along = self.directions[source]
         else:
             assert self.listed is not None and self.among is not None and active is not None
@@ -66,7 +66,7 @@ def _silent_rows(
 ) -> Float[Tensor, "n d_model"]:
     "Of each list the first feature that does not fire, as a unit vector."
     first = active.gather(1, listed).int().argmin(1, keepdim=True)
-    return nn.functional.normalize(among.decoder[listed.gather(1, first)[:, 0]], dim=-1)
+    return nn.functional.normalize(among.written[listed.gather(1, first)[:, 0]], dim=-1)
 
 # %% ../../nbs/engine/24_placebo.ipynb #c21c5166
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def placebo_plan(
     generator = torch.Generator().manual_seed(draw.seed * 2 + draw.silent)
     reader = FeatureReader(sae, torch.zeros(1, dtype=torch.long))
     direction, sequence, position = pool_places(corpus, draw)
-    n, device = draw.n_directions, reader.decoder.device
+    n, device = draw.n_directions, reader.written.device
     along: dict[str, Any] = {}
     if draw.silent:
         among = FeatureReader(sae)
@@ -117,7 +117,7 @@ def placebo_plan(
                             for _ in range(n)])
         along = {"listed": rows.to(device), "among": among}
     else:
-        drawn = torch.randn(n, reader.decoder.shape[1], generator=generator)
+        drawn = torch.randn(n, reader.written.shape[1], generator=generator)
         along = {"directions": nn.functional.normalize(drawn, dim=-1).to(device)}
     nothing = np.zeros(len(direction), np.float32)
     doses = torch.tensor(LENGTHS).float().expand(n, -1) * size
@@ -138,7 +138,7 @@ def placebo_plans(
     draws: Sequence[PlaceboDraw]
 ) -> list[PlaceboPlan]:
     "The pushes of several pools at the hook point of `sae`, to be read at `points`."
-    size = stream_size(model, corpus, FeatureReader(sae, torch.zeros(1).long()).hook_point)
+    size = stream_size(model, corpus, FeatureReader(sae, torch.zeros(1).long()).write_point)
     return [placebo_plan(sae, corpus, points, size, draw) for draw in draws]
 
 # %% ../../nbs/engine/24_placebo.ipynb #a6b9476c

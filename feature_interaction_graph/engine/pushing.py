@@ -31,8 +31,9 @@ class ClampPlan:
     `source`: `[n_samples]`, index into the features of `sources`; `value`, `scale`: the clean
     activation and decoder scale there; `doses`: `[n_sources, n_doses]`, ascending; `points`: where
     responses are kept; `held`: sets of parts of `Hold`, all arms run once under each; `at`: where
-    the push is given, the sources' own hook point when None. Raises `InputError` for samples that
-    are not sorted and for fewer than two doses.
+    the push is given, where the sources write when None. Raises `InputError` for samples that
+    are not sorted, for fewer than two doses, and for `at` with sources that write elsewhere than
+    they read.
     """
     sources: FeatureReader
     source: Int[np.ndarray, "n_samples"]
@@ -51,11 +52,15 @@ class ClampPlan:
         if self.doses.shape[1] < 2:
             raise InputError(f"{self.doses.shape[1]} dose was given, but an effect is a "
                              "difference between two; give at least two.")
+        if self.at is not None and self.sources.write_point != self.sources.hook_point:
+            raise InputError(f"the sources write at {self.sources.write_point.name}, so they "
+                             f"cannot be pushed at {self.at.name}; take an SAE that writes where "
+                             "it reads.")
 
     @property
     def entry(self) -> HookPoint:
         "Where the push is given."
-        return self.sources.hook_point if self.at is None else self.at
+        return self.sources.write_point if self.at is None else self.at
 
     @property
     def n_arms(self) -> int:
@@ -69,12 +74,12 @@ class ClampPlan:
 
     def units(self, samples: slice) -> Float[Tensor, "n d_model"]:
         "What one unit of each sample's source adds to the stream."
-        source = torch.as_tensor(self.source[samples], device=self.sources.decoder.device)
-        return self.sources.decoder[source] * self.per_sample(self.scale, samples)[:, None]
+        source = torch.as_tensor(self.source[samples], device=self.sources.written.device)
+        return self.sources.written[source] * self.per_sample(self.scale, samples)[:, None]
 
     def per_sample(self, values: np.ndarray, samples: slice) -> Float[Tensor, "n"]:
         "Some of a column, on the device of the SAE."
-        device = self.sources.decoder.device
+        device = self.sources.written.device
         return torch.as_tensor(values[samples], dtype=torch.float32, device=device)
 
     def vectors(

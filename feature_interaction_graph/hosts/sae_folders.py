@@ -20,16 +20,21 @@ from feature_interaction_graph.hosts.folders import (
 _OLD_NAMES = {"hook_point": "hook_name", "hook_point_head_index": "hook_head_index",
               "hook_point_layer": "hook_layer", "activation_fn_str": "activation_fn"}
 
+# a transcoder's latents are those of an SAE of the other architecture
+_TRANSCODERS = {"transcoder": "standard", "skip_transcoder": "standard",
+                "jumprelu_transcoder": "jumprelu", "jumprelu_skip_transcoder": "jumprelu"}
+_HOOK = Rule("the name of a hook point", lambda name: isinstance(name, str) and len(name) <= 80)
+
 _RULES: dict[str, Rule] = {
     "d_in": whole(1, 2**20), "d_sae": whole(1, 2**24), "k": whole(1, 2**24),
-    "architecture": one_of("standard", "jumprelu", "gated", "topk"),
+    "architecture": one_of("standard", "jumprelu", "gated", "topk", *_TRANSCODERS),
+    "d_out": whole(1, 2**20),
     "apply_b_dec_to_input": FLAG, "prepend_bos": FLAG,
     "rescale_acts_by_decoder_norm": FLAG, "finetuning_scaling_factor": FLAG,
     "normalize_activations": one_of("none", "expected_average_only_in", "constant_norm_rescale",
                                     "layer_norm", True, False),
     "reshape_activations": one_of("none", "hook_z"), "activation_fn_kwargs": OBJECT,
-    "hook_name": Rule("the name of a hook point",
-                      lambda name: isinstance(name, str) and len(name) <= 80),
+    "hook_name": _HOOK, "hook_name_out": _HOOK,
     "hook_layer": whole(0, 1024), "hook_head_index": whole(0, 2**14), "dtype": DTYPE,
     "context_size": whole(1, 2**30), "activation_fn": TEXT, "model_name": TEXT,
     "sae_lens_version": TEXT, "model_from_pretrained_kwargs": OBJECT
@@ -56,6 +61,7 @@ def check_activation(settings: Mapping[str, Any], where: str) -> None:
     is read exactly; `where` begins its sentence."""
     architecture = settings.get("architecture") or "standard"
     function = settings.get("activation_fn") or ("topk" if architecture == "topk" else "relu")
+    architecture = _TRANSCODERS.get(architecture, architecture)
     if architecture == "standard" and function == "topk": architecture = "topk"
     if function not in {"jumprelu": ("relu", "jumprelu"), "topk": ("topk", "relu")}.get(
         architecture, ("relu",)
@@ -80,14 +86,17 @@ def check_sae_weights(
     tensors: Mapping[str, Stored], settings: Mapping[str, Any], where: str
 ) -> None:
     """Raises `InputError` unless `tensors` are those of the architecture that `settings` (of
-    `sae_settings`) name, `[d_in, d_sae]`, `[d_sae, d_in]` and biases; `where` begins its
-    sentence."""
+    `sae_settings`) name, `[d_in, d_sae]`, `[d_sae, d_in]` (of a transcoder `[d_sae, d_out]`) and
+    biases; `where` begins its sentence."""
     architecture = settings.get("architecture") or "standard"
     d_in, d_sae = settings.get("d_in"), settings.get("d_sae")
-    if architecture == "jumprelu":             # early ones stored the logarithm of the threshold
+    kind = _TRANSCODERS.get(architecture, architecture)
+    d_out = d_in if kind == architecture else settings.get("d_out")
+    if kind == "jumprelu":                     # early ones stored the logarithm of the threshold
         tensors = {name.removeprefix("log_"): stored for name, stored in tensors.items()}
-    expected = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
-    expected |= {name: (d_sae,) for name in _BIASES[architecture]}
+    expected = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_out), "b_dec": (d_out,)}
+    expected |= {name: (d_sae,) for name in _BIASES[kind]}
+    if "skip" in architecture: expected["W_skip"] = (d_out, d_in)
     others = set(tensors) - set(expected) - {"scaling_factor"}
     absent = set(expected) - set(tensors)
     for names, problem in ((absent, "lacks"), (others, "has no place for")):

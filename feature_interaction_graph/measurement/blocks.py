@@ -128,7 +128,7 @@ def push_lengths(gathered: Gathered, n_sources: int) -> Float[np.ndarray, "n_sou
     total, count = np.zeros(n_sources), np.zeros(n_sources)
     for responses, places in gathered.runs:
         plan = responses.plan
-        norms = plan.sources.decoder.norm(dim=-1).cpu().numpy()
+        norms = plan.sources.written.norm(dim=-1).cpu().numpy()
         unit = (plan.doses[:, -1] - plan.doses[:, 0]).cpu().numpy() * norms
         np.add.at(total, places[plan.source], unit[plan.source] * plan.scale)
         np.add.at(count, places[plan.source], 1)

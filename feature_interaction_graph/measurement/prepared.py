@@ -94,7 +94,7 @@ class Prepared:
         "How many branched rows keep the largest tensors of a pass within 512 MB."
         widest = max(reader.width if reader.competes else len(reader.features)
                      for reader in self.readers.values())
-        d_model = int(next(iter(self.readers.values())).decoder.shape[1])
+        d_model = int(next(iter(self.readers.values())).written.shape[1])
         return int(min(4096, max(64, 2**29 // (4 * (10 * widest + 24 * d_model)))))
 
 # %% ../../nbs/measurement/02_prepared.ipynb #24459a84

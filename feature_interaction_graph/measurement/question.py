@@ -14,7 +14,7 @@ from typing import Any, TypedDict, TypeVar
 import numpy as np
 from jaxtyping import Int
 
-from ..engine.encoders import sae_hook_point
+from ..engine.encoders import sae_hook_point, sae_write_point
 from ..engine.errors import InputError, brief, options_of
 from feature_interaction_graph.engine.names import (
     FeatureKey, Saes, check_features, check_layers, feature_id
@@ -144,8 +144,9 @@ def later_layers(
     allowed = sorted(saes if target_layers is None else set(target_layers))
     check_layers(allowed, saes, "target layer")
     depth = {layer: sae_hook_point(sae).depth for layer, sae in saes.items()}
-    reach = {layer: [other for other in allowed if depth[other] > depth[layer]]
-             for layer in source_layers}
+    written = {layer: sae_write_point(saes[layer]).depth for layer in source_layers}
+    reach = {layer: [other for other in allowed if depth[other] > mine]
+             for layer, mine in written.items()}
     for layer, later in reach.items():
         if not later:
             raise InputError(f"no target layer comes after source layer {layer}; an effect can "

@@ -71,7 +71,7 @@ class InteractionResult:
 _KIND = Hdf5Kind("interactions", "a table of interactions",
                  "give the interactions.h5 of a finished measurement, or measure again")
 _META = {"counts?": {"attempted?": int, "measured?": int, "skipped?": {str: int}},
-         "config?": (dict, None), "versions?": dict, "evidence?": str,
+         "config?": (dict, None), "versions?": dict, "evidence?": str, "hook_points?": {str: str},
          "stability?": ({"jaccard?": float, "low?": float, "high?": float, "level?": float}, None)}
 
 # %% ../../nbs/measurement/00_table.ipynb #3b1f16ff
