@@ -169,8 +169,9 @@ def as_corpus(
     `lengths`: of right-padded rows; `special`: the tokenizer's special tokens, `bos_id` short for a
     BOS token alone: never a sample at the start of a row, nor (unless `positions` takes it) further
     in, where documents are packed one after another. Without an attention mask and without
-    `lengths`, runs of `special.pad` at the end or the start of rows are padding. Left-padded rows
-    are moved to the left, and with them `positions`: a mask of samples over `tokens` as they came.
+    `lengths`, runs of `special.pad` at the end or the start of rows of one length are padding. Rows
+    padded on the left are moved there, and with them `positions`, a mask of samples over `tokens`
+    as they came.
     Raises `InputError` for floats, negative ids, empty sequences, a mask with holes.
     """
     if isinstance(tokens, Corpus):
@@ -185,8 +186,10 @@ def as_corpus(
     lengths = (torch.full(tokens.shape[:1], max(tokens.shape[1:], default=0)) if lengths is None
                else _integers(lengths))
     if tokens.ndim == 2 and tokens.numel():
+        full = found and bool((lengths == tokens.shape[1]).all())
         if attention is not None: first, lengths = _kept(attention, tokens)
-        elif found and known.pad is not None: first, lengths = padding_of(tokens, lengths, known)
+        elif full and known.pad is not None:
+            first, lengths = padding_of(tokens, lengths, known)
     if bool(first.any()): tokens, positions = _moved(tokens, first, lengths, positions)
     starts = torch.zeros(1, dtype=torch.bool)
     if known.bos is not None and tokens.ndim == 2 and tokens.numel():
