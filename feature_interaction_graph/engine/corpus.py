@@ -171,8 +171,8 @@ def as_corpus(
     in, where documents are packed one after another. Without an attention mask and without
     `lengths`, runs of `special.pad` at the end or the start of rows of one length are padding. Rows
     padded on the left are moved there, and with them `positions`, a mask of samples over `tokens`
-    as they came.
-    Raises `InputError` for floats, negative ids, empty sequences, a mask with holes.
+    as they came. Raises `InputError` for floats, negative ids, empty sequences, and an attention
+    mask with holes.
     """
     if isinstance(tokens, Corpus):
         return tokens if positions is None else replace(tokens, positions=positions)
@@ -189,7 +189,7 @@ def as_corpus(
         full = found and bool((lengths == tokens.shape[1]).all())
         if attention is not None: first, lengths = _kept(attention, tokens)
         elif full and known.pad is not None:
-            first, lengths = padding_of(tokens, lengths, known)
+            first, lengths = padding_of(tokens, known)
     if bool(first.any()): tokens, positions = _moved(tokens, first, lengths, positions)
     starts = torch.zeros(1, dtype=torch.bool)
     if known.bos is not None and tokens.ndim == 2 and tokens.numel():
@@ -198,17 +198,16 @@ def as_corpus(
 
 # %% ../../nbs/engine/05_corpus.ipynb #f5a2d475
 def padding_of(
-    tokens: Int[Tensor, "n_seq seq_len"], ends: Int[Tensor, "n_seq"], special: SpecialTokens
+    tokens: Int[Tensor, "n_seq seq_len"], special: SpecialTokens
 ) -> tuple[Int[Tensor, "n_seq"], Int[Tensor, "n_seq"]]:
-    """Where the text of each row begins, and how long it is, when `special.pad` fills rows up;
-    `ends`: what of each row was given.
+    """Where the text of each row begins, and how long it is, when `special.pad` fills rows up.
 
     A pad token of its own is padding at both ends of a row. Where it is the BOS or EOS token too,
     it is padding behind the text, and in front of it where some row begins with two of them; if
     then every row begins with BOS, one is kept.
     """
     column = torch.arange(tokens.shape[1])
-    text = (tokens != special.pad) & (column < ends[:, None])
+    text = tokens != special.pad
     first, some = text.int().argmax(1), text.any(1)
     last = torch.where(some, (text * column).argmax(1) + 1, 1)
     if special.pad in (special.bos, special.eos):
