@@ -19,13 +19,13 @@ from .config import Config
 from feature_interaction_graph.dictionary.store import (
     ActivationStore, FiringBlock, LayerWriter, firings_of, write_store
 )
-from .engine.corpus import Corpus
 from .engine.encoders import FeatureReader
 from .engine.errors import InputError
 from feature_interaction_graph.engine.hook_points import (
     HookPoint, catch, decoder_layers, edit, parse_hook_point, plain_twin
 )
 from .engine.names import Saes
+from .engine.positions import corpus_for
 from .engine.residuals import clean_residuals
 
 # %% ../nbs/02_activations.ipynb #b6862bf1
