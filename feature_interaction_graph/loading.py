@@ -192,7 +192,9 @@ def _check_demo(cfg: Config, model: nn.Module) -> None:
     "Raises `InputError` for the demo's stories and a model that does not know their words."
     from feature_interaction_graph.training.lexicon import VOCABULARY
     tokenizer, place = getattr(model, "tokenizer", None), plain_twin(model).config.name_or_path
-    words = [] if tokenizer is None else sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)
+    words = (
+        [] if tokenizer is None else sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)
+    )
     if cfg.model_name != "demo":
         raise InputError("dataset is 'demo', whose words only the demo model knows, but the "
                          f"model is {shown(cfg.model_name)}; "

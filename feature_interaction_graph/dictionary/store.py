@@ -10,7 +10,7 @@ __all__ = ['FiringBlock', 'firings_of', 'FeatureSums', 'pack_values', 'LayerWrit
 import contextlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path

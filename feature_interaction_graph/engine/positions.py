@@ -17,10 +17,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from torch import Tensor, nn
 
-from .corpus import Corpus, SpecialTokens, as_corpus
+from .corpus import Corpus, SpecialTokens, as_corpus, check_samples
 from .errors import InputError, brief, one_line
 from .hook_points import plain_twin
 
@@ -63,7 +63,9 @@ def _text_spans(tokenizer: Any, ids: list[int]) -> tuple[str, list[int], list[in
         return tokenizer.decode(part, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     text, ahead = decoded(ids), [decoded(ids[:n]) for n in range(len(ids) + 1)]
     # a character of several tokens belongs to all of them
-    return text, [len(each.rstrip("\ufffd")) for each in ahead[:-1]], [len(each) for each in ahead[1:]]
+    return (
+        text, [len(each.rstrip("\ufffd")) for each in ahead[:-1]], [len(each) for each in ahead[1:]]
+    )
 
 def _matched(corpus: Corpus, pattern: str, tokenizer: Any) -> Bool[Tensor, "n_seq seq_len"]:
     "Positions whose token overlaps a match in the decoded text of their sequence."
@@ -99,10 +101,13 @@ Positions: TypeAlias = "str | int | Sequence[int] | Sequence[str] | Tensor | Cal
 
 def _as_mask(positions: Any) -> Tensor | None:
     "`positions`, if they are an array or nested lists with a value per token."
-    if isinstance(positions, str | Integral) or callable(positions) or positions is None: return None
+    if isinstance(positions, str | Integral) or callable(positions) or positions is None:
+        return None
     try: array = torch.as_tensor(np.asarray(positions))
     except (TypeError, ValueError): return None
-    if array.ndim != 2 or not (array.dtype == torch.bool or bool(((array == 0) | (array == 1)).all())):
+    if array.ndim != 2 or not (
+        array.dtype == torch.bool or bool(((array == 0) | (array == 1)).all())
+    ):
         return None
     return array.cpu() != 0
 
@@ -209,7 +214,7 @@ def corpus_for(
     if isinstance(tokens, Corpus): corpus = _with_special(tokens, model)
     else: corpus = as_corpus(tokens, special=special_tokens(model), source=source, positions=mask)
     check_corpus_against_model(corpus, model)
-    corpus = _fitting(corpus, model)
+    corpus = check_samples(_fitting(corpus, model))
     if positions is None or (mask is not None and not isinstance(tokens, Corpus)): return corpus
     return select_positions(corpus, positions, getattr(model, "tokenizer", None))
 

@@ -16,13 +16,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .corpus import Corpus, as_corpus
+from .corpus import Corpus
 from .encoders import FeatureReader
 from .errors import InputError
 from feature_interaction_graph.engine.hook_points import (
     HookPoint, catch, decoder_layers, edit, plain_twin
 )
 from .names import Saes, check_layers
+from .positions import Positions, corpus_for
 from .residuals import ending_at
 
 # %% ../../nbs/engine/25_transport.ipynb #17f21449
@@ -181,18 +182,21 @@ class TransportSettings:
 def transport_scores(
     model: nn.Module, saes: Saes, tokens: "Corpus | Tensor | Sequence[Sequence[int]]", *,
     source_layers: Sequence[int] | None = None, target_layers: Sequence[int] | None = None,
-    progress: bool = True, **settings: Any
+    positions: Positions = None, progress: bool = True, **settings: Any
 ) -> TransportScores:
     """Scores of all pairs of features of earlier and later layers, by backward passes of noise.
 
     `tokens`: a corpus or `[n_sequences, length]`; `source_layers`, `target_layers`: all with an SAE
     when None; `settings`: the fields of `TransportSettings`, `n_probes`, `conditional`,
     `max_offset`, `seed`, `batch_size` and `n_groups`. Positions that are no samples (start token,
-    padding) count neither as source nor as target. Raises `InputError` when no target layer comes
-    after a source layer, for a layer without an SAE, and for settings that cannot be.
+    padding, what `positions` leaves out, see `select_positions`) count neither as source nor as
+    target. Raises `InputError` when no target layer comes
+    after a source layer, for a layer without an SAE, for settings that cannot be, and as
+    `corpus_for` does.
     """
     how = TransportSettings(**settings)
-    corpus, readers = as_corpus(tokens), {layer: FeatureReader(sae) for layer, sae in saes.items()}
+    corpus = corpus_for(model, tokens, positions)
+    readers = {layer: FeatureReader(sae) for layer, sae in saes.items()}
     earlier = _earlier_layers(readers, source_layers, target_layers)
     generator = torch.Generator().manual_seed(how.seed)
     sums = _Sums(readers, how, min(how.n_groups, len(corpus)))
@@ -200,7 +204,7 @@ def transport_scores(
                       disable=not progress, leave=False):
         _transport_batch(model, corpus, batch, earlier, sums, generator)
     meta = dict(n_tokens=int(corpus.sample_mask().sum()), n_probes=how.n_probes,
-                n_groups=sums.n_groups, max_offset=how.max_offset, seed=how.seed)
+                n_groups=sums.n_groups, max_offset=how.max_offset, seed=how.seed, **corpus.told())
     return TransportScores(readers, sums.totals, sums.counts, how.conditional, meta)
 
 # %% ../../nbs/engine/25_transport.ipynb #92e84ab4

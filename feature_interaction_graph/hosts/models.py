@@ -57,9 +57,9 @@ def read_model(
     """A causal LM and its tokenizer, ready for measurement: `dtype`, evaluation mode, no parameter
     gradients.
 
-    `source`: a folder, or a hub name (short TransformerLens names are resolved).
-    `revision`: branch, tag or commit on the hub. `context_length`: tokens of the sequences it will
-    read; refused before weights are, where it cannot. With the hub switched off (`HF_HUB_OFFLINE=1`) or
+    `source`: a folder, or a hub name (short TransformerLens names are resolved). `revision`:
+    branch, tag or commit on the hub. `context_length`: tokens of the sequences it will read;
+    refused before weights are, where it cannot. With the hub switched off (`HF_HUB_OFFLINE=1`) or
     out of reach, what is cached is used. Raises `InputError` for an unknown, absent, incomplete,
     damaged or hostile model."""
     source = checked_name(source, "the model")
@@ -225,8 +225,8 @@ def wrap_model(
     `hf_model`: any causal LM of transformers, in memory; it is put into evaluation mode and its
     parameters need no gradient from here on. `center_writing_weights`: centre the stream first, on
     a copy; RMSNorm models stay as they are. `name`: shown in metadata; None: what the model was
-    loaded from. A tokenizer without a BOS token stays without. Raises `InputError` for anything but a causal LM, for non-finite weights, or for an
-    architecture TransformerLens does not know."""
+    loaded from. A tokenizer without a BOS token stays without. Raises `InputError` for anything but
+    a causal LM, for non-finite weights, or for an architecture TransformerLens does not know."""
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedModel
     kind = type(hf_model).__name__
