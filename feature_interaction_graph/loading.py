@@ -233,7 +233,7 @@ def load_model_and_saes(cfg: Config) -> "tuple[TransformerBridge, dict[int, SAE]
     wanted = wanted_processing(saes)
     model = load_model(
         cfg, center_writing_weights=wanted.center_writing_weights, revision=wanted.revision,
-        context_length=cfg.context_length
+        context_length=cfg.context_length if cfg.check_reconstruction else None
     )
     model.cfg.default_prepend_bos = bos_of(cfg, model, saes) is not None
     check_saes_against_model(saes, model, _hub_name(cfg))

@@ -23,12 +23,14 @@ from torch import Tensor, nn
 from .corpus import Corpus, SpecialTokens, as_corpus, check_samples
 from .errors import InputError, brief, one_line
 from .hook_points import plain_twin
+from .residuals import is_hooked_transformer
 
 # %% ../../nbs/engine/21_positions.ipynb #7ab947ea
 def special_tokens(model: nn.Module) -> SpecialTokens:
     "Those of the model's tokenizer; without one, BOS, EOS and pad token of its config."
     tokenizer = getattr(model, "tokenizer", None)
     if tokenizer is not None: return SpecialTokens.of(tokenizer)
+    if is_hooked_transformer(model): return SpecialTokens()
     config = plain_twin(model).config
     named = (getattr(config, f"{name}_token_id", None) for name in ("bos", "eos", "pad"))
     return SpecialTokens(*(token if isinstance(token, int) else None for token in named))
@@ -183,17 +185,23 @@ def _mask_of_text(corpus: Corpus, text: str, tokenizer: Any) -> Bool[Tensor, "n_
     raise InputError(f"positions is {brief(text)}; give whole numbers, a bool mask, {_FORMS}.")
 
 # %% ../../nbs/engine/21_positions.ipynb #4dc43deb
+def _limits(model: nn.Module) -> tuple[int, int | None]:
+    "How many tokens the model knows, and how many positions it reads (None: any number)."
+    if is_hooked_transformer(model):
+        known: Any = model.cfg
+        return known.d_vocab, known.n_ctx
+    settings = plain_twin(model).config.get_text_config()
+    return settings.vocab_size, getattr(settings, "max_position_embeddings", None)
+
 def check_corpus_against_model(corpus: Corpus, model: nn.Module) -> None:
     """Raises `InputError` for token ids outside the model's vocabulary, or sequences longer than it
     can read."""
-    settings, source = plain_twin(model).config.get_text_config(), one_line(corpus.source, 100)
-    longest = getattr(settings, "max_position_embeddings", None)
+    (n_vocab, longest), source = _limits(model), one_line(corpus.source, 100)
     inside = torch.arange(corpus.tokens.shape[1]) < corpus.lengths[:, None]
     largest = int(corpus.tokens[inside].max())
-    if largest >= settings.vocab_size:
-        raise InputError(f"{source} holds token {largest}, but the model's "
-                         f"vocabulary has {settings.vocab_size} tokens; use tokens "
-                         "made with this model's tokenizer.")
+    if largest >= n_vocab:
+        raise InputError(f"{source} holds token {largest}, but the model's vocabulary has "
+                         f"{n_vocab} tokens; use tokens made with this model's tokenizer.")
     if longest is not None and int(corpus.lengths.max()) > longest:
         raise InputError(f"{source} has sequences of {int(corpus.lengths.max())} "
                          f"tokens, but the model reads at most {longest}; cut them to {longest} or "
@@ -224,14 +232,15 @@ def _with_special(corpus: Corpus, model: nn.Module) -> Corpus:
     if corpus.positions is not None or corpus.special != SpecialTokens(): return corpus
     special = special_tokens(model)
     known = getattr(model, "tokenizer", None) is not None
-    if not known and not bool((corpus.tokens[:, 0] == special.bos).all()): return corpus
-    return replace(corpus, special=special)
+    begins = special.bos is not None and bool((corpus.tokens[:, 0] == special.bos).all())
+    if not known and not begins: return corpus
+    return replace(corpus, special=special, starts_with_bos=corpus.starts_with_bos or begins)
 
 def _fitting(corpus: Corpus, model: nn.Module) -> Corpus:
     "Without columns and ids of padding that the model could not read."
-    settings = plain_twin(model).config.get_text_config()
-    width, n_vocab = corpus.tokens.shape[1], settings.vocab_size
-    most = min(width, getattr(settings, "max_position_embeddings", None) or width)
+    n_vocab, longest = _limits(model)
+    width = corpus.tokens.shape[1]
+    most = min(width, longest or width)
     if most == width and int(corpus.tokens.max()) < n_vocab: return corpus
     readable = corpus.tokens[:, :most] * (corpus.tokens[:, :most] < n_vocab)
     chosen, labels = corpus.positions, corpus.labels
