@@ -192,31 +192,28 @@ def _check_demo(cfg: Config, model: nn.Module) -> None:
     "Raises `InputError` for the demo's stories and a model that does not know their words."
     from feature_interaction_graph.training.lexicon import VOCABULARY
     tokenizer, place = getattr(model, "tokenizer", None), plain_twin(model).config.name_or_path
-    words = (
-        [] if tokenizer is None else sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)
-    )
+    known = {} if tokenizer is None else tokenizer.get_vocab()
     if cfg.model_name != "demo":
         raise InputError("dataset is 'demo', whose words only the demo model knows, but the "
                          f"model is {shown(cfg.model_name)}; "
                          "set dataset to a text file or a hub data set.")
-    if words != VOCABULARY and Path(place) != demo_folder()/"model":
+    if sorted(known, key=known.get) != VOCABULARY and Path(place) != demo_folder()/"model":
         raise InputError("no text was named: dataset is 'demo', whose words only the demo model "
                          "knows, but this is another model; give a corpus, or set dataset to a "
                          "text file, a token file or a hub data set.")
 
 def _check_start(corpus: Corpus, asked: bool | None) -> None:
     "Raises `InputError` for ready-made tokens that start otherwise than the SAEs ask for."
-    starts = corpus.tokens[:, 0] == corpus.special.bos
-    if asked and not bool(starts.any()):
+    starts = [token == corpus.special.bos for token in corpus.tokens[:, 0].tolist()]
+    if asked and not any(starts):
         raise InputError(f"the SAEs were trained on sequences that start with BOS, but none of "
                          f"{shown(corpus.source)} does; put it there, or measure without by "
                          "bos='none'.")
-    if asked is False and bool(starts.all()):
+    if asked is False and all(starts):
         raise InputError(f"the SAEs were trained on sequences without BOS, but those of "
                          f"{shown(corpus.source)} start with it; leave it out, or name the token "
                          "as bos to keep it.")
 
-# %% ../nbs/01_loading.ipynb #02da7c23
 def _first_tokens(corpus: Corpus, n_tokens: int) -> Corpus:
     "The first sequences of `corpus` that together have `n_tokens` positions."
     reached = corpus.text_mask().sum(1).cumsum(0)
@@ -248,6 +245,9 @@ def _sample_text(cfg: Config, model: "TransformerBridge", saes: Saes) -> Corpus:
     """Text to try the SAEs on: the run's own if it is at hand, a page of English where it would
     have to be streamed first or the model has another vocabulary."""
     in_a_file = Path(cfg.dataset).suffix in (".txt", ".jsonl", ".npy", ".safetensors")
+    if cfg.positions is not None:
+        return select_positions(_corpus_of(cfg, model, saes, min(cfg.n_tokens, 2**15), False),
+                                cfg.positions, model.tokenizer)
     if in_a_file or (cfg.dataset == "demo" and cfg.model_name == "demo"):
         return _corpus_of(cfg, model, saes, 1024, False)
     length, bos = min(cfg.context_length, 128), bos_of(cfg, model, saes)

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from feature_interaction_graph.engine.corpus import (
-    SHORTEST_CHUNK, Corpus, SpecialTokens, TokenLabels, as_corpus, corpus_from_text, read_text, read_tokens
+    SHORTEST_CHUNK, Corpus, SpecialTokens, TokenLabels, as_corpus, corpus_from_text, read_text,
+    read_tokens
 )
 from feature_interaction_graph.engine.errors import InputError
 

@@ -230,7 +230,8 @@ def test_steering_takes_positions(model, rows):
     corpus = corpus_for(model, rows)
     assert torch.equal(steered(-1), steered("last")) and steered(-1).sum() == len(rows)
     assert torch.equal(steered("token=w7"), corpus.tokens == WORDS.index("w7"))
-    assert steered([1, -1]).sum() == 2 * len(rows) and torch.equal(steered("all"), corpus.text_mask())
+    assert steered([1, -1]).sum() == 2 * len(rows)
+    assert torch.equal(steered("all"), corpus.text_mask())
     left, right = (padded(rows, 2, side) for side in (True, False))
     assert torch.equal(steered(left == 9, left), right == 9)
     values = torch.ones(left.shape)
@@ -261,8 +262,8 @@ def home(tmp_path, rows):
         text = "\n\n".join(" ".join(WORDS[token] for token in row[1:]) for row in rows * 3)
         (tmp_path / "text.txt").write_text(text)
         return Config(model_name=str(tmp_path / "model"), sae_release=str(tmp_path / "saes"),
-                      sae_ids={1: PRE, 2: POST}, dataset=str(tmp_path / "text.txt"), n_tokens=300, context_length=16,
-                      output_dir=str(tmp_path / "out"), importance_method="frequency",
+                      sae_ids={1: PRE, 2: POST}, dataset=str(tmp_path / "text.txt"),
+                      n_tokens=300, context_length=16, output_dir=str(tmp_path / "out"), importance_method="frequency",
                       check_reconstruction=False)
     return made
 
@@ -299,8 +300,9 @@ def test_a_bos_that_nobody_has_is_refused(home):
 
 @pytest.mark.filterwarnings("ignore:check_reconstruction")
 def test_token_files_with_masks_and_without_bos(home, rows, tmp_path):
-    cfg = home(WHOLE, prepend_bos=True).replace(dataset=str(tmp_path / "t.safetensors"), n_tokens=90)
-    model, saes = load_model_and_saes(home(WHOLE, prepend_bos=True))
+    cfg = home(WHOLE, prepend_bos=True)
+    model, saes = load_model_and_saes(cfg)
+    cfg = cfg.replace(dataset=str(tmp_path / "t.safetensors"), n_tokens=90)
     left, mask = padded(rows, 2, True), padded([[1] * len(row) for row in rows], 0, True)
     ends = (torch.arange(left.shape[1]) == left.shape[1] - 1).expand(left.shape).contiguous()
     for more in ({}, {"attention_mask": mask}, {"attention_mask": mask, "positions": ends}):

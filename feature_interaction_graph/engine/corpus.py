@@ -187,12 +187,11 @@ def as_corpus(
     """
     if isinstance(tokens, Corpus):
         return tokens if positions is None else check_samples(replace(tokens, positions=positions))
-    known, attention = special or SpecialTokens().starting_with(bos_id), None
-    if isinstance(tokens, Mapping): tokens, attention = _encoding(tokens)
+    known = special or SpecialTokens().starting_with(bos_id)
+    ids, attention = _encoding(tokens) if isinstance(tokens, Mapping) else (tokens, None)
     found = lengths is None
-    if lengths is None and not isinstance(tokens, Tensor | np.ndarray):
-        tokens, lengths = _pad(tokens)
-    tokens = _integers(tokens)
+    if lengths is None and not isinstance(ids, Tensor | np.ndarray): ids, lengths = _pad(ids)
+    tokens = _integers(ids)
     first = torch.zeros(tokens.shape[:1], dtype=torch.int64)
     lengths = (torch.full(tokens.shape[:1], max(tokens.shape[1:], default=0)) if lengths is None
                else _integers(lengths))
@@ -209,6 +208,28 @@ def as_corpus(
         Corpus(tokens, lengths, bool(starts.all()), source, None, known, positions)
     )
 
+# %% ../../nbs/engine/05_corpus.ipynb #d145c2aa
+def _pad(
+    rows: Sequence[Sequence[int]]
+) -> tuple[Int[Tensor, "n_seq seq_len"], Int[Tensor, "n_seq"]]:
+    if not rows or not all(
+        isinstance(row, (list, tuple, np.ndarray, Tensor)) and len(row) for row in rows
+    ):
+        raise InputError("tokens came as a list that is empty or holds something other than "
+                         "non-empty lists of token ids; give one list per sequence.")
+    return (torch.nn.utils.rnn.pad_sequence([_integers(row) for row in rows], batch_first=True),
+            torch.tensor([len(row) for row in rows]))
+
+# %% ../../nbs/engine/05_corpus.ipynb #d0449d0b
+def _integers(values: "Tensor | np.ndarray | Sequence") -> Int[Tensor, "..."]:
+    try: values = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"token ids must be whole numbers ({error}); tokenize text "
+                         "first.") from error
+    if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
+        raise InputError(f"token ids came as {values.dtype}; whole numbers are needed.")
+    return values.to("cpu", torch.int64)
+
 # %% ../../nbs/engine/05_corpus.ipynb #f5a2d475
 def padding_of(
     tokens: Int[Tensor, "n_seq seq_len"], special: SpecialTokens
@@ -220,8 +241,9 @@ def padding_of(
     then every row begins with BOS, one is kept.
     """
     column = torch.arange(tokens.shape[1])
-    text = tokens != special.pad
-    first, some = text.int().argmax(1), text.any(1)
+    text = torch.as_tensor(tokens != special.pad)
+    first, n_text = text.int().argmax(1), text.sum(1)
+    some = n_text > 0
     last = torch.where(some, (text * column).argmax(1) + 1, 1)
     if special.pad in (special.bos, special.eos):
         if int(first.max()) < 2: first = torch.zeros_like(first)
@@ -263,28 +285,6 @@ def _moved(tokens: Tensor, first: Tensor, lengths: Tensor, positions: Tensor | N
     if positions is not None and positions.shape == tokens.shape:
         positions = positions.gather(1, at) & inside
     return tokens.gather(1, at) * inside, positions
-
-# %% ../../nbs/engine/05_corpus.ipynb #d145c2aa
-def _pad(
-    rows: Sequence[Sequence[int]]
-) -> tuple[Int[Tensor, "n_seq seq_len"], Int[Tensor, "n_seq"]]:
-    if not rows or not all(
-        isinstance(row, (list, tuple, np.ndarray, Tensor)) and len(row) for row in rows
-    ):
-        raise InputError("tokens came as a list that is empty or holds something other than "
-                         "non-empty lists of token ids; give one list per sequence.")
-    return (torch.nn.utils.rnn.pad_sequence([_integers(row) for row in rows], batch_first=True),
-            torch.tensor([len(row) for row in rows]))
-
-# %% ../../nbs/engine/05_corpus.ipynb #d0449d0b
-def _integers(values: "Tensor | np.ndarray | Sequence") -> Int[Tensor, "..."]:
-    try: values = torch.as_tensor(values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"token ids must be whole numbers ({error}); tokenize text "
-                         "first.") from error
-    if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
-        raise InputError(f"token ids came as {values.dtype}; whole numbers are needed.")
-    return values.to("cpu", torch.int64)
 
 # %% ../../nbs/engine/05_corpus.ipynb #1c10703f
 SHORTEST_CHUNK = 8      # text tokens; a shorter tail of a document is left out
@@ -391,7 +391,8 @@ def read_tokens(
     refused. Raises `InputError` for a missing or damaged file, or content that `as_corpus` refuses.
     """
     remedy = "give a whole .npy or .safetensors file of token ids"
-    path, further = regular_file(path, remedy), {}
+    path = regular_file(path, remedy)
+    further: dict[str, Tensor] = {}
     if path.suffix == ".safetensors": tokens, further = _stored_tokens(path, remedy)
     else:
         array = read_npy(path, remedy)

@@ -32,8 +32,9 @@ def special_tokens(model: nn.Module) -> SpecialTokens:
     if tokenizer is not None: return SpecialTokens.of(tokenizer)
     if is_hooked_transformer(model): return SpecialTokens()
     config = plain_twin(model).config
-    named = (getattr(config, f"{name}_token_id", None) for name in ("bos", "eos", "pad"))
-    return SpecialTokens(*(token if isinstance(token, int) else None for token in named))
+    bos, eos, pad = (token if isinstance(token, int) else None for token in (
+        getattr(config, f"{name}_token_id", None) for name in ("bos", "eos", "pad")))
+    return SpecialTokens(bos, eos, pad)
 
 # %% ../../nbs/engine/21_positions.ipynb #3b98eeee
 def vocabulary_hash(tokenizer: Any) -> str:
@@ -65,9 +66,8 @@ def _text_spans(tokenizer: Any, ids: list[int]) -> tuple[str, list[int], list[in
         return tokenizer.decode(part, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     text, ahead = decoded(ids), [decoded(ids[:n]) for n in range(len(ids) + 1)]
     # a character of several tokens belongs to all of them
-    return (
-        text, [len(each.rstrip("\ufffd")) for each in ahead[:-1]], [len(each) for each in ahead[1:]]
-    )
+    begin = [len(each.rstrip("\ufffd")) for each in ahead[:-1]]
+    return text, begin, [len(each) for each in ahead[1:]]
 
 def _matched(corpus: Corpus, pattern: str, tokenizer: Any) -> Bool[Tensor, "n_seq seq_len"]:
     "Positions whose token overlaps a match in the decoded text of their sequence."
@@ -105,13 +105,11 @@ def _as_mask(positions: Any) -> Tensor | None:
     "`positions`, if they are an array or nested lists with a value per token."
     if isinstance(positions, str | Integral) or callable(positions) or positions is None:
         return None
-    try: array = torch.as_tensor(np.asarray(positions))
+    try: array = torch.as_tensor(positions if isinstance(positions, Tensor)
+                                 else np.asarray(positions)).cpu()
     except (TypeError, ValueError): return None
-    if array.ndim != 2 or not (
-        array.dtype == torch.bool or bool(((array == 0) | (array == 1)).all())
-    ):
-        return None
-    return array.cpu() != 0
+    truth = array != 0
+    return truth if array.ndim == 2 and bool((truth == array).all()) else None
 
 # %% ../../nbs/engine/21_positions.ipynb #26a0ec1a
 def select_positions(corpus: Corpus, positions: Any, tokenizer: Any = None) -> Corpus:
@@ -149,7 +147,8 @@ def _mask_of(corpus: Corpus, positions: Any, tokenizer: Any) -> Bool[Tensor, "n_
         several = [each.item() if isinstance(each, Tensor) and each.ndim == 0 else each
                    for each in several]
         if several and all(isinstance(each, str) for each in several):
-            return torch.stack([_mask_of_text(corpus, each, tokenizer) for each in several]).any(0)
+            each_mask = [_mask_of_text(corpus, str(each), tokenizer) for each in several]
+            return torch.stack(each_mask).any(0)
         if several and all(isinstance(each, Integral) and not isinstance(each, bool)
                            for each in several):
             return _counted(corpus, [int(each) for each in several])
@@ -215,12 +214,14 @@ def corpus_for(
     and its padding known; samples where `positions` says (see `select_positions`).
 
     A bool mask is over `tokens` as they came, padding included. A corpus for which nothing was
-    chosen yet gets the special tokens of the model's tokenizer. Raises `InputError` as `as_corpus`,
+    chosen yet gets the special tokens of the model's tokenizer. Without a tokenizer, the BOS of the
+    config (often a default that nobody chose) counts where every sequence starts with it. Raises `InputError` as `as_corpus`,
     `check_corpus_against_model` and `select_positions` do.
     """
     mask = _as_mask(positions)
     if isinstance(tokens, Corpus): corpus = _with_special(tokens, model)
-    else: corpus = as_corpus(tokens, special=special_tokens(model), source=source, positions=mask)
+    else: corpus = _by_config(as_corpus(tokens, special=special_tokens(model), source=source,
+                                        positions=mask), model)
     check_corpus_against_model(corpus, model)
     corpus = check_samples(_fitting(corpus, model))
     if positions is None or (mask is not None and not isinstance(tokens, Corpus)): return corpus
@@ -231,10 +232,14 @@ def _with_special(corpus: Corpus, model: nn.Module) -> Corpus:
     "With the special tokens of the model, where nothing says which there are."
     if corpus.positions is not None or corpus.special != SpecialTokens(): return corpus
     special = special_tokens(model)
-    known = getattr(model, "tokenizer", None) is not None
     begins = special.bos is not None and bool((corpus.tokens[:, 0] == special.bos).all())
-    if not known and not begins: return corpus
-    return replace(corpus, special=special, starts_with_bos=corpus.starts_with_bos or begins)
+    starts = corpus.starts_with_bos or begins
+    return _by_config(replace(corpus, special=special, starts_with_bos=starts), model)
+
+def _by_config(corpus: Corpus, model: nn.Module) -> Corpus:
+    "Without a BOS that only a config names and only some sequences start with."
+    if corpus.starts_with_bos or getattr(model, "tokenizer", None) is not None: return corpus
+    return replace(corpus, special=replace(corpus.special, bos=None))
 
 def _fitting(corpus: Corpus, model: nn.Module) -> Corpus:
     "Without columns and ids of padding that the model could not read."

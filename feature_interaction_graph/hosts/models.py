@@ -100,6 +100,13 @@ def _read_files(
         )
         return model, AutoTokenizer.from_pretrained(source, **known), info
 
+def _check_context(config: "PretrainedConfig", source: str, context_length: int | None) -> None:
+    "Raises `InputError` for a model that reads fewer than `context_length` positions."
+    longest = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if context_length is not None and longest is not None and context_length > longest:
+        raise InputError(f"context_length is {context_length}, but the model {shown(source)} reads "
+                         f"at most {longest} positions; set context_length to {longest} or less.")
+
 # %% ../../nbs/hosts/03_models.ipynb #61e8058f
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
@@ -113,14 +120,6 @@ def _quiet() -> Iterator[None]:
     finally:
         log.removeFilter(nothing)
         if bar_before: bars.enable_progress_bar()
-
-# %% ../../nbs/hosts/03_models.ipynb #d46b2206
-def _check_context(config: "PretrainedConfig", source: str, context_length: int | None) -> None:
-    "Raises `InputError` for a model that reads fewer than `context_length` positions."
-    longest = getattr(config.get_text_config(), "max_position_embeddings", None)
-    if context_length is not None and longest is not None and context_length > longest:
-        raise InputError(f"context_length is {context_length}, but the model {shown(source)} reads "
-                         f"at most {longest} positions; set context_length to {longest} or less.")
 
 # %% ../../nbs/hosts/03_models.ipynb #3a2b158c
 def _check_complete(model: nn.Module, info: Mapping[str, Any], source: str) -> None:
