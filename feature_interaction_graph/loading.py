@@ -197,7 +197,7 @@ def _check_demo(cfg: Config, model: nn.Module) -> None:
         raise InputError("dataset is 'demo', whose words only the demo model knows, but the "
                          f"model is {shown(cfg.model_name)}; "
                          "set dataset to a text file or a hub data set.")
-    if sorted(known, key=known.get) != VOCABULARY and Path(place) != demo_folder()/"model":
+    if sorted(known, key=lambda word: known[word]) != VOCABULARY and Path(place) != demo_folder()/"model":
         raise InputError("no text was named: dataset is 'demo', whose words only the demo model "
                          "knows, but this is another model; give a corpus, or set dataset to a "
                          "text file, a token file or a hub data set.")

@@ -263,8 +263,8 @@ def home(tmp_path, rows):
         (tmp_path / "text.txt").write_text(text)
         return Config(model_name=str(tmp_path / "model"), sae_release=str(tmp_path / "saes"),
                       sae_ids={1: PRE, 2: POST}, dataset=str(tmp_path / "text.txt"),
-                      n_tokens=300, context_length=16, output_dir=str(tmp_path / "out"), importance_method="frequency",
-                      check_reconstruction=False)
+                      n_tokens=300, context_length=16, output_dir=str(tmp_path / "out"),
+                      importance_method="frequency", check_reconstruction=False)
     return made
 
 

@@ -215,8 +215,8 @@ def corpus_for(
 
     A bool mask is over `tokens` as they came, padding included. A corpus for which nothing was
     chosen yet gets the special tokens of the model's tokenizer. Without a tokenizer, the BOS of the
-    config (often a default that nobody chose) counts where every sequence starts with it. Raises `InputError` as `as_corpus`,
-    `check_corpus_against_model` and `select_positions` do.
+    config (often a default that nobody chose) counts where every sequence starts with it. Raises
+    `InputError` as `as_corpus`, `check_corpus_against_model` and `select_positions` do.
     """
     mask = _as_mask(positions)
     if isinstance(tokens, Corpus): corpus = _with_special(tokens, model)
