@@ -193,11 +193,12 @@ def _check_demo(cfg: Config, model: nn.Module) -> None:
     from feature_interaction_graph.training.lexicon import VOCABULARY
     tokenizer, place = getattr(model, "tokenizer", None), plain_twin(model).config.name_or_path
     known = {} if tokenizer is None else tokenizer.get_vocab()
+    words = sorted(known, key=lambda word: known[word])
     if cfg.model_name != "demo":
         raise InputError("dataset is 'demo', whose words only the demo model knows, but the "
                          f"model is {shown(cfg.model_name)}; "
                          "set dataset to a text file or a hub data set.")
-    if sorted(known, key=lambda word: known[word]) != VOCABULARY and Path(place) != demo_folder()/"model":
+    if words != VOCABULARY and Path(place) != demo_folder()/"model":
         raise InputError("no text was named: dataset is 'demo', whose words only the demo model "
                          "knows, but this is another model; give a corpus, or set dataset to a "
                          "text file, a token file or a hub data set.")

@@ -336,9 +336,9 @@ def test_a_context_too_long_is_refused_before_weights_are_read(home, monkeypatch
 
 def test_the_demo_is_not_read_for_another_model(model, tmp_path):
     for own in (model, tiny()):
-        for ask in (lambda: collect_activations(own, SAES, Config(output_dir=str(tmp_path))),
-                    lambda: load_corpus(Config(), own, SAES)):
-            with pytest.raises(InputError, match="no text was named"): ask()
+        with pytest.raises(InputError, match="no text was named"):
+            collect_activations(own, SAES, Config(output_dir=str(tmp_path)))
+        with pytest.raises(InputError, match="no text was named"): load_corpus(Config(), own, SAES)
 
 
 @pytest.mark.filterwarnings("ignore:check_reconstruction")

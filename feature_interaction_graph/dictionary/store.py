@@ -246,12 +246,12 @@ def _stored_corpus(file: StoredGroup) -> Corpus:
     whole = Corpus(torch.from_numpy(tokens), torch.from_numpy(lengths),
                    file.flag("starts_with_bos"), file.text("source"), labels, SpecialTokens(bos))
     chosen = torch.zeros_like(whole.text_mask())
-    chosen[tuple(torch.from_numpy(_places(file, len(chosen), chosen.shape[1])).long().T)] = True
+    chosen[tuple(torch.from_numpy(_row_places(file, len(chosen), chosen.shape[1])).long().T)] = True
     if torch.equal(chosen, whole.text_mask()): return whole
     words = file.text("selection") if "selection" in file.group.attrs else ""
     return replace(whole, positions=chosen, selection=words)
 
-def _places(file: StoredGroup, n_sequences: int, length: int) -> Int[np.ndarray, "n_rows 2"]:
+def _row_places(file: StoredGroup, n_sequences: int, length: int) -> Int[np.ndarray, "n_rows 2"]:
     "Sequence and position of every row."
     n_rows = file.number("n_tokens")
     return np.stack([file.array(name, np.int32, (n_rows,), below=below)
@@ -350,7 +350,7 @@ class ActivationStore(FeatureStatistics):
     def rows(self) -> Int[np.ndarray, "n_rows 2"]:
         "Sequence and position of every row."
         with self._opened() as file:
-            return _places(file, *file.sized("tokens", (None, None)).shape)
+            return _row_places(file, *file.sized("tokens", (None, None)).shape)
 
     @cached_property
     def token_texts(self) -> dict[int, str]:

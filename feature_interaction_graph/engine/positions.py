@@ -151,13 +151,13 @@ def _mask_of(corpus: Corpus, positions: Any, tokenizer: Any) -> Bool[Tensor, "n_
             return torch.stack(each_mask).any(0)
         if several and all(isinstance(each, Integral) and not isinstance(each, bool)
                            for each in several):
-            return _counted(corpus, [int(each) for each in several])
+            return _at_numbers(corpus, [int(each) for each in several])
     raise InputError(f"positions is {brief(positions)}; give whole numbers, a bool mask with one "
                      f"value per token, {_FORMS}.")
 
 _FORMS = "or a text: 'all', 'first', 'last', '-1', 'token= the', 'id=17', 'regex=...'"
 
-def _counted(corpus: Corpus, numbers: Iterable[int]) -> Bool[Tensor, "n_seq seq_len"]:
+def _at_numbers(corpus: Corpus, numbers: Iterable[int]) -> Bool[Tensor, "n_seq seq_len"]:
     "Positions from the start of each sequence, or (negative) from its end."
     column, mask = torch.arange(corpus.tokens.shape[1]), torch.zeros_like(corpus.text_mask())
     for number in numbers: mask |= column == (number + corpus.lengths[:, None] * (number < 0))
@@ -170,9 +170,9 @@ def _mask_of_text(corpus: Corpus, text: str, tokenizer: Any) -> Bool[Tensor, "n_
     inside, column = corpus.text_mask(), torch.arange(corpus.tokens.shape[1])
     if text == "all": return inside
     if text == "first": return column == inside.int().argmax(1)[:, None]
-    if text == "last": return _counted(corpus, [-1])
+    if text == "last": return _at_numbers(corpus, [-1])
     if re.fullmatch(r"\s*[+-]?\d{1,9}(\s*,\s*[+-]?\d{1,9})*\s*", text):
-        return _counted(corpus, map(int, text.split(",")))
+        return _at_numbers(corpus, map(int, text.split(",")))
     if kind == "id" and re.fullmatch(r"\s*\d{1,9}(\s*,\s*\d{1,9})*\s*", rest):
         return torch.isin(corpus.tokens, torch.tensor([int(each) for each in rest.split(",")]))
     if kind in ("token", "regex") and rest:
