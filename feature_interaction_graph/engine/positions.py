@@ -152,10 +152,10 @@ def _mask_of(corpus: Corpus, positions: Any, tokenizer: Any) -> Bool[Tensor, "n_
         if several and all(isinstance(each, Integral) and not isinstance(each, bool)
                            for each in several):
             return _at_numbers(corpus, [int(each) for each in several])
-    raise InputError(f"positions is {brief(positions)}; give whole numbers, a bool mask with one "
-                     f"value per token, {_FORMS}.")
+    raise InputError(f"positions is {brief(positions)}; {_FORMS}.")
 
-_FORMS = "or a text: 'all', 'first', 'last', '-1', 'token= the', 'id=17', 'regex=...'"
+_FORMS = ("use 'all', 'first', 'last', '-1', 'token= the', 'id=17', 'regex=...', whole numbers, or a "
+          "bool mask with one value per token")
 
 def _at_numbers(corpus: Corpus, numbers: Iterable[int]) -> Bool[Tensor, "n_seq seq_len"]:
     "Positions from the start of each sequence, or (negative) from its end."
@@ -181,7 +181,7 @@ def _mask_of_text(corpus: Corpus, text: str, tokenizer: Any) -> Bool[Tensor, "n_
                              "no tokenizer; give one to wrap_model, or give numbers or a mask.")
         if kind == "regex": return _matched(corpus, rest, tokenizer)
         return torch.isin(corpus.tokens, torch.tensor(_tokens_written(corpus, rest, tokenizer)))
-    raise InputError(f"positions is {brief(text)}; give whole numbers, a bool mask, {_FORMS}.")
+    raise InputError(f"positions is {brief(text)}; {_FORMS}.")
 
 # %% ../../nbs/engine/21_positions.ipynb #4dc43deb
 def _limits(model: nn.Module) -> tuple[int, int | None]:
