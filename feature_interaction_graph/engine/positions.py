@@ -154,8 +154,8 @@ def _mask_of(corpus: Corpus, positions: Any, tokenizer: Any) -> Bool[Tensor, "n_
             return _at_numbers(corpus, [int(each) for each in several])
     raise InputError(f"positions is {brief(positions)}; {_FORMS}.")
 
-_FORMS = ("use 'all', 'first', 'last', '-1', 'token= the', 'id=17', 'regex=...', whole numbers, or a "
-          "bool mask with one value per token")
+_FORMS = ("use 'all', 'first', 'last', '-1', 'token= the', 'id=17', 'regex=...', whole numbers, "
+          "or a bool mask with one value per token")
 
 def _at_numbers(corpus: Corpus, numbers: Iterable[int]) -> Bool[Tensor, "n_seq seq_len"]:
     "Positions from the start of each sequence, or (negative) from its end."
