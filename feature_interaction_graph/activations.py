@@ -26,6 +26,7 @@ from feature_interaction_graph.engine.hook_points import (
     HookPoint, catch, decoder_layers, edit, parse_hook_point, plain_twin
 )
 from .engine.names import Saes
+from .engine.positions import Positions, corpus_for
 from .engine.residuals import clean_residuals
 
 # %% ../nbs/02_activations.ipynb #b6862bf1
@@ -168,13 +169,14 @@ def _along_decoders(reader: FeatureReader, gradients: Float[Tensor, "n_rows d"],
 # %% ../nbs/02_activations.ipynb #18faa1a9
 def collect_activations(
     model: nn.Module, saes: Saes, cfg: Config, corpus: Corpus | None = None, progress: bool = True,
-    *, value_dtype: str | None = None
+    *, value_dtype: str | None = None, positions: Positions = None
 ) -> ActivationStore:
     """One pass over `corpus` (None: the one `cfg` names) for the SAEs of all layers, each read at
     the hook point its own metadata names; writes `cfg.output_path/activations.h5`, whole or not at
     all.
 
-    Every position that may be a sample becomes a row. Unless `cfg.importance_method` is
+    Every position that may be a sample becomes a row; `positions`: which may, see
+    `select_positions` (None: as `corpus` or `cfg` says). Unless `cfg.importance_method` is
     "frequency", about `cfg.n_importance_tokens` positions, evenly spread, are differentiated as
     well and give every feature's importance. Memory is bounded by one batch. `value_dtype` (None:
     as `cfg` says): "float32" where activations exceed 65,504 or three digits are too few. Raises
@@ -187,12 +189,9 @@ def collect_activations(
         raise InputError(f"value_dtype is {value_dtype!r}; choose float16 or float32.")
     if corpus is None:
         from feature_interaction_graph.loading import load_corpus
-        corpus = load_corpus(cfg, model)
-    known = plain_twin(model).get_input_embeddings().num_embeddings
-    largest = int(corpus.tokens.max())
-    if largest >= known:
-        raise InputError(f"the corpus has token {largest}, but the model knows tokens 0 to "
-                         f"{known - 1}; tokenize with the model's own tokenizer.")
+        corpus = load_corpus(cfg, model, saes)
+    if positions is None and corpus.positions is None: positions = cfg.positions
+    corpus = corpus_for(model, corpus, positions)
     readers = {layer: FeatureReader(saes[layer]) for layer in sorted(saes)}
     shapes = {layer: (reader.hook_point.name, reader.width) for layer, reader in readers.items()}
     path, tokenizer = cfg.output_path / "activations.h5", getattr(model, "tokenizer", None)
@@ -210,8 +209,10 @@ def ablation_importance(
     for a feature that never fires.
 
     Estimated as the feature's frequency times the mean over `n_samples` of its firings, drawn with
-    `seed`; over all of them where there are no more.
+    `seed`; over all of them where there are no more. Raises `InputError` for a store of another
+    tokenizer.
     """
+    store.check_tokenizer(getattr(model, "tokenizer", None))
     activations, corpus, rng = store.csr(layer).tocsc(), store.corpus, np.random.default_rng(seed)
     spots = [activations.indices[activations.indptr[i]:activations.indptr[i + 1]] for i in features]
     spots = [rng.choice(rows, n_samples, replace=False) if len(rows) > n_samples else rows

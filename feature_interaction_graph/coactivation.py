@@ -87,11 +87,10 @@ class LayerMarginals(NamedTuple):
 def _same_sequence(
     store: ActivationStore, start: int, stop: int, offset: int
 ) -> Bool[np.ndarray, "n"]:
-    "For rows start..stop: is the row `offset` further on in the same sequence?"
-    sequence = store.rows[start:stop, 0]
-    later = store.rows[start + offset:stop + offset, 0]
-    beyond = np.zeros(len(sequence) - len(later), dtype=bool)
-    return np.append(later == sequence[:len(later)], beyond)
+    "For rows start..stop: is the row `offset` further on as many positions on in its sequence?"
+    here, later = store.rows[start:stop], store.rows[start + offset:stop + offset]
+    beyond = np.zeros(len(here) - len(later), dtype=bool)
+    return np.append((later - here[:len(later)] == [0, offset]).all(1), beyond)
 
 # %% ../nbs/04_coactivation.ipynb #bf07c9e0
 def _row_blocks(

@@ -75,6 +75,12 @@ class DataSettings:
         choices=("float16", "float32")
     )
     context_length: int = setting(128, "tokens of a sequence, BOS included", low=9)
+    bos: str = setting("auto", "token in front of every sequence: `auto` (the tokenizer's BOS, if "
+                               "it has one and the SAEs were trained so), `none`, or a token")
+    positions: str | None = setting(
+        None, "positions that are collected and measured: `last`, `first`, `all`, `-1`, "
+              "`token= the`, `id=17` or `regex=...`; None: all but special tokens"
+    )
     batch_size: int = setting(32, "sequences per forward pass", low=1)
     output_dir: str = setting("outputs", "folder of everything a run writes")
     seed: int = setting(0, "seed of every random choice", low=0, high=2**63 - 1)
@@ -229,11 +235,16 @@ def _checked(name: str, value: Any, kind: Any, metadata: Mapping[str, Any]) -> A
     return value
 
 # %% ../nbs/00_config.ipynb #5b060a48
+_POSITIONS = r"all|first|last|[+-]?\d+(\s*,\s*[+-]?\d+)*|id=\d+(,\d+)*|(token|regex)=.+"
+
 def _check_data(cfg: DataSettings) -> None:
     "What single settings cannot tell: relations among the data settings."
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", cfg.device):
         raise InputError(f"device is {cfg.device!r}; give auto, cpu, cuda, cuda:<number> or mps.")
-    for name in ("model_name", "sae_release", "dataset", "output_dir"):
+    if cfg.positions is not None and not re.fullmatch(_POSITIONS, cfg.positions):
+        raise InputError(f"positions is {brief(cfg.positions, 80)}; give 'last', 'first', 'all', "
+                         "numbers such as '-1' or '0,1', 'token= the', 'id=17' or 'regex=...'.")
+    for name in ("model_name", "sae_release", "dataset", "output_dir", "bos"):
         if not getattr(cfg, name).strip():
             raise InputError(f"{name} is empty; give a name or a path.")
     for name, layers in (("layers", cfg.layers), ("sae_ids", cfg.sae_ids)):
@@ -409,6 +420,7 @@ FREE_SETTINGS = ("output_dir", "device", "batch_size", "batch_rows")
 # what an activation store depends on
 ACTIVATION_SETTINGS = ("model_name", "sae_release", "sae_ids", "sae_id_template", "layers", "dtype",
                        "dataset", "dataset_split", "text_column", "n_tokens", "context_length",
+                       "bos", "positions",
                        "value_dtype", "seed", "importance_method", "n_importance_tokens")
 
 # %% ../nbs/00_config.ipynb #11c3731f

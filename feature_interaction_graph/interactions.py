@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 from .candidates import Candidates
 from .config import Config
-from .engine.corpus import Corpus, as_corpus
+from .engine.corpus import Corpus
 from .engine.encoders import number_saes, sae_hook_point, site_legend
 from .engine.errors import InputError
 from .engine.mechanisms import mlp_before
 from .engine.names import FeatureKey, Saes
+from .engine.positions import Positions, corpus_for
 from .engine.provenance import provenance
 from .engine.stability import Evidence, edge_stability
 from .engine.statistics import adjust
@@ -137,10 +138,10 @@ def clamp_measure(
     `sampling`: the keywords of `Sampling` (`n_samples`, `seed`, ...) and `doses`, `max_samples`,
     `evidence`: see `ClampSampling`. Samples are (sequence, position) where the source fires.
     q-values: Benjamini-Hochberg over all rows. Raises `InputError` for sources that do not exist,
-    never fire, or fire in fewer than two sequences, and as `sampling_of` does.
+    never fire, or fire in fewer than two sequences, and as `corpus_for` and `sampling_of` do.
     """
-    corpus = as_corpus(tokens)
     how = sampling_of(clamp_measure, sampling, doses=None, max_samples=None, evidence="activation")
+    corpus = corpus_for(model, tokens, how.pop("positions"))
     settings, progress = RunSettings(horizon, placebo, how.pop("batch_rows")), how.pop("progress")
     saes = number_saes(saes)
     question, evidence = ask(saes, sources, targets, target_layers, **how), how["evidence"]
@@ -149,7 +150,7 @@ def clamp_measure(
     decide(found.columns, evidence=evidence)
     n_rows, looks = len(found.columns["strength"]), len(question.looks)
     meta = {"counts": {"attempted": n_rows, "measured": n_rows, "skipped": {}},
-            "evidence": evidence, "versions": provenance(),
+            "evidence": evidence, "versions": provenance(), **corpus.told(),
             "stability": stability_of(found.columns, 0.01, "fdr_bh", evidence, looks,
                                       placebo), **site_legend(saes)}
     return InteractionTable(found.columns, meta, None, found.curves)
@@ -278,16 +279,19 @@ def _measure_inside(model: nn.Module, saes: Saes, corpus: Corpus, pairs: _Pairs,
 # %% ../nbs/06_interactions.ipynb #0c919c4a
 def measure_interactions(
     model: nn.Module, saes: Saes, candidates: Candidates, cfg: Config,
-    corpus: Corpus | None = None, progress: bool = True
+    corpus: Corpus | None = None, progress: bool = True, *, positions: Positions = None
 ) -> InteractionTable:
     """Total effects of all candidate pairs by exact clamping, with p- and q-values over the pairs
     that could be measured.
 
-    `corpus`: where samples are drawn from; by default the one `cfg` names. `meta["counts"]` says
+    `corpus`: where samples are drawn from; by default the one `cfg` names; `positions`: at which of
+    its positions (None: as `corpus` or `cfg` says). `meta["counts"]` says
     how many pairs were attempted, measured and skipped, and why; `features` are those of the
     candidates. Raises `InputError` when not a single pair can be measured.
     """
     corpus = load_corpus(cfg, model, saes) if corpus is None else corpus
+    if positions is None and corpus.positions is None: positions = cfg.positions
+    corpus = corpus_for(model, corpus, positions)
     pairs = sort_pairs(candidates, saes, cfg)
     parts = []
     for measured, which in ((_measure_later, pairs.later), (_measure_inside, pairs.inside)):
@@ -304,5 +308,6 @@ def measure_interactions(
     counts = {"attempted": len(candidates), "measured": len(np.unique(pair_keys(columns))),
               "skipped": skipped}
     meta = {"counts": counts, "evidence": cfg.evidence, "config": asdict(cfg),
-            "versions": provenance(), "stability": steadiness, **site_legend(saes)}
+            "versions": provenance(), "stability": steadiness, **corpus.told(),
+            **site_legend(saes)}
     return InteractionTable(columns, meta, candidates.features, curves)

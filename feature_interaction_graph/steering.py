@@ -126,8 +126,9 @@ def steer(
     `tokens_or_prompts`: prompts, tokens `[n_seq, seq_len]`, a corpus, or `Contexts`.
     `interventions`: {(layer, feature): value}, (layer, feature, value) or `Clamp`s, of any layers;
     `mode` "set" (value = dose) or "add" (value = shift, the activation kept at 0 or more) for those
-    that are not `Clamp`s. `positions`: "all", "last", "firing", (layer, feature), a mask, or
-    implied by `Contexts`. `read`: features whose activations are wanted (the clamped ones are
+    that are not `Clamp`s. `positions`: "all", "firing", (layer, feature), what
+    `select_positions` takes ("last", -1, "token= the", a mask, ...), or implied by `Contexts`.
+    `read`: features whose activations are wanted (the clamped ones are
     always read). `batch_size`, `progress`: see `SteeredPasses`. Raises `InputError` for features
     that do not exist, doses below 0, positions that cannot be, and a keyword that is not one.
     """

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from feature_interaction_graph.engine.corpus import (
-    SHORTEST_CHUNK, Corpus, TokenLabels, as_corpus, corpus_from_text, read_text, read_tokens
+    SHORTEST_CHUNK, Corpus, SpecialTokens, TokenLabels, as_corpus, corpus_from_text, read_text,
+    read_tokens
 )
 from feature_interaction_graph.engine.errors import InputError
 
@@ -72,12 +73,34 @@ def test_labels_follow_their_tokens():
     ).all()
 
 
-def test_bos_on_all_or_none():
-    with pytest.raises(InputError, match="1 of 2 sequences start with the BOS token 7"):
-        as_corpus([[7, 1], [1, 7]], bos_id=7)
+def test_bos_on_all_some_or_none():
+    packed = as_corpus([[7, 1], [1, 7]], bos_id=7)
+    assert packed.sample_mask().tolist() == [[False, True], [True, False]]
+    assert not packed.starts_with_bos and packed.text_mask().sum() == 3
     assert as_corpus([[7, 1], [7, 2]], bos_id=7).n_tokens == 2
     assert as_corpus([[7, 1], [7, 2]]).n_tokens == 4
-    with pytest.raises(InputError, match="no position"): as_corpus([[7], [7]], bos_id=7)
+    for empty in ([[7], [7]], [[7], [7, 7]]):
+        with pytest.raises(InputError, match="no position"): as_corpus(empty, bos_id=7)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_padding_is_found_on_either_side(seed):
+    "Against the rows that were filled up, whatever the pad token is."
+    rng = random.Random(seed)
+    bos, eos = 1, 2
+    pad = rng.choice([0, bos, eos])
+    special = SpecialTokens(bos, eos, pad, (bos, eos, pad))
+    begin = rng.choice([[bos], []])
+    rows = [begin + rng.choices(range(3, 30), k=rng.randrange(1, 9)) for _ in range(6)]
+    rows += [begin + [5] * 10, begin + [6]]
+    width = max(map(len, rows))
+    left = rng.random() < 0.5
+    filled = torch.tensor([[pad] * (width - len(row)) + row if left
+                           else row + [pad] * (width - len(row)) for row in rows])
+    made = as_corpus(filled, special=special)
+    assert [row[:length].tolist() for row, length in zip(made.tokens, made.lengths, strict=True)
+            ] == rows
+    assert made.starts_with_bos == bool(begin)
 
 
 @pytest.mark.parametrize("lengths", [[0, 2], [2, 4], [2], [2, -1], [1.5, 2.0]])

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ..engine.corpus import encode_text
 from ..engine.errors import InputError
 from ..engine.hook_points import plain_twin
 
@@ -205,7 +206,7 @@ def token_ids(tokenizer: Any, prompt: str | Sequence[int], bos: bool = True) -> 
     "Ids of a text, with the tokenizer's BOS token in front if `bos` and it has one; ids as given."
     if not isinstance(prompt, str): return list(prompt)
     start = [tokenizer.bos_token_id] if bos and tokenizer.bos_token_id is not None else []
-    return start + list(tokenizer(prompt, add_special_tokens=False).input_ids)
+    return start + encode_text(tokenizer, prompt)
 
 # %% ../../nbs/circuits/00_behaviors.ipynb #824724ce
 def answer_token(tokenizer: Any, prompt: list[int], text: Any, answer: str, bos: bool,

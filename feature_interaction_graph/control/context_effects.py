@@ -17,10 +17,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..engine.corpus import as_corpus
 from ..engine.encoders import FeatureReader, sae_hook_point
 from ..engine.errors import InputError
 from ..engine.names import FeatureKey, Saes, feature_id
+from ..engine.positions import corpus_for
 from ..engine.pushing import ClampPlan, push
 from ..engine.sweep import clean_places
 from ..measurement.prepared import Prepared, plan_pushes, prepare
@@ -127,10 +127,10 @@ def clamped_contexts(
     that fire in fewer than `min_samples` sequences are left out. `sampling`: the keywords of
     `Sampling`, `n_samples` being 200 and `batch_rows` 2048. Raises `InputError` for sources in
     several layers (call once per layer), for features that do not exist, when no source fires often
-    enough, for an SAE that is not on the residual stream, and as `sampling_of` does.
+    enough, for an SAE that is not on the residual stream, and as `corpus_for` and `sampling_of` do.
     """
     how = sampling_of(clamped_contexts, sampling, n_samples=200)
-    grouped, corpus = by_layer(sources, saes, "source"), as_corpus(tokens)
+    grouped, corpus = by_layer(sources, saes, "source"), corpus_for(model, tokens, how["positions"])
     if len(grouped) > 1:
         raise InputError(f"sources of layers {', '.join(map(str, grouped))} were given; clamp "
                          "those of one layer at a time.")

@@ -112,7 +112,8 @@ class Contexts:
     def compact(self) -> "Contexts":
         "The same places in a text that has one sequence per context, in order."
         tokens, lengths = self.tokens
-        return Contexts(replace(self.corpus, tokens=tokens, lengths=lengths, labels=None),
+        return Contexts(replace(self.corpus, tokens=tokens, lengths=lengths, labels=None,
+                                positions=None),
                         np.arange(len(self)), self.position)
 
     @property

@@ -20,11 +20,14 @@ from tqdm.auto import tqdm
 
 from .clamps import Clamp, as_clamps, layer_clamps
 from .contexts import Contexts
-from ..engine.corpus import Corpus, as_corpus
+from ..engine.corpus import Corpus, encode_text
 from ..engine.encoders import FeatureReader, sae_hook_point
 from ..engine.errors import InputError
 from ..engine.hook_points import decoder_layers, edit, plain_twin
 from ..engine.names import FeatureKey, Saes, check_features, feature_id
+from feature_interaction_graph.engine.positions import (
+    corpus_for, select_positions, special_tokens
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -145,7 +148,8 @@ def prompts_corpus(model: nn.Module, saes: Saes, prompts: Sequence[str]) -> Corp
     """Prompts as tokens, with BOS in front where the SAEs were trained so and the tokenizer has
     one.
 
-    Raises `InputError` without a tokenizer, and for a prompt without tokens.
+    Raises `InputError` without a tokenizer, for a prompt without tokens, and as `corpus_for`
+    does.
     """
     tokenizer: Any = getattr(model, "tokenizer", None)
     if tokenizer is None:
@@ -154,30 +158,34 @@ def prompts_corpus(model: nn.Module, saes: Saes, prompts: Sequence[str]) -> Corp
     metadata = next(iter(saes.values())).cfg.metadata
     without = "prepend_bos" in metadata and metadata.prepend_bos is False
     begin = [] if without or tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    rows = [list(tokenizer(prompt, add_special_tokens=False).input_ids) for prompt in prompts]
+    rows = [encode_text(tokenizer, prompt) for prompt in prompts]
     if not all(rows):
         raise InputError(f"the prompt {prompts[[bool(row) for row in rows].index(False)]!r} has no "
                          "tokens; give at least one word.")
-    return as_corpus([begin + row for row in rows], bos_id=begin[0] if begin else None)
+    return corpus_for(model, [begin + row for row in rows], source="prompts")
 
 # %% ../../nbs/control/03_runs.ipynb #79713906
-Positions: TypeAlias = str | FeatureKey | Tensor
+Positions: TypeAlias = "str | int | Sequence[int] | FeatureKey | Tensor"
 
 # %% ../../nbs/control/03_runs.ipynb #e7839e9a
-def text_of(model: nn.Module, saes: Saes, given: Any) -> Corpus:
-    "Prompts, tokens, a corpus or contexts (one sequence for each) as a corpus."
+def text_of(model: nn.Module, saes: Saes, given: Any, mask: Tensor | None = None) -> Corpus:
+    """Prompts, tokens, a corpus or contexts (one sequence for each) as a corpus; `mask`: of
+    positions `[n_seq, seq_len]`, over tokens as they came. Raises `InputError` as `corpus_for`
+    and `prompts_corpus` do."""
     if isinstance(given, Contexts): return given.compact().corpus
     words = [given] if isinstance(given, str) else given
     if isinstance(words, Sequence) and len(words) and isinstance(words[0], str):
         return prompts_corpus(model, saes, words)
-    return as_corpus(given)
+    return corpus_for(model, given, None if isinstance(given, Corpus) else mask)
 
 # %% ../../nbs/control/03_runs.ipynb #2163d9e8
 def places_of(
-    saes: Saes, corpus: Corpus, positions: Any, contexts: Contexts | None = None
+    saes: Saes, corpus: Corpus, positions: Any, contexts: Contexts | None = None,
+    tokenizer: Any = None
 ) -> Bool[Tensor, "n_seq seq_len"]:
     """Where `positions` steer in `corpus`; "all" of `contexts` are its places. Raises
-    `InputError` for a mask of another shape, an unknown feature and an unknown word."""
+    `InputError` for a mask of another shape, an unknown feature and an unknown word, and as
+    `select_positions` does, which takes the rest (`tokenizer`: for texts of tokens)."""
     column = torch.arange(corpus.tokens.shape[1])
     if isinstance(positions, Tensor):
         if positions.shape != corpus.tokens.shape:
@@ -186,10 +194,8 @@ def places_of(
         return positions.bool() & (column < corpus.lengths[:, None])
     if isinstance(positions, tuple):
         check_features([positions], saes, "the feature that says where")
-    elif positions == "last": return column == corpus.lengths[:, None] - 1
-    elif positions not in ("all", "firing"):
-        raise InputError(f"positions is {positions!r}; use 'all', 'firing', 'last', a (layer, "
-                         "feature) or a mask with one value per token.")
+    elif not isinstance(positions, str) or positions not in ("all", "firing"):
+        return select_positions(corpus, positions, tokenizer).sample_mask()
     if contexts is None or positions != "all": return corpus.sample_mask()
     return column == torch.as_tensor(contexts.position)[:, None]
 
@@ -201,9 +207,12 @@ def carry_out(
 ) -> SteeredRun:
     "Runs `text` clean and with `clamps`; `steer` says what may be given."
     check_features(read, saes, "the feature to read")
-    corpus = text_of(model, saes, text)
-    where = places_of(saes, corpus, positions, text if isinstance(text, Contexts) else None)
-    _one_value_per_token(clamps, corpus)
+    mask = positions if isinstance(positions, Tensor) and positions.ndim == 2 else None
+    corpus = text_of(model, saes, text, mask)
+    if mask is not None and corpus.positions is not None: positions = corpus.positions
+    where = places_of(saes, corpus, positions, text if isinstance(text, Contexts) else None,
+                      getattr(model, "tokenizer", None))
+    _one_value_per_token(clamps, corpus, text)
     features = list(dict.fromkeys([*(clamp.key for clamp in clamps), *read]))
     rule = positions if isinstance(positions, (str, tuple)) else "all"
     engine, twin = Steering(model, saes, clamps, rule, features), plain_twin(model)
@@ -229,13 +238,25 @@ def _ordered(read: Mapping[int, Tensor], features: Sequence[FeatureKey]) -> Tens
     order = np.concatenate([np.flatnonzero(layers == layer) for layer in read])
     return torch.cat(list(read.values()), -1)[..., torch.as_tensor(np.argsort(order))].cpu()
 
-def _one_value_per_token(clamps: Sequence[Clamp], corpus: Corpus) -> None:
+def _one_value_per_token(clamps: Sequence[Clamp], corpus: Corpus, given: Any) -> None:
     for clamp in clamps:
         shape = tuple(torch.as_tensor(clamp.value).shape)
+        if shape and _was_moved(given, corpus):
+            raise InputError(f"{feature_id(*clamp.key)} has a value per token, but the text is "
+                             "padded on the left; pad it on the right.")
         if shape and (shape[0] != len(corpus) or shape[1] < corpus.tokens.shape[1]):
             raise InputError(f"the values of {feature_id(*clamp.key)} are for a text of shape "
                              f"{shape}, but this one has {tuple(corpus.tokens.shape)}; give one "
                              "per token.")
+
+# %% ../../nbs/control/03_runs.ipynb #7e7b7e0e
+def _was_moved(given: Any, corpus: Corpus) -> bool:
+    "Whether the rows of `corpus` begin later in `given`, behind padding."
+    ids = given.get("input_ids") if isinstance(given, Mapping) else given
+    if not isinstance(ids, Tensor | np.ndarray) or tuple(ids.shape) != tuple(corpus.tokens.shape):
+        return False
+    inside = torch.arange(corpus.tokens.shape[1]) < corpus.lengths[:, None]
+    return not torch.equal(torch.as_tensor(ids).cpu()[inside].long(), corpus.tokens[inside])
 
 # %% ../../nbs/control/03_runs.ipynb #0bb6bb4d
 Interventions: TypeAlias = (
@@ -249,7 +270,7 @@ def steering(
     positions: str | FeatureKey = "all", mode: str = "set"
 ) -> "Iterator[PreTrainedModel]":
     """Within the context the yielded plain model is steered in every forward pass: at all tokens
-    but BOS, where features fire, or at the "last" of each pass.
+    but special ones, where features fire, or at the "last" of each pass.
 
     Raises `InputError` for features that do not exist and for values that differ by position (a
     text that is being written has none yet).
@@ -264,7 +285,8 @@ def steering(
     if isinstance(positions, tuple):
         check_features([positions], saes, "the feature that says where")
     engine, twin = Steering(model, saes, clamps, positions), plain_twin(model)
-    bos = getattr(twin.config, "bos_token_id", None)
+    special = special_tokens(model)
+    never = torch.tensor(sorted({*special.ids, *([] if special.bos is None else [special.bos])}))
     def note(module: nn.Module, args: tuple, kwargs: dict) -> None:
         ids = args[0] if args else kwargs.get("input_ids")
         if ids is None: engine.mask = None
@@ -272,7 +294,7 @@ def steering(
             place = torch.arange(ids.shape[1], device=ids.device)
             engine.mask = (place == ids.shape[1] - 1).expand(ids.shape)
         else:
-            engine.mask = ids != bos if bos is not None else torch.ones_like(ids, dtype=torch.bool)
+            engine.mask = ~torch.isin(ids, never.to(ids))
     handle = twin.register_forward_pre_hook(note, with_kwargs=True)
     try:
         with engine.active(): yield twin

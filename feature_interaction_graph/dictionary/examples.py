@@ -95,15 +95,17 @@ def top_examples(
 def _example(
     store: ActivationStore, row: int, fired: dict[int, float], window: int, tokenizer: Any
 ) -> Example:
-    """The window around one row; the rows of a sequence are neighbours, so a row is found by its
-    distance."""
+    """The window around one row; the rows of a sequence are neighbours, as many at most as
+    positions."""
     sequence, position = store.rows[row].tolist()
+    begin = max(0, row - window)
+    near = {at: begin + number for number, (line, at)
+            in enumerate(store.rows[begin:row + window + 1].tolist()) if line == sequence}
     first, end = max(0, position - window), position + window + 1
     around = range(first, min(int(store.corpus.lengths[sequence]), end))
     texts = [token_text_of(store, int(token), tokenizer)
              for token in store.corpus.tokens[sequence, around.start:around.stop]]
-    strengths = [fired.get(row + at - position, 0.0) if at >= int(store.corpus.starts_with_bos)
-                 else 0.0 for at in around]
+    strengths = [fired.get(near.get(at, -1), 0.0) for at in around]
     return Example(sequence, position, fired[row], texts, strengths, position - around.start)
 
 # %% ../../nbs/dictionary/02_examples.ipynb #0c624d48

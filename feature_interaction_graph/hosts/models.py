@@ -31,7 +31,7 @@ from feature_interaction_graph.hosts.model_folders import (
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 # %% ../../nbs/hosts/03_models.ipynb #66cb8b7b
 def check_finite(module: nn.Module, what: str) -> None:
@@ -52,12 +52,14 @@ def read_model(
     revision: str | None = None,
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
+    context_length: int | None = None,
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """A causal LM and its tokenizer, ready for measurement: `dtype`, evaluation mode, no parameter
     gradients.
 
-    `source`: a folder, or a hub name (short TransformerLens names are resolved).
-    `revision`: branch, tag or commit on the hub. With the hub switched off (`HF_HUB_OFFLINE=1`) or
+    `source`: a folder, or a hub name (short TransformerLens names are resolved). `revision`:
+    branch, tag or commit on the hub. `context_length`: tokens of the sequences it will read;
+    refused before weights are, where it cannot. With the hub switched off (`HF_HUB_OFFLINE=1`) or
     out of reach, what is cached is used. Raises `InputError` for an unknown, absent, incomplete,
     damaged or hostile model."""
     source = checked_name(source, "the model")
@@ -65,7 +67,7 @@ def read_model(
     else:
         source, stored = hub_id(source), None
         check_hub_model(source, revision)
-    model, tokenizer, info = _read_files(source, revision, dtype, stored)
+    model, tokenizer, info = _read_files(source, revision, dtype, stored, context_length)
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise InputError(f"{shown(source)} has no tokenizer, and transformers made an empty one "
                          "up; add the tokenizer's files, or use wrap_model with a model and "
@@ -76,7 +78,8 @@ def read_model(
 
 # %% ../../nbs/hosts/03_models.ipynb #8f4265e0
 def _read_files(
-    source: str, revision: str | None, dtype: torch.dtype, stored: int | None
+    source: str, revision: str | None, dtype: torch.dtype, stored: int | None,
+    context_length: int | None
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]":
     "Model, tokenizer, and what transformers says about its loading."
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -85,8 +88,9 @@ def _read_files(
         f"the model {shown(source)} could not be read ({reason}); a causal language model in "
         "Hugging Face's format with safetensors weights and a tokenizer is needed."
     )), _quiet():
+        config = AutoConfig.from_pretrained(source, **known)
+        _check_context(config, source, context_length)
         if stored is not None:
-            config = AutoConfig.from_pretrained(source, **known)
             with torch.device("meta"): empty = AutoModelForCausalLM.from_config(config)
             described = sum(parameter.numel() for parameter in empty.parameters())
             check_size(described, stored, f"{shown(source)}/config.json")
@@ -95,6 +99,13 @@ def _read_files(
             ignore_mismatched_sizes=True, **known      # refused by name, like missing ones
         )
         return model, AutoTokenizer.from_pretrained(source, **known), info
+
+def _check_context(config: "PretrainedConfig", source: str, context_length: int | None) -> None:
+    "Raises `InputError` for a model that reads fewer than `context_length` positions."
+    longest = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if context_length is not None and longest is not None and context_length > longest:
+        raise InputError(f"context_length is {context_length}, but the model {shown(source)} reads "
+                         f"at most {longest} positions; set context_length to {longest} or less.")
 
 # %% ../../nbs/hosts/03_models.ipynb #61e8058f
 @contextlib.contextmanager
@@ -213,8 +224,8 @@ def wrap_model(
     `hf_model`: any causal LM of transformers, in memory; it is put into evaluation mode and its
     parameters need no gradient from here on. `center_writing_weights`: centre the stream first, on
     a copy; RMSNorm models stay as they are. `name`: shown in metadata; None: what the model was
-    loaded from. Raises `InputError` for anything but a causal LM, for non-finite weights, or for an
-    architecture TransformerLens does not know."""
+    loaded from. A tokenizer without a BOS token stays without. Raises `InputError` for anything but
+    a causal LM, for non-finite weights, or for an architecture TransformerLens does not know."""
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedModel
     kind = type(hf_model).__name__
@@ -238,7 +249,9 @@ def wrap_model(
         )
     # its split copies of joint matrices come with gradients switched on
     bridge.requires_grad_(False)
-    if tokenizer is None: bridge.tokenizer = None
+    if tokenizer is None or tokenizer.bos_token_id is None: bridge.tokenizer = None
+    if tokenizer is not None and bridge.tokenizer is None:     # without the BOS that was made up
+        bridge.tokenizer, bridge.cfg.default_prepend_bos = copy.deepcopy(tokenizer), False
     attach_twin(bridge, hf_model)
     return bridge
 

@@ -15,10 +15,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..engine.corpus import Corpus, as_corpus
+from ..engine.corpus import Corpus
 from ..engine.encoders import FeatureReader, sae_hook_point
 from ..engine.errors import InputError
 from ..engine.names import FeatureKey, Saes, feature_id
+from ..engine.positions import corpus_for
 from ..engine.pushing import Responses, push
 from ..engine.reading import read_effects
 from ..engine.statistics import effect_test
@@ -239,10 +240,11 @@ def response_curve(
     `directions`) is on everywhere: its doses reach a quarter of the way beyond its own 10th and
     90th percentile on either side. `sampling`: the keywords of `Sampling` (`n_samples`, `seed`,
     ...). Raises `InputError` for doses that are not ascending, targets that are not downstream,
-    fewer than 8 samples, a source that fires in fewer than 8 sequences, and as `sampling_of` does.
+    fewer than 8 samples, a source that fires in fewer than 8 sequences, and as `corpus_for` and
+    `sampling_of` do.
     """
-    corpus, wanted = as_corpus(tokens), _targets(targets)
     how = sampling_of(response_curve, sampling)
+    corpus, wanted = corpus_for(model, tokens, how["positions"]), _targets(targets)
     given = _checked_doses(doses, n_doses, how["n_samples"], offset)
     question = _curve_question(saes, source, wanted, how)
     linear = bool(FeatureReader(saes[source[0]], torch.tensor([source[1]])).linear)

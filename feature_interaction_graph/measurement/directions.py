@@ -20,13 +20,14 @@ from scipy import special, stats
 from torch import Tensor, nn
 
 from ..dictionary.examples import final_norm
-from ..engine.corpus import Corpus, as_corpus
+from ..engine.corpus import Corpus
 from ..engine.encoders import Beside, FeatureReader, sae_hook_point
 from ..engine.errors import InputError
 from feature_interaction_graph.engine.hook_points import (
     HookPoint, decoder_layers, parse_hook_point, plain_twin
 )
 from ..engine.names import FeatureKey
+from ..engine.positions import Positions, corpus_for
 from ..engine.weight_paths import is_norm, norm_epsilon, norm_gain
 from ..features import FEATURE_COLUMNS, FeatureTable
 from ..training.saes import sampled_activations
@@ -361,13 +362,16 @@ def steering_direction(
     *,
     last: bool = False,
     threshold: float | None = None,
+    positions: Positions = None,
 ) -> Direction:
     """The difference of mean activations at `hook_point` over two texts: written one unit at a
     time, read as 0 at the mean of `negative` and 1 at that of `positive`.
 
-    Texts: `[n_sequences, length]`; `last`: means over the last position of every sequence only.
-    Raises `InputError` when the means are equal."""
-    means = [_mean_activation(model, as_corpus(text), parse_hook_point(hook_point).name, last)
+    Texts: `[n_sequences, length]`; `last`: means over the last position of every sequence only;
+    `positions`: over those (see `select_positions`). Raises `InputError` when the means are equal,
+    and as `corpus_for` does."""
+    means = [_mean_activation(model, corpus_for(model, text, positions),
+                              parse_hook_point(hook_point).name, last)
              for text in (positive, negative)]
     vector = means[0] - means[1]
     if float(vector.norm()) <= 1e-5 * float(means[0].norm()):

@@ -20,10 +20,11 @@ from jaxtyping import Bool, Float, Int
 from scipy import special, stats
 from torch import Tensor, nn
 
-from ..engine.corpus import Corpus, as_corpus
+from ..engine.corpus import Corpus
 from ..engine.encoders import FeatureReader
 from ..engine.errors import InputError
 from ..engine.names import FeatureKey, FeaturePair, Saes
+from ..engine.positions import corpus_for
 from ..engine.provenance import provenance
 from ..engine.pushing import ClampPlan, Responses, push
 from ..engine.reading import RESOLUTION, read_effects
@@ -383,12 +384,12 @@ def measure_gating(
     interaction (sign-flip or t, Benjamini-Hochberg over all triples clamped). `sampling`: the
     keywords of `Sampling` (`n_samples`, `seed`, ...) and `min_samples`, `min_split`, `doses`,
     `percentiles`: see `GateSampling`. Raises `InputError` for sources that fire too rarely, and as
-    `sampling_of` does. An empty table with its counts in `meta` means that no gate passed the
-    screen.
+    `corpus_for` and `sampling_of` do. An empty table with its counts in `meta` means that no gate
+    passed the screen.
     """
-    corpus, pairs = as_corpus(tokens), _edges_of(edges)
     how = sampling_of(measure_gating, sampling, min_samples=16, min_split=8, doses=None,
                       percentiles=(10, 90))
+    corpus, pairs = corpus_for(model, tokens, how["positions"]), _edges_of(edges)
     question = _gate_question(pairs, saes, Question(
         {}, {}, {}, how["n_samples"], how["max_per_sequence"], how["min_samples"], how["doses"],
         how["percentiles"], how["seed"]
@@ -412,7 +413,7 @@ def measure_gating(
                for layer, features in prepared.question.sources.items())
     counts = {"pairs": len(pairs), "screened": screened, "clamped": len(columns["p_value"]),
               "sources that fire too rarely": rare}
-    return GatingTable(columns, {"counts": counts, "versions": provenance()})
+    return GatingTable(columns, {"counts": counts, "versions": provenance(), **corpus.told()})
 
 # %% ../../nbs/measurement/08_gating.ipynb #e5307890
 def pairs_to_gate(

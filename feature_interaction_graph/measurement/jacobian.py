@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from ..engine.branched import BranchedForward
-from ..engine.corpus import Corpus, as_corpus
+from ..engine.corpus import Corpus
 from ..engine.linear_response import SlopeSettings, run_responses
 from ..engine.names import FeatureKey, Saes
+from ..engine.positions import corpus_for
 from ..engine.provenance import provenance
 from ..engine.pushing import ClampPlan
 from ..engine.reading import Effects
@@ -109,10 +110,10 @@ def jacobian_measure(
     the derivative is 0; with `through_threshold=False` strength is that of the pre-activation.
     `sampling`: the keywords of `Sampling` (`n_samples`, `seed`, ...) and `mode`, `steps`, `rules`:
     see `SlopeSampling`. Raises `InputError` for sources that do not exist, never fire, or fire in
-    fewer than two sequences, for other rules or modes, and as `sampling_of` does.
+    fewer than two sequences, for other rules or modes, and as `corpus_for` and `sampling_of` do.
     """
-    corpus = as_corpus(tokens)
     how = sampling_of(jacobian_measure, sampling, mode="auto", steps=0, rules="exact")
+    corpus = corpus_for(model, tokens, how["positions"])
     settings = SlopeSettings(horizon, how["mode"], how["steps"], how["rules"])
     question = ask(saes, sources, targets, target_layers, n_samples=how["n_samples"],
                    max_per_sequence=how["max_per_sequence"], seed=how["seed"])
@@ -124,5 +125,5 @@ def jacobian_measure(
             "through_threshold": through_threshold}
     return InteractionTable(columns, {
         "counts": {"attempted": n_rows, "measured": n_rows, "skipped": {}},
-        "linear_response": told, "versions": provenance()
+        "linear_response": told, "versions": provenance(), **corpus.told()
     })

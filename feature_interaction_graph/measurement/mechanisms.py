@@ -16,13 +16,14 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ..engine.corpus import Corpus, as_corpus
+from ..engine.corpus import Corpus
 from ..engine.encoders import FeatureReader, sae_hook_point
 from ..engine.errors import InputError
 from feature_interaction_graph.engine.mechanisms import (
     QUANTITIES, WITHIN, mlp_before, split_settings, within_layer_plan
 )
 from ..engine.names import FeatureKey, FeaturePair, Saes, feature_id
+from ..engine.positions import corpus_for
 from ..engine.provenance import provenance
 from ..engine.pushing import Responses, push
 from ..engine.reading import Effects, read_contrasts
@@ -178,9 +179,10 @@ def mechanism_split(
     `tokens`: `[n_sequences, length]`; samples and doses as in `clamp_measure`; `sampling`: the
     keywords of `Sampling`, `n_samples` being 50. Raises `InputError` for edges that do not point
     downstream, sources that fire in fewer than two sequences, a model that cannot be branched, and
-    as `sampling_of` does.
+    as `corpus_for` and `sampling_of` do.
     """
-    corpus, how = as_corpus(tokens), sampling_of(mechanism_split, sampling, n_samples=50)
+    how = sampling_of(mechanism_split, sampling, n_samples=50)
+    corpus = corpus_for(model, tokens, how["positions"])
     edges = list(dict.fromkeys(((int(l), int(i)), (int(k), int(j))) for (l, i), (k, j) in edges))
     question = _question_of_edges(edges, saes, Question(
         {}, {}, {}, how["n_samples"], how["max_per_sequence"], doses=doses, seed=how["seed"]
@@ -192,7 +194,7 @@ def mechanism_split(
         found |= _split_block(prepared, block, edges, horizon, how["batch_rows"])
     table = pd.concat([found[edge] for edge in edges], ignore_index=True)
     return MechanismTable({name: table[name].to_numpy(dtype=str if name == "part" else None)
-                           for name in table}, {"versions": provenance()})
+                           for name in table}, {"versions": provenance(), **corpus.told()})
 
 # %% ../../nbs/measurement/07_mechanisms.ipynb #0f11ef63
 def refuse_without_mlp(saes: Saes, layers: Iterable[int]) -> None:
@@ -264,9 +266,10 @@ def within_layer_measure(
     held is subtracted. In parallel blocks the push is at the block's input, with attention held.
     `tokens`: `[n_sequences, length]`; doses and samples as in `clamp_measure`; `sampling`: the
     keywords of `Sampling`. Raises `InputError` for an SAE without an MLP before it, for sources
-    that fire in fewer than two sequences, and as `sampling_of` does.
+    that fire in fewer than two sequences, and as `corpus_for` and `sampling_of` do.
     """
-    corpus, how = as_corpus(tokens), sampling_of(within_layer_measure, sampling)
+    how = sampling_of(within_layer_measure, sampling)
+    corpus = corpus_for(model, tokens, how["positions"])
     mine = by_layer(sources, saes, "source")
     wanted = None if targets is None else by_layer(targets, saes, "target")
     if wanted is not None and set(wanted) != set(mine):
@@ -280,7 +283,7 @@ def within_layer_measure(
     columns = found.columns | {"q_value": adjust(found.columns["p_value"])}
     n_rows = len(columns["strength"])
     counts = {"attempted": n_rows, "measured": n_rows, "skipped": {}}
-    meta = {"counts": counts, "versions": provenance()}
+    meta = {"counts": counts, "versions": provenance(), **corpus.told()}
     return InteractionTable(columns, meta, None, found.curves)
 
 # %% ../../nbs/measurement/07_mechanisms.ipynb #395e3b0c

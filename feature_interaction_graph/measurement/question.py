@@ -19,6 +19,7 @@ from ..engine.errors import InputError, brief, options_of
 from feature_interaction_graph.engine.names import (
     FeatureKey, Saes, check_features, check_layers, feature_id
 )
+from ..engine.positions import Positions
 
 # %% ../../nbs/measurement/01_question.ipynb #771dd261
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ class Sampling(TypedDict, total=False):
     - `max_per_sequence` (1): of these at most so many from one sequence; with more than one, errors
       are clustered by sequence.
     - `seed` (0): of the draw; the same seed draws the same places in every function.
+    - `positions` (None: all of the text but special tokens): where doses and samples are taken
+      from: "last", -1, "token= the", a mask, ...; see `engine.positions.select_positions`.
     - `batch_rows` (None: as many as memory allows): interventions per forward pass; it changes how
       long a measurement takes, and no result.
     - `progress` (True): whether a progress bar is shown.
@@ -86,6 +89,7 @@ class Sampling(TypedDict, total=False):
     n_samples: int
     max_per_sequence: int
     seed: int
+    positions: Positions
     batch_rows: int | None
     progress: bool
 
@@ -104,8 +108,8 @@ def _check_counts(given: Mapping[str, Any]) -> None:
 
 # %% ../../nbs/measurement/01_question.ipynb #eabfa140
 _Sampled = TypeVar("_Sampled", bound=Sampling)
-_SAMPLING = {"n_samples": 100, "max_per_sequence": 1, "seed": 0, "batch_rows": None,
-             "progress": True}
+_SAMPLING = {"n_samples": 100, "max_per_sequence": 1, "seed": 0, "positions": None,
+             "batch_rows": None, "progress": True}
 
 def sampling_of(function: Callable[..., Any], given: _Sampled, **defaults: Any) -> _Sampled:
     """What `function` was `given` as `**sampling`, with the defaults of `Sampling` and its own for

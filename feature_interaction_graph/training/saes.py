@@ -26,6 +26,7 @@ from ..engine.errors import InputError, atomic_write
 from feature_interaction_graph.engine.hook_points import (
     HookPoint, decoder_layers, edit, parse_hook_point, plain_twin
 )
+from ..engine.positions import Positions, corpus_for
 from ..engine.residuals import clean_residuals
 
 if TYPE_CHECKING:
@@ -204,7 +205,8 @@ class SaeSettings:
     `batch_size`: activations a step. `options`: further fields of sae-lens' config, such as
     `{"l0_coefficient": 0.5}`. `model_name`: written into the metadata. `buffer_rows`: as in
     `shuffled_batches`. `output_dir`: each SAE is written to `output_dir/<hook point>/` as soon as
-    it is trained. `device`: None for the model's."""
+    it is trained. `device`: None for the model's. `positions`: at which of the corpus it is trained
+    (see `select_positions`)."""
     architecture: str = "batchtopk"
     width: int = 1024
     k: int = 16
@@ -217,6 +219,7 @@ class SaeSettings:
     buffer_rows: int = 1_000_000
     output_dir: str | Path | None = None
     device: str | None = None
+    positions: Positions = None
     progress: bool = True
 
 # %% ../../nbs/training/06_saes.ipynb #bda2af64
@@ -232,7 +235,7 @@ def train_saes(
     `model`: from loading, or a plain Hugging Face causal LM. `hook_points`: such as
     `["blocks.0.hook_resid_pre", "blocks.1.hook_mlp_out"]`. `changes`: fields of `SaeSettings`, by
     name. Raises `InputError` for an unknown setting, hook point or architecture, activations or
-    weights that are not finite, or too few tokens."""
+    weights that are not finite, too few tokens, and as `corpus_for` does."""
     known = [setting.name for setting in fields(SaeSettings)]
     for name in set(changes) - set(known):
         raise InputError(f"{name!r} is no setting of SAE training; choose from {', '.join(known)}.")
@@ -240,6 +243,7 @@ def train_saes(
     if settings.architecture not in ARCHITECTURES:
         raise InputError(f"architecture {settings.architecture!r} cannot be trained here; choose "
                          f"one of {', '.join(ARCHITECTURES)}.")
+    corpus = corpus_for(model, corpus, settings.positions)
     return {point.name: _train_one(model, corpus, point, settings) for point in points}
 
 # %% ../../nbs/training/06_saes.ipynb #e65481a1
@@ -249,7 +253,7 @@ def _train_one(
     twin = plain_twin(model)
     metadata = {"model_name": settings.model_name or twin.config.name_or_path or "custom",
                 "prepend_bos": corpus.starts_with_bos, "context_size": corpus.tokens.shape[1],
-                "dataset_path": corpus.source, "hook_name": point.name}
+                "dataset_path": corpus.source, "hook_name": point.name, **corpus.told()}
     batches = shuffled_batches(model, corpus, point.name, settings.batch_size, settings.seed,
                                settings.buffer_rows)
     d_in = next(batches).shape[-1]
@@ -297,9 +301,9 @@ def quality_report(
     batch_size: int = 32,        # sequences a forward pass
     progress: bool = False,
 ) -> list[SaeQuality]:
-    """`SaeQuality` of every SAE on `corpus`, in the order given; BOS and padding positions are
-    left as they are."""
-    reports = []
+    """`SaeQuality` of every SAE on `corpus`, in the order given; BOS, padding and
+    positions that are no samples are left as they are. Raises `InputError` as `corpus_for` does."""
+    reports, corpus = [], corpus_for(model, corpus)
     for sae in tqdm(list(saes.values()), desc="quality", disable=not progress):
         point = parse_hook_point(sae.cfg.metadata.hook_name)
         totals = torch.zeros(8, dtype=torch.float64)
@@ -310,6 +314,7 @@ def quality_report(
             sums, vector, active = _quality_sums(model, sae, point, part)
             totals, mean, fired = totals + sums, mean + vector, fired | active
         n, n_active, squared_error, square, n_predicted, clean, spliced, zero = totals.tolist()
+        n_predicted = n_predicted or math.nan       # positions without a next token
         clean, spliced, zero = clean / n_predicted, spliced / n_predicted, zero / n_predicted
         variance = square - (mean / n).square().sum().item() * n
         reports.append(SaeQuality(point.name, sae.cfg.d_sae, int(n), n_active / n,
