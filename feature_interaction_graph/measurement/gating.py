@@ -29,6 +29,7 @@ from ..engine.provenance import provenance
 from ..engine.pushing import ClampPlan, Responses, push
 from ..engine.reading import RESOLUTION, read_effects
 from ..engine.sampling import scan_corpus
+from ..engine.skewed_means import robust_p
 from ..engine.statistics import adjust, effect_test
 from ..engine.sweep import Engine, clean_places
 from .blocks import BLOCK_BYTES, RunSettings, blocks_of
@@ -168,7 +169,8 @@ def _screen_source(
     prepared: Prepared, responses: Responses, index: int, active: Bool[np.ndarray, "n d_sae"],
     aim: tuple[int, list[int]], settings: GateSettings
 ) -> pd.DataFrame:
-    "The screen of one source of a plan on some targets of one layer."
+    """The screen of one source of a plan on some targets of one layer: of the samples that share a
+    sequence, the first, so that what is compared is independent."""
     later, targets = aim
     on = active.sum(0)
     enough = (on >= settings.min_split) & (len(active) - on >= settings.min_split)
@@ -176,9 +178,11 @@ def _screen_source(
     reader = FeatureReader(prepared.saes[later], torch.tensor(targets))
     streams = responses.of(reader.hook_point, responses.plan.source == index)
     effects = read_effects(reader, streams).activation[:, -1].numpy()
+    sequence = responses.plan.sequence[responses.plan.source == index]
+    alone = np.isin(np.arange(len(sequence)), np.unique(sequence, return_index=True)[1])
     frames = []
     for offset in range(settings.horizon + 1):
-        here = ~np.isnan(effects[:, offset, 0])
+        here = alone & ~np.isnan(effects[:, offset, 0])
         p_value = gate_screen(effects[here, offset], active[here][:, varied], settings.min_split)
         gate, target = np.nonzero(~np.isnan(p_value))
         frames.append(pd.DataFrame(dict(
@@ -236,22 +240,33 @@ def _on_values(prepared: Prepared, layer: int, gates: Int[np.ndarray, "n"]) -> n
     return on[which]
 
 # %% ../../nbs/measurement/08_gating.ipynb #135dbfdf
+def _fresh(plan: ClampPlan, screened: ClampPlan, source: int) -> Int[np.ndarray, "n_samples"]:
+    "Samples of a source of `plan` from sequences that none of its `screened` samples are from."
+    seen = screened.sequence[screened.source == source]
+    return np.flatnonzero((plan.source == source) & ~np.isin(plan.sequence, seen))
+
+
 def gate_plan(
-    prepared: Prepared, layer: int, combinations: Int[np.ndarray, "n_combinations 2"]
-) -> GatePlan:
-    """Fresh samples of every (source, gate) to clamp: those after the screen's own
-    where there are enough, else the same ones."""
+    prepared: Prepared, layer: int, combinations: Int[np.ndarray, "n_combinations 2"],
+    screened: bool = True
+) -> GatePlan | None:
+    """Samples of every (source, gate) to clamp: where a screen chose the gates, from sequences that
+    it has not seen.
+
+    A combination with fewer than `min_samples` such sequences has no samples in the plan; None if
+    that is all of them."""
     question, n = prepared.question, prepared.question.n_samples
     places = np.searchsorted(question.sources[layer], combinations[:, 0])
     unique, which = np.unique(places, return_inverse=True)
-    first, fresh = (plan_pushes(prepared, layer, unique, part) for part in ((0, n), (n, 2 * n)))
+    first = plan_pushes(prepared, layer, unique, (0, n))
+    other = plan_pushes(prepared, layer, unique, (n, 2 * n)) if screened else first
     chosen = []
     for combination, index in enumerate(which):
-        enough = (fresh.source == index).sum() >= question.min_samples
-        plan = fresh if enough else first
-        rows = np.flatnonzero(plan.source == index)
-        chosen.append((np.full(len(rows), combination), plan.sequence[rows], plan.position[rows],
-                       plan.value[rows], plan.scale[rows]))
+        rows = _fresh(other, first, index) if screened else np.flatnonzero(first.source == index)
+        if len(np.unique(other.sequence[rows])) < question.min_samples: continue
+        chosen.append((np.full(len(rows), combination), other.sequence[rows], other.position[rows],
+                       other.value[rows], other.scale[rows]))
+    if not chosen: return None
     joined = [np.concatenate(parts) for parts in zip(*chosen, strict=True)]
     order = np.lexsort([joined[0], joined[2], joined[1]])
     source, sequence, position, value, scale = (part[order] for part in joined)
@@ -268,8 +283,9 @@ def gate_plan(
 # %% ../../nbs/measurement/08_gating.ipynb #2f3d6948
 def _confirm(prepared: Prepared, layer: int, combinations: np.ndarray, triples: pd.DataFrame,
              settings: GateSettings) -> dict[int, dict[str, float | int]]:
-    "The tests of some combinations, by the number of their triple."
-    plan = gate_plan(prepared, layer, combinations)
+    "The tests of some combinations that have enough samples, by the number of their triple."
+    plan = gate_plan(prepared, layer, combinations, screened=triples["screen_p"].notna().any())
+    if plan is None: return {}
     (responses,) = push(prepared.engine, prepared.corpus, [plan], horizon=settings.horizon,
                         batch_rows=settings.batch_rows or prepared.rows_that_fit, what="gates",
                         progress=prepared.progress)
@@ -277,23 +293,31 @@ def _confirm(prepared: Prepared, layer: int, combinations: np.ndarray, triples: 
     rows = {}
     for number, triple in enumerate(triples.itertuples()):
         index = which.get((triple.src_feature, triple.gate_feature))
-        if index is None: continue
+        mine = plan.source == index
+        if index is None or not mine.any(): continue
         reader = FeatureReader(prepared.saes[triple.tgt_layer], torch.tensor([triple.tgt_feature]))
-        streams = responses.of(reader.hook_point, plan.source == index)
+        streams = responses.of(reader.hook_point, mine)
         effects = read_gated(reader, streams)[:, :, triple.offset, 0].numpy()
         unit = float(plan.doses[index, -1] - plan.doses[index, 0])
-        rows[number] = _tested(effects[~np.isnan(effects[:, 0])], unit)
+        there = ~np.isnan(effects[:, 0])
+        rows[number] = _tested(effects[there], unit, plan.sequence[mine][there])
     return rows
 
 # %% ../../nbs/measurement/08_gating.ipynb #89b29bca
-def _tested(effects: Float[np.ndarray, "n 2"], unit: float) -> dict[str, float | int]:
-    "One hyperedge from its samples: effect with the gate off and on, in units of strength."
+_TESTED = ("interaction", "ci_low", "ci_high", "effect_off", "effect_on", "p_value", "n_samples")
+
+def _tested(
+    effects: Float[np.ndarray, "n 2"], unit: float, sequence: Int[np.ndarray, "n"]
+) -> dict[str, float | int]:
+    """One hyperedge from its samples: effect with the gate off and on, in units of strength;
+    clustered where samples share a `sequence`, and no more certain than their lean allows."""
     interaction = effects[:, 1:] - effects[:, :1]
-    test = effect_test(interaction)
+    test = effect_test(interaction, sequence)
+    p_value, _ = robust_p(interaction, test.p_value, sequence)
     values = {"interaction": test.mean[0], "ci_low": test.ci_low[0], "ci_high": test.ci_high[0],
               "effect_off": effects[:, 0].mean(), "effect_on": effects[:, 1].mean()}
     return {name: float(value) / unit for name, value in values.items()} | {
-        "p_value": float(test.p_value[0]), "n_samples": test.n
+        "p_value": float(p_value[0]), "n_samples": test.n
     }
 
 # %% ../../nbs/measurement/08_gating.ipynb #da86b381
@@ -301,7 +325,8 @@ def confirm_layer(
     prepared: Prepared, layer: int, triples: pd.DataFrame, settings: GateSettings
 ) -> dict[str, np.ndarray]:
     """The 2 x 2 clamp of every (source, gate) of one layer, tested for the targets that were
-    screened: columns of a `GatingTable`, `[n_triples]` each."""
+    screened: columns of a `GatingTable`, `[n_triples]` each; without those whose source has too
+    few samples that the screen has not seen."""
     combinations = triples[["src_feature", "gate_feature"]].drop_duplicates().to_numpy()
     d_model = prepared.saes[layer].W_dec.shape[1]
     each = 16 * prepared.question.n_samples * (settings.horizon + 1) * d_model
@@ -309,8 +334,9 @@ def confirm_layer(
     rows: dict[int, dict[str, float | int]] = {}
     for start in range(0, len(combinations), size):
         rows |= _confirm(prepared, layer, combinations[start:start + size], triples, settings)
-    ordered = [rows[number] for number in range(len(triples))]
-    found = {name: np.array([row[name] for row in ordered]) for name in ordered[0]}
+    triples = triples.iloc[sorted(rows)]
+    ordered = [rows[number] for number in sorted(rows)]
+    found = {name: np.array([row[name] for row in ordered]) for name in _TESTED}
     names = ("src_layer", "src_feature", "gate_feature", "tgt_layer", "tgt_feature", "offset",
              "screen_q_value")
     shared = {name: triples[name].to_numpy() for name in names}
@@ -379,7 +405,8 @@ def measure_gating(
     `edges`: pairs ((layer, source), (layer, target)), or a table, whose pairs are taken whatever
     their mean effect. Gates are features of the source's own SAE, at the same position; `gates`:
     only these, without a screen. The screen keeps, per pair and offset, the `max_gates` gates with
-    the smallest p among those with q < `screen_level`. The clamp uses other samples, the lowest and
+    the smallest p among those with q < `screen_level`. The clamp uses samples of other sequences
+    (a triple with fewer than `min_samples` of those is left out, and counted), the lowest and
     highest dose, sets the gate to 0 and to the 90th percentile of its activations, and tests the
     interaction (sign-flip or t, Benjamini-Hochberg over all triples clamped). `sampling`: the
     keywords of `Sampling` (`n_samples`, `seed`, ...) and `min_samples`, `min_split`, `doses`,
@@ -409,9 +436,11 @@ def measure_gating(
     columns = {name: np.concatenate([part[name] for part in parts]) if parts else np.zeros(0)
                for name in GATING_COLUMNS if name != "q_value"}
     columns["q_value"] = adjust(columns["p_value"]) if parts else np.zeros(0)
+    clamped, asked = len(columns["p_value"]), len(triples)
     rare = sum(len(features) - len(prepared.measurable[layer])
                for layer, features in prepared.question.sources.items())
-    counts = {"pairs": len(pairs), "screened": screened, "clamped": len(columns["p_value"]),
+    counts = {"pairs": len(pairs), "screened": screened, "clamped": clamped,
+              "without fresh samples": asked - clamped,
               "sources that fire too rarely": rare}
     return GatingTable(columns, {"counts": counts, "versions": provenance(), **corpus.told()})
 
