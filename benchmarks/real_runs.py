@@ -18,10 +18,14 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 from record import write
 
+from feature_interaction_graph.candidates import Candidates
+from feature_interaction_graph.config import Config
 from feature_interaction_graph.dictionary.store import ActivationStore
 from feature_interaction_graph.engine.names import parse_feature_id
 from feature_interaction_graph.features import top_examples
 from feature_interaction_graph.graph import load_graph
+from feature_interaction_graph.interactions import InteractionTable, measure_interactions
+from feature_interaction_graph.loading import load_model_and_saes
 
 ROOT = Path(__file__).parent.parent
 
@@ -70,9 +74,32 @@ def telling_edges(folder: Path, n_edges: int = 8) -> dict[str, list[dict[str, An
 def outcome(folder: Path, seconds: float, memory: float) -> dict[str, Any]:
     "The numbers of a finished run."
     summary = json.loads((folder / "summary.json").read_text())
-    kept = {name: summary[name] for name in ("counts", "skipped", "graph", "contexts")}
+    kept = {name: summary[name] for name in ("counts", "skipped", "graph", "contexts", "placebo")}
     return {"wall_seconds": seconds, "peak_memory_gib": memory,
             "seconds_by_stage": summary["seconds"], **kept, "telling": telling_edges(folder)}
+
+
+def jaccard(one: InteractionTable, other: InteractionTable, specific: bool) -> float:
+    "Of the edges (or of all that is significant) of two measurements, the share in both."
+    names = ("src_layer", "src_feature", "tgt_layer", "tgt_feature", "offset")
+    first, second = (set(zip(*(kept.columns[name].tolist() for name in names), strict=True))
+                     for kept in ((table.edges() if specific else table.significant())
+                                  for table in (one, other)))
+    return len(first & second) / len(first | second)
+
+
+def second_measurement(folder: Path, **other_text: Any) -> dict[str, Any]:
+    """The pairs of a finished run measured again on other text (settings that name it), from the
+    doses on: what of the edges is found again, beside what the run predicts."""
+    cfg = Config.load(folder / "config.json").replace(
+        **other_text, output_dir=str(folder / "second"))
+    model, saes = load_model_and_saes(cfg)
+    first = InteractionTable.load(folder / "interactions.h5")
+    second = measure_interactions(model, saes, Candidates.load(folder / "candidates.h5"), cfg)
+    return {"predicted": first.meta["stability"], "edges": jaccard(first, second, True),
+            "significant": jaccard(first, second, False),
+            "n_edges": [len(table.edges()) for table in (first, second)],
+            "n_significant": [len(table.significant()) for table in (first, second)]}
 
 
 def demo(output: Path) -> None:
@@ -83,7 +110,9 @@ def demo(output: Path) -> None:
         (ROOT / "feature_interaction_graph" / "demo" / "training.json").read_text()
     )
     write(
-        "demo_run", {"preset": "demo"}, {**outcome(output, seconds, memory), "training": training}
+        "demo_run", {"preset": "demo"},
+        {**outcome(output, seconds, memory),
+         "second_measurement": second_measurement(output, seed=1), "training": training}
     )
 
 
@@ -128,6 +157,10 @@ def stories260k(data: Path, output: Path, steps: int, width: int, k: int) -> Non
         "context_length=256",
         "--force",
     )
+    text = (data / "text" / "tinystories_val_slice.txt").read_text(encoding="utf-8")
+    rest = output / "rest.txt"              # the run reads the first 100,000 tokens, 40 % of it
+    rest.write_text(text[len(text) // 2:], encoding="utf-8")
+    again = second_measurement(output / "run", dataset=str(rest))
     settings = {
         "model": "stories260K",
         "text": "TinyStories: one slice for training the SAEs, another for measuring",
@@ -140,7 +173,7 @@ def stories260k(data: Path, output: Path, steps: int, width: int, k: int) -> Non
         "stories260k_run",
         settings,
         {"saes": json.loads((saes / "quality.json").read_text()),
-         **outcome(output / "run", seconds, memory)},
+         **outcome(output / "run", seconds, memory), "second_measurement": again},
     )
 
 

@@ -188,8 +188,8 @@ def collect_activations(
     if value_dtype not in ("float16", "float32"):
         raise InputError(f"value_dtype is {value_dtype!r}; choose float16 or float32.")
     if corpus is None:
-        from feature_interaction_graph.loading import load_corpus
-        corpus = load_corpus(cfg, model, saes)
+        from feature_interaction_graph.loading import chosen_and_measured, load_corpus
+        corpus, _ = chosen_and_measured(load_corpus(cfg, model, saes), cfg.holdout)
     if positions is None and corpus.positions is None: positions = cfg.positions
     corpus = corpus_for(model, corpus, positions)
     readers = {layer: FeatureReader(saes[layer]) for layer in sorted(saes)}

@@ -74,6 +74,10 @@ class DataSettings:
         "float16", "number type of stored activations; `float32` where some exceed 65,504",
         choices=("float16", "float32")
     )
+    holdout: float = setting(
+        0.0, "share of the text that is measured on and not chosen on; 0: all of it for both",
+        low=0, high=0.9
+    )
     context_length: int = setting(128, "tokens of a sequence, BOS included", low=9)
     bos: str = setting("auto", "token in front of every sequence: `auto` (the tokenizer's BOS, if "
                                "it has one and the SAEs were trained so), `none`, or a token")
@@ -420,7 +424,7 @@ FREE_SETTINGS = ("output_dir", "device", "batch_size", "batch_rows")
 # what an activation store depends on
 ACTIVATION_SETTINGS = ("model_name", "sae_release", "sae_ids", "sae_id_template", "layers", "dtype",
                        "dataset", "dataset_split", "text_column", "n_tokens", "context_length",
-                       "bos", "positions",
+                       "bos", "positions", "holdout",
                        "value_dtype", "seed", "importance_method", "n_importance_tokens")
 
 # %% ../nbs/00_config.ipynb #11c3731f

@@ -29,7 +29,7 @@ from .engine.provenance import provenance
 from .engine.stability import Evidence, edge_stability
 from .engine.statistics import adjust
 from .engine.transport import transport_scores
-from .loading import load_corpus
+from .loading import chosen_and_measured, load_corpus
 from .measurement.blocks import Measured, RunSettings, measure
 from .measurement.curves import response_curve
 from .measurement.gating import measure_gating
@@ -284,12 +284,14 @@ def measure_interactions(
     """Total effects of all candidate pairs by exact clamping, with p- and q-values over the pairs
     that could be measured.
 
-    `corpus`: where samples are drawn from; by default the one `cfg` names; `positions`: at which of
+    `corpus`: where samples are drawn from; by default the one `cfg` names
+    (what `cfg.holdout` keeps of it); `positions`: at which of
     its positions (None: as `corpus` or `cfg` says). `meta["counts"]` says
     how many pairs were attempted, measured and skipped, and why; `features` are those of the
     candidates. Raises `InputError` when not a single pair can be measured.
     """
-    corpus = load_corpus(cfg, model, saes) if corpus is None else corpus
+    if corpus is None:
+        _, corpus = chosen_and_measured(load_corpus(cfg, model, saes), cfg.holdout)
     if positions is None and corpus.positions is None: positions = cfg.positions
     corpus = corpus_for(model, corpus, positions)
     pairs = sort_pairs(candidates, saes, cfg)

@@ -205,10 +205,16 @@ class RunInputs:
         return load_model_and_saes(self.cfg)
 
     @cached_property
+    def texts(self) -> "tuple[Corpus, Corpus]":
+        "The text that features and pairs are chosen on, and the text they are measured on."
+        from feature_interaction_graph.loading import chosen_and_measured, load_corpus
+        text = load_corpus(self.cfg, *self.loaded, progress=self.progress)
+        return chosen_and_measured(text, self.cfg.holdout)
+
+    @property
     def corpus(self) -> "Corpus":
-        "The text, as tokens."
-        from feature_interaction_graph.loading import load_corpus
-        return load_corpus(self.cfg, *self.loaded, progress=self.progress)
+        "The text that features and pairs are chosen on."
+        return self.texts[0]
 
 # %% ../../nbs/shell/00_pipeline.ipynb #315a4f88
 def named_features(G: "nx.DiGraph") -> list[str]:
@@ -344,7 +350,7 @@ class Run(RunInputs):
         table = self.stage(
             "interactions", lambda paths: counted(InteractionTable, paths[0]),
             lambda paths: saved(measure_interactions(
-                *self.loaded, self.candidates, self.cfg, self.corpus, self.progress), paths)
+                *self.loaded, self.candidates, self.cfg, self.texts[1], self.progress), paths)
         )
         return at_level(table, self.cfg)
 
@@ -392,7 +398,7 @@ def _measured_gates(run: Run) -> "GatingTable":
     from feature_interaction_graph.measurement.gating import measure_gating, pairs_to_gate
     cfg, pairs = run.cfg, pairs_to_gate(run.interactions, run.cfg.gated_pairs)
     return measure_gating(
-        *run.loaded, pairs, run.corpus, n_samples=cfg.n_samples,
+        *run.loaded, pairs, run.texts[1], n_samples=cfg.n_samples,
         max_per_sequence=cfg.max_per_sequence, horizon=cfg.horizon, doses=cfg.doses,
         percentiles=(cfg.clamp_percentile_low, cfg.clamp_percentile_high), seed=cfg.seed,
         batch_rows=cfg.batch_rows, progress=run.progress
