@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from feature_interaction_graph.engine.branched_rows import (
     Branches, Hold, Unbranchable, branched_pass, record_clean
 )
-from .errors import InputError, options_of
+from .errors import InputError, brief, options_of
 from feature_interaction_graph.engine.hook_points import (
     HookPoint, decoder_layers, last_block, plain_twin, start_block
 )
@@ -126,23 +126,29 @@ class BranchedForward:
         return branched_pass(self.twin, clean, Branches(*question), hold)
 
 # %% ../../nbs/engine/09_branched.ipynb #7349d84c
+# what the code of an architecture not known here may raise when it gets rows for sequences
+_FOREIGN = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+
 def _disagreement(engine: BranchedForward) -> str:
     """Why rows of `engine` cannot be trusted, empty where they can: compares some on random tokens
     with a plain hooked forward."""
     generator = torch.Generator().manual_seed(0)
-    config, device = engine.twin.config, engine.device
-    tokens = torch.randint(1, config.vocab_size, (2, 8), generator=generator).to(device)
+    device = engine.device
+    n_tokens = engine.twin.get_input_embeddings().weight.shape[0]
+    tokens = torch.randint(1, n_tokens, (2, 8), generator=generator).to(device)
     sequences, positions = torch.tensor([[0, 1, 1], [4, 2, 7]], device=device)
     source = HookPoint("resid_pre", 0)
     targets = [HookPoint("resid_post", layer) for layer in range(engine.n_layers)]
-    scale = clean_residuals(engine.twin, tokens, [source])[source.name].std()
-    added = scale * torch.randn(3, config.hidden_size, generator=generator).to(device)
+    stream = clean_residuals(engine.twin, tokens, [source])[source.name]
+    added = stream.std() * torch.randn(3, stream.shape[-1], generator=generator).to(device)
     try:
         clean = engine.record(tokens, starts=[0], last=engine.n_layers - 1)
         (rows, fast), = engine.run(
             clean, source, sequences, positions, added, targets, horizon=1
         )
     except (Unbranchable, InputError) as reason: return str(reason)
+    except _FOREIGN as reason:
+        return f"its blocks do not run on single rows: {type(reason).__name__} {brief(reason)}"
     plain = hooked_forward(engine.twin, tokens, source, sequences[rows], positions[rows],
                            added[rows], targets, 1)
     for target in targets:

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'HookPoint', 'parse_hook_point', 'push_point', 'start_block', 'read_point', 'last_block', 'attach_twin',
-           'plain_twin', 'BlockMap', 'map_block', 'decoder_layers', 'first_tensor', 'catch', 'edit']
+           'plain_twin', 'evaluating', 'BlockMap', 'map_block', 'decoder_layers', 'first_tensor', 'catch',
+           'check_parts', 'edit']
 
 # %% ../../nbs/engine/06_hook_points.ipynb #7274fe52
 import contextlib
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from .errors import InputError, brief
@@ -122,6 +124,17 @@ def plain_twin(model: nn.Module) -> "PreTrainedModel":
                      "loading.load_model_and_saes, from loading.wrap_model, or a plain "
                      "Hugging Face causal LM is needed; call wrap_model on it first.")
 
+# %% ../../nbs/engine/06_hook_points.ipynb #90ff4f53
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within the context every module of `model` is in evaluation mode; afterwards each is in the
+    mode it was in. Dropout would make two passes over the same tokens differ."""
+    trained = [module for module in model.modules() if module.training]
+    for module in trained: module.training = False
+    try: yield
+    finally:
+        for module in trained: module.training = True
+
 # %% ../../nbs/engine/06_hook_points.ipynb #a9bd5e65
 @dataclass(frozen=True)
 class BlockMap:
@@ -130,56 +143,88 @@ class BlockMap:
     `attention`: calls the attention function; `attn_out`: its output (first element, if a tuple)
     is what attention adds to the stream; `mlp_out`: its output is what the MLP adds;
     `out_projection`: its input is z; `parallel`: attention and MLP read the same stream, so there
-    is no `resid_mid`.
+    is no `resid_mid`; `scale`: both outputs are multiplied by it before they are added (Granite).
     """
     attention: nn.Module
     attn_out: nn.Module
     mlp_out: nn.Module
     out_projection: nn.Module
     parallel: bool
+    scale: float = 1.0
 
 # %% ../../nbs/engine/06_hook_points.ipynb #969d00a2
 def _child(parent: nn.Module | None, *names: str) -> nn.Module | None:
-    return next((getattr(parent, name) for name in names if hasattr(parent, name)), None)
+    return next((child for name in names
+                 if isinstance(child := getattr(parent, name, None), nn.Module)), None)
+
+# a norm after each half: its output is what is added (Gemma 2 and 3, OLMo 2 and 3; GLM-4)
+_AFTER = (("post_attention_layernorm", "post_feedforward_layernorm"),
+          ("post_self_attn_layernorm", "post_mlp_layernorm"))
+
+def _adding(block: nn.Module, attention: nn.Module, mlp: nn.Module) -> tuple[nn.Module, nn.Module]:
+    "The modules whose outputs attention and MLP add to the stream."
+    for names in _AFTER:
+        after = [_child(block, name) for name in names]
+        if after[0] is not None and after[1] is not None: return after[0], after[1]
+    # BLOOM and MPT add the stream inside these modules; what they add comes from their last matrix
+    inside = type(block).__name__ in ("BloomBlock", "MptBlock")
+    last = _child(mlp, "dense_4h_to_h", "down_proj") if inside else None
+    if last is None: return attention, mlp
+    return (_child(attention, "dense") or attention), last
+
+def _is_parallel(block: nn.Module) -> bool:
+    "Whether attention and MLP read the same stream."
+    said = [getattr(block, "use_parallel_residual", False),
+            getattr(getattr(block, "config", None), "parallel_attn", False)]
+    norms = [child for child in block.children() if "norm" in type(child).__name__.lower()]
+    # Phi, GPT-J, Cohere: one norm feeds both
+    return any(map(bool, said)) or len(norms) == 1
 
 # %% ../../nbs/engine/06_hook_points.ipynb #d92c4c58
 def map_block(block: nn.Module) -> BlockMap:
-    """The `BlockMap` of one decoder block of GPT-2, GPT-NeoX, Llama, Mistral, Qwen, Gemma and their
+    """The `BlockMap` of one decoder block of GPT-2, GPT-NeoX, Llama, Gemma, BLOOM, OPT and their
     kin; raises `InputError` when a part is not found."""
-    attention = _child(block, "self_attn", "attn", "attention")
-    mlp = _child(block, "mlp", "feed_forward")
+    outer = _child(block, "self_attn", "attn", "attention", "self_attention")
+    attention = _child(outer, "attention") or outer                     # GPT-Neo wraps it
+    mlp = _child(block, "mlp", "feed_forward", "ffn", "block_sparse_moe", "fc2")
     projection = _child(attention, "o_proj", "c_proj", "dense", "out_proj")
-    if attention is None or mlp is None or projection is None:
+    if outer is None or attention is None or mlp is None or projection is None:
         raise InputError(f"a {type(block).__name__} has no attention, MLP or output projection "
                          "under a known name; read and write its residual stream instead.")
-    norms = [child for child in block.children() if "norm" in type(child).__name__.lower()]
-    # Phi, GPT-J, Cohere: one norm feeds both
-    parallel = bool(getattr(block, "use_parallel_residual", False)) or len(norms) == 1
-    # Gemma 2 and 3, OLMo 2: the norm's output is what is added
-    after_mlp = _child(block, "post_feedforward_layernorm")
-    after_attention = _child(block, "post_attention_layernorm")
-    if after_mlp is None or after_attention is None: after_mlp, after_attention = mlp, attention
-    return BlockMap(attention, after_attention, after_mlp, projection, parallel)
+    after_attention, after_mlp = _adding(block, outer, mlp)
+    scale = float(getattr(block, "residual_multiplier", 1.0))
+    return BlockMap(attention, after_attention, after_mlp, projection, _is_parallel(block), scale)
 
 # %% ../../nbs/engine/06_hook_points.ipynb #6227bc08
 _BLOCKS = ("transformer.h", "gpt_neox.layers", "model.layers", "model.decoder.layers",
-           "model.language_model.layers")
+           "model.language_model.layers", "transformer.blocks")
 
 def decoder_layers(hf_model: nn.Module) -> nn.ModuleList:
-    """The list of decoder blocks of a plain Hugging Face causal LM; raises `InputError` when none
-    of the known places holds one."""
+    """The list of decoder blocks of a plain Hugging Face causal LM: in one of the known places, or
+    the only list of as many modules as the settings name layers. Raises `InputError` for a model
+    that has none."""
     for path in _BLOCKS:
         found: Any = hf_model
         for name in path.split("."): found = getattr(found, name, None)
         if isinstance(found, nn.ModuleList): return found
+    n_layers = getattr(getattr(hf_model, "config", None), "num_hidden_layers", 0)
+    causal = type(hf_model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
+    lists = [module for module in hf_model.modules()
+             if causal and isinstance(module, nn.ModuleList) and len(module) == n_layers > 0]
+    if len(lists) == 1: return lists[0]
     raise InputError(f"no decoder blocks were found in a {type(hf_model).__name__}; a causal "
                      "language model with a list of blocks is needed.")
 
 # %% ../../nbs/engine/06_hook_points.ipynb #f4f24e86
 def first_tensor(output: Any) -> Tensor:
     """The hidden states `[n_sequences, length, d_model]` in what a Hugging Face module returned:
-    the tensor itself, or the first element of the tuple."""
-    return output[0] if isinstance(output, tuple) else output
+    the tensor itself, or the first element of the tuple or list."""
+    return output[0] if isinstance(output, (tuple, list)) else output
+
+def _with_first(output: Any, tensor: Tensor) -> Any:
+    "What a module returned, with `tensor` in place of its hidden states."
+    if not isinstance(output, (tuple, list)): return tensor
+    return type(output)((tensor, *output[1:]))
 
 def _block_input(args: tuple, kwargs: dict) -> Tensor:
     return args[0] if args else kwargs["hidden_states"]
@@ -191,33 +236,54 @@ def _block(layers: nn.ModuleList, point: HookPoint) -> nn.Module:
     raise InputError(f"{point.name} was asked for, but the model has blocks 0 to "
                      f"{len(layers) - 1}; choose one of those.")
 
-def _module(block: nn.Module, kind: str) -> tuple[nn.Module, bool]:
-    """The module at which a point of `kind` stands (`resid_mid`: the one that brings it about),
-    and whether the point is its input."""
-    if kind in ("resid_pre", "resid_post"): return block, kind == "resid_pre"
+@dataclass(frozen=True)
+class _Place:
+    """Where a point stands: the input or output of `module` (`resid_mid`: of what brings it about),
+    which is multiplied by `scale` on its way into the stream."""
+    module: nn.Module
+    is_input: bool
+    scale: float = 1.0
+
+    def read(self, output: Any, block_input: Tensor | None) -> Tensor:
+        "The point in what the module returned; OPT's flat rows get the block's shape back."
+        found = first_tensor(output)
+        if block_input is not None and found.ndim < block_input.ndim:
+            found = found.reshape(*block_input.shape[:-1], -1)
+        return found if self.scale == 1.0 else found * self.scale
+
+    def write(self, output: Any, changed: Tensor) -> Any:
+        "What the module returns if the point is to be `changed`."
+        if self.scale != 1.0: changed = changed / self.scale
+        return _with_first(output, changed.reshape(*first_tensor(output).shape))
+
+def _place(block: nn.Module, kind: str) -> _Place:
+    "Where a point of `kind` stands in `block`."
+    if kind in ("resid_pre", "resid_post"): return _Place(block, kind == "resid_pre")
     parts = map_block(block)
-    if kind == "z": return parts.out_projection, True
-    return (parts.mlp_out if kind == "mlp_out" else parts.attn_out), False
+    if kind == "z": return _Place(parts.out_projection, True)
+    return _Place(parts.mlp_out if kind == "mlp_out" else parts.attn_out, False, parts.scale)
 
 # %% ../../nbs/engine/06_hook_points.ipynb #13dc9572
 def _watch(block: nn.Module, point: HookPoint, caught: dict[str, Tensor]) -> list:
     "Hooks that put the tensor at `point` of `block` into `caught`."
-    name = point.name
+    name, place, entered = point.name, _place(block, point.kind), dict[str, Tensor]()
     def keep_input(module: nn.Module, args: tuple, kwargs: dict) -> None:
         caught[name] = _block_input(args, kwargs)
+    def enter(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        entered["block"] = _block_input(args, kwargs)
     def keep_output(module: nn.Module, args: tuple, output: Any) -> None:
-        caught[name] = first_tensor(output)
-    def keep_sum(module: nn.Module, args: tuple, output: Any) -> None:
-        caught[name] = caught[name] + first_tensor(output)
-    module, is_input = _module(block, point.kind)
-    if is_input: return [module.register_forward_pre_hook(keep_input, with_kwargs=True)]
-    if point.kind != "resid_mid": return [module.register_forward_hook(keep_output)]
-    if map_block(block).parallel:
+        caught[name] = place.read(output, entered.get("block"))
+        if point.kind == "resid_mid": caught[name] = caught[name] + entered["block"]
+    if place.is_input:
+        return [place.module.register_forward_pre_hook(keep_input, with_kwargs=True)]
+    if point.kind == "resid_mid" and map_block(block).parallel:
         raise InputError(f"{name} does not exist: attention and MLP of this model run side by "
                          "side; use hook_resid_pre, hook_attn_out, hook_mlp_out or "
                          "hook_resid_post.")
-    return [block.register_forward_pre_hook(keep_input, with_kwargs=True),
-            module.register_forward_hook(keep_sum)]
+    inner = [] if place.module is block else [
+        block.register_forward_pre_hook(enter, with_kwargs=True)
+    ]
+    return [*inner, place.module.register_forward_hook(keep_output)]
 
 # %% ../../nbs/engine/06_hook_points.ipynb #bbd6e00a
 @contextlib.contextmanager
@@ -236,6 +302,40 @@ def catch(layers: nn.ModuleList, points: Iterable[HookPoint]) -> Iterator[dict[s
     finally:
         for handle in handles: handle.remove()
 
+# %% ../../nbs/engine/06_hook_points.ipynb #b1f449c7
+_ADDS_UP: "weakref.WeakKeyDictionary[nn.Module, dict[int, bool]]" = weakref.WeakKeyDictionary()
+
+@torch.no_grad()
+def _adds_up(hf_model: nn.Module, layer: int) -> bool:
+    "Whether the parts of block `layer` sum to its stream, on sixteen random tokens; asked once."
+    known = _ADDS_UP.setdefault(hf_model, {})
+    if layer in known: return known[layer]
+    layers, config = decoder_layers(hf_model), hf_model.config
+    tokens = torch.randint(1, config.vocab_size, (2, 8), generator=torch.Generator().manual_seed(0))
+    kinds = ("resid_pre", "attn_out", "mlp_out", "resid_post")
+    points = [HookPoint(kind, layer) for kind in kinds]
+    with evaluating(hf_model), catch(layers, points) as caught:
+        hf_model(tokens.to(next(hf_model.parameters()).device))
+    before, attention, mlp, after = (caught.get(point.name) for point in points)
+    if before is None or attention is None or mlp is None or after is None: return False
+    gap, slack = before + attention + mlp - after, 1e3 * torch.finfo(after.dtype).eps
+    known[layer] = bool(gap.abs().max() <= slack * after.abs().max())
+    return known[layer]
+
+# %% ../../nbs/engine/06_hook_points.ipynb #21c6e8d9
+def check_parts(hf_model: nn.Module, points: Iterable[HookPoint]) -> None:
+    """Raises `InputError` for a point beside the stream (`attn_out`, `resid_mid`, `mlp_out`) of a
+    block of `hf_model` whose parts do not sum to its stream, or are not found."""
+    layers = decoder_layers(hf_model)
+    for point in points:
+        if point.kind in ("resid_pre", "resid_post", "z"): continue
+        block = _block(layers, point)
+        map_block(block)
+        if not _adds_up(hf_model, point.layer):
+            raise InputError(f"{point.name} was asked for, but in a {type(block).__name__} the "
+                             "stream after the block is not the stream before it plus what "
+                             "attention and MLP return; use hook_resid_pre or hook_resid_post.")
+
 # %% ../../nbs/engine/06_hook_points.ipynb #c04864c1
 @contextlib.contextmanager
 def edit(
@@ -247,15 +347,20 @@ def edit(
     `resid_mid` is changed through the attention output (the stream is their sum). Raises
     `InputError` for a layer the model does not have.
     """
+    block = _block(layers, point)
+    place, entered = _place(block, point.kind), dict[str, Tensor]()
     def new_input(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         changed = change(_block_input(args, kwargs))
         if args: return (changed, *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": changed}
+    def enter(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        entered["block"] = _block_input(args, kwargs)
     def new_output(module: nn.Module, args: tuple, output: Any) -> Any:
-        changed = change(first_tensor(output))
-        return (changed, *output[1:]) if isinstance(output, tuple) else changed
-    module, is_input = _module(_block(layers, point), point.kind)
-    handle = (module.register_forward_pre_hook(new_input, with_kwargs=True) if is_input
-              else module.register_forward_hook(new_output))
+        return place.write(output, change(place.read(output, entered.get("block"))))
+    handles = [place.module.register_forward_pre_hook(new_input, with_kwargs=True)
+               if place.is_input else place.module.register_forward_hook(new_output)]
+    if place.module is not block:
+        handles.append(block.register_forward_pre_hook(enter, with_kwargs=True))
     try: yield
-    finally: handle.remove()
+    finally:
+        for handle in handles: handle.remove()
