@@ -54,7 +54,8 @@ class BranchedForward:
 
     On construction a few rows of random tokens are compared with a plain hooked forward; they must
     agree to 1e-4 of the residual scale. `branched` says which of the two will run, `why_not` the
-    reason. Raises `InputError` for something that is not a causal language model.
+    reason. Raises `InputError` for something that is not a causal language model, and for one that
+    hooked passes cannot measure either.
     """
     def __init__(self, model: nn.Module, verify: bool = True) -> None:
         self.twin = plain_twin(model)
@@ -64,6 +65,7 @@ class BranchedForward:
         if verify: self.why_not = _disagreement(self)
         if self.why_not:
             self.branched = False
+            _check_fallback(self)
             warnings.warn(f"{type(self.twin).__name__} cannot be branched ({self.why_not}); exact "
                           "hooked forward passes are used instead, which are much slower.",
                           stacklevel=2)
@@ -158,3 +160,17 @@ def _disagreement(engine: BranchedForward) -> str:
             return ("its branched rows differ from a plain forward by "
                     f"{float(error / size):.1g} of the residual scale")
     return ""
+
+# %% ../../nbs/engine/09_branched.ipynb #d3426fe0
+def _check_fallback(engine: BranchedForward) -> None:
+    "Raises `InputError` if hooked passes of `engine` are not exact, or it is not causal."
+    kind = type(engine.twin).__name__
+    if wrong := _disagreement(engine):
+        raise InputError(f"a {kind} cannot be measured: {wrong}; use another architecture.")
+    point = HookPoint("resid_post", engine.n_layers - 1)
+    tokens = torch.arange(1, 9, device=engine.device).repeat(2, 1)
+    tokens[1, -1] = 9
+    stream = clean_residuals(engine.twin, tokens, [point])[point.name][:, :-1]
+    if (stream[0] - stream[1]).abs().max() > 1e-4 * stream.abs().max():
+        raise InputError(f"positions of a {kind} see later ones, so it is no causal language "
+                         "model; use engine.noncausal.whole_sequence_effects for it.")

@@ -272,7 +272,9 @@ def _watch(block: nn.Module, point: HookPoint, caught: dict[str, Tensor]) -> lis
     def enter(module: nn.Module, args: tuple, kwargs: dict) -> None:
         entered["block"] = _block_input(args, kwargs)
     def keep_output(module: nn.Module, args: tuple, output: Any) -> None:
-        caught[name] = place.read(output, entered.get("block"))
+        found = place.read(output, entered.get("block"))
+        # a copy of a part: Falcon adds to it in place
+        caught[name] = found if place.module is block else found.clone()
         if point.kind == "resid_mid": caught[name] = caught[name] + entered["block"]
     if place.is_input:
         return [place.module.register_forward_pre_hook(keep_input, with_kwargs=True)]
