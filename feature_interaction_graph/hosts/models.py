@@ -228,13 +228,15 @@ def wrap_model(
     hf_model.eval().requires_grad_(False)
     tensors = itertools.chain(hf_model.parameters(), hf_model.buffers())
     shared = {id(tensor): tensor for tensor in tensors}
+    again = copy.deepcopy(hf_model, shared)
+    # a model made from its settings does not say there what it is
+    again.config.architectures = [kind]
     with library_errors(lambda reason: InputError(
         f"TransformerLens cannot bridge a {kind} ({reason}); use an architecture it knows."
     )):
         bridge = TransformerBridge.boot_transformers(
-            name or hf_model.config._name_or_path or kind,
-            hf_model=copy.deepcopy(hf_model, shared), tokenizer=_bridge_tokenizer(tokenizer),
-            device=hf_model.device, dtype=hf_model.dtype
+            name or hf_model.config._name_or_path or kind, hf_model=again,
+            tokenizer=_bridge_tokenizer(tokenizer), device=hf_model.device, dtype=hf_model.dtype
         )
     # its split copies of joint matrices come with gradients switched on
     bridge.requires_grad_(False)
