@@ -49,31 +49,36 @@ def _check_hold(engine: "BranchedForward", hold: Hold, n_rows: int) -> None:
 
 # %% ../../nbs/engine/09_branched.ipynb #3ef8b289
 class BranchedForward:
-    """Runs interventions as rows of a branched forward pass; falls back to hooked suffix passes,
-    with a warning, where a model cannot be branched.
+    """Runs interventions as rows of a branched forward pass; falls back to hooked passes, with a
+    warning, where a model cannot be branched.
 
     On construction a few rows of random tokens are compared with a plain hooked forward; they must
     agree to 1e-4 of the residual scale. `branched` says which of the two will run, `why_not` the
-    reason. Raises `InputError` for something that is not a causal language model, and for one that
-    hooked passes cannot measure either.
+    reason; `skips`, whether hooked passes skip the blocks below the source. Raises `InputError` for
+    something that is not a causal language model.
     """
     def __init__(self, model: nn.Module, verify: bool = True) -> None:
         self.twin = plain_twin(model)
         self.layers = decoder_layers(self.twin)
         self.device = next(self.twin.parameters()).device
-        self.branched, self.why_not = True, ""
-        if verify: self.why_not = _disagreement(self)
-        if self.why_not:
-            self.branched = False
-            _check_fallback(self)
-            warnings.warn(f"{type(self.twin).__name__} cannot be branched ({self.why_not}); exact "
-                          "hooked forward passes are used instead, which are much slower.",
-                          stacklevel=2)
+        self.branched, self.why_not, self.skips = True, "", True
+        if verify and (why := _disagreement(self)): self.fall_back(why)
 
     @property
     def n_layers(self) -> int:
         "Number of decoder blocks."
         return len(self.layers)
+
+    def fall_back(self, why: str) -> None:
+        """Uses hooked passes from now on, and says so with the reason `why`. Raises `InputError`
+        for a model whose positions see later ones."""
+        self.branched, self.why_not = False, why
+        _check_causal(self)
+        # some carry more than the stream from block to block
+        self.skips = not _disagreement(self)
+        warnings.warn(f"{type(self.twin).__name__} cannot be branched ({why}); exact "
+                      "hooked forward passes are used instead, which are much slower.",
+                      stacklevel=3)
 
     @torch.no_grad()
     def record(
@@ -81,8 +86,11 @@ class BranchedForward:
         starts: Sequence[int], last: int
     ) -> CleanRun:
         """The clean pass over right-padded `tokens`, keeping what branches that start at blocks
-        `starts` and end with block `last` will need."""
-        if self.branched: return record_clean(self.twin, tokens, lengths, starts, last)
+        `starts` and end with block `last` will need. Falls back where these tokens show that the
+        model cannot be branched after all."""
+        if self.branched:
+            try: return record_clean(self.twin, tokens, lengths, starts, last)
+            except Unbranchable as reason: self.fall_back(str(reason))
         return record_streams(self.twin, tokens, lengths, starts)
 
     @torch.no_grad()
@@ -124,8 +132,9 @@ class BranchedForward:
         """
         if hold is not None: _check_hold(self, hold, len(positions))
         question = source, sequences, positions, added, targets, horizon
-        if not self.branched: return suffix_forward(self.twin, clean, *question)
-        return branched_pass(self.twin, clean, Branches(*question), hold)
+        if self.branched: return branched_pass(self.twin, clean, Branches(*question), hold)
+        if self.skips: return suffix_forward(self.twin, clean, *question)
+        return hooked_forward(self.twin, clean.tokens, *question)
 
 # %% ../../nbs/engine/09_branched.ipynb #7349d84c
 # what the code of an architecture not known here may raise when it gets rows for sequences
@@ -133,18 +142,19 @@ _FOREIGN = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, Value
 
 def _disagreement(engine: BranchedForward) -> str:
     """Why rows of `engine` cannot be trusted, empty where they can: compares some on random tokens
-    with a plain hooked forward."""
+    with a plain hooked forward; hooked passes from the second block on, so that one is skipped."""
     generator = torch.Generator().manual_seed(0)
     device = engine.device
     n_tokens = engine.twin.get_input_embeddings().weight.shape[0]
     tokens = torch.randint(1, n_tokens, (2, 8), generator=generator).to(device)
     sequences, positions = torch.tensor([[0, 1, 1], [4, 2, 7]], device=device)
-    source = HookPoint("resid_pre", 0)
-    targets = [HookPoint("resid_post", layer) for layer in range(engine.n_layers)]
+    first = 0 if engine.branched else min(1, engine.n_layers - 1)
+    source = HookPoint("resid_pre", first)
+    targets = [HookPoint("resid_post", layer) for layer in range(first, engine.n_layers)]
     stream = clean_residuals(engine.twin, tokens, [source])[source.name]
     added = stream.std() * torch.randn(3, stream.shape[-1], generator=generator).to(device)
     try:
-        clean = engine.record(tokens, starts=[0], last=engine.n_layers - 1)
+        clean = engine.record(tokens, starts=[first], last=engine.n_layers - 1)
         (rows, fast), = engine.run(
             clean, source, sequences, positions, added, targets, horizon=1
         )
@@ -162,15 +172,12 @@ def _disagreement(engine: BranchedForward) -> str:
     return ""
 
 # %% ../../nbs/engine/09_branched.ipynb #d3426fe0
-def _check_fallback(engine: BranchedForward) -> None:
-    "Raises `InputError` if hooked passes of `engine` are not exact, or it is not causal."
-    kind = type(engine.twin).__name__
-    if wrong := _disagreement(engine):
-        raise InputError(f"a {kind} cannot be measured: {wrong}; use another architecture.")
+def _check_causal(engine: BranchedForward) -> None:
+    "Raises `InputError` if a position sees later ones: the last token must not move the others."
     point = HookPoint("resid_post", engine.n_layers - 1)
     tokens = torch.arange(1, 9, device=engine.device).repeat(2, 1)
     tokens[1, -1] = 9
     stream = clean_residuals(engine.twin, tokens, [point])[point.name][:, :-1]
     if (stream[0] - stream[1]).abs().max() > 1e-4 * stream.abs().max():
-        raise InputError(f"positions of a {kind} see later ones, so it is no causal language "
-                         "model; use engine.noncausal.whole_sequence_effects for it.")
+        raise InputError(f"positions of a {type(engine.twin).__name__} see later ones, so it is no "
+                         "causal language model; use engine.noncausal.whole_sequence_effects.")

@@ -79,6 +79,8 @@ def saes_fingerprint(saes: Mapping[Any, Any]) -> str:
         named = sae.state_dict() if isinstance(sae, nn.Module) else vars(sae)
         tensors = [(name, part) for name, part in named.items() if isinstance(part, Tensor)]
         to_dict = getattr(sae.cfg, "to_dict", None)
-        settings = to_dict() if callable(to_dict) else str(sae.cfg)
+        settings = to_dict() if callable(to_dict) else vars(sae.cfg)
+        # directions appended to an SAE have levels of their own
+        settings = [settings, str(getattr(sae, "directions", ""))]
         parts.append((str(key), tensors_fingerprint(tensors, settings)))
     return hashlib.sha256(json.dumps(sorted(parts)).encode()).hexdigest()
