@@ -1,34 +1,41 @@
-"""Every architecture is built small, with random weights, and its rows are compared with a plain hooked forward.
+"""Every architecture is built small, with random weights, and its rows are compared with plain
+hooked forwards.
 
-`python benchmarks/architectures.py` writes `benchmarks/results/architectures.json`: for each architecture of
-transformers below, whether rows are branched or the exact hooked passes are used (and why), the largest error
-relative to the residual stream, and whether the model can be wrapped for TransformerLens.
+`python benchmarks/architectures.py` writes `benchmarks/results/architectures.json`: for each
+architecture of transformers below, whether rows are branched or exact hooked passes are used (and
+why), the largest error relative to the stream, and whether TransformerLens has a bridge for it.
 """
-import json
-import sys
 import warnings
-from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
+from record import write
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from feature_interaction_graph.engine.branched import BranchedForward
+from feature_interaction_graph.engine.errors import InputError
 from feature_interaction_graph.engine.hook_points import HookPoint
 from feature_interaction_graph.engine.residuals import hooked_forward
+from feature_interaction_graph.loading import wrap_model
 
-SIZES = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4,
-         "intermediate_size": 64, "max_position_embeddings": 128, "pad_token_id": 0,
-         "bos_token_id": 1, "eos_token_id": 2}
+SIZES: dict[str, Any] = {
+    "vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4,
+    "intermediate_size": 64, "max_position_embeddings": 128, "pad_token_id": 0, "bos_token_id": 1,
+    "eos_token_id": 2
+}
 GROUPED = {"num_key_value_heads": 2}
 HEADS = {"num_key_value_heads": 2, "head_dim": 8}
-EXPERTS = {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+EXPERTS = {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2,
+           "moe_intermediate_size": 32}
 LATENT = {"num_key_value_heads": 4, "q_lora_rank": None, "kv_lora_rank": 16, "qk_rope_head_dim": 4,
           "qk_nope_head_dim": 4, "v_head_dim": 8, "n_routed_experts": 4, "num_experts_per_tok": 2,
           "moe_intermediate_size": 32, "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1,
           "n_shared_experts": 1}
+LINEAR = {"linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 8,
+          "linear_value_head_dim": 8}
 # name in the table -> (model type of transformers, settings beyond SIZES)
-ARCHITECTURES = {
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("gpt2", {}),
     "gpt_neox": ("gpt_neox", {}),
     "llama": ("llama", GROUPED),
@@ -36,7 +43,8 @@ ARCHITECTURES = {
     "mistral": ("mistral", {**GROUPED, "sliding_window": 6}),
     "gemma2": ("gemma2", {**HEADS, "sliding_window": 6, "query_pre_attn_scalar": 8}),
     "opt": ("opt", {"ffn_dim": 64, "word_embed_proj_dim": 32}),
-    "opt, norms after": ("opt", {"ffn_dim": 64, "word_embed_proj_dim": 32, "do_layer_norm_before": False}),
+    "opt, norms after": ("opt", {"ffn_dim": 64, "word_embed_proj_dim": 32,
+                                 "do_layer_norm_before": False}),
     "falcon, one key head": ("falcon", {"new_decoder_architecture": False, "multi_query": True}),
     "falcon, grouped heads": ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}),
     "falcon, alibi": ("falcon", {"alibi": True, "multi_query": False, "parallel_attn": False}),
@@ -102,53 +110,70 @@ ARCHITECTURES = {
     "vaultgemma": ("vaultgemma", {**HEADS, "sliding_window": 6, "query_pre_attn_scalar": 8}),
     "nanochat": ("nanochat", GROUPED),
     "ministral3": ("ministral3", HEADS),
+    "qwen3_next": ("qwen3_next", {**HEADS, **EXPERTS, **LINEAR,
+                                  "shared_expert_intermediate_size": 32}),
+    "rwkv": ("rwkv", {"attention_hidden_size": 32}),
+    "gemma4": ("gemma4_text", {**HEADS, "vocab_size_per_layer_input": 97,
+                               "hidden_size_per_layer_input": 8}),
+    "glm4_moe": ("glm4_moe", {**HEADS, **EXPERTS, "n_routed_experts": 4}),
+    "ernie4_5": ("ernie4_5", HEADS),
+    "zaya": ("zaya", {}),
 }
 
 
 def random_model(name: str) -> PreTrainedModel:
-    "The architecture `name` of the table in miniature, its weights large enough that attention is far from uniform."
+    """The architecture `name` of the table in miniature, its weights large enough that attention is
+    far from uniform."""
     kind, more = ARCHITECTURES[name]
     torch.manual_seed(0)
     config = AutoConfig.for_model(kind, **{**SIZES, **more})
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval().requires_grad_(False)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     for parameter in model.parameters():
-        parameter.data.nan_to_num_()
+        # some leave what they would load as it lies in memory
+        parameter.data = parameter.data.nan_to_num().clamp(-2, 2)
         parameter.data += 0.1 * torch.randn(parameter.shape)
-    return model
+    return model.eval().requires_grad_(False)
 
 
 def largest_error(engine: BranchedForward, horizon: int = 3) -> float:
-    "Largest difference of rows from a plain hooked forward, relative to the stream, over sources, targets, offsets."
+    """Largest difference of rows from plain hooked forwards, relative to the largest number of the
+    stream, over sources before and after a block, two targets and all offsets."""
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(3, 97, (3, 24), generator=generator)
     sequences, positions = torch.tensor([[0, 0, 1, 2, 2, 2], [3, 20, 0, 9, 15, 9]])
     last, worst = engine.n_layers - 1, 0.0
+    targets = [HookPoint("resid_post", 2), HookPoint("resid_post", last)]
     for source in (HookPoint("resid_pre", 1), HookPoint("resid_post", 1)):
-        targets = [HookPoint("resid_post", layer) for layer in (2, last)]
         clean = engine.record(tokens, starts=[1, 2], last=last)
-        size = clean.streams[1].std()
-        added = 2 * size * torch.randn(6, clean.streams[1].shape[-1], generator=generator)
+        stream = clean.streams[1]
+        added = 2 * stream.std() * torch.randn(6, stream.shape[-1], generator=generator)
         for rows, fast in engine.run(clean, source, sequences, positions, added, targets, horizon):
             plain = hooked_forward(engine.twin, tokens, source, sequences[rows], positions[rows],
                                    added[rows], targets, horizon)
-            for target, read in fast.items():
-                error = (read - plain[target]).nan_to_num().abs().max()
-                worst = max(worst, float(error / plain[target].nan_to_num().abs().max()))
+            for name, read in fast.items():
+                error = (read - plain[name]).nan_to_num().abs().max()
+                worst = max(worst, float(error / plain[name].nan_to_num().abs().max()))
     return worst
-def row_of(name: str) -> dict:
+
+
+def row_of(name: str) -> dict[str, Any]:
     "What the table says of one architecture."
-    from feature_interaction_graph.hosts.models import wrap_model
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = random_model(name)
         engine = BranchedForward(model)
         error = largest_error(engine)
         try: wrap_model(model)
-        except Exception as e: wrapped = type(e).__name__+str(e)
-        else: wrapped = ""
-    return dict(name=name, branched=engine.branched, why=engine.why_not, error=error, wrapped=wrapped)
+        except InputError: bridged = False
+        else: bridged = True
+    return {"class": type(model).__name__, "branched": engine.branched, "why": engine.why_not,
+            "error": error, "bridged": bridged}
+
+
 if __name__ == "__main__":
     transformers.logging.set_verbosity_error()
-    for name in sys.argv[1:] or ARCHITECTURES:
-        try: print(name, row_of(name), flush=True)
-        except Exception as e: print("CRASH", name, type(e).__name__, str(e)[:300], flush=True)
+    numbers = {}
+    for each in ARCHITECTURES:
+        numbers[each] = row_of(each)
+        print(each, numbers[each], flush=True)
+    write("architectures", {"sizes": SIZES, "architectures": ARCHITECTURES}, numbers)

@@ -397,8 +397,8 @@ class RowAttention:
         own = scores.capped(rows @ part.key.transpose(-1, -2))
         seen = scores.capped(group.times(rows, keys.transpose(-1, -2)))
         if scores.bias is not None:
-            own, seen = (each + bias for each, bias in zip(
-                (own, seen), self._biases(scores.bias, positions, n_keys, rows.shape[1])))
+            bias = self._biases(scores.bias, positions, n_keys, rows.shape[1])
+            own, seen = own + bias[0], seen + bias[1]
         allowed = self.own_allowed(positions, scores)[:, None, None]
         before = self.prefix_allowed(positions, n_keys, scores)[:, None, None]
         shares = [seen.masked_fill(~before, -torch.inf), own.masked_fill(~allowed, -torch.inf)]
