@@ -25,11 +25,12 @@ _PLAIN: dict[str, tuple[Any, ...]] = {
     "attention_dir": ("causal",), "normalization_type": ("LN", "LNPre", "RMS", "RMSPre"),
     "positional_embedding_type": ("standard", "rotary"),
     "act_fn": ("relu", "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "silu", "relu2", None),
-    "use_local_attn": (False,), "use_qk_norm": (False,), "clip_qkv": (None,), "num_experts": (None,),
-    "use_logn_attn": (False,), "post_embedding_ln": (False,), "attn_scores_soft_cap": (-1.0, None),
-    "use_normalization_before_and_after": (False,), "output_logits_soft_cap": (-1.0, None),
-    "use_dynamic_ntk_rope": (False,), "use_NTK_by_parts_rope": (False,), "use_yarn_rope": (False,),
-    "use_attention_sinks": (False,), "rotary_scaling_factor": (1.0,)
+    "use_local_attn": (False,), "use_qk_norm": (False,), "clip_qkv": (None,),
+    "num_experts": (None,), "use_logn_attn": (False,), "post_embedding_ln": (False,),
+    "attn_scores_soft_cap": (-1.0, None), "use_normalization_before_and_after": (False,),
+    "output_logits_soft_cap": (-1.0, None), "use_dynamic_ntk_rope": (False,),
+    "use_NTK_by_parts_rope": (False,), "use_yarn_rope": (False,), "use_attention_sinks": (False,),
+    "rotary_scaling_factor": (1.0,)
 }
 
 def _check_settings(cfg: Any) -> None:
@@ -125,8 +126,10 @@ def _as_gpt2(model: Any, cfg: Any) -> tuple[Any, dict[str, Tensor]]:
         n_inner=1 if cfg.attn_only else cfg.d_mlp, activation_function=cfg.act_fn or "relu",
         scale_attn_by_inverse_layer_idx=cfg.scale_attn_by_inverse_layer_idx,
         layer_norm_epsilon=cfg.eps)
-    found = {"transformer.wte.weight": model.embed.W_E, "transformer.wpe.weight": model.pos_embed.W_pos,
-             **_named("transformer.ln_f", _norm_weights(model.ln_final, cfg))}
+    found = {
+        "transformer.wte.weight": model.embed.W_E, "transformer.wpe.weight": model.pos_embed.W_pos,
+        **_named("transformer.ln_f", _norm_weights(model.ln_final, cfg))
+    }
     for index, block in enumerate(model.blocks):
         at, parts = f"transformer.h.{index}", _repeated(_attention_parts(cfg, block.attn))
         into, bias, out, after = _mlp_weights(block, cfg)
@@ -184,8 +187,10 @@ def _as_llama(model: Any, cfg: Any) -> tuple[Any, dict[str, Tensor]]:
     "Settings and weights of a Llama: rotary positions, RMSNorm, gated MLPs, shared key heads."
     from transformers import LlamaConfig
     if (cfg.rotary_dim or cfg.d_head) != cfg.d_head:
-        raise InputError(f"this HookedTransformer turns {cfg.rotary_dim} of {cfg.d_head} dimensions "
-                         "of a head, but a Llama turns all; clamp_measure takes it as it is.")
+        raise InputError(
+            f"this HookedTransformer turns {cfg.rotary_dim} of {cfg.d_head} dimensions "
+            "of a head, but a Llama turns all; clamp_measure takes it as it is."
+        )
     config = LlamaConfig(
         num_hidden_layers=cfg.n_layers, num_attention_heads=cfg.n_heads, hidden_size=cfg.d_model,
         intermediate_size=cfg.d_mlp, hidden_act=cfg.act_fn, head_dim=cfg.d_head,
@@ -231,9 +236,11 @@ def filled_model(
     given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if given != wanted:
         odd = sorted({name for name, _ in given.items() ^ wanted.items()})
-        raise InputError(f"the weights do not fill a {type(made).__name__}: {len(odd)} are missing, "
-                         f"have no place or another shape (first: {odd[0]}, given "
-                         f"{given.get(odd[0])}, wanted {wanted.get(odd[0])}).")
+        raise InputError(
+            f"the weights do not fill a {type(made).__name__}: {len(odd)} are missing, "
+            f"have no place or another shape (first: {odd[0]}, given "
+            f"{given.get(odd[0])}, wanted {wanted.get(odd[0])})."
+        )
     made.load_state_dict({name: tensor.detach().float() for name, tensor in weights.items()})
     return made.eval().requires_grad_(False)
 

@@ -317,16 +317,16 @@ def catch(layers: nn.ModuleList, points: Iterable[HookPoint]) -> Iterator[dict[s
 _ADDS_UP: "weakref.WeakKeyDictionary[nn.Module, dict[int, bool]]" = weakref.WeakKeyDictionary()
 
 @torch.no_grad()
-def _adds_up(hf_model: nn.Module, layer: int) -> bool:
+def _adds_up(hf_model: Any, layer: int) -> bool:
     "Whether the parts of block `layer` sum to its stream, on sixteen random tokens; asked once."
     known = _ADDS_UP.setdefault(hf_model, {})
     if layer in known: return known[layer]
-    layers, config = decoder_layers(hf_model), hf_model.config
-    tokens = torch.randint(1, config.vocab_size, (2, 8), generator=torch.Generator().manual_seed(0))
+    layers, embedding = decoder_layers(hf_model), hf_model.get_input_embeddings().weight
+    tokens = torch.randint(1, len(embedding), (2, 8), generator=torch.Generator().manual_seed(0))
     kinds = ("resid_pre", "attn_out", "mlp_out", "resid_post")
     points = [HookPoint(kind, layer) for kind in kinds]
     with evaluating(hf_model), catch(layers, points) as caught:
-        hf_model(tokens.to(next(hf_model.parameters()).device))
+        hf_model(tokens.to(embedding.device))
     before, attention, mlp, after = (caught.get(point.name) for point in points)
     if before is None or attention is None or mlp is None or after is None: return False
     gap, slack = before + attention + mlp - after, 1e3 * torch.finfo(after.dtype).eps

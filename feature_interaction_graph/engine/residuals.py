@@ -284,7 +284,8 @@ def _skipping(
             return type(like)((hidden_states, *[None] * (len(like) - 1)))
         return forward
     try:
-        for layer, like in zip(layers[:start], returned[:start], strict=True): layer.forward = passing(like)
+        for layer, like in zip(layers[:start], returned[:start], strict=True):
+            layer.forward = passing(like)
         with edit(layers, HookPoint("resid_pre", start), lambda _: stream): yield
     finally:
         for layer in layers[:start]: layer.__dict__.pop("forward", None)

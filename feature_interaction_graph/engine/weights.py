@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from .hook_points import decoder_layers, plain_twin
@@ -31,7 +32,9 @@ def _sums(tensor: Tensor) -> bytes:
             (bits[:whole].reshape(-1, _WIDTH), bits[whole:, None]) for dim in (0, 1)]
     return torch.cat(sums).cpu().numpy().tobytes()
 
-def tensors_fingerprint(named: Iterable[tuple[str, Tensor]], settings: Any = None) -> str:
+def tensors_fingerprint(
+    named: Iterable[tuple[str, Shaped[Tensor, "..."]]], settings: Any = None
+) -> str:
     """A hash of tensors, their names, shapes and number types, and of `settings` (anything that
     JSON or `str` can write)."""
     found = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())

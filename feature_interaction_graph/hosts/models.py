@@ -236,8 +236,9 @@ def wrap_model(
     counterpart, or for an architecture TransformerLens does not know."""
     from transformers import PreTrainedModel
     if is_hooked_transformer(hf_model):
-        tokenizer, name = tokenizer or hf_model.tokenizer, name or hf_model.cfg.model_name
-        hf_model = model_from_hooked_transformer(hf_model)
+        original: Any = hf_model
+        tokenizer, name = tokenizer or original.tokenizer, name or original.cfg.model_name
+        hf_model = model_from_hooked_transformer(original)
     kind = type(hf_model).__name__
     if not isinstance(hf_model, PreTrainedModel) or hf_model.get_output_embeddings() is None:
         raise InputError(f"a {kind} was given; wrap_model needs a plain causal language model of "
