@@ -242,9 +242,9 @@ class BranchedForward:
     warning, where a model cannot be branched.
 
     On construction a few rows of random tokens are compared with a plain hooked forward; they must
-    agree to 1e-4 of the residual scale. `branched` says which of the two will run, `why_not` the
-    reason; `skips`, whether hooked passes skip the blocks below the source. Raises `InputError` for
-    something that is not a causal language model.
+    agree to 1e-4 of the residual scale. `branched`: whether they do; `why_not`: why not; `skips`:
+    hooked passes leave out the blocks below the source. Raises `InputError` for something that is
+    no causal language model.
     """
     def __init__(self, model: nn.Module, verify: bool = True) -> None:
         self.twin = plain_twin(model)
@@ -263,8 +263,7 @@ class BranchedForward:
         for a model whose positions see later ones."""
         self.branched, self.why_not = False, why
         _check_causal(self)
-        # some carry more than the stream from block to block
-        self.skips = not _disagreement(self)
+        self.skips = not _disagreement(self)      # some carry more than the stream along
         warnings.warn(f"{type(self.twin).__name__} cannot be branched ({why}); exact "
                       "hooked forward passes are used instead, which are much slower.",
                       stacklevel=3)
@@ -274,9 +273,8 @@ class BranchedForward:
         self, tokens: Int[Tensor, "n_seq seq_len"], lengths: Int[Tensor, "n_seq"] | None = None, *,
         starts: Sequence[int], last: int
     ) -> CleanRun:
-        """The clean pass over right-padded `tokens`, keeping what branches that start at blocks
-        `starts` and end with block `last` will need. Falls back where these tokens show that the
-        model cannot be branched after all."""
+        """The clean pass over right-padded `tokens`, keeping what branches from blocks `starts` to
+        block `last` will need. Falls back where these tokens cannot be branched after all."""
         if self.branched:
             try: return record_clean(self.twin, tokens, lengths, starts, last)
             except Unbranchable as reason: self.fall_back(str(reason))
@@ -300,9 +298,7 @@ class BranchedForward:
         hold = how["hold"]
         check_rows(clean, source, sequences, positions, targets, self.n_layers)
         if hold is not None: _check_hold(self, hold, len(positions))
-        sequences, positions, added = (
-            part.to(self.device) for part in (sequences, positions, added)
-        )
+        sequences, positions, added = (x.to(self.device) for x in (sequences, positions, added))
         def read(rows: Int[Tensor, "rows"]) -> dict[str, Tensor]:
             return self.branch(clean, source, sequences[rows], positions[rows], added[rows],
                                targets, horizon, None if hold is None else hold.of_rows(rows))
@@ -313,12 +309,8 @@ class BranchedForward:
         positions: Int[Tensor, "n_rows"], added: Float[Tensor, "n_rows width"],
         targets: Sequence[HookPoint], horizon: int, hold: Hold | None = None
     ) -> dict[str, Float[Tensor, "n_rows offsets width"]]:
-        """One pass of rows that are sorted by sequence: target name -> `[n_rows, horizon + 1,
-        width]`, differentiable with respect to `added` where the model is `branched`.
-
-        `run` without checks, without `no_grad`, and with whatever stands in a row beyond the end of
-        its sequence.
-        """
+        """`run` for rows sorted by sequence, without checks and `no_grad`: name -> `[n_rows,
+        horizon + 1, width]`, anything beyond the end of a sequence; differentiable by `added`."""
         if hold is not None: _check_hold(self, hold, len(positions))
         question = source, sequences, positions, added, targets, horizon
         if self.branched: return branched_pass(self.twin, clean, Branches(*question), hold)

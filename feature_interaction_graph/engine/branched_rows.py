@@ -74,10 +74,10 @@ def _attention(
     # Llama 4: by the place in the batch, which for a row is not its position
     if getattr(module, "attn_temperature_tuning", False) and not getattr(module, "use_rope", True):
         raise Unbranchable("its attention scales queries by how many tokens came before them")
-    mode: _Recorder | RowAttention = module._branch_mode  # type: ignore[assignment]
     table = _mask_table(attention_mask, key.shape[2], sliding_window)
     if scaling is None: scaling = query.shape[-1] ** -0.5
     scores = Scores(scaling, softcap, sliding_window, table, None, kwargs.get("s_aux"))
+    mode: _Recorder | RowAttention = module._branch_mode  # type: ignore[assignment]
     return mode.attend(module, query, key, value, scores), None
 
 # %% ../../nbs/engine/08_branched_rows.ipynb #4be1c293
@@ -323,6 +323,16 @@ class _GroupRows:
     key: Float[Tensor, "rows kv one offsets d_head"]
     value: Float[Tensor, "rows kv one offsets d_value"]
 
+    def biases(
+        self, bias: Float[Tensor, "n_heads seq_len"], positions: Int[Tensor, "rows"], n_keys: int
+    ) -> tuple[Tensor, Tensor]:
+        "What is added to the scores of the rows of the own branch, and of the clean prefix."
+        offsets = torch.arange(self.rows.shape[3], device=positions.device)
+        of_heads = bias.unflatten(0, (self.rows.shape[1], -1))
+        at = (positions[:, None] + offsets).clamp(max=bias.shape[1] - 1)
+        own = of_heads[:, :, at].permute(2, 0, 1, 3)
+        return own[..., None, :], of_heads[None, :, :, None, :n_keys]
+
 # %% ../../nbs/engine/08_branched_rows.ipynb #8cd1b37c
 @dataclass
 class RowAttention:
@@ -393,7 +403,7 @@ class RowAttention:
         own = scores.capped(rows @ part.key.transpose(-1, -2))
         seen = scores.capped(group.times(rows, keys.transpose(-1, -2)))
         if scores.bias is not None:
-            bias = self._biases(scores.bias, positions, n_keys, rows.shape[1])
+            bias = part.biases(scores.bias, positions, n_keys)
             own, seen = own + bias[0], seen + bias[1]
         allowed = self.own_allowed(positions, scores)[:, None, None]
         before = self.prefix_allowed(positions, n_keys, scores)[:, None, None]
@@ -404,13 +414,3 @@ class RowAttention:
         share = torch.cat(shares, -1).softmax(-1)
         from_prefix = group.times(share[..., :n_keys], values)
         return from_prefix + share[..., n_keys:n_keys + self.offsets] @ part.value
-
-    def _biases(
-        self, bias: Float[Tensor, "n_heads seq_len"], positions: Int[Tensor, "rows"], n_keys: int,
-        n_kv: int
-    ) -> tuple[Tensor, Tensor]:
-        "What is added to the scores of the rows of the own branch, and of the clean prefix."
-        of_heads = bias.unflatten(0, (n_kv, -1))
-        at = positions[:, None] + torch.arange(self.offsets, device=positions.device)
-        own = of_heads[:, :, at.clamp(max=bias.shape[1] - 1)].permute(2, 0, 1, 3)
-        return own[..., None, :], of_heads[None, :, :, None, :n_keys]

@@ -110,7 +110,7 @@ def _mlp_weights(block: Any, cfg: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     into, bias, out, after = (getattr(block.mlp, name).detach().float() for name in names)
     return into, bias, out, after
 
-def _named(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
 # %% ../../nbs/engine/26_conversion.ipynb #afd42e69
@@ -128,13 +128,13 @@ def _as_gpt2(model: Any, cfg: Any) -> tuple[Any, dict[str, Tensor]]:
         layer_norm_epsilon=cfg.eps)
     found = {
         "transformer.wte.weight": model.embed.W_E, "transformer.wpe.weight": model.pos_embed.W_pos,
-        **_named("transformer.ln_f", _norm_weights(model.ln_final, cfg))
+        **_under("transformer.ln_f", _norm_weights(model.ln_final, cfg))
     }
     for index, block in enumerate(model.blocks):
         at, parts = f"transformer.h.{index}", _repeated(_attention_parts(cfg, block.attn))
         into, bias, out, after = _mlp_weights(block, cfg)
-        found |= _named(f"{at}.ln_1", _norm_weights(block.ln1, cfg))
-        found |= _named(f"{at}.ln_2", _norm_weights(getattr(block, "ln2", None), cfg))
+        found |= _under(f"{at}.ln_1", _norm_weights(block.ln1, cfg))
+        found |= _under(f"{at}.ln_2", _norm_weights(getattr(block, "ln2", None), cfg))
         found |= {
             f"{at}.attn.c_attn.weight": torch.cat([_joined(parts[f"W{x}"]).T for x in "qkv"], 1),
             f"{at}.attn.c_attn.bias": torch.cat([parts[f"b{x}"].flatten() for x in "qkv"]),
@@ -164,13 +164,13 @@ def _as_neox(model: Any, cfg: Any) -> tuple[Any, dict[str, Tensor]]:
         max_position_embeddings=cfg.n_ctx, layer_norm_eps=cfg.eps, rope_parameters=_rotary(cfg),
         use_parallel_residual=cfg.parallel_attn_mlp)
     found = {"gpt_neox.embed_in.weight": model.embed.W_E,
-             **_named("gpt_neox.final_layer_norm", _norm_weights(model.ln_final, cfg))}
+             **_under("gpt_neox.final_layer_norm", _norm_weights(model.ln_final, cfg))}
     for index, block in enumerate(model.blocks):
         at, parts = f"gpt_neox.layers.{index}", _repeated(_attention_parts(cfg, block.attn))
         into, bias, out, after = _mlp_weights(block, cfg)
-        found |= _named(f"{at}.input_layernorm", _norm_weights(block.ln1, cfg))
+        found |= _under(f"{at}.input_layernorm", _norm_weights(block.ln1, cfg))
         later = _norm_weights(getattr(block, "ln2", None), cfg)
-        found |= _named(f"{at}.post_attention_layernorm", later)
+        found |= _under(f"{at}.post_attention_layernorm", later)
         three = torch.stack([parts[f"W{x}"].transpose(1, 2) for x in "qkv"], 1)
         biases = torch.stack([parts[f"b{x}"] for x in "qkv"], 1)
         found |= {
@@ -197,12 +197,12 @@ def _as_llama(model: Any, cfg: Any) -> tuple[Any, dict[str, Tensor]]:
         num_key_value_heads=cfg.n_key_value_heads or cfg.n_heads, rope_parameters=_rotary(cfg),
         max_position_embeddings=cfg.n_ctx, rms_norm_eps=cfg.eps, attention_bias=True, mlp_bias=True)
     found = {"model.embed_tokens.weight": model.embed.W_E,
-             **_named("model.norm", _norm_weights(model.ln_final, cfg))}
+             **_under("model.norm", _norm_weights(model.ln_final, cfg))}
     for index, block in enumerate(model.blocks):
         at, parts = f"model.layers.{index}", _attention_parts(cfg, block.attn)
         into, bias, out, after = _mlp_weights(block, cfg)
-        found |= _named(f"{at}.input_layernorm", _norm_weights(block.ln1, cfg))
-        found |= _named(f"{at}.post_attention_layernorm", _norm_weights(block.ln2, cfg))
+        found |= _under(f"{at}.input_layernorm", _norm_weights(block.ln1, cfg))
+        found |= _under(f"{at}.post_attention_layernorm", _norm_weights(block.ln2, cfg))
         for x in "qkv":
             found[f"{at}.self_attn.{x}_proj.weight"] = _joined(parts[f"W{x}"])
             found[f"{at}.self_attn.{x}_proj.bias"] = parts[f"b{x}"].flatten()

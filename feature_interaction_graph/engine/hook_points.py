@@ -122,7 +122,7 @@ def plain_twin(model: nn.Module) -> "PreTrainedModel":
     difference of two passes is mostly rounding.
     """
     from transformers import PreTrainedModel
-    found = _TWINS[model] if model in _TWINS else model
+    found = _TWINS.get(model, model)
     if not isinstance(found, PreTrainedModel):
         raise InputError(f"a {type(model).__name__} was given, but a model from "
                          "loading.load_model_and_saes, from loading.wrap_model, or a plain "
