@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['demo_folder', 'load_model', 'load_saes', 'load_corpus', 'bos_of', 'chosen_and_measured', 'load_model_and_saes',
-           'wrap_model', 'check_reconstruction', 'SaeFit', 'check_corpus_against_model']
+           'wrap_model', 'model_from_nanogpt', 'check_reconstruction', 'SaeFit', 'check_corpus_against_model']
 
 # %% ../nbs/01_loading.ipynb #a026e72d
 import warnings
@@ -29,6 +29,7 @@ from .hosts.fit import SaeFit, check_reconstruction
 from .hosts.folders import is_folder, shown
 from .hosts.hub import hub_id
 from .hosts.models import center_stream, read_model, wrap_model
+from .hosts.nanogpt import model_from_nanogpt
 from .hosts.releases import choose_sae_ids, release_entries
 from feature_interaction_graph.hosts.saes import (
     check_saes_against_model, load_saes_by_id, wanted_processing
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 # %% ../nbs/01_loading.ipynb #adf9d7d5
-_all_ = ["wrap_model", "check_reconstruction", "SaeFit", "check_corpus_against_model"]
+_all_ = ["wrap_model", "model_from_nanogpt", "check_reconstruction", "SaeFit",
+         "check_corpus_against_model"]
 
 # %% ../nbs/01_loading.ipynb #5ab56f4f
 def demo_folder() -> Path:

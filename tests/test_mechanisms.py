@@ -8,7 +8,7 @@ import torch
 from sae_lens import StandardSAE, StandardSAEConfig, TopKSAE, TopKSAEConfig
 from sae_lens.saes.sae import SAEMetadata
 from transformers import (
-    AutoModelForCausalLM, Gemma2Config, GPTNeoConfig, GPTNeoXConfig, LlamaConfig, PhiConfig,
+    AutoModelForCausalLM, Gemma2Config, GPTNeoXConfig, LlamaConfig, OpenAIGPTConfig, PhiConfig,
     Qwen3Config
 )
 
@@ -176,10 +176,7 @@ def test_within_layer_is_zero_where_the_mlp_says_nothing():
 
 def test_a_model_that_cannot_be_branched_is_refused():
     torch.manual_seed(0)
-    config = GPTNeoConfig(
-        num_layers=3, hidden_size=16, num_heads=2, attention_types=[[["global"], 3]], vocab_size=50,
-        max_position_embeddings=32
-    )
+    config = OpenAIGPTConfig(n_layer=3, n_embd=16, n_head=2, n_positions=32, vocab_size=50)
     model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -8,7 +8,7 @@ __all__ = ['path_nodes', 'ResponseRows', 'response_rows', 'forward_slopes', 'rev
 
 # %% ../../nbs/engine/20_linear_response.ipynb #4f6a3642
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -218,11 +218,19 @@ class SlopeSettings:
         return cheaper_mode(plan, targets, self.horizon, self.steps) if branched else "forward"
 
 # %% ../../nbs/engine/20_linear_response.ipynb #16b01de0
-def _differentiable(branched: bool) -> contextlib.AbstractContextManager:
-    """Full passes attend by PyTorch's fused kernels, which have no forward derivative; its plain
-    one has."""
+@contextlib.contextmanager
+def _differentiable(engine: BranchedForward) -> Iterator[None]:
+    """Experts multiplied in groups, and the fused attention of full passes, have no forward
+    derivative; the plain ones of PyTorch and of Hugging Face have."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
-    return contextlib.nullcontext() if branched else sdpa_kernel(SDPBackend.MATH)
+    twin: Any = engine.twin
+    before = getattr(twin.config, "_experts_implementation", None)
+    with contextlib.nullcontext() if engine.branched else sdpa_kernel(SDPBackend.MATH):
+        try:
+            if before is not None: twin.set_experts_implementation("eager")
+            yield
+        finally:
+            if before is not None: twin.set_experts_implementation(before)
 
 # %% ../../nbs/engine/20_linear_response.ipynb #8f00d012
 def _respond(engine: BranchedForward, swept: Swept, plan: ClampPlan, targets: _Readers, part: slice,
@@ -234,8 +242,14 @@ def _respond(engine: BranchedForward, swept: Swept, plan: ClampPlan, targets: _R
     def branch(added: Tensor) -> dict[str, Tensor]:
         return engine.branch(swept.clean, plan.entry, rows.sequence, rows.position, added, points,
                              horizon)
-    with _differentiable(engine.branched), torch.no_grad():
-        slopes = (reverse_slopes if mode == "reverse" else forward_slopes)(branch, rows, targets)
+    slopes_of = reverse_slopes if mode == "reverse" else forward_slopes
+    try:
+        with _differentiable(engine), torch.no_grad(): slopes = slopes_of(branch, rows, targets)
+    except torch.OutOfMemoryError: raise
+    except (NotImplementedError, RuntimeError) as error:
+        raise InputError(f"a part of a {type(engine.twin).__name__} has no {mode} derivative "
+                         f"({str(error).partition(chr(10))[0][:160]}); use another mode, or "
+                         "clamp_measure, which needs none.") from error
     first = rows.row[:, 0]
     offsets = torch.arange(horizon + 1, device=first.device)
     lengths = swept.clean.lengths[rows.sequence[first], None]

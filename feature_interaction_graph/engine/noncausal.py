@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .errors import InputError, options_of
 from feature_interaction_graph.engine.hook_points import (
-    HookPoint, decoder_layers, edit, parse_hook_point, plain_twin
+    HookPoint, check_parts, decoder_layers, edit, parse_hook_point, plain_twin
 )
 from feature_interaction_graph.engine.residuals import (
     check_downstream, check_hooks, check_places, clean_residuals, hooked_transformer_pass,
@@ -61,6 +61,7 @@ def _pass_of(
         return hooked
     twin = plain_twin(model) if layers is None else model
     blocks = decoder_layers(twin) if layers is None else layers
+    if layers is None: check_parts(twin, [point, *targets])
     def plain(tokens: Tensor, sequences: Tensor, push: Callable) -> dict[str, Tensor]:
         with edit(blocks, point, push): return streams_at(twin, blocks, tokens[sequences], targets)
     return plain

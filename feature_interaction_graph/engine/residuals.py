@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from .errors import InputError
 from feature_interaction_graph.engine.hook_points import (
-    HookPoint, catch, decoder_layers, edit, last_block, parse_hook_point, plain_twin, push_point,
-    read_point
+    HookPoint, catch, check_parts, decoder_layers, edit, evaluating, last_block, parse_hook_point,
+    plain_twin, push_point, read_point
 )
 
 # %% ../../nbs/engine/07_residuals.ipynb #e25457f8
@@ -49,12 +49,16 @@ def streams_at(
     points: Collection[HookPoint]
 ) -> dict[str, Float[Tensor, "n_seq seq_len width"]]:
     """The activations at `points`, name -> `[n_seq, seq_len, width]`, in one forward pass of a
-    Hugging Face model with blocks `layers`; it stops when the last of them is known.
+    Hugging Face model with blocks `layers`, in evaluation mode; it stops when the last of them is
+    known.
 
     Raises `InputError` for a block the model does not have.
     """
-    takes_cache = "use_cache" in inspect.signature(model.forward).parameters
-    with catch(layers, points) as caught, ending_at(layers, points):
+    named = inspect.signature(model.forward).parameters
+    # some name it no longer and hand it on
+    generates = "kwargs" in named and bool(getattr(model, "can_generate", bool)())
+    takes_cache = "use_cache" in named or generates
+    with (evaluating(model), catch(layers, points) as caught, ending_at(layers, points)):
         model(tokens, **({"use_cache": False} if takes_cache else {}))
     return caught
 
@@ -65,9 +69,10 @@ def _cached(
     "`streams_at` of a `HookedTransformer`."
     check_hooks(model, points)
     names = [point.name for point in points]
-    _, cache = model.run_with_cache(
-        tokens, return_type=None, names_filter=names, return_cache_object=False
-    )
+    with evaluating(model):
+        _, cache = model.run_with_cache(
+            tokens, return_type=None, names_filter=names, return_cache_object=False
+        )
     return {name: cache[name].flatten(2) for name in names}
 
 # %% ../../nbs/engine/07_residuals.ipynb #c03e628a
@@ -93,13 +98,15 @@ def clean_residuals(
     deeper than needed.
 
     Returns name -> `[n_seq, seq_len, d_model]` (`[.., n_heads * d_head]` for `z`). Raises
-    `InputError` for an unknown point or a block the model does not have.
+    `InputError` for an unknown point, a block the model does not have, or parts of a block that do
+    not sum to its stream.
     """
     points = list(map(parse_hook_point, hook_points))
     if not points:
         raise InputError("no hook point was named, so there is nothing to keep; name at least one.")
     if is_hooked_transformer(model): return _cached(model, tokens, points)
     twin = plain_twin(model)
+    check_parts(twin, points)
     return streams_at(twin, decoder_layers(twin), tokens, points)
 
 # %% ../../nbs/engine/07_residuals.ipynb #63db9f0e
@@ -132,6 +139,7 @@ def hooked_forward(
     twin = plain_twin(model)
     layers = decoder_layers(twin)
     point, *wanted = map(parse_hook_point, (source, *targets))
+    check_parts(twin, [point, *wanted])
     pieces: dict[str, list[Tensor]] = {target.name: [] for target in wanted}
     for rows in torch.arange(len(positions)).split(_ROWS_PER_PASS):
         here, position, vector = torch.arange(len(rows)), positions[rows], added[rows]
@@ -160,12 +168,14 @@ class CleanRun:
 
     `lengths`: real tokens per sequence; `streams[block]`: `[n_seq, seq_len, d_model]`, the stream
     entering that block. For branched rows also `cache`, keys and values of each attention module,
-    `[n_seq, n_kv_heads, seq_len, d_head]`, and `calls`, each block's call arguments.
+    `[n_seq, n_kv_heads, seq_len, d_head]`, `scores`, what it makes of them (see
+    `engine.attention`), and `calls`, each block's call arguments.
     """
     tokens: Int[Tensor, "n_seq seq_len"]
     lengths: Int[Tensor, "n_seq"]
     streams: dict[int, Float[Tensor, "n_seq seq_len d_model"]]
     cache: dict[nn.Module, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    scores: dict[nn.Module, Any] = field(default_factory=dict)
     calls: dict[int, dict[str, Any]] = field(default_factory=dict)
 
 # %% ../../nbs/engine/07_residuals.ipynb #6bf3ceaf
@@ -261,29 +271,36 @@ def entering_rows(
 @contextlib.contextmanager
 def _skipping(
     layers: nn.ModuleList, start: int, stream: Float[Tensor, "n_seq seq_len d_model"],
-    as_tuple: bool
+    returned: Sequence[Any]
 ) -> Iterator[None]:
-    """Within the context, blocks before `start` pass on what they get, untouched, and block `start`
-    begins from `stream`.
+    """Within the context, blocks before `start` pass on what they get, untouched, as they
+    `returned` it before, and block `start` begins from `stream`.
 
     List and indices of the blocks stay as they are: some models choose masks by index.
     """
-    def passing(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return (hidden_states,) if as_tuple else hidden_states
+    def passing(like: Any) -> Callable[..., Any]:
+        def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+            if not isinstance(like, (tuple, list)): return hidden_states
+            return type(like)((hidden_states, *[None] * (len(like) - 1)))
+        return forward
     try:
-        for layer in layers[:start]: layer.forward = passing
+        for layer, like in zip(layers[:start], returned[:start], strict=True):
+            layer.forward = passing(like)
         with edit(layers, HookPoint("resid_pre", start), lambda _: stream): yield
     finally:
         for layer in layers[:start]: layer.__dict__.pop("forward", None)
 
 # %% ../../nbs/engine/07_residuals.ipynb #264be341
-def _returns_tuple(twin: nn.Module, block: nn.Module, token: Int[Tensor, "1 1"]) -> bool:
-    "Whether blocks return a tuple (older architectures) or the stream itself."
-    seen: list[bool] = []
-    handle = block.register_forward_hook(lambda *call: seen.append(isinstance(call[-1], tuple)))
-    try: twin(token, use_cache=False)
-    finally: handle.remove()
-    return seen[0]
+@torch.no_grad()
+def _returned(twin: nn.Module, layers: nn.ModuleList, token: Int[Tensor, "1 1"]) -> list[Any]:
+    "What each block returns: the stream itself, or a tuple (older architectures) of so many parts."
+    seen: list[Any] = []
+    handles = [block.register_forward_hook(lambda *call: seen.append(call[-1])) for block in layers]
+    try:
+        with evaluating(twin): twin(token, use_cache=False)
+    finally:
+        for handle in handles: handle.remove()
+    return seen
 
 # %% ../../nbs/engine/07_residuals.ipynb #7c0240b0
 def hooked_transformer_pass(
@@ -301,11 +318,12 @@ def hooked_transformer_pass(
     def keep(stream: Tensor, hook: Any) -> None: kept[hook.name] = stream.flatten(2)
     # resid_mid is the sum: changed through what attention adds
     entry = HookPoint("attn_out", point.layer) if point.kind == "resid_mid" else point
-    model.run_with_hooks(
-        entering, start_at_layer=point.layer, return_type=None,
-        stop_at_layer=1 + max(target.layer for target in targets),
-        fwd_hooks=[(entry.name, changed), *((target.name, keep) for target in targets)]
-    )
+    with evaluating(model):
+        model.run_with_hooks(
+            entering, start_at_layer=point.layer, return_type=None,
+            stop_at_layer=1 + max(target.layer for target in targets),
+            fwd_hooks=[(entry.name, changed), *((target.name, keep) for target in targets)]
+        )
     return kept
 
 # %% ../../nbs/engine/07_residuals.ipynb #05eed357
@@ -321,9 +339,10 @@ def _suffix_pass(
         )
     twin = plain_twin(model)
     layers = decoder_layers(twin)
-    as_tuple = _returns_tuple(twin, layers[0], clean.tokens[:1, :1])
+    check_parts(twin, [entry, *points])
+    returned = _returned(twin, layers, clean.tokens[:1, :1])
     def run(sequences: Tensor, push: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        with (torch.no_grad(), _skipping(layers, entry.layer, recorded[sequences], as_tuple),
+        with (torch.no_grad(), _skipping(layers, entry.layer, recorded[sequences], returned),
               edit(layers, entry, push)):
             return streams_at(twin, layers, clean.tokens[sequences], points)
     return run

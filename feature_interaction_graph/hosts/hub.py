@@ -10,7 +10,7 @@ import functools
 import importlib
 
 from ..engine.errors import InputError
-from .folders import first_line, shown
+from .folders import first_line, is_folder, shown
 
 # %% ../../nbs/hosts/01_hub.ipynb #eefdfb67
 @functools.cache
@@ -42,6 +42,17 @@ def no_answer() -> type[Exception]:
     client = importlib.import_module(type(get_session()).__module__.partition(".")[0])
     return getattr(client, "TransportError", OSError)
 
+# %% ../../nbs/hosts/01_hub.ipynb #5fb424ab
+def _means_a_folder(name: str) -> bool:
+    "Whether `name` can only be a path: by its letters, or because the folder before it is here."
+    if name[0] in "./~" or name[-1] == "/" or name.count("/") > 1 or set(name) & set(" \\:"):
+        return True
+    parent, _, last = name.partition("/")
+    from huggingface_hub import try_to_load_from_cache
+    return bool(last) and is_folder(parent) and not isinstance(
+        try_to_load_from_cache(name, "config.json"), str
+    )
+
 # %% ../../nbs/hosts/01_hub.ipynb #b3937942
 def check_hub_model(name: str, revision: str | None = None) -> None:
     """Returns if `name` is a model on the hub, or in the cache while the hub is out of reach.
@@ -49,8 +60,7 @@ def check_hub_model(name: str, revision: str | None = None) -> None:
     Raises `InputError`, one sentence for each way this can fail, after at most one request."""
     import huggingface_hub
     from huggingface_hub import errors
-    if name[0] in "./~\\" or name[-1] == "/" or name.count("/") > 1 or " " in name:
-        raise _no_such_model(name)
+    if _means_a_folder(name): raise _no_such_model(name)
     try:
         url = huggingface_hub.hf_hub_url(name, "config.json", revision=revision)
         huggingface_hub.get_hf_file_metadata(url, timeout=10)

@@ -10,6 +10,7 @@ import contextlib
 import copy
 import itertools
 import logging
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +19,11 @@ import torch
 from torch import nn
 
 from ..engine.errors import InputError
+from ..engine.conversion import model_from_hooked_transformer
 from feature_interaction_graph.engine.hook_points import (
-    attach_twin, decoder_layers, map_block, plain_twin
+    HALVES, attach_twin, decoder_layers, map_block, plain_twin
 )
+from ..engine.residuals import is_hooked_transformer
 from feature_interaction_graph.hosts.folders import (
     checked_name, is_folder, library_errors, shown, some_of
 )
@@ -211,9 +214,23 @@ def stream_is_centred(model: nn.Module) -> bool:
     return all(bool(weight.mean(dimension).abs().max() <= 1e-4 * weight.abs().max())
                for weight, dimension in _writers(hf_model))
 
+# %% ../../nbs/hosts/03_models.ipynb #3983015e
+def _measurable(hf_model: "PreTrainedModel") -> "PreTrainedModel":
+    "The model itself, or a float32 copy of one whose weights are too coarse, which is said."
+    kind = type(hf_model).__name__
+    if getattr(hf_model, "quantization_method", None) is not None:
+        raise InputError(f"this {kind} is quantised ({hf_model.quantization_method}), and effects "
+                         "are measured in float32; call its dequantize() first, or load it "
+                         "without quantisation.")
+    if hf_model.dtype not in HALVES: return hf_model
+    warnings.warn(f"the weights of this {kind} are {hf_model.dtype}; a float32 copy of them is "
+                  "measured, because in less a difference of two passes is mostly rounding.",
+                  stacklevel=3)
+    return copy.deepcopy(hf_model).float()
+
 # %% ../../nbs/hosts/03_models.ipynb #496a09f3
 def wrap_model(
-    hf_model: "PreTrainedModel",
+    hf_model: "PreTrainedModel | nn.Module",
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     center_writing_weights: bool = False,
     name: str | None = None,
@@ -222,38 +239,55 @@ def wrap_model(
     (or its centred copy).
 
     `hf_model`: any causal LM of transformers, in memory; it is put into evaluation mode and its
-    parameters need no gradient from here on. `center_writing_weights`: centre the stream first, on
-    a copy; RMSNorm models stay as they are. `name`: shown in metadata; None: what the model was
-    loaded from. A tokenizer without a BOS token stays without. Raises `InputError` for anything but
-    a causal LM, for non-finite weights, or for an architecture TransformerLens does not know."""
-    from transformer_lens.model_bridge import TransformerBridge
+    parameters need no gradient from here on; weights of less than float32 are copied, which is
+    said. A `HookedTransformer` is converted (`engine.conversion`) and brings its tokenizer.
+    `center_writing_weights`: centre the stream first, on a copy; RMSNorm models stay as they are.
+    `name`: shown in metadata; None: what the model was loaded from. A tokenizer without a BOS token
+    stays without. Raises `InputError` for anything but a causal LM, for non-finite weights, for a
+    `HookedTransformer` without a counterpart, or for an architecture TransformerLens does not
+    know."""
     from transformers import PreTrainedModel
+    if is_hooked_transformer(hf_model):
+        original: Any = hf_model
+        tokenizer, name = tokenizer or original.tokenizer, name or original.cfg.model_name
+        hf_model = model_from_hooked_transformer(original)
     kind = type(hf_model).__name__
     if not isinstance(hf_model, PreTrainedModel) or hf_model.get_output_embeddings() is None:
         raise InputError(f"a {kind} was given; wrap_model needs a plain causal language model of "
                          "transformers, such as AutoModelForCausalLM gives.")
     check_finite(hf_model, f"the {kind}")
+    hf_model = _measurable(hf_model)
     if center_writing_weights:
         hf_model = copy.deepcopy(hf_model)
         center_stream(hf_model)
     hf_model.eval().requires_grad_(False)
-    tensors = itertools.chain(hf_model.parameters(), hf_model.buffers())
-    shared = {id(tensor): tensor for tensor in tensors}
-    with library_errors(lambda reason: InputError(
-        f"TransformerLens cannot bridge a {kind} ({reason}); use an architecture it knows."
-    )):
-        bridge = TransformerBridge.boot_transformers(
-            name or hf_model.config._name_or_path or kind,
-            hf_model=copy.deepcopy(hf_model, shared), tokenizer=_bridge_tokenizer(tokenizer),
-            device=hf_model.device, dtype=hf_model.dtype
-        )
-    # its split copies of joint matrices come with gradients switched on
-    bridge.requires_grad_(False)
+    bridge = _bridge(hf_model, tokenizer, name or hf_model.config._name_or_path or kind)
     if tokenizer is None or tokenizer.bos_token_id is None: bridge.tokenizer = None
     if tokenizer is not None and bridge.tokenizer is None:     # without the BOS that was made up
         bridge.tokenizer, bridge.cfg.default_prepend_bos = copy.deepcopy(tokenizer), False
     attach_twin(bridge, hf_model)
     return bridge
+
+def _bridge(
+    hf_model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase | None", name: str
+) -> "TransformerBridge":
+    "A bridge around a copy of `hf_model` that shares every tensor with it."
+    from transformer_lens.model_bridge import TransformerBridge
+    kind = type(hf_model).__name__
+    tensors = itertools.chain(hf_model.parameters(), hf_model.buffers())
+    again = copy.deepcopy(hf_model, {id(tensor): tensor for tensor in tensors})
+    # a model made from its settings does not say there what it is
+    again.config.architectures = [kind]
+    with library_errors(lambda reason: InputError(
+        f"TransformerLens has no bridge for this {kind} ({reason}); give the plain model to the "
+        "functions that measure, which take it as it is."
+    )):
+        bridge = TransformerBridge.boot_transformers(
+            name, hf_model=again, tokenizer=_bridge_tokenizer(tokenizer), device=hf_model.device,
+            dtype=hf_model.dtype
+        )
+    # its split copies of joint matrices come with gradients switched on
+    return bridge.requires_grad_(False)
 
 # %% ../../nbs/hosts/03_models.ipynb #ced732c8
 def _bridge_tokenizer(tokenizer: "PreTrainedTokenizerBase | None") -> "PreTrainedTokenizerBase":
