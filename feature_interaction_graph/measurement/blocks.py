@@ -27,6 +27,7 @@ from feature_interaction_graph.engine.placebo import (
 )
 from ..engine.pushing import fingerprint, push
 from ..engine.statistics import adjust
+from ..engine.weights import saes_fingerprint, weights_fingerprint
 from feature_interaction_graph.measurement.prepared import (
     Prepared, plan_pushes, prepare, refuse_rare
 )
@@ -220,16 +221,21 @@ def question_key(
     prepared: Prepared, blocks: Sequence[Mapping[int, Int[np.ndarray, "n_places"]]],
     settings: RunSettings
 ) -> str:
-    """A hash of what decides the numbers: sources, targets, samples and doses of the first block,
-    how many blocks there are, and all settings."""
+    """A hash of what decides the numbers: weights of the model and the SAEs, the text and where
+    samples may be, sources, targets, samples and doses of the first block, how many blocks there
+    are, and all settings."""
     question = prepared.question
     plans = [plan_pushes(prepared, layer, mine, (0, question.looks[-1]))
              for layer, mine in blocks[0].items()]
     features = [np.asarray(part).tobytes() for part in question.sources.values()]
     features += [reader.features.cpu().numpy().tobytes() for reader in prepared.readers.values()]
+    corpus, saes = prepared.corpus, {layer: prepared.saes[layer] for layer in
+                                     sorted({*question.sources, *prepared.readers})}
+    features += [part.numpy().tobytes() for part in (corpus.tokens, corpus.sample_mask())]
+    weights = weights_fingerprint(prepared.model), saes_fingerprint(saes)
     asked = replace(question, sources={}, targets={}, reach={})
     rows = settings.batch_rows or prepared.rows_that_fit
-    return fingerprint(plans, asked, replace(settings, batch_rows=rows), len(blocks),
+    return fingerprint(plans, asked, replace(settings, batch_rows=rows), len(blocks), weights,
                        hashlib.sha256(b"".join(features)).hexdigest())
 
 # %% ../../nbs/measurement/04_blocks.ipynb #c853de0e
