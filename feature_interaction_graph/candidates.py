@@ -283,14 +283,15 @@ def _as_columns(
 def identify_candidates(
     atlas: CoactivationAtlas, saes: Saes, cfg: Config, store: ActivationStore | None = None,
     model: nn.Module | None = None, *, include: Iterable[str | FeatureKey] = (),
-    all_pairs: bool = False, allow_none: bool = False
+    all_pairs: bool | None = None, allow_none: bool = False
 ) -> Candidates:
     """Pairs worth an intervention: important sources, and important targets in later layers of the
     window that a rule joins to them. Deterministic.
 
     `store` and `model` are needed for importance_method "ablation" only. `include`: features wanted
     whatever their rank, as ids or (layer, feature); all their pairs are candidates. `all_pairs`:
-    every pair of chosen features within the window, whether or not a rule gives a reason.
+    every pair of chosen features within the window, whether or not a rule gives a reason (None: as
+    `cfg.all_targets` says).
     Raises `InputError` for a feature of `include` that the atlas does not cover, a window without
     counts, or (unless `allow_none`) when not a single pair is left.
     """
@@ -302,7 +303,8 @@ def identify_candidates(
         raise InputError("within_layer is set, but the atlas was built without it; build it again "
                          "with within_layer.")
     chosen = _chosen_features(atlas, saes, cfg, store, model, named)
-    parts = [_joined_by_rules(atlas, saes, cfg, pair, chosen.features, named, all_pairs)
+    parts = [_joined_by_rules(atlas, saes, cfg, pair, chosen.features, named,
+                              cfg.all_targets if all_pairs is None else all_pairs)
              for pair in pairs]
     size = {layer: len(features) for layer, features in chosen.features.items()}
     considered = sum(size[a] * (size[b] - (a == b)) for a, b in pairs)

@@ -61,10 +61,12 @@ def surviving_rows(
     keep &= ~(columns.get("placebo_q_value", np.zeros(len(keep))) >= significance_level)
     if keep.any() or allow_none: return np.flatnonzero(keep)
     if n_significant:
-        raise InputError(f"{n_significant:,} interactions are significant, but not one is specific: "
-                         "pushes in random directions do as much (placebo_q_value >= "
-                         f"{significance_level:g}); measure more samples, raise "
-                         "significance_level, or measure with placebo=0.")
+        raise InputError(
+            f"{n_significant:,} interactions are significant, but not one is specific: "
+            "pushes in random directions do as much (placebo_q_value >= "
+            f"{significance_level:g}); measure more samples, raise "
+            "significance_level, or measure with placebo=0."
+        )
     if not len(keep):
         raise InputError("the table holds no interactions, so there is no graph to build; measure "
                          "some pairs first.")

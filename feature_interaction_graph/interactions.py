@@ -86,16 +86,19 @@ def evidence_of(columns: Mapping[str, np.ndarray], evidence: str, placebo: int,
     return [*tests, Evidence.of_placebo(family, t_value, placebo)]
 
 
-def stability_of(columns: Mapping[str, np.ndarray], level: float, method: str,
-                 evidence: str = "activation", looks: int = 1, placebo: int = 0) -> dict[str, float]:
+def stability_of(
+    columns: Mapping[str, np.ndarray], level: float, method: str, evidence: str = "activation",
+    looks: int = 1, placebo: int = 0
+) -> dict[str, float]:
     """Jaccard index of the edge set (q < `level`) with that of a second measurement on other text,
     for `meta`; empty when there is no edge. `columns`: `[n_rows]` each; see `evidence_of`."""
     edges = columns["q_value"] < level
     if placebo and "placebo_q_value" in columns: edges &= ~(columns["placebo_q_value"] >= level)
     if not edges.any(): return {}
     source = columns["src_layer"].astype(np.int64) << 32 | columns["src_feature"]
-    found = edge_stability(evidence_of(columns, evidence, placebo, looks), level, method, source=source,
-                           looks=looks)
+    found = edge_stability(
+        evidence_of(columns, evidence, placebo, looks), level, method, source=source, looks=looks
+    )
     return {"jaccard": found.jaccard, "low": found.low, "high": found.high,
             "n_resamples": found.n_resamples, "level": level}
 

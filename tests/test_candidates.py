@@ -72,7 +72,8 @@ def reasons_of(candidates, *pair):
 def test_every_rule_finds_what_was_planted(planted):
     store, saes = planted
     candidates = identify_candidates(
-        build_coactivation_atlas(store, Config(), progress=False), saes, Config()
+        build_coactivation_atlas(store, Config(all_targets=False), progress=False), saes,
+        Config(all_targets=False)
     )
     assert (reasons_of(candidates, 0, 3, 1, 3) == ["together", "associated"]
             and reasons_of(candidates, 0, 4, 1, 4) == ["apart"])
@@ -95,7 +96,7 @@ def test_every_rule_finds_what_was_planted(planted):
 
 def test_features_left_out_are_counted(planted):
     store, saes = planted
-    cfg = Config(top_k_features=5)
+    cfg = Config(all_targets=False, top_k_features=5)
     atlas = build_coactivation_atlas(store, cfg, progress=False)
     for layer in range(3):
         importance = store.importance(layer)[atlas.layers[layer].features]
@@ -118,20 +119,24 @@ def test_features_left_out_are_counted(planted):
 
 def test_ties_go_to_the_lower_number(planted):
     store, _ = planted
-    atlas = build_coactivation_atlas(store, Config(), progress=False)
-    chosen, _ = choose_features(atlas, 0, np.ones(11), Config(top_k_features=3))
+    atlas = build_coactivation_atlas(store, Config(all_targets=False), progress=False)
+    chosen, _ = choose_features(atlas, 0, np.ones(11), Config(all_targets=False, top_k_features=3))
     assert chosen.tolist() == [3, 4, 5]
 
 
 def test_window_within_layer_and_all_pairs(planted):
     store, saes = planted
-    atlas = build_coactivation_atlas(store, Config(within_layer=True), progress=False)
-    near = identify_candidates(atlas, saes, Config(layer_window=1), all_pairs=True)
+    atlas = build_coactivation_atlas(
+        store, Config(all_targets=False, within_layer=True), progress=False
+    )
+    near = identify_candidates(
+        atlas, saes, Config(all_targets=False, layer_window=1), all_pairs=True
+    )
     assert len(near) == 2 * 81 and (near["tgt_layer"] - near["src_layer"] == 1).all() and all(
         "all" in reason for reason in near.reasons()
     )
     inside = identify_candidates(
-        atlas, saes, Config(layer_window=1, within_layer=True), all_pairs=True
+        atlas, saes, Config(all_targets=False, layer_window=1, within_layer=True), all_pairs=True
     )
     assert len(inside) == 2 * 81 + 3 * 72 == inside.meta["considered"]
     same_layer = inside["src_layer"] == inside["tgt_layer"]
@@ -146,7 +151,7 @@ def test_window_within_layer_and_all_pairs(planted):
 
 def test_included_features_come_with_all_their_pairs(planted):
     store, saes = planted
-    cfg = Config(top_k_features=2)
+    cfg = Config(all_targets=False, top_k_features=2)
     atlas = build_coactivation_atlas(store, cfg, progress=False)
     without = identify_candidates(atlas, saes, cfg, all_pairs=True)
     wanted = next(feature for feature in range(3, 12) if (1, feature) not in without.sources)
@@ -164,7 +169,8 @@ def test_saes_of_different_width_have_no_alignment(planted):
     saes = {**saes, 1: sae_of(1, 5, d_in=64)}
     assert np.isnan(decoder_alignment(saes[0], saes[1], np.arange(3), np.arange(4))).all()
     candidates = identify_candidates(
-        build_coactivation_atlas(store, Config(), progress=False), saes, Config()
+        build_coactivation_atlas(store, Config(all_targets=False), progress=False), saes,
+        Config(all_targets=False)
     )
     between = (candidates["src_layer"] == 0) & (candidates["tgt_layer"] == 1)
     assert (between.any() and np.isnan(candidates["decoder_alignment"][between]).all()
@@ -173,7 +179,7 @@ def test_saes_of_different_width_have_no_alignment(planted):
 
 def test_files_and_refusals(planted, tmp_path):
     store, saes = planted
-    cfg = Config()
+    cfg = Config(all_targets=False)
     atlas = build_coactivation_atlas(store, cfg, progress=False)
     candidates = identify_candidates(atlas, saes, cfg)
     candidates.save(tmp_path / "candidates.h5")
@@ -214,4 +220,4 @@ def test_files_and_refusals(planted, tmp_path):
 def test_a_screen_has_four_numbers_and_no_others():
     assert dataclasses.astuple(TransportScreen(min_z=3)) == (10, 10, 3, 0.01)
     with pytest.raises(TypeError, match="min_sigma"):
-        transport_candidates(None, None, None, Config(), min_sigma=3)
+        transport_candidates(None, None, None, Config(all_targets=False), min_sigma=3)

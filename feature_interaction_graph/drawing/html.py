@@ -153,7 +153,9 @@ def counts_sentence(G: nx.DiGraph, shown: nx.DiGraph, min_strength: float) -> st
                          for name in ("selection", "counts"))
     parts = [f"{len(G):,} features, {G.number_of_edges():,} edges"]
     if "tested" in selection:
-        found = (f"{selection['significant']:,} significant, " if "significant" in selection else "")
+        found = (
+            f"{selection['significant']:,} significant, " if "significant" in selection else ""
+        )
         parts.append(f"{selection['tested']:,} interactions tested, {found}kept if q < "
                      f"{selection.get('significance_level', 0.01):g}"
                      + (f" and |strength| > {selection['edge_strength_threshold']:g}"

@@ -138,13 +138,16 @@ def product_interval(
     samples: Float[np.ndarray, "n n_effects"], size: Float[np.ndarray, "n_effects"]
 ) -> tuple[Float[np.ndarray, "n_effects"], Float[np.ndarray, "n_effects"]]:
     """95 % interval of a mean that is zero in most samples: share that responds times mean
-    response, 97.5 % each; `size`: of a response of this target, where fewer than three are seen (two
-    of that size stand in for a spread that one or two cannot show: `_FEWEST` degrees of freedom)."""
+    response, 97.5 % each; `size`: of a response of this target, where fewer than three are seen
+    (two of that size stand in for a spread that one or two cannot show: `_FEWEST` degrees of
+    freedom)."""
     count, mean, std, _ = sample_shape(samples, samples != 0)
     some, share = np.maximum(count, 1), np.stack(share_interval(len(samples), 0.975))
     largest = np.abs(samples).max(0, initial=0.0)
     size = np.where(count < 3, np.maximum(size, largest), largest)
-    half = special.stdtrit(np.maximum(some, _FEWEST), 0.9875) * np.sqrt(std**2 / some + (size / some) ** 2)
+    half = special.stdtrit(np.maximum(some, _FEWEST), 0.9875) * np.sqrt(
+        std**2 / some + (size / some) ** 2
+    )
     ends = np.stack([mean - half, mean + half])
     ends = np.where(count == 0, np.stack([-2 * size, 2 * size]), ends)
     corners = share[:, None, count.astype(int)] * ends[None]

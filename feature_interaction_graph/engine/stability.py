@@ -33,8 +33,8 @@ class Evidence(NamedTuple):
         return cls(score, np.broadcast_to(t_std, score.shape) * per_t)
 
     @classmethod
-    def of_placebo(cls, p_value: Float[np.ndarray, "n_edges"], t_value: Float[np.ndarray, "n_edges"],
-                   n_directions: int) -> "Evidence":
+    def of_placebo(cls, p_value: Float[np.ndarray, "n_edges"],
+                   t_value: Float[np.ndarray, "n_edges"], n_directions: int) -> "Evidence":
         """That of a comparison with pushes in `n_directions` other directions, of a mean that is
         `t_value` standard errors from 0: the mean varies, and the pool is drawn anew."""
         score = -special.ndtri(np.clip(p_value, 1e-300, 1.0) / 2)
@@ -65,7 +65,9 @@ class Effects:
     `beside`: `[n_edges]`, class of each edge by what else is known of it; classes are learned apart
     from each other.
     """
-    def __init__(self, evidence: Evidence, beside: Int[np.ndarray, "n_edges"] | None = None) -> None:
+    def __init__(
+        self, evidence: Evidence, beside: Int[np.ndarray, "n_edges"] | None = None
+    ) -> None:
         score, spread = evidence.score, np.maximum(evidence.spread, 1e-3)
         top = max(float(score.max(initial=0)), 1.0)
         self.grid = np.r_[0, np.geomspace(0.2, top, _GRID - 1)]
@@ -116,7 +118,9 @@ class EdgeSet:
 
     NaN scores: not in the family of that test, and no obstacle. `looks`: how often a sequential
     design has tested (the first test's p-values carry that factor)."""
-    def __init__(self, tests: Sequence[Evidence], level: float, method: str, looks: int = 1) -> None:
+    def __init__(
+        self, tests: Sequence[Evidence], level: float, method: str, looks: int = 1
+    ) -> None:
         self.level, self.method = level, method
         self.factors = [looks] + [1] * (len(tests) - 1)
         self.found = self.chosen([test.score for test in tests])
