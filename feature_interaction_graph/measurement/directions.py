@@ -225,7 +225,7 @@ def with_directions(
     `InputError` for a name used twice, in whichever layers, a layer that does not exist, and what
     `append_directions` refuses.
     """
-    found: dict[int, Any] = dict(saes)
+    found: dict[int, Any] = number_saes(saes) if saes else {}
     for layer, some in directions.items():
         sae = found[layer] if layer in found else _no_latents(layer, model)
         found[layer] = append_directions(sae, some)
