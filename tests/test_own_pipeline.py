@@ -6,7 +6,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from test_own_saes import ALL, SITES, hooked, own_sae, part_of, stream_at, tiny, tokens
+from test_own_saes import (
+    ALL, SITES, hooked, own_sae, part_of, plain_effects, stream_at, tiny, tokens
+)
 from torch import Tensor
 from transformers import GPT2LMHeadModel
 
@@ -340,3 +342,23 @@ def test_every_measure_takes_a_list(tiny, tokens, places):
     }
     for name, measured in ask.items():
         np.testing.assert_array_equal(measured(places[::-1]), measured(numbers), err_msg=name)
+
+
+@pytest.mark.parametrize("n_positions", [1, 2, 5])
+def test_a_model_that_reads_few_positions_is_measured(n_positions):
+    from transformers import GPT2Config
+
+    from feature_interaction_graph import clamp_measure, within_layer_measure
+    torch.manual_seed(1)
+    model = GPT2LMHeadModel(GPT2Config(
+        n_layer=4, n_embd=24, n_head=4, n_positions=n_positions, vocab_size=50, bos_token_id=None,
+        eos_token_id=None, initializer_range=0.3)).eval().requires_grad_(False)
+    tokens = torch.arange(1, 41).reshape(-1, n_positions)[:10]
+    saes, doses = [own_sae("blocks.1.hook_resid_post", 1), own_sae(LATER, 2)], (0.5, 2.0)
+    feature, active = often(model, tokens, saes[0], "blocks.1.hook_resid_post")
+    table = clamp_measure(model, saes, [(1, feature)], tokens, doses=doses, **ALL).to_pandas()
+    expected = plain_effects(model, tokens, "blocks.1.hook_resid_post", saes[0].W_dec[feature],
+                             active, saes[1], doses)
+    np.testing.assert_allclose(table.sort_values("tgt_feature").strength, expected, atol=1e-5)
+    within = within_layer_measure(model, saes, [(1, feature)], tokens, doses=doses, **ALL)
+    assert np.abs(within.columns["strength"]).max() > 0

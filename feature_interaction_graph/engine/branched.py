@@ -131,8 +131,10 @@ def _disagreement(engine: BranchedForward) -> str:
     with a plain hooked forward."""
     generator = torch.Generator().manual_seed(0)
     config, device = engine.twin.config, engine.device
-    tokens = torch.randint(1, config.vocab_size, (2, 8), generator=generator).to(device)
+    length = min(8, getattr(config, "max_position_embeddings", None) or 8)
+    tokens = torch.randint(1, config.vocab_size, (2, length), generator=generator).to(device)
     sequences, positions = torch.tensor([[0, 1, 1], [4, 2, 7]], device=device)
+    positions = positions.clamp(max=length - 1)
     source = HookPoint("resid_pre", 0)
     targets = [HookPoint("resid_post", layer) for layer in range(engine.n_layers)]
     scale = clean_residuals(engine.twin, tokens, [source])[source.name].std()
