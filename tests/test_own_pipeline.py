@@ -362,3 +362,17 @@ def test_a_model_that_reads_few_positions_is_measured(n_positions):
     np.testing.assert_allclose(table.sort_values("tgt_feature").strength, expected, atol=1e-5)
     within = within_layer_measure(model, saes, [(1, feature)], tokens, doses=doses, **ALL)
     assert np.abs(within.columns["strength"]).max() > 0
+
+
+def test_the_parts_of_the_last_block_act_on_the_end_of_the_stream(tiny, tokens):
+    from feature_interaction_graph import clamp_measure, jacobian_measure
+    last, doses = "blocks.3.hook_mlp_out", (0.5, 2.0)
+    saes = number_saes([own_sae(last, 1), own_sae("blocks.3.hook_resid_post", 2)])
+    feature, active = often(tiny, tokens, saes[0], last)
+    table = clamp_measure(tiny, saes, [(0, feature)], tokens, doses=doses, **ALL).to_pandas()
+    expected = plain_effects(tiny, tokens, last, saes[0].W_dec[feature], active, saes[1], doses)
+    np.testing.assert_allclose(table.sort_values("tgt_feature").strength, expected, atol=1e-5)
+    slopes = jacobian_measure(tiny, saes, [(0, feature)], tokens, through_threshold=False, **ALL)
+    along = saes[0].W_dec[feature] @ saes[1].W_enc         # nothing lies between
+    np.testing.assert_allclose(slopes.to_pandas().sort_values("tgt_feature").strength, along,
+                               atol=1e-5)
