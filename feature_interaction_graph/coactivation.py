@@ -272,7 +272,8 @@ def build_coactivation_atlas(
     """
     block = counted_blocks(store.hook_names)
     pairs = [(a, b) for a in store.layers for b in store.layers
-             if (a < b and block[b] - block[a] <= cfg.layer_window) or (a == b and cfg.within_layer)]
+             if (a < b and block[b] - block[a] <= cfg.layer_window)
+             or (a == b and cfg.within_layer)]
     if not pairs:
         raise InputError(f"no two of the layers {listed(store.layers)} are at most "
                          f"{cfg.layer_window} apart; raise layer_window or collect more layers.")

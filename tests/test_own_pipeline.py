@@ -251,8 +251,8 @@ def run_pipeline(model, saes, tokens, folder, **settings):
     )
     from feature_interaction_graph.candidates import propose_candidates
     cfg = Config(output_dir=str(folder), min_activations=1, all_targets=True, n_samples=20,
-                 top_k_features=4, min_samples=4, candidate_method="both", significance_level=0.5, placebo=0,
-                 **settings)
+                 top_k_features=4, min_samples=4, candidate_method="both", significance_level=0.5,
+                 placebo=0, **settings)
     corpus = as_corpus(tokens)
     store = collect_activations(model, saes, cfg, corpus, progress=False)
     atlas = build_coactivation_atlas(store, cfg, progress=False)
