@@ -179,7 +179,8 @@ def record_streams(
     device = next(model.parameters()).device
     tokens = tokens.to(device)
     if lengths is None: lengths = torch.full((len(tokens),), tokens.shape[1])
-    n_layers = (model.cfg.n_layers if is_hooked_transformer(model)
+    kind: Any = model
+    n_layers = (int(kind.cfg.n_layers) if is_hooked_transformer(model)
                 else len(decoder_layers(plain_twin(model))))
     points = {start: HookPoint("resid_pre", start) if start < n_layers
               else HookPoint("resid_post", start - 1) for start in sorted(set(starts))}

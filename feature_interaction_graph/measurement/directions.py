@@ -21,7 +21,9 @@ from torch import Tensor, nn
 
 from ..dictionary.examples import final_norm
 from ..engine.corpus import Corpus
-from ..engine.encoders import Beside, FeatureReader, sae_hook_point
+from feature_interaction_graph.engine.encoders import (
+    Beside, FeatureReader, number_saes, sae_hook_point
+)
 from ..engine.errors import InputError
 from feature_interaction_graph.engine.hook_points import (
     HookPoint, decoder_layers, parse_hook_point, plain_twin
