@@ -20,7 +20,7 @@ from feature_interaction_graph.dictionary.store import (
     ActivationStore, FiringBlock, LayerWriter, firings_of, write_store
 )
 from .engine.corpus import Corpus
-from .engine.encoders import FeatureReader
+from .engine.encoders import FeatureReader, number_saes
 from .engine.errors import InputError
 from feature_interaction_graph.engine.hook_points import (
     HookPoint, catch, decoder_layers, edit, parse_hook_point, plain_twin
@@ -104,13 +104,13 @@ def _effects_of_pass(
         clean = token_losses(twin(tokens, use_cache=False).logits, tokens, lengths)[place]
     stream = caught[reader.hook_point.name][place, positions]
     active = reader.read(stream)[1].gather(1, column[:, None])
-    removed = active * reader.scale(stream) * reader.decoder[column]
+    removed = active * reader.scale(stream) * reader.written[column]
     def take_away(residual: Tensor) -> Tensor:
         changed = residual.clone()
         changed[rows, positions] -= removed.to(changed.dtype)
         return changed
     tokens, lengths = tokens[place], lengths[place]
-    with edit(layers, reader.hook_point, take_away):
+    with edit(layers, reader.write_point, take_away):
         without = token_losses(twin(tokens, use_cache=False).logits, tokens, lengths)
     later = torch.arange(clean.shape[1]) >= positions[:, None]
     return ((without - clean) * later.to(clean.device)).sum(-1)
@@ -128,6 +128,8 @@ def _run_batches(
     "Every batch through the model once, its rows to the writers."
     device = next(plain_twin(model).parameters()).device
     names = {layer: reader.hook_point.name for layer, reader in readers.items()}
+    written = {layer: reader.write_point.name for layer, reader in readers.items()}
+    points = list(dict.fromkeys([*names.values(), *written.values()]))
     mask, batches = corpus.sample_mask(), torch.arange(len(corpus)).split(cfg.batch_size)
     n_wanted = -(-cfg.n_importance_tokens * len(batches) // corpus.n_tokens)
     differentiated = _spread(len(batches), n_wanted * (cfg.importance_method != "frequency"))
@@ -136,18 +138,19 @@ def _run_batches(
         tokens = corpus.tokens[batch, :int(lengths.max())].to(device)
         gradients: dict[str, Tensor] = {}
         if number in differentiated:
-            residuals, gradients, _ = loss_gradients(model, tokens, lengths, list(names.values()))
+            residuals, gradients, _ = loss_gradients(model, tokens, lengths, points)
         else: residuals = clean_residuals(model, tokens, list(names.values()))
         keep = mask[batch, :tokens.shape[1]].to(device)
         for layer, name in names.items():
             _write_rows(readers[layer], writers[layer], residuals[name][keep],
-                        gradients[name][keep] if gradients else None)
+                        gradients[written[layer]][keep] if gradients else None)
 
 # %% ../nbs/02_activations.ipynb #46a8d757
 @torch.no_grad()
 def _write_rows(reader: FeatureReader, writer: LayerWriter, rows: Float[Tensor, "n d"],
                 gradients: Float[Tensor, "n d"] | None, max_values: int = 2**26) -> None:
-    """Encodes `rows`, at most `max_values` activations at a time, and writes what fired.
+    """Encodes `rows`, at most `max_values` activations at a time, and writes what fired;
+    `gradients`: where the latents write.
 
     What silent features are worth is 0 and never computed."""
     size = max(1, max_values // reader.width)
@@ -163,7 +166,7 @@ def _along_decoders(reader: FeatureReader, gradients: Float[Tensor, "n_rows d"],
                     chunk: int = 2**16) -> Float[Tensor, "n_firings"]:
     "dL/dh . d_i for every firing."
     pieces = zip(fired.row.split(chunk), fired.feature.split(chunk), strict=True)
-    return torch.cat([torch.einsum("nd,nd->n", gradients[row], reader.decoder[feature])
+    return torch.cat([torch.einsum("nd,nd->n", gradients[row], reader.written[feature])
                       for row, feature in pieces])
 
 # %% ../nbs/02_activations.ipynb #18faa1a9
@@ -184,6 +187,7 @@ def collect_activations(
     hold, or a folder that cannot be written.
     """
     if not saes: raise InputError("no SAE was given; load them with load_model_and_saes.")
+    saes = number_saes(saes)
     value_dtype = cfg.value_dtype if value_dtype is None else value_dtype
     if value_dtype not in ("float16", "float32"):
         raise InputError(f"value_dtype is {value_dtype!r}; choose float16 or float32.")
@@ -213,6 +217,7 @@ def ablation_importance(
     tokenizer.
     """
     store.check_tokenizer(getattr(model, "tokenizer", None))
+    saes = number_saes(saes)
     activations, corpus, rng = store.csr(layer).tocsc(), store.corpus, np.random.default_rng(seed)
     spots = [activations.indices[activations.indptr[i]:activations.indptr[i + 1]] for i in features]
     spots = [rng.choice(rows, n_samples, replace=False) if len(rows) > n_samples else rows

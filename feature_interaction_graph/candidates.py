@@ -24,7 +24,9 @@ from .coactivation import CoactivationAtlas, PairStatistics, pair_rules
 from .config import Config
 from .dictionary.store import ActivationStore
 from .engine.corpus import Corpus
-from .engine.encoders import FeatureReader
+from feature_interaction_graph.engine.encoders import (
+    FeatureReader, counted_blocks, hook_names, number_saes
+)
 from .engine.errors import InputError
 from .engine.hdf5 import Hdf5Kind
 from .engine.names import FeatureKey, Saes, feature_key
@@ -116,7 +118,7 @@ def decoder_alignment(
 ) -> Float[np.ndarray, "n m"]:
     """Cosine of every source's decoder direction with every target's encoder direction; NaN if the
     two SAEs live in spaces of different width."""
-    written = FeatureReader(source_sae, torch.as_tensor(np.asarray(sources))).decoder
+    written = FeatureReader(source_sae, torch.as_tensor(np.asarray(sources))).written
     read = FeatureReader(target_sae, torch.as_tensor(np.asarray(targets)))
     weight = read.weight[:, read.features] if read.competes else read.weight
     if written.shape[1] != weight.shape[0]: return np.full((len(sources), len(targets)), np.nan)
@@ -295,10 +297,11 @@ def identify_candidates(
     Raises `InputError` for a feature of `include` that the atlas does not cover, a window without
     counts, or (unless `allow_none`) when not a single pair is left.
     """
-    named = list(map(feature_key, include))
+    saes, named = number_saes(saes), list(map(feature_key, include))
+    block = counted_blocks(hook_names(saes))
     for layer, feature in named: atlas.places(layer, np.array([feature]))
     pairs = [(a, b) for a, b in atlas.layer_pairs
-             if b - a <= cfg.layer_window and (a < b or cfg.within_layer)]
+             if block[b] - block[a] <= cfg.layer_window and (a < b or cfg.within_layer)]
     if cfg.within_layer and not any(a == b for a, b in pairs):
         raise InputError("within_layer is set, but the atlas was built without it; build it again "
                          "with within_layer.")
@@ -396,9 +399,10 @@ def transport_candidates(
     other candidates by `join_candidates`. Raises `InputError` (unless `allow_none`) when not a
     single pair is left.
     """
-    limits = TransportScreen(**screen)
+    limits, saes = TransportScreen(**screen), number_saes(saes)
+    block = counted_blocks(hook_names(saes))
     pairs = sorted({(a, b) for a, b, _ in scores.pairs
-                    if (a, b) in atlas.layer_pairs and b - a <= cfg.layer_window})
+                    if (a, b) in atlas.layer_pairs and block[b] - block[a] <= cfg.layer_window})
     chosen = _chosen_features(atlas, saes, cfg, store, model)
     parts = [_carried(scores, atlas, saes, pair, chosen.features, limits) for pair in pairs]
     considered = sum(len(chosen.features[a]) * len(chosen.features[b]) for a, b in pairs)
@@ -466,6 +470,7 @@ def propose_candidates(
 
     Raises `InputError` when not a single pair is proposed; of "both", one may propose none.
     """
+    saes = number_saes(saes)
     if cfg.candidate_method == "coactivation":
         return identify_candidates(atlas, saes, cfg, store, model, all_pairs=cfg.all_targets)
     text = _part_of(corpus, cfg.n_transport_tokens, cfg.seed)

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 
 from .config import Config
 from .dictionary.store import ActivationStore
+from .engine.encoders import counted_blocks
 from .engine.errors import InputError
 from .engine.hdf5 import Hdf5Kind, StoredGroup, stored_csr
 from .engine.names import feature_id, listed
@@ -259,8 +260,9 @@ def build_coactivation_atlas(
     store: ActivationStore, cfg: Config, features: FeatureTable | None = None, *,
     max_features: int = 4096, offset: int = 0, max_bytes: int = 2**28, progress: bool = True
 ) -> CoactivationAtlas:
-    """Exact co-activation counts of all pairs of layers at most `cfg.layer_window` apart (and
-    within a layer, if `cfg.within_layer`); the target is read `offset` positions after the source.
+    """Exact co-activation counts of all pairs of layers at most `cfg.layer_window` blocks apart
+    (and within a layer, if `cfg.within_layer`); the target is read `offset` positions after the
+    source.
 
     `features` None: the table made from the store. `max_features` of a layer are covered, the most
     important (the most frequent if no importance was collected), none that never fires; `max_bytes`
@@ -268,8 +270,10 @@ def build_coactivation_atlas(
     not counted. Raises `InputError` if no pair of layers lies within the window, or for a negative
     offset.
     """
+    block = counted_blocks(store.hook_names)
     pairs = [(a, b) for a in store.layers for b in store.layers
-             if (a < b <= a + cfg.layer_window) or (a == b and cfg.within_layer)]
+             if (a < b and block[b] - block[a] <= cfg.layer_window)
+             or (a == b and cfg.within_layer)]
     if not pairs:
         raise InputError(f"no two of the layers {listed(store.layers)} are at most "
                          f"{cfg.layer_window} apart; raise layer_window or collect more layers.")

@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from .candidates import Candidates
 from .config import Config
 from .engine.corpus import Corpus
-from .engine.encoders import number_saes, sae_hook_point, site_legend
+from feature_interaction_graph.engine.encoders import (
+    number_saes, sae_hook_point, sae_write_point, site_legend
+)
 from .engine.errors import InputError
 from .engine.mechanisms import mlp_before
 from .engine.names import FeatureKey, Saes
@@ -173,17 +175,23 @@ def sort_pairs(candidates: Candidates, saes: Saes, cfg: Config) -> SortedPairs:
 
     Raises `InputError` when none can: all are read where their sources are, and `cfg.within_layer`
     was not asked for."""
-    later = candidates["src_layer"] != candidates["tgt_layer"]
+    ends = np.stack([candidates["src_layer"], candidates["tgt_layer"]])
+    kinds, kind = np.unique(ends, axis=1, return_inverse=True)
+    written = [sae_write_point(saes[a]).depth for a in kinds[0].tolist()]
+    read = [[sae_hook_point(saes[layer]) for layer in some] for some in kinds.tolist()]
+    later = np.array([b.depth > a for a, b in zip(written, read[1], strict=True)], bool)[kind]
+    same = np.array([a == b for a, b in zip(*read, strict=True)], bool)[kind]
     if not later.any() and not cfg.within_layer:
         raise InputError(f"none of the {len(candidates)} candidate pairs has its target in a later "
                          "layer than its source; an effect can only be read downstream "
                          "(within_layer measures effects inside a layer).")
     bare_layers = [layer for layer, sae in saes.items() if mlp_before(sae_hook_point(sae)) is None]
-    bare = np.isin(candidates["src_layer"], bare_layers)
-    left = {"source and target are read at the same place": ~later} if not cfg.within_layer else {
-        "no MLP stands before the place where both are read": ~later & bare
-    }
-    inside = ~later & ~bare & cfg.within_layer
+    bare = np.isin(ends[0], bare_layers)
+    within = (ends[0] == ends[1]) & cfg.within_layer
+    inside = within & ~bare
+    left = {"source and target are read at the same place": same & ~within,
+            "no MLP stands before the place where both are read": within & bare,
+            "the target is not read after the source is written": ~later & ~same}
     return SortedPairs(later, inside, {why: int(which.sum()) for why, which in left.items()
                                        if which.any()})
 
@@ -293,6 +301,7 @@ def measure_interactions(
     how many pairs were attempted, measured and skipped, and why; `features` are those of the
     candidates. Raises `InputError` when not a single pair can be measured.
     """
+    saes = number_saes(saes)
     if corpus is None:
         _, corpus = chosen_and_measured(load_corpus(cfg, model, saes), cfg.holdout)
     if positions is None and corpus.positions is None: positions = cfg.positions

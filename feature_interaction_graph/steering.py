@@ -38,6 +38,7 @@ from feature_interaction_graph.control.prediction import (
 from feature_interaction_graph.control.runs import (
     Interventions, Positions, SteeredRun, carry_out, steering
 )
+from .engine.encoders import number_saes
 from .engine.errors import InputError, options_of
 from .engine.names import FeatureKey, Saes, feature_id
 
@@ -68,7 +69,7 @@ def predict_cascade(
     composed over all features of the furthest measured layer, once. A steered feature changes by
     its own intervention, whatever reaches it from another one. `active`: the features that fire in
     the context, which opens and shuts gates (None: averages over contexts). `window`: use edges
-    over at most so many layers. `min_change`: leave out what moves less. Errors of edges are taken
+    over at most so many blocks. `min_change`: leave out what moves less. Errors of edges are taken
     as independent; edges of a graph are those that survived its threshold, those of a table all
     that were measured. Raises `InputError` for a feature that is not among the measured ones, for
     one with nothing downstream, and for an empty graph or table.
@@ -151,6 +152,7 @@ def steer_compensated(
     `corrections`, `shared`, `effects`, `batch_rows`. Raises `InputError` for unknown features, a
     protected set that includes the target, doses out of range, and when no compensator is left.
     """
+    saes = number_saes(saes)
     targets = [target] if len(target) == 2 and not isinstance(target[0], tuple) else list(target)
     question = ask_steering(SteeringQuestion(
         model, saes, as_clamps(interventions, saes, mode), targets,  # type: ignore[arg-type]
@@ -172,7 +174,7 @@ def compare_steering(
     `reference`, `equal_to`, `seed`. Raises `InputError` for a missing reference, contexts that are
     shared with the calibration, or a protected set that includes the target.
     """
-    settings = ComparisonSettings(**how)
+    settings, saes = ComparisonSettings(**how), number_saes(saes)
     contexts, calibration = held_apart(contexts, calibration)
     naive = scalable(plans, target, saes, settings)
     first, steered = first_clamp(saes, naive).layer, [clamp.key for clamp in naive]

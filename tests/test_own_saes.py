@@ -334,14 +334,19 @@ def test_a_transcoder_s_latents_write_where_it_writes(tiny, tokens, how):
 
 
 def test_what_asks_an_sae_to_write_where_it_reads_refuses_a_transcoder(tiny, tokens):
-    from feature_interaction_graph import steer, transport_scores, within_layer_measure
-    from feature_interaction_graph.measurement.jacobian import jacobian_measure
+    from feature_interaction_graph import within_layer_measure
+    from feature_interaction_graph.control.contexts import ContextRuns, choose_contexts
+    from feature_interaction_graph.control.contexts import feature_ranges
+    from feature_interaction_graph.control.clamps import Clamp, layer_clamps
+    from feature_interaction_graph.engine.corpus import as_corpus
     saes = number_saes([own_sae("blocks.1.mlp.hook_in", 4, hook_out="blocks.1.hook_mlp_out"),
                         own_sae("blocks.2.hook_resid_post", 5)])
-    for ask in (lambda: jacobian_measure(tiny, saes, [(1, 0)], tokens, progress=False),
-                lambda: transport_scores(tiny, saes, tokens, progress=False),
-                lambda: steer(tiny, saes, tokens, {(1, 0): 2.0})):
-        with pytest.raises(InputError, match="a transcoder's way"): ask()
+    ranges = feature_ranges(tiny, saes, as_corpus(tokens), min_firings=1, progress=False)
+    often = int(np.argmax(ranges.firings(1)))
+    runs = ContextRuns(tiny, saes, choose_contexts(ranges, (1, often), 4), 1, {2: np.arange(3)})
+    (group, _), = layer_clamps(saes, [Clamp(1, often, 1.0)]).values()
+    with pytest.raises(InputError, match="a transcoder's way"):
+        runs.run(np.arange(2), {1: (group, torch.ones(2, 1))})
     block = {1: own_sae("blocks.1.hook_resid_pre", 4, hook_out="blocks.1.hook_resid_post")}
     with pytest.raises(InputError, match="cannot be pushed at"):
         within_layer_measure(tiny, block, [(1, 0)], tokens, progress=False)

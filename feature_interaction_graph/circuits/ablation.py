@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ..engine.encoders import FeatureReader
+from ..engine.encoders import FeatureReader, number_saes
 from ..engine.errors import InputError
 from feature_interaction_graph.engine.hook_points import (
     HookPoint, catch, decoder_layers, edit, plain_twin
@@ -41,27 +41,32 @@ def untouched_run(
 # %% ../../nbs/circuits/02_ablation.ipynb #1e2916ff
 @dataclass
 class Place:
-    "One SAE (that of `layer`) at its hook point, with what the clean run had there."
+    """One SAE (that of `layer`), with what the clean run had where it reads (`clean`) and where it
+    writes (`there`: the same place, but for a transcoder)."""
     layer: int
     sae: Any
     reader: FeatureReader
     clean: Float[Tensor, "n_prompts seq_len width"]
-    error: Float[Tensor, "n_prompts seq_len width"] = field(init=False)
+    there: Float[Tensor, "n_prompts seq_len d_out"]
+    error: Float[Tensor, "n_prompts seq_len d_out"] = field(init=False)
 
     def __post_init__(self) -> None:
-        written = self.reader.read(self.clean)[1] @ self.reader.decoder
-        self.error = self.clean - self.rebuild(self.clean, written)
+        written = self.reader.read(self.clean)[1] @ self.reader.written
+        self.error = self.there - self.rebuild(self.clean, written)
 
     @property
     def point(self) -> HookPoint:
-        "Where it is."
+        "Where it reads."
         return self.reader.hook_point
 
-    def rebuild(self, stream: Tensor, written: Tensor) -> Float[Tensor, "n seq_len width"]:
-        "`decode` of features whose decoder rows sum to `written`, in the units of `stream`."
+    def rebuild(self, stream: Tensor, written: Tensor) -> Float[Tensor, "n seq_len d_out"]:
+        """`decode` of features whose decoder rows sum to `written`, in the units of `stream`; with
+        what a transcoder's skip connection takes from `stream`."""
         shift = stream.mean(-1, keepdim=True) if self.reader.normalisation == "layer_norm" else 0.0
         bias = self.sae.b_dec.detach().float().flatten()
-        return self.reader.scale(stream) * (written + bias) + shift
+        decoded = self.reader.scale(stream) * (written + bias) + shift
+        skip = getattr(self.sae, "W_skip", None)
+        return decoded if skip is None else decoded + stream @ skip.detach().float().T
 
 # %% ../../nbs/circuits/02_ablation.ipynb #095c8f82
 def mean_activations(
@@ -93,7 +98,7 @@ class FeatureNumbers:
         if not saes:
             raise InputError("no SAE was given, so there are no features to ablate; give at least "
                              "one.")
-        self.saes = dict(sorted(saes.items()))
+        self.saes = dict(sorted(number_saes(saes).items()))
         self.widths = [int(sae.cfg.d_sae) for sae in self.saes.values()]
         self.starts = np.concatenate([[0], np.cumsum(self.widths)])
         self.n_features = int(self.starts[-1])
@@ -129,8 +134,9 @@ class AblatedModel(FeatureNumbers):
 
     `tokens`: right-padded prompts; `counterfactual`: (tokens, lengths) of one prompt of equal
     length for each prompt, for resample ablation; means are taken over both; `bos`: the prompts
-    start with a BOS token. Raises `InputError` for SAEs that write elsewhere than they read, no
-    SAEs at all, and counterfactuals of other lengths.
+    start with a BOS token. A transcoder's output is replaced where it writes, from what it reads
+    in the same run. Raises `InputError` for two SAEs that write to one place, no SAEs at all, and
+    counterfactuals of other lengths.
     """
     def __init__(
         self, model: nn.Module, saes: Saes, tokens: Int[Tensor, "n_prompts seq_len"],
@@ -144,10 +150,12 @@ class AblatedModel(FeatureNumbers):
         full = torch.full((len(tokens),), tokens.shape[1])
         self.lengths = (full if lengths is None else lengths).to(self.device)
         readers = {layer: FeatureReader(sae) for layer, sae in self.saes.items()}
-        points = [reader.hook_point for reader in readers.values()]
+        _one_writer_each(readers)
+        points = list(dict.fromkeys(point for reader in readers.values()
+                                    for point in (reader.hook_point, reader.write_point)))
         streams, self.clean_logits = untouched_run(self.twin, points, self.tokens, self.lengths)
-        self.places = [Place(layer, saes[layer], reader, streams[reader.hook_point.name])
-                       for layer, reader in readers.items()]
+        self.places = [Place(layer, self.saes[layer], reader, streams[reader.hook_point.name],
+                             streams[reader.write_point.name]) for layer, reader in readers.items()]
         self.counter: dict[str, Tensor] | None = None
         if counterfactual is not None:
             pair = _same_lengths(self, *counterfactual)
@@ -178,6 +186,15 @@ class AblatedModel(FeatureNumbers):
         return torch.cat(found).unflatten(0, (len(keep), -1))
 
 # %% ../../nbs/circuits/02_ablation.ipynb #fbbc027f
+def _one_writer_each(readers: Mapping[int, FeatureReader]) -> None:
+    writers: dict[HookPoint, int] = {}
+    for layer, reader in readers.items():
+        other = writers.setdefault(reader.write_point, layer)
+        if other != layer:
+            raise InputError(f"the SAEs {other} and {layer} both write to "
+                             f"{reader.write_point.name}, which can be rebuilt from one of them "
+                             "only; give one of the two.")
+
 def _same_lengths(model: AblatedModel, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     "`tokens` and `lengths` on the model's device, if they pair with its prompts by position."
     tokens, lengths = tokens.to(model.device), lengths.to(model.device)
@@ -219,18 +236,19 @@ class _KeptColumns:
         columns, reader = needed.nonzero()[:, 0], place.reader
         if 2 * len(columns) > len(needed): columns = torch.arange(len(needed))
         else: reader = FeatureReader(place.sae, columns)
-        return cls(place, reader, columns + start, values @ place.reader.decoder,
+        return cls(place, reader, columns + start, values @ place.reader.written,
                    values[..., columns.to(values.device)])
 
     def change(self, keep: Tensor, prompts: Tensor, first: int) -> Callable[[Tensor], Tensor]:
-        "What happens to the stream at this SAE, for rows of `keep` and the prompts they belong to."
+        """What stands where this SAE writes, of the stream that it reads, for rows of `keep` and
+        the prompts they belong to."""
         kept = keep[:, self.numbers].to(prompts.device, torch.float32)[:, None]
         rows = prompts if len(self.base) > 1 else torch.zeros_like(prompts)
         base, ablated = self.base[rows], self.ablated[rows]
-        error, clean = self.place.error[prompts], self.place.clean[prompts]
+        error, clean = self.place.error[prompts], self.place.there[prompts]
         def change(stream: Tensor) -> Tensor:
             stream = stream.float()
-            written = base + (kept * (self.reader.read(stream)[1] - ablated)) @ self.reader.decoder
+            written = base + (kept * (self.reader.read(stream)[1] - ablated)) @ self.reader.written
             rebuilt = self.place.rebuild(stream, written) + error
             return torch.cat([clean[:, :first], rebuilt[:, first:]], 1)
         return change
@@ -290,25 +308,36 @@ def ablated_runs(
     needed = keep.any(0) if keep.dtype == torch.bool else (keep != 0).any(0)
     plan = [_KeptColumns.of(place, needed[span], span.start, values) for place, span, values
             in zip(model.places, model.spans, ablated_values(model, ablation), strict=True)]
-    widest = max(max(part.reader.decoder.shape) for part in plan)
+    widest = max(max(part.reader.written.shape) for part in plan)
     rows = torch.cartesian_prod(torch.arange(len(keep)), torch.arange(len(model.tokens)))
     for part in rows.split(max(1, max_values // (widest * model.tokens.shape[1]))):
         sets, prompts = part.reshape(-1, 2).unbind(1)
         here = prompts.to(model.device)
-        changes = {each.place.point: each.change(keep[sets], here, model.first) for each in plan}
+        changes = [(each.place.reader, each.change(keep[sets], here, model.first))
+                   for each in plan]
         yield sets, prompts, *_run_changed(model, here, changes, patches or {}, watch)
 
 def _run_changed(
-    model: AblatedModel, prompts: Tensor, changes: Mapping[HookPoint, Callable[[Tensor], Tensor]],
+    model: AblatedModel, prompts: Tensor,
+    changes: Sequence[tuple[FeatureReader, Callable[[Tensor], Tensor]]],
     patches: Mapping[HookPoint, Patch], watch: Sequence[HookPoint]
 ) -> tuple[Tensor, dict[str, Tensor]]:
     with contextlib.ExitStack() as hooks:
-        for point, change in changes.items():
-            hooks.enter_context(replaced(model.layers, point, change))
+        elsewhere = [reader.hook_point for reader, _ in changes
+                     if reader.write_point != reader.hook_point]
+        read: dict[str, Tensor] = {}
+        def of_read(change: Callable[[Tensor], Tensor], name: str) -> Callable[[Tensor], Tensor]:
+            return lambda stream: change(read[name])
+        for reader, change in changes:
+            here = reader.write_point == reader.hook_point
+            made = change if here else of_read(change, reader.hook_point.name)
+            hooks.enter_context(replaced(model.layers, reader.write_point, made))
         for point, patch in patches.items():
             def patched(stream: Tensor, patch: Patch = patch) -> Tensor:
                 return patch(stream, prompts)
             hooks.enter_context(edit(model.layers, point, patched))
+        # after all changes, so that it sees them
+        read = hooks.enter_context(catch(model.layers, dict.fromkeys(elsewhere)))
         caught = hooks.enter_context(catch(model.layers, list(watch)))
         logits = model.twin(model.tokens[prompts], use_cache=False).logits
     rows = torch.arange(len(prompts), device=model.device)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..engine.encoders import FeatureReader
+from ..engine.encoders import FeatureReader, number_saes
 from ..engine.errors import InputError
 from ..engine.names import FeatureKey, Saes, check_features, feature_id
 
@@ -76,6 +76,7 @@ def as_clamps(
     if isinstance(interventions, Clamp): interventions = [interventions]
     given = ([(*key, value) for key, value in interventions.items()]
              if isinstance(interventions, Mapping) else list(interventions))
+    saes = number_saes(saes)
     clamps = [entry if isinstance(entry, Clamp)
               else Clamp(int(entry[0]), int(entry[1]), entry[2], mode) for entry in given]
     if not clamps:
@@ -99,29 +100,41 @@ class LayerClamps:
     high: Float[Tensor, "n_clamps"]
     share: Float[Tensor, "n_clamps"]
 
-    def move(
-        self, stream: Float[Tensor, "*rows width"], values: Float[Tensor, "*rows n_clamps"]
-    ) -> tuple[Tensor, Tensor]:
-        """The stream after the clamps (NaN in `values`: no clamp in that row), and the activations
-        they found."""
+    def _change(self, stream: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         found = self.reader.read(stream)[1]
         shifted = torch.maximum(torch.minimum(found + values, torch.maximum(self.high, found)),
                                 torch.minimum(self.low, found))
         change = (torch.where(self.is_set, values, shifted) - found) * self.share
-        along = change.nan_to_num(nan=0.0) @ self.reader.decoder
+        return change.nan_to_num(nan=0.0), found
+
+    def move(
+        self, stream: Float[Tensor, "*rows width"], values: Float[Tensor, "*rows n_clamps"]
+    ) -> tuple[Tensor, Tensor]:
+        """The stream after the clamps (NaN in `values`: no clamp in that row), and the activations
+        they found. Raises `InputError` for a transcoder."""
+        change, found = self._change(stream, values)
+        along = change @ self.reader.decoder
         return stream + (self.reader.scale(stream) * along).to(stream.dtype), found
+
+    def push(
+        self, stream: Float[Tensor, "*rows width"], values: Float[Tensor, "*rows n_clamps"]
+    ) -> Float[Tensor, "*rows d_out"]:
+        """What the clamps of a transcoder, which reads `stream`, add where it writes."""
+        change, _ = self._change(stream, values)
+        return self.reader.scale(stream) * (change @ self.reader.written)
 
 # %% ../../nbs/control/00_clamps.ipynb #df12edd0
 def layer_clamps(
     saes: Saes, clamps: Sequence[Clamp]
 ) -> dict[int, tuple[LayerClamps, list[int]]]:
     "Layer -> its clamps as arrays, and which of `clamps` they are."
+    saes = number_saes(saes)
     grouped: dict[int, tuple[LayerClamps, list[int]]] = {}
     for layer in sorted({clamp.layer for clamp in clamps}):
         which = [index for index, clamp in enumerate(clamps) if clamp.layer == layer]
         mine = [clamps[index] for index in which]
         reader = FeatureReader(saes[layer], torch.tensor([clamp.feature for clamp in mine]))
-        device = reader.decoder.device
+        device = reader.written.device
         limits = torch.tensor([(clamp.low, clamp.high, clamp.share) for clamp in mine],
                               device=device)
         is_set = torch.tensor([clamp.mode == "set" for clamp in mine], device=device)

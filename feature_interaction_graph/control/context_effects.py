@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..engine.encoders import FeatureReader, sae_hook_point
+from ..engine.encoders import FeatureReader, number_saes, sae_hook_point
 from ..engine.errors import InputError
 from ..engine.names import FeatureKey, Saes, feature_id
 from ..engine.positions import corpus_for
@@ -136,6 +136,7 @@ def clamped_contexts(
                          "those of one layer at a time.")
     (layer, features), = grouped.items()
     later = later_layers(saes, [layer], target_layers)[layer]
+    saes = number_saes(saes)
     for at in (layer, *later): _refuse_elsewhere(saes[at])
     # one feature of each target layer stands for its hook point: the stream is read, not the SAE
     question = Question(grouped, {at: np.array([0]) for at in later}, {layer: later},
@@ -180,6 +181,7 @@ class StateReader:
         "features" and "none"."""
         if kind not in _STATES:
             raise InputError(f"state {kind!r} is unknown; use one of {', '.join(_STATES)}.")
+        saes = number_saes(saes)
         readers = {layer: FeatureReader(saes[layer]) for layer in sorted(set(layers))}
         raw = _raw(kind, readers, streams)
         spread = raw.std(0) if raw.shape[1] else torch.zeros(0)
@@ -368,7 +370,8 @@ def fit_transport(
     predictor. Raises `InputError` when fewer sources were clamped than the stream has dimensions
     and directions of it were never pushed (a map of those would be made up).
     """
-    reader, stream = FeatureReader(saes[clamps.layer]), clamps.streams[clamps.layer]
+    reader = FeatureReader(number_saes(saes)[clamps.layer])
+    stream = clamps.streams[clamps.layer]
     width = stream.shape[1]
     unit = reader.decoder.cpu()[torch.as_tensor(clamps.sources)]
     if int(torch.linalg.matrix_rank(unit)) < width:

@@ -20,7 +20,7 @@ from .clamps import LayerClamps
 from ..dictionary.examples import final_norm
 from ..engine.branched import BranchedForward, start_block
 from ..engine.corpus import Corpus
-from ..engine.encoders import FeatureReader, sae_hook_point
+from ..engine.encoders import FeatureReader, number_saes, sae_hook_point
 from ..engine.errors import InputError
 from ..engine.hook_points import HookPoint, edit, plain_twin
 from ..engine.hooked_transformer import interaction_engine
@@ -68,7 +68,7 @@ class FeatureRanges:
 def feature_ranges(model: nn.Module, saes: Saes, corpus: Corpus, *, min_firings: int = 20,
                    progress: bool = True) -> FeatureRanges:
     "One pass over `corpus` that reads every feature of every SAE."
-    readers = {str(layer): FeatureReader(sae) for layer, sae in saes.items()}
+    readers = {str(layer): FeatureReader(sae) for layer, sae in number_saes(saes).items()}
     scans = scan_corpus(model, corpus, readers, frozenset(readers), progress=progress)
     return FeatureRanges(corpus, {int(name): scan for name, scan in scans.items()}, min_firings)
 
@@ -216,6 +216,7 @@ class ContextRows:
         if not isinstance(engine, BranchedForward):
             raise InputError("a HookedTransformer cannot be steered in rows; load the model with "
                              "loading.load_model.")
+        saes = number_saes(saes)
         self.model, self.saes, self.contexts, self.engine = model, saes, contexts, engine
         self.first, self.entry_point = first, sae_hook_point(saes[first])
         self.start, last = start_block(self.entry_point), engine.n_layers - 1
@@ -292,6 +293,7 @@ class ContextRuns(ContextRows):
     def __init__(self, model: nn.Module, saes: Saes, contexts: Contexts, first: int,
                  watched: Mapping[int, np.ndarray], metrics: Mapping[str, Metric] | None = None,
                  batch_rows: int = 4096) -> None:
+        saes = number_saes(saes)
         self.readers, self.batch_rows = _readers(saes, first, watched), batch_rows
         super().__init__(model, saes, contexts, first)
         self.metrics: dict[str, Metric] = dict(metrics or {})

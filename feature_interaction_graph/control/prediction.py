@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ..engine.errors import InputError
+from ..engine.hook_points import parse_hook_point
 from feature_interaction_graph.engine.names import (
     FeatureKey, feature_id, feature_key, parse_feature_id
 )
@@ -48,7 +49,8 @@ class Effect:
 # %% ../../nbs/control/05_prediction.ipynb #9e9360bd
 @dataclass
 class EffectGraph:
-    "Effects by source and target, and the gates on them; `reach`: source layer -> target layers."
+    """Effects by source and target, and the gates on them; `reach`: source layer -> target layers;
+    `blocks`: of layers that are numbers of sites, the block that each is in."""
     effects: dict[FeatureKey, dict[FeatureKey, list[Effect]]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(list))
     )
@@ -56,6 +58,14 @@ class EffectGraph:
     labels: dict[FeatureKey, str] = field(default_factory=dict)
     features: set[FeatureKey] = field(default_factory=set)
     reach: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
+    blocks: dict[int, int] = field(default_factory=dict)
+
+    def within(self, window: int | None) -> dict[int, set[int]]:
+        "`reach` without what is more than `window` blocks away."
+        def block(layer: int) -> int: return self.blocks.get(layer, layer)
+        return {layer: {other for other in later
+                        if window is None or block(other) - block(layer) <= window}
+                for layer, later in self.reach.items()}
 
     def add(self, source: FeatureKey, target: FeatureKey, effect: Effect) -> None:
         "One more measured effect."
@@ -87,6 +97,8 @@ def effect_graph(effects: nx.DiGraph | InteractionTable) -> EffectGraph:
 # %% ../../nbs/control/05_prediction.ipynb #2dcc4a8f
 def _of_table(table: InteractionTable) -> EffectGraph:
     graph, columns = EffectGraph(), table.columns
+    graph.blocks = {int(layer): parse_hook_point(name).layer
+                    for layer, name in (table.meta.get("hook_points") or {}).items()}
     ends = [
         zip(columns[f"{end}_layer"].tolist(), columns[f"{end}_feature"].tolist(), strict=True)
         for end in ("src", "tgt")
@@ -106,7 +118,8 @@ def _of_table(table: InteractionTable) -> EffectGraph:
 
 # %% ../../nbs/control/05_prediction.ipynb #66348757
 def _of_graph(G: nx.DiGraph) -> EffectGraph:
-    graph = EffectGraph()
+    graph = EffectGraph(blocks={facts["layer"]: parse_hook_point(facts["hook_point"]).layer
+                                for _, facts in G.nodes(data=True) if "hook_point" in facts})
     for source, target, edge in G.edges(data=True):
         error = (edge.get("ci_upper", np.nan) - edge.get("ci_lower", np.nan)) / 3.92
         graph.add(parse_feature_id(source), parse_feature_id(target),
@@ -209,13 +222,12 @@ def spread_effects(
     active: Iterable[str | FeatureKey] | None = None
 ) -> dict[tuple[FeatureKey, int], Moved]:
     """Change of every (feature, offset) that is reached from the steered ones, over effects of at
-    most `window` layers; `active`: what fires in the context.
+    most `window` blocks; `active`: what fires in the context.
 
     Raises `InputError` for a feature with nothing downstream.
     """
     firing = None if active is None else _active(active, moves)
-    reach = {layer: {other for other in later if window is None or other - layer <= window}
-             for layer, later in graph.reach.items()}
+    reach = graph.within(window)
     silent = [source for source in moves if source not in graph.effects or not reach[source[0]]]
     if silent:
         raise InputError(f"{feature_id(*silent[0])} has no measured effect on anything, so its "

@@ -10,6 +10,7 @@ __all__ = ['Positions', 'Interventions', 'SteeredRun', 'Steering', 'prompts_corp
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -21,7 +22,7 @@ from tqdm.auto import tqdm
 from .clamps import Clamp, as_clamps, layer_clamps
 from .contexts import Contexts
 from ..engine.corpus import Corpus, encode_text
-from ..engine.encoders import FeatureReader, sae_hook_point
+from ..engine.encoders import FeatureReader, number_saes, sae_hook_point
 from ..engine.errors import InputError
 from ..engine.hook_points import decoder_layers, edit, plain_twin
 from ..engine.names import FeatureKey, Saes, check_features, feature_id
@@ -80,11 +81,13 @@ class Steering:
 
     `rule`: "all", "firing" or the (layer, feature) that says where; `mask`: where besides (None:
     everywhere); set `rows` and `mask` before a pass. `read` holds what `features` do after the
-    clamps. Raises `InputError` for a clamp before the feature that says where.
+    clamps; a transcoder's clamps act where it writes, so what it reads itself is from before.
+    Raises `InputError` for a clamp before the feature that says where.
     """
     def __init__(self, model: nn.Module, saes: Saes, clamps: Sequence[Clamp], rule: Any,
                  features: Sequence[FeatureKey] = ()) -> None:
-        self.layers, self.saes, self.features = decoder_layers(plain_twin(model)), saes, features
+        self.layers, self.features = decoder_layers(plain_twin(model)), features
+        self.saes = saes = number_saes(saes)
         self.groups, self.clamps, self.rule = layer_clamps(saes, clamps), clamps, rule
         self.trigger = _trigger(saes, clamps, rule) if isinstance(rule, tuple) else None
         wanted = {layer: torch.tensor([index for at, index in features if at == layer])
@@ -93,6 +96,7 @@ class Steering:
         self.on, self.rows = True, slice(None)
         self.mask: Tensor | None = None
         self.read: dict[int, Tensor] = {}
+        self._pushes: dict[int, Tensor] = {}      # of transcoders, until they are written
 
     def _values(self, layer: int, stream: Float[Tensor, "n_seq seq_len width"]) -> Tensor:
         """The value of every clamp of `layer` at every place of this pass, NaN where it does
@@ -113,24 +117,33 @@ class Steering:
             fires = self.trigger.read(stream)[1][..., 0] > 0
             self.mask = fires if self.mask is None else self.mask & fires
         if layer in self.groups and self.on:
-            stream = self.groups[layer][0].move(stream, self._values(layer, stream))[0]
+            group, values = self.groups[layer][0], self._values(layer, stream)
+            if group.reader.write_point == group.reader.hook_point:
+                stream = group.move(stream, values)[0]
+            else: self._pushes[layer] = group.push(stream, values)
         if layer in self.readers: self.read[layer] = self.readers[layer].read(stream)[1]
         return stream
+
+    def _write(self, layer: int, stream: Tensor) -> Tensor:
+        pushed = self._pushes.pop(layer, None)
+        return stream if pushed is None else stream + pushed.to(stream.dtype)
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
         """Within the context every forward pass of the plain model is steered and read. Raises
         `InputError` for an SAE in the middle of a block."""
         needed = {*self.groups, *self.readers, *(() if self.trigger is None else (self.rule[0],))}
-        points = {layer: sae_hook_point(self.saes[layer]) for layer in needed}
+        steps = [(sae_hook_point(self.saes[layer]), 1, layer, self._arrive) for layer in needed]
+        # before what is read at the same point
+        steps += [(group.reader.write_point, 0, layer, self._write)
+                  for layer, (group, _) in self.groups.items()
+                  if group.reader.write_point != group.reader.hook_point]
         with contextlib.ExitStack() as stack:
-            for layer, point in sorted(points.items(), key=lambda item: (item[1].depth, item[0])):
+            for point, _, layer, act in sorted(steps, key=lambda step: (step[0].depth, *step[1:3])):
                 if point.kind == "resid_mid":
                     raise InputError(f"{point.name} cannot be steered at; choose an SAE before or "
                                      "after the block, or on its parts.")
-                def here(stream: Tensor, layer: int = layer) -> Tensor:
-                    return self._arrive(layer, stream)
-                stack.enter_context(edit(self.layers, point, here))
+                stack.enter_context(edit(self.layers, point, partial(act, layer)))
             yield
 
 # %% ../../nbs/control/03_runs.ipynb #236d6dfb
@@ -155,7 +168,7 @@ def prompts_corpus(model: nn.Module, saes: Saes, prompts: Sequence[str]) -> Corp
     if tokenizer is None:
         raise InputError("prompts were given as text, but the model has no tokenizer; give "
                          "tokens, or set model.tokenizer.")
-    metadata = next(iter(saes.values())).cfg.metadata
+    metadata = next(iter(number_saes(saes).values())).cfg.metadata
     without = "prepend_bos" in metadata and metadata.prepend_bos is False
     begin = [] if without or tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     rows = [encode_text(tokenizer, prompt) for prompt in prompts]
@@ -206,6 +219,7 @@ def carry_out(
     read: Sequence[FeatureKey] = (), batch_size: int = 16, progress: bool = False
 ) -> SteeredRun:
     "Runs `text` clean and with `clamps`; `steer` says what may be given."
+    saes = number_saes(saes)
     check_features(read, saes, "the feature to read")
     mask = positions if isinstance(positions, Tensor) and positions.ndim == 2 else None
     corpus = text_of(model, saes, text, mask)
@@ -283,7 +297,7 @@ def steering(
         raise InputError(f"positions is {positions!r}; while generating use 'all', 'firing', "
                          "'last' or a (layer, feature).")
     if isinstance(positions, tuple):
-        check_features([positions], saes, "the feature that says where")
+        check_features([positions], number_saes(saes), "the feature that says where")
     engine, twin = Steering(model, saes, clamps, positions), plain_twin(model)
     special = special_tokens(model)
     never = torch.tensor(sorted({*special.ids, *([] if special.bos is None else [special.bos])}))

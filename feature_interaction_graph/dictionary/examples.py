@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..engine.encoders import FeatureReader
+from ..engine.encoders import FeatureReader, number_saes
 from ..engine.errors import InputError
 from ..engine.hook_points import HookPoint, decoder_layers, plain_twin
 from ..engine.names import Saes, feature_id, parse_feature_id
@@ -140,16 +140,16 @@ def feature_logit_effect(
     averaged. A soft cap on the logits, where there is one, is not applied.
 
     Raises `InputError` for a feature that never fires or does not exist, or one that is written
-    inside attention.
+    inside attention or MLP.
     """
     rows, _ = known_firings(store, layer, feature)
     spread = np.linspace(0, len(rows) - 1, min(n_positions, len(rows))).astype(int)
     sequence, position = torch.from_numpy(store.rows[rows[np.unique(spread)]]).long().T
-    reader = FeatureReader(saes[layer], torch.tensor([feature]))
-    if reader.hook_point.kind == "z":
-        raise InputError(f"{feature_id(layer, feature)} is written to {reader.hook_point.name}, "
-                         "before the output matrix of attention, so it has no direct effect on "
-                         "the logits of its own; choose an SAE of the stream.")
+    reader = FeatureReader(number_saes(saes)[layer], torch.tensor([feature]))
+    if reader.write_point.kind in ("z", "mlp_in", "post"):
+        raise InputError(f"{feature_id(layer, feature)} is written to {reader.write_point.name}, "
+                         "within attention or MLP, so it has no direct effect on the logits of "
+                         "its own; choose an SAE or a transcoder that writes to the stream.")
     pushed = _through_final_norm(model, reader, store.corpus.tokens, sequence, position)
     unembedding = plain_twin(model).get_output_embeddings().weight.detach().float()
     effect = (unembedding @ pushed).cpu().numpy()
@@ -170,7 +170,7 @@ def _through_final_norm(
         inside = torch.isin(sequence, piece)
         at = (torch.searchsorted(piece, sequence[inside]), position[inside])
         entering = caught[last.name][at]
-        pushed = (reader.scale(caught[here.name][at]) * reader.decoder[0]).to(entering.dtype)
+        pushed = (reader.scale(caught[here.name][at]) * reader.written[0]).to(entering.dtype)
         with torch.no_grad():
             moved = torch.func.jvp(final_norm(twin), (entering,), (pushed,))[1]
         total += moved.sum(0).float()

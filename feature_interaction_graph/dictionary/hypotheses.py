@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..engine.encoders import FeatureReader
+from ..engine.encoders import FeatureReader, number_saes
 from ..engine.hook_points import catch, decoder_layers, plain_twin
 from ..engine.names import Saes
 from .examples import known_firings, token_text_of
@@ -181,7 +181,7 @@ def feature_input_pattern(
     rows, strengths = known_firings(store, layer, feature)
     strongest = rows[np.argsort(-np.abs(strengths), kind="stable")[:n_firings]]
     sequence, position = torch.from_numpy(store.rows[strongest]).long().T
-    reader = FeatureReader(saes[layer], torch.tensor([feature]))
+    reader = FeatureReader(number_saes(saes)[layer], torch.tensor([feature]))
     pieces = [_embedding_attribution(model, reader, store.corpus.tokens[sequence[part]],
                                      position[part])
               for part in torch.arange(len(strongest)).split(16)]

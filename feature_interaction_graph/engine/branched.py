@@ -325,10 +325,12 @@ def _disagreement(engine: BranchedForward) -> str:
     """Why rows of `engine` cannot be trusted, empty where they can: compares some on random tokens
     with a plain hooked forward; hooked passes from the second block on, so that one is skipped."""
     generator = torch.Generator().manual_seed(0)
-    device = engine.device
+    config, device = engine.twin.config, engine.device
+    length = min(8, getattr(config, "max_position_embeddings", None) or 8)
     n_tokens = engine.twin.get_input_embeddings().weight.shape[0]
-    tokens = torch.randint(1, n_tokens, (2, 8), generator=generator).to(device)
+    tokens = torch.randint(1, n_tokens, (2, length), generator=generator).to(device)
     sequences, positions = torch.tensor([[0, 1, 1], [4, 2, 7]], device=device)
+    positions = positions.clamp(max=length - 1)
     first = 0 if engine.branched else min(1, engine.n_layers - 1)
     source = HookPoint("resid_pre", first)
     targets = [HookPoint("resid_post", layer) for layer in range(first, engine.n_layers)]

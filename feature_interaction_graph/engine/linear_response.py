@@ -63,11 +63,11 @@ def response_rows(
 
     `shared`: one row per position instead of one per sample, which only the clean point allows.
     """
-    device = plan.sources.decoder.device
+    device = plan.sources.written.device
     def of(values: np.ndarray) -> Tensor:
         return torch.as_tensor(values[samples], dtype=torch.float32, device=device)
     source = torch.as_tensor(plan.source[samples], device=device)
-    unit = plan.sources.decoder[source] * of(plan.scale)[:, None]
+    unit = plan.units(samples)
     sequence, position = np.searchsorted(first, plan.sequence[samples]), plan.position[samples]
     row, weights = np.arange(len(source))[:, None], np.ones(1)
     if steps:

@@ -51,9 +51,10 @@ def mlp_before(point: HookPoint) -> int | None:
 def _runs_after_attention(engine: BranchedForward, block: int) -> bool:
     """Whether the MLP of `block` sees what attention has just written: asked by trying, because no
     name tells it for every architecture."""
-    tokens = torch.randint(
-        1, engine.twin.config.vocab_size, (1, 4), generator=torch.Generator().manual_seed(0)
-    ).to(engine.device)
+    config = engine.twin.config
+    length = min(4, getattr(config, "max_position_embeddings", None) or 4)
+    tokens = torch.randint(1, config.vocab_size, (1, length),
+                           generator=torch.Generator().manual_seed(0)).to(engine.device)
     point, start = HookPoint("mlp_out", block), HookPoint("resid_pre", block)
     clean = clean_residuals(engine.twin, tokens, [start, point])
     noise = clean[start.name].std() * torch.randn(

@@ -184,14 +184,20 @@ def record_streams(
     starts: Sequence[int], last: int | None = None
 ) -> CleanRun:
     """The streams entering blocks `starts` in a clean pass over right-padded `tokens` (all full
-    where `lengths` is None); with `last`, the pass goes on through that block."""
+    where `lengths` is None); one more than the last block stands for the stream that leaves it.
+    With `last`, the pass goes on through that block."""
     device = next(model.parameters()).device
     tokens = tokens.to(device)
     if lengths is None: lengths = torch.full((len(tokens),), tokens.shape[1])
-    points = [HookPoint("resid_pre", start) for start in sorted(set(starts))]
+    kind: Any = model
+    n_layers = (int(kind.cfg.n_layers) if is_hooked_transformer(model)
+                else len(decoder_layers(plain_twin(model))))
+    points = {start: HookPoint("resid_pre", start) if start < n_layers
+              else HookPoint("resid_post", start - 1) for start in sorted(set(starts))}
     through = [] if last is None else [HookPoint("resid_post", last)]
-    kept = clean_residuals(model, tokens, points + through)
-    return CleanRun(tokens, lengths.to(device), {point.layer: kept[point.name] for point in points})
+    kept = clean_residuals(model, tokens, [*points.values(), *through])
+    return CleanRun(tokens, lengths.to(device),
+                    {start: kept[point.name] for start, point in points.items()})
 
 # %% ../../nbs/engine/07_residuals.ipynb #cc297421
 def check_downstream(source: HookPoint, targets: Sequence[HookPoint]) -> None:

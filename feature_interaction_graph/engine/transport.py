@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .corpus import Corpus
-from .encoders import FeatureReader
+from .encoders import FeatureReader, number_saes
 from .errors import InputError
 from feature_interaction_graph.engine.hook_points import (
     HookPoint, catch, decoder_layers, edit, plain_twin
@@ -107,7 +107,7 @@ class TransportScores:
         sources at a time: never all pairs of a layer in memory at once."""
         for path in self.pairs:
             reader = self.readers[path[0]]
-            for some in torch.arange(reader.width, device=reader.decoder.device).split(n_sources):
+            for some in torch.arange(reader.width, device=reader.written.device).split(n_sources):
                 yield (path, some, self.scores(*path, sources=some),
                        self.standard_errors(*path, sources=some))
 
@@ -129,7 +129,7 @@ class TransportScores:
         self, path: _Path, total: Tensor, sources: Tensor | None, targets: Tensor | None
     ) -> Float[Tensor, "n_sources n_targets"]:
         "Encoder^T total decoder^T of chosen features."
-        decoder, weight = self.readers[path[0]].decoder, self.readers[path[1]].weight
+        decoder, weight = self.readers[path[0]].written, self.readers[path[1]].weight
         if targets is not None: weight = weight[:, targets]
         if self.conditional: return (total if sources is None else total[sources]) @ weight
         return (decoder if sources is None else decoder[sources]) @ total.T @ weight
@@ -196,7 +196,7 @@ def transport_scores(
     """
     how = TransportSettings(**settings)
     corpus = corpus_for(model, tokens, positions)
-    readers = {layer: FeatureReader(sae) for layer, sae in saes.items()}
+    readers = {layer: FeatureReader(sae) for layer, sae in number_saes(saes).items()}
     earlier = _earlier_layers(readers, source_layers, target_layers)
     generator = torch.Generator().manual_seed(how.seed)
     sums = _Sums(readers, how, min(how.n_groups, len(corpus)))
@@ -212,13 +212,12 @@ def _earlier_layers(
     readers: Mapping[int, FeatureReader], source_layers: Sequence[int] | None,
     target_layers: Sequence[int] | None
 ) -> dict[int, list[int]]:
-    "Target layer -> the source layers whose hook point comes before its own."
+    "Target layer -> the source layers that write before it reads."
     sources, targets = (sorted(readers if chosen is None else set(chosen))
                         for chosen in (source_layers, target_layers))
     check_layers([*sources, *targets], readers, "layer")
-    def depth(layer: int) -> tuple[int, int]: return readers[layer].hook_point.depth
-    earlier = {target: [source for source in sources if depth(source) < depth(target)]
-               for target in targets}
+    earlier = {target: [source for source in sources if readers[source].write_point.depth
+                        < readers[target].hook_point.depth] for target in targets}
     if any(earlier.values()): return {target: found for target, found in earlier.items() if found}
     raise InputError(f"none of the target layers {targets} comes after one of the source "
                      f"layers {sources}; choose later targets or earlier sources.")
@@ -232,8 +231,9 @@ def _transport_batch(
     target layer."""
     readers, how, lengths = sums.readers, sums.settings, corpus.lengths[batch]
     device, longest = next(model.parameters()).device, int(lengths.max())
-    points = list({readers[layer].hook_point for target, sources in earlier.items()
-                   for layer in (target, *sources)})
+    used = {layer for target, sources in earlier.items() for layer in (target, *sources)}
+    written = {readers[layer].write_point for sources in earlier.values() for layer in sources}
+    points = list({readers[layer].hook_point for layer in used} | written)
     inside = corpus.sample_mask()[batch, :longest].to(device)
     real = (torch.arange(longest) < lengths[:, None]).long().to(device)
     streams, leaves = differentiable_streams(
@@ -246,7 +246,7 @@ def _transport_batch(
              if how.conditional}
     for target, sources in earlier.items():
         with torch.enable_grad(): read = readers[target].normalise(at(target))
-        entries = [leaves[readers[source].hook_point.name] for source in sources]
+        entries = [leaves[readers[source].write_point.name] for source in sources]
         for _ in range(how.n_probes):
             signs = torch.randint(0, 2, read.shape, generator=generator) * 2 - 1
             noise = signs.to(read) * inside[..., None]
@@ -268,7 +268,8 @@ class _Sums:
         """Whether the stream itself carries the source to the target unchanged, so that the
         identity can be left out of the noise."""
         plain = all(reader.normalisation in ("none", None) for reader in (source, target))
-        joined = source.hook_point.kind != "z" and target.hook_point.kind.startswith("resid")
+        within = source.write_point.kind in ("z", "mlp_in", "post")
+        joined = not within and target.hook_point.kind.startswith("resid")
         return plain and joined
 
     def add(self, source: int, target: int, groups: Int[Tensor, "n_seq"],
@@ -277,7 +278,7 @@ class _Sums:
         "Takes in one backward pass; `fires`: where each source is on, if only that counts."
         known = self._passes_by(self.readers[source], self.readers[target])
         change = gradient - noise if known else gradient * self.readers[source].scale(stream)
-        decoder = self.readers[source].decoder
+        decoder = self.readers[source].written
         for offset in range(min(self.settings.max_offset, inside.shape[1] - 1) + 1):
             length = inside.shape[1] - offset
             both = inside[:, :length] & inside[:, offset:]

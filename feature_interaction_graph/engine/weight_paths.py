@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .encoders import FeatureReader
+from .encoders import FeatureReader, number_saes
 from .errors import InputError
 from .hook_points import decoder_layers, map_block, plain_twin
 from .names import Saes, check_layers
@@ -37,6 +37,7 @@ def direct_path_scores(
 def _ends(saes: Saes, source_layer: int, target_layer: int, sources: Tensor | None,
           targets: Tensor | None) -> tuple[FeatureReader, FeatureReader]:
     check_layers([source_layer, target_layer], saes, "layer")
+    saes = number_saes(saes)
     return FeatureReader(saes[source_layer], sources), FeatureReader(saes[target_layer], targets)
 
 def _product(source: FeatureReader, target: FeatureReader, written: Tensor) -> Tensor:

@@ -14,10 +14,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..engine.corpus import Corpus
-from ..engine.encoders import sae_hook_point, sae_write_point
+from ..engine.encoders import number_saes, sae_hook_point, sae_write_point
 from ..engine.errors import InputError
 from ..engine.hook_points import HookPoint, decoder_layers, plain_twin
 from ..engine.names import Saes
+from ..engine.positions import corpus_for
 from ..engine.residuals import clean_residuals
 from .models import stream_is_centred, uses_layer_norm
 
@@ -94,9 +95,10 @@ def reconstruction_report(
     """Explained variance and L0 of every SAE at its own hook point, beside the best of its
     neighbours and, for an uncentred LayerNorm model, of the centred stream.
 
-    `model`: a bridge, or a plain causal LM. `n_tokens`: positions to try, from the first sequences
-    of the corpus."""
-    twin = plain_twin(model)
+    `model`: a bridge, or a plain causal LM. `corpus`: or whatever `corpus_for` takes. `n_tokens`:
+    positions to try, from the first sequences of the corpus."""
+    twin, saes = plain_twin(model), number_saes(saes)
+    if not isinstance(corpus, Corpus): corpus = corpus_for(model, corpus)
     n_layers = len(decoder_layers(twin))
     centrable = uses_layer_norm(twin) and not stream_is_centred(twin)
     points = {layer: sae_hook_point(sae) for layer, sae in saes.items()}

@@ -16,7 +16,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..engine.corpus import Corpus
-from ..engine.encoders import FeatureReader, sae_hook_point
+from feature_interaction_graph.engine.encoders import (
+    FeatureReader, number_saes, sae_hook_point, sae_write_point
+)
 from ..engine.errors import InputError
 from ..engine.names import FeatureKey, Saes, feature_id
 from ..engine.positions import corpus_for
@@ -48,7 +50,7 @@ def _curve_question(
     "`InputError` for targets that are not downstream."
     sources, targets = by_layer([source], saes, "source"), by_layer(wanted, saes, "target")
     for layer, feature in wanted:
-        if sae_hook_point(saes[layer]).depth <= sae_hook_point(saes[source[0]]).depth:
+        if sae_hook_point(saes[layer]).depth <= sae_write_point(saes[source[0]]).depth:
             raise InputError(f"target {feature_id(layer, feature)} is not downstream of source "
                              f"{feature_id(*source)}; choose a target in a later layer.")
     return Question(sources, dict(targets), {source[0]: sorted(targets)}, how["n_samples"],
@@ -245,6 +247,7 @@ def response_curve(
     """
     how = sampling_of(response_curve, sampling)
     corpus, wanted = corpus_for(model, tokens, how["positions"]), _targets(targets)
+    saes = number_saes(saes)
     given = _checked_doses(doses, n_doses, how["n_samples"], offset)
     question = _curve_question(saes, source, wanted, how)
     linear = bool(FeatureReader(saes[source[0]], torch.tensor([source[1]])).linear)

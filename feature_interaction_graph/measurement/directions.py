@@ -21,7 +21,9 @@ from torch import Tensor, nn
 
 from ..dictionary.examples import final_norm
 from ..engine.corpus import Corpus
-from ..engine.encoders import Beside, FeatureReader, sae_hook_point
+from feature_interaction_graph.engine.encoders import (
+    Beside, FeatureReader, number_saes, sae_hook_point
+)
 from ..engine.errors import InputError
 from feature_interaction_graph.engine.hook_points import (
     HookPoint, decoder_layers, parse_hook_point, plain_twin
@@ -225,7 +227,7 @@ def with_directions(
     `InputError` for a name used twice, in whichever layers, a layer that does not exist, and what
     `append_directions` refuses.
     """
-    found: dict[int, Any] = dict(saes)
+    found: dict[int, Any] = number_saes(saes) if saes else {}
     for layer, some in directions.items():
         sae = found[layer] if layer in found else _no_latents(layer, model)
         found[layer] = append_directions(sae, some)

@@ -104,8 +104,8 @@ class GatePlan(ClampPlan):
         self, samples: slice, active: Tensor | None = None
     ) -> Float[Tensor, "n_samples 4 d_model"]:
         "What to add in each arm."
-        which = torch.as_tensor(self.source[samples], device=self.gates.decoder.device)
-        unit = self.gates.decoder[which] * self.per_sample(self.scale, samples)[:, None]
+        which = torch.as_tensor(self.source[samples], device=self.gates.written.device)
+        unit = self.gates.written[which] * self.per_sample(self.scale, samples)[:, None]
         value = self.per_sample(self.gate_value, samples)[:, None]
         on = self.per_sample(self.gate_on[self.source], samples)[:, None]
         source = super().vectors(samples)[:, [0, -1]]

@@ -36,7 +36,7 @@ def _slopes(
     sources at a time, as memory allows."""
     engine, question = BranchedForward(prepared.model), prepared.question
     n_targets = sum(len(reader.features) for reader in prepared.readers.values())
-    d_model = next(iter(prepared.readers.values())).decoder.shape[1]
+    d_model = next(iter(prepared.readers.values())).written.shape[1]
     budget = BLOCK_BYTES * d_model // (n_targets * (settings.horizon + 1))
     for block in blocks_of(prepared, budget=max(1, budget)):
         plans = {layer: plan_pushes(prepared, layer, places) for layer, places in block.items()}

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..engine.corpus import Corpus
-from ..engine.encoders import FeatureReader, sae_hook_point
+from ..engine.encoders import FeatureReader, number_saes, sae_hook_point
 from ..engine.errors import InputError
 from feature_interaction_graph.engine.mechanisms import (
     QUANTITIES, WITHIN, mlp_before, split_settings, within_layer_plan
@@ -199,6 +199,7 @@ def mechanism_split(
 # %% ../../nbs/measurement/07_mechanisms.ipynb #0f11ef63
 def refuse_without_mlp(saes: Saes, layers: Iterable[int]) -> None:
     """Raises `InputError` for a layer whose SAE does not read the residual stream after a block."""
+    saes = number_saes(saes)
     for layer in layers:
         point = sae_hook_point(saes[layer])
         if mlp_before(point) is None:

@@ -17,7 +17,7 @@ from jaxtyping import Int
 from torch import nn
 
 from ..engine.corpus import Corpus
-from ..engine.encoders import FeatureReader
+from ..engine.encoders import FeatureReader, number_saes
 from ..engine.errors import InputError
 from ..engine.hook_points import HookPoint
 from ..engine.hooked_transformer import interaction_engine
@@ -101,6 +101,7 @@ class Prepared:
 def prepare(model: nn.Module, saes: Saes, corpus: Corpus, question: Question,
             batch_size: int = 32, progress: bool = True) -> Prepared:
     "Reads the corpus once for all sources and targets of `question`."
+    saes = number_saes(saes)
     needed = sorted({later for layers in question.reach.values() for later in layers})
     def reader(layer: int, features: np.ndarray | None) -> FeatureReader:
         return FeatureReader(saes[layer], None if features is None else torch.as_tensor(features))

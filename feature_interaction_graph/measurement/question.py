@@ -14,7 +14,7 @@ from typing import Any, TypedDict, TypeVar
 import numpy as np
 from jaxtyping import Int
 
-from ..engine.encoders import sae_hook_point, sae_write_point
+from ..engine.encoders import number_saes, sae_hook_point, sae_write_point
 from ..engine.errors import InputError, brief, options_of
 from feature_interaction_graph.engine.names import (
     FeatureKey, Saes, check_features, check_layers, feature_id
@@ -130,7 +130,7 @@ def by_layer(
     Raises `InputError` for layers and features that do not exist, and when there is none; `what`
     (source, target, gate) begins the sentence."""
     keys = {(layer, int(index)) for layer, index in features}
-    check_features(sorted(keys), saes, what)
+    check_features(sorted(keys), number_saes(saes), what)
     if not keys:
         raise InputError(f"no {what} was given, so there is nothing to measure; give at least one "
                          "(layer, feature).")
@@ -145,6 +145,7 @@ def later_layers(
     comes later.
 
     Raises `InputError` for a layer without an SAE and for a source that nothing comes after."""
+    saes = number_saes(saes)
     allowed = sorted(saes if target_layers is None else set(target_layers))
     check_layers(allowed, saes, "target layer")
     depth = {layer: sae_hook_point(sae).depth for layer, sae in saes.items()}

@@ -433,17 +433,21 @@ def _summary_facts(run: Run) -> dict[str, Any]:
 
 # %% ../../nbs/shell/00_pipeline.ipynb #52725696
 def analysis(G: "nx.DiGraph") -> dict[str, Any]:
-    """Counts by type, degrees, mean |strength| by layer distance, hubs and strongest edges of a
-    graph, as plain data."""
+    """Counts by type, degrees, mean |strength| by layer distance (in blocks), hubs and strongest
+    edges of a graph, as plain data."""
     import numpy as np
 
+    from feature_interaction_graph.engine.hook_points import parse_hook_point
     from feature_interaction_graph.graph import graph_summary
-    summary, layer = graph_summary(G), dict(G.nodes(data="layer"))
+    summary = graph_summary(G)
+    # of several SAEs in one block the number says which, and the hook point where
+    block = {name: parse_hook_point(facts["hook_point"]).layer if "hook_point" in facts
+             else facts["layer"] for name, facts in G.nodes(data=True)}
     degrees = {name: np.array([degree for _, degree in view]) for name, view
                in (("in", G.in_degree()), ("out", G.out_degree()), ("total", G.degree()))}
     strengths: dict[int, list[float]] = {}
     for source, target, strength in G.edges(data="strength"):
-        strengths.setdefault(layer[target] - layer[source], []).append(abs(strength))
+        strengths.setdefault(block[target] - block[source], []).append(abs(strength))
     statistics = {"n_nodes": summary.n_nodes, "n_edges": summary.n_edges, "types": summary.types,
                   "layer_pairs": summary.layer_pairs, "degree": {
                       name: {"mean": float(values.mean()), "median": float(np.median(values)),

@@ -123,9 +123,9 @@ class LayerDistanceDecay:
 
 # %% ../../nbs/structure/06_decay.ipynb #49aa3c02
 def decay_of(edges: EdgeList, n_null: int, random: np.random.Generator) -> LayerDistanceDecay:
-    """How |strength| fades with layer distance (distances from 1 on; gating edges, whose mean
-    effect
-    is not their size, are left out)."""
+    """How |strength| fades with layer distance (from 1 on; gating edges, whose mean effect is not
+    their size, are left out). Of several SAEs in one block layers are sites, and so are
+    distances."""
     distance, sizes = np.subtract(*edges.layers[::-1]), np.abs(edges.strength)
     typed = (edges.sign != 0) & (sizes > 0)
     rows = distance_rows(edges, distance[typed], sizes[typed]) if typed.any() else []
