@@ -410,4 +410,5 @@ def test_a_reading_at_its_threshold_and_a_negative_one_are_zero():
     row = torch.tensor([[1.0, 1.5, -0.5, -2.0]])
     assert FeatureReader(jumping).read(row)[1].tolist() == [[0.0, 1.5, 0.0, 0.0]]
     assert FeatureReader(largest).read(row)[1].tolist() == [[1.0, 1.5, 0.0, 0.0]]
-    for sae in (jumping, largest): assert torch.equal(FeatureReader(sae).read(row)[1], sae.encode(row))
+    for sae in (jumping, largest):
+        assert torch.equal(FeatureReader(sae).read(row)[1], sae.encode(row))
