@@ -1,5 +1,7 @@
 """Gates: against plain forward passes with two hooks, on their way into graphs and files, and what
 is refused."""
+from math import comb
+
 import numpy as np
 import pytest
 import torch
@@ -182,3 +184,21 @@ def test_an_empty_table_has_its_columns(model, saes, corpus):
     )
     assert (len(table) == 0 and set(table.columns) == set(GATING_COLUMNS)
             and table.meta["counts"]["clamped"] == 0 and str(table) == "no hyperedge")
+
+
+def test_sides_without_spread_differ_by_chance_in_two_of_all_splits():
+    on = np.arange(20) < 9
+    assert gate_screen(on[:, None] * 1.0, on[:, None])[0, 0] == pytest.approx(2 / comb(20, 9))
+
+
+def test_the_best_gates_are_those_of_each_pair_and_offset(model, saes, corpus):
+    pairs = [((1, 3), (3, target)) for target in range(4)]
+    how = dict(n_samples=40, min_split=5, horizon=1, screen_level=1.1, progress=False)
+    every = measure_gating(model, saes, pairs, corpus, max_gates=30, **how).to_pandas()
+    best = measure_gating(model, saes, pairs, corpus, max_gates=2, **how).to_pandas()
+    group = ["tgt_feature", "offset"]
+    assert (best.groupby(group).size() == 2).all() and best.groupby(group).ngroups == 8
+    for which, some in every.groupby(group):
+        smallest = some.sort_values("screen_q_value", kind="stable")["screen_q_value"].iloc[:2]
+        chosen = best[(best["tgt_feature"] == which[0]) & (best["offset"] == which[1])]
+        np.testing.assert_allclose(sorted(chosen["screen_q_value"]), smallest)

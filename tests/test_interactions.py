@@ -255,6 +255,15 @@ def test_dependent_samples_widen_the_error_bar(model, saes, corpus):
     assert edge["n_samples"].max() > len(corpus) and (np.abs(ratio - 1) > 0.02).mean() > 0.6
 
 
+def test_dependent_slopes_widen_the_error_bar(model, saes, corpus):
+    edge = jacobian_measure(model, saes, [(1, 3)], corpus, n_samples=200, max_per_sequence=50,
+                            target_layers=[2], through_threshold=False, progress=False).columns
+    n = edge["n_samples"]
+    t_value = edge["pre_strength"] / (edge["pre_std"] / np.sqrt(n))
+    ratio = edge["pre_p_value"] / (2 * stats.t.sf(np.abs(t_value), n - 1))
+    assert n.max() > len(corpus) and (np.abs(np.log(ratio[edge["pre_std"] > 0])) > 0.1).mean() > 0.6
+
+
 def test_few_samples_are_tested_by_sign_flips(model, saes, corpus):
     edge = clamp_measure(
         model, saes, [(1, 3)], corpus, n_samples=6, target_layers=[2], progress=False

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sae_lens import JumpReLUSAE, JumpReLUSAEConfig, TopKSAE, TopKSAEConfig
+from sae_lens.saes.sae import SAEMetadata
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -400,3 +402,18 @@ def test_a_skip_connection_is_part_of_what_a_transcoder_gives():
     pre = (x @ own["W_enc"] + own["b_enc"]).relu()
     y = (pre * (pre >= pre.topk(5).values[:, -1:])) @ own["W_dec"] + own["b_dec"] + x @ skip.T
     assert explained_variance(sae, x, y)[0] > 1 - 1e-9 > explained_variance(sae, x, y - x)[0]
+
+
+def test_a_reading_at_its_threshold_and_a_negative_one_are_zero():
+    "As `encode` has it: only what exceeds a threshold fires, and of the k largest the positive."
+    named = SAEMetadata(hook_name="blocks.1.hook_resid_pre")
+    jumping = JumpReLUSAE(JumpReLUSAEConfig(d_in=4, d_sae=4, metadata=named))
+    largest = TopKSAE(TopKSAEConfig(d_in=4, d_sae=4, k=3, metadata=named))
+    for sae in (jumping.requires_grad_(False), largest.requires_grad_(False)):
+        sae.W_enc.data, sae.W_dec.data = torch.eye(4), torch.eye(4)
+        if sae is jumping: sae.threshold.data.fill_(1.0)
+    row = torch.tensor([[1.0, 1.5, -0.5, -2.0]])
+    assert FeatureReader(jumping).read(row)[1].tolist() == [[0.0, 1.5, 0.0, 0.0]]
+    assert FeatureReader(largest).read(row)[1].tolist() == [[1.0, 1.5, 0.0, 0.0]]
+    for sae in (jumping, largest):
+        assert torch.equal(FeatureReader(sae).read(row)[1], sae.encode(row))

@@ -5,13 +5,14 @@ import re
 import numpy as np
 import pytest
 import torch
-from scipy import optimize
+from scipy import optimize, stats
 from statsmodels.stats.multivariate import test_mvmean as mean_vector_test
 
 from feature_interaction_graph.engine.errors import InputError
 from feature_interaction_graph.measurement.curves import (
     ResponseCurves, plot_response, response_curve
 )
+from feature_interaction_graph.measurement.prepared import plan_pushes
 from feature_interaction_graph.measurement.shapes import (
     SHAPES, bend_components, best_fit, fit_shape, independent_samples, mean_is_zero, onset_doses,
     shape_columns
@@ -148,6 +149,17 @@ def test_intervals_cover(n):
         assert len(covered) > 150 and np.mean(covered) >= 0.9, (name, np.mean(covered))
 
 
+def test_intervals_of_few_samples_cover():
+    """Twelve samples of eight changes: the best-fitting line of so few strays further than a plain
+    bootstrap says."""
+    covered = []
+    for seed in range(150):
+        fit = fit_shape(samples_of("linear", [0.6], 12, seed, 0.3), DOSES, n_bootstrap=200)
+        if fit.shape == "linear":
+            covered.append(fit.intervals["slope"][0] <= 0.6 <= fit.intervals["slope"][1])
+    assert len(covered) > 100 and np.mean(covered) >= 0.85, (len(covered), np.mean(covered))
+
+
 def test_repeating_samples_of_a_sequence_adds_nothing():
     samples = samples_of("threshold", [0.6, 0.8], 40)
     once = fit_shape(samples, DOSES)
@@ -220,8 +232,42 @@ def test_every_sample_is_what_the_wiring_computes(shaped):
                 assert np.abs(mine[:, index][:, None] - possible).min(1).max() < 5e-3, (
                     target, dose
                 )
-        np.testing.assert_allclose(curve.mean, curve.samples.mean(0), atol=1e-12)
-        np.testing.assert_allclose(curve.std, curve.samples.std(0, ddof=1), atol=1e-6)
+        for mean, std, ci, mine in ((curve.mean, curve.std, curve.ci, curve.samples),
+                                    (curve.pre_mean, curve.pre_std, curve.pre_ci,
+                                     curve.pre_samples)):
+            np.testing.assert_allclose(mean, mine.mean(0), atol=1e-12)
+            np.testing.assert_allclose(std, mine.std(0, ddof=1), atol=1e-6)
+            half = stats.t.ppf(0.975, len(mine) - 1) * mine.std(0, ddof=1) / len(mine)**0.5
+            np.testing.assert_allclose(ci, [mine.mean(0) - half, mine.mean(0) + half], atol=1e-6)
+
+
+def test_the_typical_range_is_that_of_the_firings(shaped):
+    planted, corpus, source, targets, curves = shaped
+    _, _, values = planted.simulator(corpus).firings(*source)
+    for curve in curves:
+        np.testing.assert_allclose(curve.typical, np.percentile(values, [10, 90]), rtol=1e-3)
+
+
+def test_samples_of_one_sequence_are_one_for_the_interval(shaped):
+    "Against the sums of each sequence, which only the plan of the samples knows."
+    planted, corpus, source, targets, _ = shaped
+    how = dict(n_samples=150, max_per_sequence=3, progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        plans = []
+        def noted(*args, **more):
+            plans.append(plan_pushes(*args, **more))
+            return plans[-1]
+        patch.setattr("feature_interaction_graph.measurement.curves.plan_pushes", noted)
+        curve = response_curve(planted.model, planted.saes, source, targets[:1], corpus, **how)
+    curve, _, group = curve[targets[0]], *np.unique(plans[0].sequence, return_inverse=True)
+    n, count = len(group), int(group.max()) + 1
+    assert count < n == len(curve.samples)
+    for samples, ci in ((curve.samples, curve.ci), (curve.pre_samples, curve.pre_ci)):
+        away = samples - samples.mean(0)
+        sums = np.stack([away[group == one].sum(0) for one in range(count)])
+        error = np.sqrt(count / (count - 1) * (sums**2).sum(0)) / n
+        np.testing.assert_allclose(ci[1] - ci[0], 2 * stats.t.ppf(0.975, count - 1) * error,
+                                   atol=1e-9)
 
 
 def test_planted_shapes_are_recovered_in_units_of_the_wiring(shaped):

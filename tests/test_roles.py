@@ -212,6 +212,15 @@ def test_role_graph_adds_up():
         assert (edge["inhibitory"] == pytest.approx(sizes[sizes < 0].sum())
                 and edge["net_error"] == pytest.approx(0.2 / 3.92 * len(sizes)**0.5))
     assert sum(edge["n_edges"] for *_, edge in summary.edges(data=True)) == G.number_of_edges()
+    # the same rewired graphs, drawn here
+    edges, random = edge_list(G), np.random.default_rng(0)
+    place = np.array([membership[node] for node in edges.nodes])
+    nulls = [rewire(edges, random) for _ in range(5)]
+    for a, b, edge in summary.edges(data=True):
+        counts = [((place[null.source] == a) & (place[null.target] == b)).sum() for null in nulls]
+        assert edge["expected"] == pytest.approx(np.mean(counts))
+        if (spread := np.std(counts, ddof=1)) > 0:
+            assert edge["z"] == pytest.approx((edge["n_edges"] - np.mean(counts)) / spread)
     assert np.isnan(
         next(
             iter(role_graph(G, membership, weight="ci_lower", n_null=0).edges(data=True))

@@ -1,0 +1,578 @@
+"""Breaks the code on purpose, in one place at a time, and says whether a page or a test notices.
+
+    python tools/mutations.py            every mutation of the table: about an hour
+    python tools/mutations.py decay      those whose name or module holds this word
+
+Nothing here is touched: a copy of the project is broken, in a module and in the page that writes
+it. The page is run, then what stands beside the module, until something fails. Exit status 1 if a
+mutation survived.
+"""
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "feature_interaction_graph"
+
+
+class Mutation(NamedTuple):
+    "In `module`, `old` (which stands there once) becomes `new`."
+    name: str
+    module: str
+    old: str
+    new: str
+
+
+# module: name, what stands there, what stands there instead
+MUTATIONS = {
+    "engine/sampling.py": [
+        ("the first firings in place of random ones",
+         "np.random.default_rng(seed).permutation(mine.stop - mine.start) + mine.start",
+         "np.arange(mine.stop - mine.start) + mine.start"),
+        ("percentiles ignored",
+         "np.percentile(values, percentiles))",
+         "np.percentile(values, (10, 90)))"),
+        ("more than one sample of a sequence",
+         "rank < max_per_sequence",
+         "rank <= max_per_sequence"),
+        ("size is the mean, not the root mean square",
+         "size = np.sqrt(sums[1] / np.maximum(sums[2], 1))",
+         "size = sums[0] / np.maximum(sums[2], 1)"),
+    ],
+    "measurement/prepared.py": [
+        ("percentiles of the question not passed on",
+         "return choose_doses(firings.value[firings.of(place)], self.question.percentiles)",
+         "return choose_doses(firings.value[firings.of(place)])"),
+    ],
+    "measurement/testing.py": [
+        ("type from the mean",
+         'rising, falling = effect["ci_low"] > 0, effect["ci_high"] < 0',
+         'rising, falling = effect["mean"] > 0, effect["mean"] < 0'),
+        ("variance per dose, not per dose squared",
+         'variance=(effect["std"] / unit) ** 2',
+         'variance=effect["std"] ** 2 / unit'),
+        ("variance not per dose",
+         'variance=(effect["std"] / unit) ** 2',
+         'variance=effect["std"] ** 2'),
+        ("median not per dose",
+         'median=effect["median"] / unit',
+         'median=effect["median"]'),
+        ("share of the same sign is the share that moved",
+         'np.where(moved, effect["same_sign"], 0.0)',
+         'np.where(moved, effect["nonzero"], 0.0)'),
+        ("n counts ended sequences",
+         "self.n[source, offset] = here.sum()",
+         "self.n[source, offset] = len(here)"),
+        ("resolution counts samples, not sequences",
+         "here.sum() if groups is None else len(np.unique(groups)))",
+         "here.sum())"),
+        ("curves are medians",
+         "activation[here, dose, offset].mean(0)",
+         "np.median(activation[here, dose, offset], 0)"),
+        ("strength_std upside down",
+         "per_deviation = ends.source_std[:, None, None] / deviation",
+         "per_deviation = deviation / ends.source_std[:, None, None]"),
+        ("the size of a response is ignored",
+         "mean_interval(effects, size, cluster)",
+         "mean_interval(effects, 0 * size, cluster)"),
+        ("an interval of [0, 0] where only the activation is still",
+         "no_path = ~(activation.any(0) | pre.any(0))",
+         "no_path = ~activation.any(0)"),
+    ],
+    "measurement/blocks.py": [
+        ("placebo and silent p swapped",
+         '(("random", "placebo_p_value"), ("silent", "silent_p_value"))',
+         '(("random", "silent_p_value"), ("silent", "placebo_p_value"))'),
+        ("p not raised by the number of looks",
+         'test["p_value"] * len(prepared.question.looks)',
+         'test["p_value"] * 1'),
+        ("the length of a push without its dose range",
+         "unit = (plan.doses[:, -1] - plan.doses[:, 0]).cpu().numpy() * norms",
+         "unit = plan.doses[:, -1].cpu().numpy() * norms"),
+        ("silent pool is random as well",
+         "seed=question.seed, silent=True)",
+         "seed=question.seed)"),
+        ("sources that are decided go on",
+         "going[layer] = going[layer][more[going[layer]]]",
+         "going[layer] = going[layer]"),
+        ("pre-activation evidence looks at the activation",
+         'which = "pre" if question.evidence == "pre-activation" else "effect"',
+         'which = "effect"'),
+    ],
+    "engine/statistics.py": [
+        ("clustered p with samples, not clusters, less 1",
+         "stats.t.sf(np.abs(test.mean) / error, count - 1)",
+         "stats.t.sf(np.abs(test.mean) / error, n - 1)"),
+        ("clustered interval with samples, not clusters, less 1",
+         "stats.t.ppf(0.975, count - 1) * error",
+         "stats.t.ppf(0.975, n - 1) * error"),
+        ("clustered error without its correction",
+         "np.sqrt(count / (count - 1) * (sums * sums).sum(0)) / n",
+         "np.sqrt((sums * sums).sum(0)) / n"),
+        ("same sign as the mean: the other sign",
+         "agree = np.where(test.mean > 0,",
+         "agree = np.where(test.mean < 0,"),
+        ("same sign is a share of all samples",
+         "agree / np.maximum(moved, 1)",
+         "agree / max(n, 1)"),
+        ("spread of t without its slope in the variance",
+         "slope = unit - test.mean / (2 * test.std) * (unit * unit - 1)",
+         "slope = unit"),
+    ],
+    "engine/stability.py": [
+        ("looks ignored",
+         "self.factors = [looks] + [1]",
+         "self.factors = [1] + [1]"),
+        ("one test is enough",
+         "chosen &= ~(adjust",
+         "chosen = ~(adjust"),
+        ("shared samples of a source ignored",
+         "drawn = np.bincount(generator.integers(0, n_groups, n_groups), "
+         "minlength=n_groups)[group]",
+         "drawn = np.ones(len(group))"),
+        ("model error left out of the range",
+         "max(float(low) - MODEL_ERROR, 0.0)",
+         "max(float(low), 0.0)"),
+        ("second measurement without noise",
+         "self.spread * noise",
+         "0 * noise"),
+        ("placebo pool is not drawn anew",
+         "np.minimum(score, 2.0) / np.sqrt(2 * n_directions)",
+         "0 * score"),
+    ],
+    "engine/skewed_means.py": [
+        ("Hall's transformation without the bias term",
+         " + skew / (6 * n)\n",
+         " \n"),
+        ("robust p forgets those that moved",
+         "looks = np.stack([found[again], mean_p(some, moved), hall_p(some), hall_p(some, "
+         "moved)])",
+         "looks = np.stack([found[again], found[again], hall_p(some), hall_p(some)])"),
+        ("few samples second-guessed",
+         "if len(some) <= EXACT_UP_TO: return found, spread",
+         "if len(some) <= 1: return found, spread"),
+        ("interval of a mean is t alone",
+         "low, high = lean_interval(each)\n",
+         "mean, half = each.mean(0), special.stdtrit(len(each) - 1, 0.975) * each.std(0, "
+         "ddof=1) / np.sqrt(len(each))\n    low, high = mean - half, mean + half\n"),
+        ("what was not seen does not widen",
+         "min(ENOUGH, 0.8 * len(each))",
+         "0"),
+        ("share interval of 95 %, not 97.5",
+         "share_interval(len(samples), 0.975)",
+         "share_interval(len(samples), 0.95)"),
+        ("resolution at 1 of 10",
+         "1 - 0.05 ** (1",
+         "1 - 0.1 ** (1"),
+        ("skewness not that of a sample",
+         "(unit**3).sum(0) / some * (1 + 3 / np.sqrt(some))",
+         "(unit**3).sum(0) / some"),
+    ],
+    "engine/placebo.py": [
+        ("one direction for all",
+         "drawn = torch.randn(n, reader.written.shape[1], generator=generator)",
+         "drawn = torch.randn(1, reader.written.shape[1], generator=generator).expand(n, -1)"),
+        ("silent rows fire",
+         ".int().argmin(1, keepdim=True)",
+         ".int().argmax(1, keepdim=True)"),
+        ("a direction is compared with itself too",
+         "others = (squares.sum(0) - squares) / np.maximum(present.sum(0) - present, 1)",
+         "others = squares.sum(0) / np.maximum(present.sum(0), 1) + 0 * squares"),
+        ("length of a push ignored",
+         "score = np.abs(change) / (size * beyond)",
+         "score = np.abs(change) / self.sizes[step]"),
+        ("p of 0 where no push is as large",
+         "counted = (1 + as_large) / (n + 1)",
+         "counted = as_large / n"),
+        ("beyond the longest push no extrapolation",
+         "beyond = np.exp((at - np.clip(at, 0, 1)) * np.log(high / low))[:, None, None]",
+         "beyond = np.ones(len(at))[:, None, None]"),
+    ],
+    "engine/reading.py": [
+        ("effects against the last arm",
+         "moved, changed = (values[:, 1:] - values[:, :1] for values in (pre, active))\n    "
+         "still = moved",
+         "moved, changed = (values[:, :-1] - values[:, -1:] for values in (pre, active))\n    "
+         "still = moved"),
+        ("rounding is an effect",
+         "still = moved.abs() <= RESOLUTION * reader.largest(streams)",
+         "still = moved.abs() < 0 * reader.largest(streams)"),
+        ("weights of a contrast only by sign",
+         'torch.einsum("s,nsdot->ndot", row, values)',
+         'torch.einsum("s,nsdot->ndot", row.sign(), values)'),
+    ],
+    "engine/pushing.py": [
+        ("scale of the SAE's normalisation forgotten",
+         "self.sources.written[source] * self.per_sample(self.scale, samples)[:, None]",
+         "self.sources.written[source]"),
+        ("a push ignores the clean value",
+         "(doses - self.per_sample(self.value, samples)[:, None])[..., None]",
+         "doses[..., None]"),
+        ("fingerprint without doses",
+         "plan.value, plan.doses.cpu().numpy(),",
+         "plan.value,"),
+        ("fingerprint without settings",
+         "hashlib.sha256(repr(settings).encode())",
+         "hashlib.sha256()"),
+    ],
+    "engine/branched_rows.py": [
+        ("window ignored among a branch's own rows",
+         "return distance >= 0 if window is None else (distance >= 0) & (distance < window)",
+         "return distance >= 0"),
+        ("window ignored in the prefix",
+         "return allowed if window is None else allowed & (row[..., None] - column < window)",
+         "return allowed"),
+        ("scores not scaled",
+         "for part in (query * scaling, key, value)",
+         "for part in (query, key, value)"),
+        ("default scale of attention",
+         "scaling = query.shape[-1] ** -0.5",
+         "scaling = 1.0"),
+        ("softcap ignored in the prefix",
+         "scores = group.times(rows[part], keys.transpose(-1, -2))\n        if softcap is not "
+         "None: scores",
+         "scores = group.times(rows[part], keys.transpose(-1, -2))\n        if softcap == 0: "
+         "scores"),
+    ],
+    "engine/transport.py": [
+        ("standard error without used / (used - 1)",
+         "self._column(used / (used - 1).clamp(min=0), sources)",
+         "self._column(used / used, sources)"),
+        ("padding counts as text",
+         "inside = corpus.sample_mask()[batch, :longest].to(device)",
+         "inside = torch.ones_like(corpus.tokens[batch, :longest]).bool().to(device)"),
+        ("padding is attended to",
+         "real if bool((lengths < longest).any()) else None",
+         "None"),
+        ("noise at positions that are no samples",
+         "noise = signs.to(read) * inside[..., None]",
+         "noise = signs.to(read) * real[..., None]"),
+        ("offset forgets the sampled source",
+         "both = inside[:, :length] & inside[:, offset:]",
+         "both = inside[:, offset:]"),
+    ],
+    "engine/encoders.py": [
+        ("rows of the decoder are not as long as what they add",
+         "self.written /= norms[self.features, None].clamp(min=1e-12)",
+         "self.written /= 1.0"),
+        ("a pre-activation at its threshold fires",
+         "pre <= self.threshold.clamp(min=0), 0.0",
+         "pre < self.threshold.clamp(min=0), 0.0"),
+        ("top k may be negative",
+         "scatter(-1, which, top.relu())",
+         "scatter(-1, which, top)"),
+        ("gated: no gate bias",
+         "(pre - self.bias) / self.gain + self.gate_bias > 0",
+         "(pre - self.bias) / self.gain > 0"),
+        ("decoder bias not subtracted",
+         "return x - self.input_bias",
+         "return x"),
+        ("layer norm not centred",
+         "x = x - x.mean(-1, keepdim=True)\n            x = x",
+         "x = x"),
+    ],
+    "measurement/shapes.py": [
+        ("intervals of shapes not widened",
+         "again = mean + wider * (again - mean)",
+         "again = mean + (again - mean)"),
+        ("one sample per sequence: plain means",
+         "return mean + sums * count / len(samples)",
+         "return mean + sums"),
+    ],
+    "measurement/curves.py": [
+        ("curve means of pre-activation are those of activation",
+         "pre = effect_test(samples, sequence), effect_test(pre_samples, sequence)",
+         "pre = effect_test(samples, sequence), effect_test(samples, sequence)"),
+        ("curves ignore shared sequences",
+         "effect_test(samples, sequence), effect_test(pre_samples, sequence)",
+         "effect_test(samples), effect_test(pre_samples)"),
+        ("typical range is the whole range",
+         "typical = float(np.percentile(fired, 10)), float(np.percentile(fired, 90))",
+         "typical = float(fired.min()), float(fired.max())"),
+        ("offset read at the source's position",
+         "values[:, :, offset, 0].double()",
+         "values[:, :, 0, 0].double()"),
+    ],
+    "measurement/gating.py": [
+        ("gates confirmed on the screen's samples",
+         "plan = fresh if enough else first",
+         "plan = first"),
+        ("gate clamped on top of its clean value",
+         "off, turned = -value * unit, (on - value) * unit",
+         "off, turned = -value * unit, on * unit"),
+        ("gate is on at its median",
+         "np.percentile(fired, 90) if len(fired)",
+         "np.percentile(fired, 50) if len(fired)"),
+        ("interaction the wrong way round",
+         "interaction = effects[:, 1:] - effects[:, :1]",
+         "interaction = effects[:, :1] - effects[:, 1:]"),
+        ("Welch's variances pooled",
+         "/ (n_off - 1)\n        error = part_on",
+         "/ n_off\n        error = part_on"),
+        ("constant sides split by chance: one side",
+         "np.minimum(2 * np.exp(",
+         "np.minimum(np.exp("),
+        ("best gates of all pairs together",
+         'pair = ["src_layer", "src_feature", "tgt_layer", "tgt_feature", "offset"]',
+         'pair = ["src_layer", "src_feature"]'),
+    ],
+    "measurement/jacobian.py": [
+        ("slopes ignore shared sequences",
+         "plan.sequence[plan.source == source] if clustered else None",
+         "None"),
+        ("threshold passed through",
+         "active = slopes.activation if through_threshold else slopes.pre",
+         "active = slopes.activation"),
+        ("doses of the path not told",
+         "if not settings.steps: doses = np.full_like(doses, np.nan)",
+         "doses = np.full_like(doses, np.nan)"),
+    ],
+    "measurement/question.py": [
+        ("looks doubled once too often",
+         "while looks[-1] < most: looks.append(min(2 * looks[-1], most))",
+         "while looks[-1] < most: looks.append(2 * looks[-1])"),
+        ("a target in the source's own layer",
+         "if depth[other] > mine]",
+         "if depth[other] >= mine]"),
+        ("two of a sequence are independent",
+         "return self.max_per_sequence > 1",
+         "return self.max_per_sequence > 2"),
+    ],
+    "structure/nulls.py": [
+        ("spread of nulls with divisor n",
+         "float(nulls.std(ddof=1))",
+         "float(nulls.std(ddof=0))"),
+        ("p of a measure below 1 / (n + 1)",
+         "(1 + n_as_far) / (len(nulls) + 1)",
+         "n_as_far / len(nulls)"),
+        ("p of a measure one-sided",
+         "(np.abs(nulls - mean) >= abs(value - mean) - tolerance)",
+         "(nulls >= value - tolerance)"),
+    ],
+    "structure/hubs.py": [
+        ("spread of a hub's nulls with divisor n",
+         "float(chance.std(ddof=1))",
+         "float(chance.std(ddof=0))"),
+    ],
+    "structure/roles.py": [
+        ("spread of role pairs with divisor n",
+         "std = nulls.std(0, ddof=1)",
+         "std = nulls.std(0, ddof=0)"),
+        ("roles judged by the half that chose them",
+         "for half, own, other in zip(halves, centres, centres[::-1], strict=True)",
+         "for half, own, other in zip(halves, centres, centres, strict=True)"),
+        ("errors of a role pair are summed",
+         "np.sqrt(pairs(edges, errors**2))",
+         "pairs(edges, errors)"),
+    ],
+    "structure/decay.py": [
+        ("AIC of a constant counts three numbers",
+         "2 * (2 if flat else 3)",
+         "2 * 3"),
+        ("error of a distance with divisor n",
+         "mine.std(ddof=1)",
+         "mine.std(ddof=0)"),
+        ("pairs of a layer with themselves",
+         "int(widths[other] - (step == 0))",
+         "int(widths[other])"),
+        ("decay rate with the other sign",
+         "nulls = [-fit_gamma_mean(",
+         "nulls = [fit_gamma_mean("),
+    ],
+    "structure/matching.py": [
+        ("matching by chance not per assignment",
+         "np.searchsorted(np.sort(null), levels)) / max(n_null, 1)",
+         "np.searchsorted(np.sort(null), levels))"),
+    ],
+    "circuits/validation.py": [
+        ("random circuits without the circuit's features",
+         "pool = on.ablated.active() | kept",
+         "pool = on.ablated.active() & ~kept"),
+    ],
+    "dictionary/hypotheses.py": [
+        ("rules scored on the half that chose them",
+         "chosen, fires[1].T @ rules[odd], np.asarray(rules[odd].sum(0)).ravel(), fired[1]",
+         "chosen, fires[0].T @ rules[~odd], np.asarray(rules[~odd].sum(0)).ravel(), fired[0]"),
+    ],
+    "control/clamps.py": [
+        ("a limit pulls back what is beyond it",
+         "torch.maximum(torch.minimum(found + values, torch.maximum(self.high, "
+         "found)),\n                                torch.minimum(self.low, found))",
+         "torch.maximum(torch.minimum(found + values, self.high), self.low)"),
+        ("share of a move ignored",
+         "- found) * self.share",
+         "- found)"),
+        ("steering forgets the SAE's scale",
+         "(self.reader.scale(stream) * along)",
+         "along"),
+    ],
+    "control/runs.py": [
+        ("special tokens are steered while generating",
+         "engine.mask = ~torch.isin(ids, never.to(ids))",
+         "engine.mask = None"),
+        ("KL the wrong way round",
+         "(clean.exp() * (clean - steered)).sum(-1)",
+         "(steered.exp() * (steered - clean)).sum(-1)"),
+        ("losses of the same token",
+         "following = self.corpus.tokens[:, 1:, None]",
+         "following = self.corpus.tokens[:, :-1, None]"),
+    ],
+    "control/compensation.py": [
+        ("shifts cost nothing",
+         "np.sqrt(ridge) * size * np.eye(len(known))",
+         "0 * np.eye(len(known))"),
+        ("target need not stay in every layer",
+         "fixed = [on(target) * (layers == layer) for layer in np.unique(layers)]",
+         "fixed = [on(target)]"),
+    ],
+    "control/effects.py": [
+        ("effects not per step",
+         "samples.append(((read - base[rows]) / step)",
+         "samples.append(((read - base[rows]) * 1)"),
+    ],
+    "control/prediction.py": [
+        ("errors of a cascade without the other's variance",
+         "effect.strength ** 2 * by.variance + error * by.variance",
+         "error * by.variance"),
+        ("outside the doses a curve is flat",
+         "beyond = (move[1] - inside[1]) - (move[0] - inside[0])",
+         "beyond = 0.0"),
+        ("gates sum to the last",
+         "sum(value - effect.strength for value in known)",
+         "known[-1] - effect.strength"),
+    ],
+    "steering.py": [
+        ("reference scaled on the compared contexts",
+         "(wanted,) = target_changes(model, saes, calibration, [equal], target)",
+         "(wanted,) = target_changes(model, saes, contexts, [clamps_at(plans[settings.equal_to "
+         "or list(plans)[-1]], contexts)], target)"),
+    ],
+}
+
+# What is run besides the page of the module, where that notices nothing.
+BESIDE = {
+    "engine/branched_rows.py": "nbs/engine/09_branched.ipynb",
+    "engine/transport.py": "tests/test_directions.py",
+    "engine/encoders.py": "tests/test_own_saes.py",
+    "measurement/shapes.py": "tests/test_response_curves.py",
+    "measurement/curves.py": "tests/test_response_curves.py",
+    "measurement/gating.py": "tests/test_gating.py",
+    "measurement/jacobian.py": "tests/test_interactions.py",
+    "structure/nulls.py": "tests/test_analysis.py",
+    "structure/hubs.py": "tests/test_analysis.py",
+    "structure/roles.py": "tests/test_roles.py",
+    "structure/decay.py": "tests/test_analysis.py",
+    "structure/matching.py": "tests/test_graph_comparison.py",
+    "circuits/validation.py": "tests/test_subgraphs.py",
+    "dictionary/hypotheses.py": "tests/test_features.py",
+    "control/clamps.py": "tests/test_steering.py",
+    "control/runs.py": "tests/test_steering.py",
+    "control/compensation.py": "tests/test_steering.py",
+    "control/prediction.py": "tests/test_steering_prediction.py",
+    "steering.py": "tests/test_steering_comparison.py",
+}
+
+
+def page_of(module: Path) -> Path:
+    "The notebook that a module is written by."
+    named = re.search(r"File to edit: (?:\.\./)+(nbs/\S+\.ipynb)", module.read_text())
+    assert named is not None, module
+    return Path(named[1])
+
+
+def once(text: str, mutation: Mutation, where: object) -> str:
+    "`text` with the mutation in it."
+    if text.count(mutation.old) != 1:
+        sys.exit(f"{mutation.name}: {mutation.old!r} stands {text.count(mutation.old)} times in "
+                 f"{where}, not once; correct the table.")
+    return text.replace(mutation.old, mutation.new)
+
+
+def broken(copy: Path, mutation: Mutation) -> dict[Path, str]:
+    "What the module and its page are to hold."
+    module = copy / PACKAGE / mutation.module
+    page = copy / page_of(module)
+    notebook = json.loads(page.read_text())
+    exported = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"
+                and "".join(cell["source"]).startswith("#| export")]
+    sources = ["".join(cell["source"]) for cell in exported]
+    changed = once("\0".join(sources), mutation, page.relative_to(copy)).split("\0")
+    for cell, source in zip(exported, changed, strict=True):
+        cell["source"] = source.splitlines(keepends=True)
+    return {module: once(module.read_text(), mutation, module.relative_to(copy)),
+            page: json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"}
+
+
+def command(check: str) -> list[str]:
+    "How a page or a test (`tests/test_x.py`, with `::name` if only one) is run."
+    if check.endswith(".ipynb"): return ["nbdev_test", "--path", check, "--n_workers", "1"]
+    return ["pytest", "-q", "-x", "-p", "no:xdist", "-p", "no:cacheprovider", "-o",
+            "addopts=--strict-markers -m 'not slow'", check]
+
+
+def complaint(output: str) -> str:
+    "The lines that say what went wrong."
+    lines = output.splitlines()
+    failed = [line for line in lines if "Executing Cell" in line or line.startswith("FAILED")]
+    errors = [line for line in lines if re.search(r"^(E  +)?\w*(Error|Exception|Exit)\b", line)]
+    return " | ".join(line.strip()[:100] for line in [*failed[:1], *errors[-1:]])
+
+
+def killer(copy: Path, mutation: Mutation) -> str | None:
+    "The first check that fails with the mutation, and how; None if all pass."
+    texts = broken(copy, mutation)
+    before = {file: file.read_bytes() for file in texts}
+    page = page_of(copy / PACKAGE / mutation.module)
+    environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        for file, text in texts.items(): file.write_text(text)
+        for check in filter(None, (str(page), BESIDE.get(mutation.module))):
+            run = subprocess.run(command(check), cwd=copy, env=environment, capture_output=True,
+                                 text=True)
+            if run.returncode: return f"{check}: {complaint(run.stdout + run.stderr)}"
+    finally:
+        for file, content in before.items(): file.write_bytes(content)
+    return None
+
+
+def copied(folder: Path) -> Path:
+    "The project as it stands here, without what git ignores."
+    command = ["git", "ls-files", "-z", "-co", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if not (ROOT / name).is_file(): continue
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, folder / name)
+    return folder
+
+
+def main(words: list[str]) -> int:
+    "Tries the chosen mutations: 1 if one survived."
+    table = [Mutation(name, module, *texts) for module, rows in MUTATIONS.items()
+             for name, *texts in rows]
+    chosen = [one for one in table
+              if not words or any(word in f"{one.module} {one.name}" for word in words)]
+    if not chosen: sys.exit(f"no mutation is called {' or '.join(words)}; see the table.")
+    survived = 0
+    with tempfile.TemporaryDirectory() as folder:
+        copy = copied(Path(folder))
+        for one in chosen: broken(copy, one)          # first of all: does the table fit the code?
+        for one in chosen:
+            begin = time.monotonic()
+            found = killer(copy, one)
+            survived += found is None
+            said = "SURVIVED" if found is None else "noticed "
+            print(f"{said} {one.module}: {one.name} ({time.monotonic() - begin:.0f} s)"
+                  f"{'' if found is None else f', by {found}'}", flush=True)
+    print(f"{len(chosen) - survived} of {len(chosen)} mutations were noticed.")
+    return min(survived, 1)
+
+
+if __name__ == "__main__": sys.exit(main(sys.argv[1:]))
