@@ -87,7 +87,7 @@ def evidence_of(columns: Mapping[str, np.ndarray], evidence: str, placebo: int,
     family = np.where(np.isnan(columns["placebo_q_value"]), np.nan, columns["placebo_p_value"])
     return [*tests, Evidence.of_placebo(family, t_value, placebo)]
 
-
+# %% ../nbs/06_interactions.ipynb #d4d9cf06
 def stability_of(
     columns: Mapping[str, np.ndarray], level: float, method: str, evidence: str = "activation",
     looks: int = 1, placebo: int = 0

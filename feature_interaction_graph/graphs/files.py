@@ -349,8 +349,8 @@ _NUMBERS = ("strength_std pre_strength p_value q_value ci_lower ci_upper std_str
             "abs_strength gating_score importance activation_freq").split()
 _TEXTS = ("label", "method", "gated_by", "other_offsets")
 _SELECTION = {f"{name}?": (float, None) for name in (
-    "tested", "significant", "survived", "edges", "gates_tested", "gates_survived", "significance_level",
-    "edge_strength_threshold")}
+    "tested", "significant", "survived", "edges", "gates_tested", "gates_survived",
+    "significance_level", "edge_strength_threshold")}
 
 # %% ../../nbs/graphs/01_files.ipynb #874c9db8
 def _check_attributes(attributes: dict[str, Any], owner: str) -> None:

@@ -245,7 +245,7 @@ def _fresh(plan: ClampPlan, screened: ClampPlan, source: int) -> Int[np.ndarray,
     seen = screened.sequence[screened.source == source]
     return np.flatnonzero((plan.source == source) & ~np.isin(plan.sequence, seen))
 
-
+# %% ../../nbs/measurement/08_gating.ipynb #4cb0dac6
 def gate_plan(
     prepared: Prepared, layer: int, combinations: Int[np.ndarray, "n_combinations 2"],
     screened: bool = True

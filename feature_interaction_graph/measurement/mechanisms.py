@@ -109,7 +109,9 @@ def _question_of_edges(edges: Sequence[FeaturePair], saes: Saes, settings: Quest
     return replace(settings, sources=sources, targets=dict(targets), reach=reach)
 
 # %% ../../nbs/measurement/07_mechanisms.ipynb #4c845dfa
-def _edge_columns(edge: FeaturePair, prepared: Prepared, responses: Responses, source: int) -> pd.DataFrame:
+def _edge_columns(
+    edge: FeaturePair, prepared: Prepared, responses: Responses, source: int
+) -> pd.DataFrame:
     """One edge as rows of (offset, part); `source`: which of the plan's sources it begins at."""
     (layer, feature), (target_layer, target) = edge
     plan, mine = responses.plan, responses.plan.source == source
