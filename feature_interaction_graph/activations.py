@@ -6,6 +6,8 @@
 __all__ = ['token_losses', 'loss_gradients', 'ablation_effects', 'collect_activations', 'ablation_importance']
 
 # %% ../nbs/02_activations.ipynb #d18e7864
+import contextlib
+import functools
 from dataclasses import asdict
 from typing import Any
 
@@ -61,13 +63,18 @@ def loss_gradients(
     through = {point.name: HookPoint("attn_out", point.layer) if point.kind == "resid_mid"
                else point for point in points}
     lowest = HookPoint("resid_pre", min(point.layer for point in points))
+    zeros: dict[HookPoint, Tensor] = {}
     def leaf(stream: Tensor) -> Tensor: return stream.detach().requires_grad_(True)
-    with (torch.enable_grad(), edit(layers, lowest, leaf),
-          catch(layers, list(dict.fromkeys([*points, *through.values()]))) as caught):
+    def plus_nothing(point: HookPoint, stream: Tensor) -> Tensor:
+        zeros[point] = torch.zeros_like(stream).requires_grad_(True)
+        return stream + zeros[point]
+    with torch.enable_grad(), contextlib.ExitStack() as edits:
+        edits.enter_context(edit(layers, lowest, leaf))
+        for point in set(through.values()):
+            edits.enter_context(edit(layers, point, functools.partial(plus_nothing, point)))
+        caught = edits.enter_context(catch(layers, points))
         losses = token_losses(twin(tokens, use_cache=False).logits, tokens, lengths).sum(-1)
-        gradients = torch.autograd.grad(
-            losses.sum(), [caught[point.name] for point in through.values()]
-        )
+        gradients = torch.autograd.grad(losses.sum(), [zeros[point] for point in through.values()])
     return ({name: caught[name].detach() for name in through},
             dict(zip(through, gradients, strict=True)), losses.detach())
 

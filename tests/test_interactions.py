@@ -188,7 +188,7 @@ def test_counts_are_honest(model, saes, corpus, tmp_path):
 
 
 def test_interrupted_and_resumed_gives_the_same_table(model, saes, corpus, tmp_path, monkeypatch):
-    cfg = Config(n_samples=20, output_dir=str(tmp_path))
+    cfg = Config(n_samples=20, output_dir=str(tmp_path), placebo=0)     # every push is a block
     candidates = Pairs([(1, 3), (1, 9), (2, 5)], [(2, 1), (3, 8), (3, 9)])
     whole = measure_interactions(model, saes, candidates, cfg, corpus, progress=False)
 

@@ -154,7 +154,7 @@ def product_interval(
     return corners.min((0, 1)), corners.max((0, 1))
 
 # %% ../../nbs/engine/23_skewed_means.ipynb #4dde5819
-def resolution(n: float | np.ndarray) -> float | np.ndarray:
+def resolution(n: float | Float[np.ndarray, "*shape"]) -> float | Float[np.ndarray, "*shape"]:
     """The share of contexts below which `n` samples (a number or an array of any shape) miss a
     response in more than 1 of 20 cases."""
     return 1 - 0.05 ** (1 / np.maximum(n, 1))
