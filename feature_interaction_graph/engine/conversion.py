@@ -50,6 +50,7 @@ def _check_settings(cfg: Any) -> None:
                          "which no architecture it could become does; clamp_measure takes it "
                          "as it is.")
 
+# %% ../../nbs/engine/26_conversion.ipynb #59d5f162
 def _check_hooks(model: nn.Module) -> None:
     "Raises `InputError` for hooks on a model, which a copy of its weights would not have."
     hooked = [name for name, module in model.named_modules()
@@ -151,6 +152,7 @@ def _rotary(cfg: Any) -> dict[str, Any]:
     return {"rope_type": "default", "rope_theta": float(cfg.rotary_base),
             "partial_rotary_factor": share}
 
+# %% ../../nbs/engine/26_conversion.ipynb #e7ee6363
 def _as_neox(model: Any, cfg: Any) -> tuple[Any, dict[str, Tensor]]:
     "Settings and weights of a GPT-NeoX: rotary positions, LayerNorm, in parallel or not."
     from transformers import GPTNeoXConfig

@@ -277,6 +277,7 @@ def _kept(attention: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
                              "give rows of text with padding at one or both ends.")
     return first, lengths
 
+# %% ../../nbs/engine/05_corpus.ipynb #7655cbdd
 def _moved(tokens: Tensor, first: Tensor, lengths: Tensor, positions: Tensor | None
            ) -> tuple[Tensor, Tensor | None]:
     "Rows that begin at `first`, moved to the left; what is not text becomes token 0."

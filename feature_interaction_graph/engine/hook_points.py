@@ -270,6 +270,7 @@ class _Place:
         if self.scale != 1.0: changed = changed / self.scale
         return _with_first(output, changed.reshape(*first_tensor(output).shape))
 
+# %% ../../nbs/engine/06_hook_points.ipynb #36a2c4f4
 def _place(block: nn.Module, kind: str) -> _Place:
     "Where a point of `kind` stands in `block`."
     if kind in ("resid_pre", "resid_post"): return _Place(block, kind == "resid_pre")

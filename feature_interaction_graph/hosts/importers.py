@@ -178,6 +178,7 @@ def sae_from_dictionary_learning(
     return sae_from_weights(*four, hook=hook, architecture=stored.architecture,
                             apply_b_dec_to_input=stored.subtracts_bias, **how)
 
+# %% ../../nbs/hosts/06_importers.ipynb #186f4d06
 def _nowhere(where: str) -> InputError:
     return InputError(f"{where} does not say at which point the SAE reads in a way that is "
                       "understood here; name it, such as hook='blocks.3.hook_resid_post', in "

@@ -268,6 +268,7 @@ def wrap_model(
     attach_twin(bridge, hf_model)
     return bridge
 
+# %% ../../nbs/hosts/03_models.ipynb #799e814b
 def _bridge(
     hf_model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase | None", name: str
 ) -> "TransformerBridge":

@@ -49,6 +49,7 @@ def _opened(source: Any, allow_pickle: bool) -> Any:
     ), EOFError, pickle.UnpicklingError):
         return torch.load(path, map_location="cpu", weights_only=False)
 
+# %% ../../nbs/hosts/09_nanogpt.ipynb #dc3de5fe
 def _checkpoint(source: Any, allow_pickle: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
     "The tensors by nanoGPT's names, and the settings that came with them."
     found = _opened(source, allow_pickle)
@@ -136,6 +137,7 @@ def model_from_nanogpt(
                           min(len(positions), 32))
     return made
 
+# %% ../../nbs/hosts/09_nanogpt.ipynb #a0ba5b72
 def _logits(model: nn.Module, tokens: Tensor) -> Tensor:
     "What a nanoGPT returns for tokens, without the loss; in evaluation mode."
     with evaluating(model): found = model(tokens)

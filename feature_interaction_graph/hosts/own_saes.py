@@ -84,6 +84,7 @@ def _widths(arrays: Mapping[str, Tensor]) -> tuple[int, int]:
     # the other side of the encoder, whichever way round it came
     return encoder[1 if encoder[0] == n_latents != encoder[1] else 0], n_latents
 
+# %% ../../nbs/hosts/04_own_saes.ipynb #2efb0952
 def _checked_arrays(arrays: dict[str, Tensor], writes_elsewhere: bool) -> dict[str, Tensor]:
     "The four arrays in their shapes, absent biases as zeros."
     n_in, n_latents = _widths(arrays)

@@ -63,6 +63,7 @@ def _check_k(sae: "SAE", settings: Mapping[str, Any], where: str) -> None:
         raise InputError(f"{where} says k = {stored}, but is read with k = {sae.cfg.k}; put k "
                          "beside d_sae in its cfg.json.")
 
+# %% ../../nbs/hosts/10_saes.ipynb #ac57321c
 def _foreign_on_hub(repo_id: str, sae_id: str) -> Path | None:
     "Where the cache keeps an SAE of the hub that is in the layout of another library."
     from huggingface_hub import errors, hf_hub_download
