@@ -178,7 +178,7 @@ def prompts_corpus(model: nn.Module, saes: Saes, prompts: Sequence[str]) -> Corp
     return corpus_for(model, [begin + row for row in rows], source="prompts")
 
 # %% ../../nbs/control/03_runs.ipynb #79713906
-Positions: TypeAlias = "str | int | Sequence[int] | FeatureKey | Tensor"
+Positions: TypeAlias = str | int | Sequence[int] | FeatureKey | Tensor
 
 # %% ../../nbs/control/03_runs.ipynb #e7839e9a
 def text_of(model: nn.Module, saes: Saes, given: Any, mask: Tensor | None = None) -> Corpus:

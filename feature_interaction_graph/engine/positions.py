@@ -99,7 +99,7 @@ def _tokens_written(corpus: Corpus, wanted: str, tokenizer: Any) -> list[int]:
                      + ": give one token with the space before it, or a 'regex=...'.")
 
 # %% ../../nbs/engine/21_positions.ipynb #e1e596da
-Positions: TypeAlias = "str | int | Sequence[int] | Sequence[str] | Tensor | Callable | None"
+Positions: TypeAlias = str | int | Sequence[int] | Sequence[str] | Tensor | Callable | None
 
 def _as_mask(positions: Any) -> Tensor | None:
     "`positions`, if they are an array or nested lists with a value per token."
