@@ -169,7 +169,7 @@ def test_placebo_shares_leave_out_what_was_not_compared():
     table.meta["stability"] = {}
     facts = evidence_facts(table, None, nx.DiGraph(), Config(placebo=8))
     assert facts == {"stability": {}, "placebo": {"compared": 2, "passed": 1}, "gates": None}
-    assert evidence_facts(table, None, nx.DiGraph(), Config())["placebo"] is None
+    assert evidence_facts(table, None, nx.DiGraph(), Config(placebo=0))["placebo"] is None
 
 
 @pytest.mark.parametrize(
