@@ -289,8 +289,9 @@ def _watch(block: nn.Module, point: HookPoint, caught: dict[str, Tensor]) -> lis
         entered["block"] = _block_input(args, kwargs)
     def keep_output(module: nn.Module, args: tuple, output: Any) -> None:
         found = place.read(output, entered.get("block"))
-        # a copy of a part: Falcon adds to it in place
-        caught[name] = found if place.module is block else found.clone()
+        # a copy of a part: Falcon adds to it in place; not where gradients must pass through it
+        kept = place.module is block or found.requires_grad
+        caught[name] = found if kept else found.clone()
         if point.kind == "resid_mid": caught[name] = caught[name] + entered["block"]
     if place.is_input:
         return [place.module.register_forward_pre_hook(keep_input, with_kwargs=True)]
