@@ -343,7 +343,9 @@ def _adds_up(hf_model: Any, layer: int) -> bool:
     known = _ADDS_UP.setdefault(hf_model, {})
     if layer in known: return known[layer]
     layers, embedding = decoder_layers(hf_model), hf_model.get_input_embeddings().weight
-    tokens = torch.randint(1, len(embedding), (2, 8), generator=torch.Generator().manual_seed(0))
+    length = min(8, getattr(hf_model.config, "max_position_embeddings", None) or 8)
+    tokens = torch.randint(1, len(embedding), (2, length),
+                           generator=torch.Generator().manual_seed(0))
     kinds = ("resid_pre", "attn_out", "mlp_out", "resid_post")
     points = [HookPoint(kind, layer) for kind in kinds]
     with evaluating(hf_model), catch(layers, points) as caught:
