@@ -42,7 +42,9 @@ from feature_interaction_graph.measurement.mechanisms import (
 from feature_interaction_graph.measurement.question import (
     Question, Sampling, ask, by_layer, later_layers, refuse_silent, sampling_of
 )
-from .measurement.table import InteractionResult, InteractionTable
+from feature_interaction_graph.measurement.table import (
+    InteractionResult, InteractionTable, specific
+)
 
 # %% ../nbs/06_interactions.ipynb #4a72b623
 _all_ = ["InteractionResult", "InteractionTable", "jacobian_measure", "measure_gating",
@@ -94,9 +96,9 @@ def stability_of(
 ) -> dict[str, float]:
     """Jaccard index of the edge set (q < `level`) with that of a second measurement on other text,
     for `meta`; empty when there is no edge. `columns`: `[n_rows]` each; see `evidence_of`."""
-    edges = columns["q_value"] < level
-    if placebo and "placebo_q_value" in columns: edges &= ~(columns["placebo_q_value"] >= level)
-    if not edges.any(): return {}
+    chosen = columns["q_value"] < level
+    if placebo: chosen = chosen & specific(columns, level)
+    if not chosen.any(): return {}
     source = columns["src_layer"].astype(np.int64) << 32 | columns["src_feature"]
     found = edge_stability(
         evidence_of(columns, evidence, placebo, looks), level, method, source=source, looks=looks

@@ -36,7 +36,7 @@ from feature_interaction_graph.control.prediction import (
     CascadePrediction, Change, cascade_table, effect_graph, spread_effects
 )
 from feature_interaction_graph.control.runs import (
-    Interventions, Positions, SteeredRun, carry_out, steering
+    Interventions, SteeredRun, SteeringPositions, carry_out, steering
 )
 from .engine.encoders import number_saes
 from .engine.errors import InputError, options_of
@@ -118,7 +118,7 @@ class SteeredPasses(TypedDict, total=False):
 # %% ../nbs/11_steering.ipynb #ee4ba290
 def steer(
     model: nn.Module, saes: Saes, tokens_or_prompts: Any, interventions: Interventions, *,
-    positions: Positions = "all", mode: str = "set", read: Sequence[FeatureKey] = (),
+    positions: SteeringPositions = "all", mode: str = "set", read: Sequence[FeatureKey] = (),
     **passes: Unpack[SteeredPasses]
 ) -> SteeredRun:
     """Runs a text clean and with features clamped: h <- h + (alpha - f(h)) d, the SAE error kept,

@@ -114,14 +114,19 @@ def _mlp_weights(block: Any, cfg: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
+# %% ../../nbs/engine/26_conversion.ipynb #636743ca
+def _check_heads_fill(cfg: Any, kind: str) -> None:
+    "Raises `InputError` where heads are narrower or wider together than the stream."
+    if cfg.n_heads * cfg.d_head != cfg.d_model:
+        raise InputError(f"this HookedTransformer has {cfg.n_heads} heads of width {cfg.d_head} in "
+                         f"a stream of width {cfg.d_model}, but the heads of a {kind} fill the "
+                         "stream exactly; clamp_measure takes it as it is.")
+
 # %% ../../nbs/engine/26_conversion.ipynb #afd42e69
 def _as_gpt2(model: Any, cfg: Any) -> tuple[Any, dict[str, Tensor]]:
     "Settings and weights of a GPT-2: learned positions, LayerNorm, one after the other."
     from transformers import GPT2Config
-    if cfg.n_heads * cfg.d_head != cfg.d_model:
-        raise InputError(f"this HookedTransformer has {cfg.n_heads} heads of width {cfg.d_head} in "
-                         f"a stream of width {cfg.d_model}, but the heads of a GPT-2 fill the "
-                         "stream exactly; clamp_measure takes it as it is.")
+    _check_heads_fill(cfg, "GPT-2")
     config = GPT2Config(
         n_layer=cfg.n_layers, n_head=cfg.n_heads, n_embd=cfg.d_model, n_positions=cfg.n_ctx,
         n_inner=1 if cfg.attn_only else cfg.d_mlp, activation_function=cfg.act_fn or "relu",
@@ -156,10 +161,7 @@ def _rotary(cfg: Any) -> dict[str, Any]:
 def _as_neox(model: Any, cfg: Any) -> tuple[Any, dict[str, Tensor]]:
     "Settings and weights of a GPT-NeoX: rotary positions, LayerNorm, in parallel or not."
     from transformers import GPTNeoXConfig
-    if cfg.n_heads * cfg.d_head != cfg.d_model:
-        raise InputError(f"this HookedTransformer has {cfg.n_heads} heads of width {cfg.d_head} in "
-                         f"a stream of width {cfg.d_model}, but the heads of a GPT-NeoX fill the "
-                         "stream exactly; clamp_measure takes it as it is.")
+    _check_heads_fill(cfg, "GPT-NeoX")
     config = GPTNeoXConfig(
         num_hidden_layers=cfg.n_layers, num_attention_heads=cfg.n_heads, hidden_size=cfg.d_model,
         intermediate_size=1 if cfg.attn_only else cfg.d_mlp, hidden_act=cfg.act_fn or "relu",

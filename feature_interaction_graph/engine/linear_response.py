@@ -8,6 +8,7 @@ __all__ = ['path_nodes', 'ResponseRows', 'response_rows', 'forward_slopes', 'rev
 
 # %% ../../nbs/engine/20_linear_response.ipynb #4f6a3642
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -233,6 +234,9 @@ def _differentiable(engine: BranchedForward) -> Iterator[None]:
             if before is not None: twin.set_experts_implementation(before)
 
 # %% ../../nbs/engine/20_linear_response.ipynb #8f00d012
+# what autograd says of a part that has no rule for a derivative, or for many of them at once
+_NO_DERIVATIVE = re.compile(r"functorch|vmap|forward AD|derivative", re.IGNORECASE)
+
 def _respond(engine: BranchedForward, swept: Swept, plan: ClampPlan, targets: _Readers, part: slice,
              settings: SlopeSettings) -> dict[Any, Effects]:
     "Some samples of one plan."
@@ -245,8 +249,9 @@ def _respond(engine: BranchedForward, swept: Swept, plan: ClampPlan, targets: _R
     slopes_of = reverse_slopes if mode == "reverse" else forward_slopes
     try:
         with _differentiable(engine), torch.no_grad(): slopes = slopes_of(branch, rows, targets)
-    except torch.OutOfMemoryError: raise
-    except (NotImplementedError, RuntimeError) as error:
+    except RuntimeError as error:                    # NotImplementedError is one
+        missing = isinstance(error, NotImplementedError) or _NO_DERIVATIVE.search(str(error))
+        if not missing: raise
         raise InputError(f"a part of a {type(engine.twin).__name__} has no {mode} derivative "
                          f"({str(error).partition(chr(10))[0][:160]}); use another mode, or "
                          "clamp_measure, which needs none.") from error

@@ -9,6 +9,7 @@ __all__ = ['surviving_rows']
 import numpy as np
 
 from ..engine.errors import InputError
+from ..measurement.table import specific
 
 # %% ../../nbs/graphs/02_edges.ipynb #c6b2c840
 def surviving_rows(
@@ -28,7 +29,7 @@ def surviving_rows(
         strength > edge_strength_threshold
     ) & np.isfinite(strength) & (columns["interaction_type"] != "none")
     n_significant = int(keep.sum())
-    keep &= ~(columns.get("placebo_q_value", np.zeros(len(keep))) >= significance_level)
+    keep &= specific(columns, significance_level)
     if keep.any() or allow_none: return np.flatnonzero(keep)
     if n_significant:
         raise InputError(
