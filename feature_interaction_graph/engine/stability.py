@@ -18,6 +18,8 @@ from .errors import InputError
 from .statistics import adjust
 
 # %% ../../nbs/engine/28_stability.ipynb #0a4186cc
+_WIDEST = 1.5      # of a t; a larger spread is mostly the error of a skewness of few samples
+
 class Evidence(NamedTuple):
     "One test of every edge: `score` (normal, two-sided) and its `spread` in other samples, `[n]`."
     score: Float[np.ndarray, "n_edges"]
@@ -30,7 +32,7 @@ class Evidence(NamedTuple):
         p_value, freedom = np.clip(p_value, 1e-300, 1.0), np.maximum(np.asarray(n) - 1.0, 1.0)
         t_value, score = -special.stdtrit(freedom, p_value / 2), -special.ndtri(p_value / 2)
         per_t = np.exp(stats.t.logpdf(t_value, freedom) - stats.norm.logpdf(score))
-        return cls(score, np.broadcast_to(t_std, score.shape) * per_t)
+        return cls(score, np.broadcast_to(np.minimum(t_std, _WIDEST), score.shape) * per_t)
 
     @classmethod
     def of_placebo(cls, p_value: Float[np.ndarray, "n_edges"],
@@ -57,6 +59,24 @@ def _most_likely(
     posterior = likelihood * weight
     return posterior / posterior.sum(1, keepdims=True)
 
+# %% ../../nbs/engine/28_stability.ipynb #1b989c94
+_STEPS_OF_TREND = 20
+
+def _trend(evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:
+    """How the spread goes with the score: knots, and the median spread between them.
+
+    A score whose spread is small is not a small score: taken as it is, the spread would tell of the
+    very chance that made the score."""
+    some = evidence.score > 0
+    if some.sum() < 2 * _STEPS_OF_TREND:
+        return np.zeros(1), np.array([np.median(evidence.spread)])
+    cuts = np.quantile(evidence.score[some], np.linspace(0, 1, _STEPS_OF_TREND + 1))
+    part = np.searchsorted(cuts[1:-1], evidence.score[some])
+    knots, spread = np.array([(evidence.score[some][part == step].mean(),
+                               np.median(evidence.spread[some][part == step]))
+                              for step in np.unique(part)]).T
+    return knots, np.maximum(spread, 1e-3)
+
 # %% ../../nbs/engine/28_stability.ipynb #800e6a8a
 class HiddenEffects:
     """The sizes of the effects behind the scores of `evidence`, as far as those tell: draws from
@@ -68,18 +88,20 @@ class HiddenEffects:
     def __init__(
         self, evidence: Evidence, beside: Int[np.ndarray, "n_edges"] | None = None
     ) -> None:
-        score, spread = evidence.score, np.maximum(evidence.spread, 1e-3)
+        score, trend = evidence.score, _trend(evidence)
+        ratio = np.maximum(evidence.spread, 1e-3) / np.interp(score, *trend)
         top = max(float(score.max(initial=0)), 1.0)
         self.grid = np.r_[0, np.geomspace(0.2, top, _GRID - 1)]
         ends = np.r_[0, np.geomspace(0.05, top * (1 + 1e-9), _BINS)]
-        cuts = np.quantile(spread, np.linspace(0, 1, _CLASSES + 1)[1:-1])
-        kind = np.searchsorted(cuts, spread) + _CLASSES * (0 if beside is None else beside)
+        cuts = np.quantile(ratio, np.linspace(0, 1, _CLASSES + 1)[1:-1])
+        kind = np.searchsorted(cuts, ratio) + _CLASSES * (0 if beside is None else beside)
         _, kind = np.unique(kind, return_inverse=True)
         place = np.clip(np.searchsorted(ends, score, side="right") - 1, 0, _BINS - 1)
-        self.spread, self.row, cumulated = spread, kind * _BINS + place, []
+        self.ratio, self.row, cumulated = ratio, kind * _BINS + place, []
+        self.width = np.interp(self.grid, *trend)      # of an edge whose ratio is 1
         for number in range(kind.max(initial=-1) + 1):
             mine = kind == number
-            width = np.sqrt(np.mean(spread[mine] ** 2))
+            width = self.width * np.sqrt(np.mean(ratio[mine] ** 2))
             below = (special.ndtr((ends[:, None] - self.grid) / width)
                      - special.ndtr((-ends[:, None] - self.grid) / width))
             count = np.bincount(place[mine], minlength=_BINS)
@@ -91,13 +113,16 @@ class HiddenEffects:
 
     def draw(self, generator: np.random.Generator) -> Float[np.ndarray, "n_edges"]:
         "The size of each effect: one draw from its posterior."
+        return self.grid[self._drawn(generator)]
+
+    def _drawn(self, generator: np.random.Generator) -> Int[np.ndarray, "n_edges"]:
         at = np.searchsorted(self.line, self.row + generator.random(len(self.row)))
-        return self.grid[np.clip(at - self.row * _GRID, 0, _GRID - 1)]
+        return np.clip(at - self.row * _GRID, 0, _GRID - 1)
 
     def second(self, generator: np.random.Generator) -> Float[np.ndarray, "n_edges"]:
         "The score of each edge in a second measurement."
-        noise = generator.standard_normal(len(self.row))
-        return np.abs(self.draw(generator) + self.spread * noise)
+        drawn, noise = self._drawn(generator), generator.standard_normal(len(self.row))
+        return np.abs(self.grid[drawn] + self.width[drawn] * self.ratio * noise)
 
 # %% ../../nbs/engine/28_stability.ipynb #2428acc6
 _STEPS = (1.0, 2.0, 3.0, 5.0)
