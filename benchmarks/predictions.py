@@ -44,11 +44,13 @@ from feature_interaction_graph.subgraphs import extract_behavior_subgraph
 
 ROOT = Path(__file__).parent.parent
 LEVEL = 0.01
+PLACEBO = 32          # random directions per source layer that effects are compared with
 RULES = {
     "sparse": (
         "Share of all tested pairs (live targets of later layers) with q < 0.01 after "
-        "Benjamini-Hochberg, change of the activation, 100 samples per source: true if its "
-        "interval over sources lies below 1 %."
+        "Benjamini-Hochberg, change of the activation, 100 samples per source, that are specific "
+        "as well (more than random pushes as long do, q < 0.01; so are the edges of all five, but "
+        "those within a layer): true if its interval over sources lies below 1 %."
     ),
     "hubs": (
         "Heavy-tailed, for out-degree (edges per 1,000 tested targets) and for in-degree (last "
@@ -155,11 +157,16 @@ def random_sources(
     return list(zip(chosen["layer"].tolist(), chosen["feature"].tolist(), strict=True))
 
 
-def edges_among(columns: Mapping[str, np.ndarray], facts: pd.DataFrame) -> pd.DataFrame:
-    """The pairs with a live target, one row each, with q-values (over these pairs) by both kinds of
-    evidence."""
+def edges_among(
+    columns: Mapping[str, np.ndarray], facts: pd.DataFrame, specific: bool = True
+) -> pd.DataFrame:
+    """The pairs with a live target, one row each, and whether they are edges (q < `LEVEL` over
+    these pairs) by both kinds of evidence; `specific`: as well where other directions were pushed
+    along, else significant alone."""
     names = ["src_layer", "src_feature", "tgt_layer", "tgt_feature", "strength", "strength_std",
              "pre_strength", "p_value", "pre_p_value", "n_samples"]
+    compared = specific and "placebo_p_value" in columns
+    if compared: names += ["placebo_p_value", "share_nonzero"]
     pairs = pd.DataFrame({name: columns[name] for name in names})
     live = pd.MultiIndex.from_frame(facts[["layer", "feature"]])
     pairs = pairs[
@@ -171,6 +178,9 @@ def edges_among(columns: Mapping[str, np.ndarray], facts: pd.DataFrame) -> pd.Da
         pairs[evidence] = (adjust(pairs[f"{prefix}p_value"].to_numpy()) < LEVEL) & (
             pairs[f"{prefix}strength"] != 0
         )
+        if not compared: continue
+        family = pairs["placebo_p_value"].where((pairs["share_nonzero"] > 0) | (prefix == "pre_"))
+        pairs[evidence] &= ~(adjust(family.to_numpy()) >= LEVEL)
     return pairs
 
 
@@ -461,7 +471,7 @@ def modular(model: Any, saes: Any, corpus: Any, pairs: pd.DataFrame, facts: pd.D
         sources = sorted(each for each in members if each in able and each[0] < max(saes))
         if len(sources) < 2: continue
         table = edges_among(clamp_measure(model, saes, sources, corpus, n_samples=n_samples, seed=1,
-                                          progress=False).columns, facts)
+                                          placebo=PLACEBO, progress=False).columns, facts)
         targets = pd.MultiIndex.from_frame(
             table[["tgt_layer", "tgt_feature"]]
         ).unique().intersection(bins.index, sort=False)
@@ -559,15 +569,14 @@ def predictions(run: str, cfg: Config, n_sources: int, n_samples: int, n_behavio
     if len(sources) < 10:
         raise InputError(f"only {len(sources)} features fire in {n_samples} sequences; give more "
                          "tokens or fewer samples.")
-    table = clamp_measure(model, saes, sources, corpus, n_samples=n_samples, progress=False)
+    table = clamp_measure(model, saes, sources, corpus, n_samples=n_samples, placebo=PLACEBO,
+                          progress=False)
     pairs = edges_among(table.columns, facts)
     timed(f"{len(pairs):,} pairs")
     few = random_sources(facts, n_few, max(sample_sizes), layers, seed=1)
-    by_samples = {
-        n: edges_among(
-            clamp_measure(model, saes, few, corpus, n_samples=n, progress=False).columns, facts
-        ) for n in sample_sizes
-    }
+    measured = {n: clamp_measure(model, saes, few, corpus, n_samples=n, placebo=PLACEBO,
+                                 progress=False) for n in sample_sizes}
+    by_samples = {n: edges_among(rows.columns, facts) for n, rows in measured.items()}
     timed("sample sizes")
     inside = [(layer, feature) for layer, feature in sources
               if mlp_before(sae_hook_point(saes[layer])) is not None]
@@ -583,10 +592,16 @@ def predictions(run: str, cfg: Config, n_sources: int, n_samples: int, n_behavio
     keep("sparse", lambda: sparse(pairs, by_samples, len(table)))
     keep("hubs", lambda: hubs(pairs, facts, graph))
     keep("signs", lambda: signs(pairs, within))
+    alone = edges_among(table.columns, facts, specific=False)
+    counted = {n: edges_among(rows.columns, facts, specific=False)
+               for n, rows in measured.items()}
+    significant = {"sparse": sparse(alone, counted, len(table)), "hubs": hubs(alone, facts, graph),
+                   "signs": signs(alone, within)}
     keep("modular", lambda: modular(model, saes, corpus, pairs, facts,
                                     circuits(run, model, saes, n_behaviors), n_samples // 2))
     numbers["modular"]["communities"] = communities_among(table, sources, features)
     keep("steering", lambda: steering(run))
+    numbers["significant"] = significant
     able = facts[facts["layer"].isin(layers)]
     settings = {
         "n_sources": len(sources), "n_samples": n_samples, "n_tokens": corpus.n_tokens,
