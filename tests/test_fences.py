@@ -234,3 +234,25 @@ def test_a_broken_fence_would_be_seen(small: Path) -> None:
     assert nothing.language == "" and example.language == RUN
     with pytest.raises(ZeroDivisionError): carry_out([example])
     with pytest.raises(OSError, match="network"): socket.create_connection(("127.0.0.1", 9))
+
+
+def broken_links(page: Path, text: str) -> list[str]:
+    "Relative links to notebooks that lead nowhere, from where the page stands or from `nbs`."
+    links = re.findall(r"\]\(([^)#\s:]+\.ipynb)[)#]", text)
+    places = page.parent, ROOT / "nbs"
+    return [link for link in links if not any((place / link).is_file() for place in places)]
+
+
+def test_links_to_notebooks_lead_to_them() -> None:
+    "As a reader of the repository follows them, where no site renames the pages."
+    pages = {page: "\n".join(
+                 "".join(cell["source"]) for cell in json.loads(page.read_text())["cells"]
+                 if cell["cell_type"] == "markdown"
+             ) for page in (ROOT / "nbs").rglob("[!.]*.ipynb")}
+    pages |= {ROOT / name: (ROOT / name).read_text(encoding="utf-8")
+              for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")}
+    broken = {
+        page.name: found for page, text in pages.items() if (found := broken_links(page, text))
+    }
+    assert not broken and len(pages) > 100
+    assert broken_links(ROOT / "README.md", "[a](nbs/nowhere.ipynb)") == ["nbs/nowhere.ipynb"]
