@@ -339,8 +339,17 @@ def gates(case: Case, n_others: int = 200) -> dict[str, float]:
     )
     score = gate_score(found.columns, truth, case.planted.simulator(case.corpus), LEVEL)
     return {"n_planted": score.n_planted, "n_pairs": len(pairs), "n_found": score.n_found,
+            "n_right": round(score.recall * score.n_planted),
             "precision": score.precision, "recall": score.recall,
             "direction_accuracy": score.direction_accuracy, "seconds": time.perf_counter() - begin}
+
+
+def type_accuracy(edges: dict[str, float], gated: dict[str, float]) -> float:
+    """Share of the edges and gates asked for that are found with their sign, or with their
+    direction."""
+    n_right = (edges["edge_types_right"] * edges["n_true"]
+               + gated["n_right"] * gated["direction_accuracy"])
+    return n_right / (edges["n_true"] + gated["n_planted"])
 
 
 def averaged(rows: list[dict[str, float]]) -> dict[str, float]:
@@ -380,10 +389,8 @@ def run(seeds: int, n_sequences: int, names: list[str]) -> dict[str, Any]:
             )
         score = averaged([gates(case) for case in cases])
         best = methods[name]["clamping with placebo"]
-        n_right = (best["edge_types_right"] * best["n_true"]
-                   + score["recall"] * score["direction_accuracy"] * score["n_planted"])
         difficulty[name] = {"models": seeds, "gates": score,
-                            "type_accuracy": n_right / (best["n_true"] + score["n_planted"])}
+                            "type_accuracy": type_accuracy(best, score)}
         if how.get("flaws") or how.get("encoder"):
             difficulty[name]["against_what_the_saes_read"] = against_readings(
                 seeds, n_sequences, how
@@ -407,6 +414,8 @@ def main() -> None:
         "--readings", action="store_true", help="only the comparison with what flawed SAEs read; "
                                                 "the rest of results/truth.json is kept"
     )
+    parser.add_argument("--gates", action="store_true",
+                        help="only the gates; the rest of results/truth.json is kept")
     chosen = parser.parse_args()
     settings = {"models_per_cell": chosen.seeds, "sequences": chosen.sequences, "length": 24,
                 "level": LEVEL, "offsets": HORIZON + 1, "n_samples": 100}
@@ -419,6 +428,16 @@ def main() -> None:
                     row.get("models", chosen.seeds), chosen.sequences, CELLS[name]
                 )
         write("truth", settings, numbers)
+        return
+    if chosen.gates:
+        stored = json.loads(path.read_text())
+        for name, row in stored["numbers"]["difficulty"].items():
+            cases = [Case.make(seed, chosen.sequences, **CELLS[name])
+                     for seed in range(row["models"])]
+            row["gates"] = averaged([gates(case) for case in cases])
+            best = stored["numbers"]["methods"][name]["clamping with placebo"]
+            row["type_accuracy"] = type_accuracy(best, row["gates"])
+        write("truth", stored["settings"], stored["numbers"])
         return
     numbers = run(chosen.seeds, chosen.sequences, chosen.cells)
     if set(chosen.cells) != set(CELLS) and path.exists():
