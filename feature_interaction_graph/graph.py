@@ -336,9 +336,9 @@ def get_subgraph(G: nx.DiGraph, seeds: FeatureName | Iterable[FeatureName], n_ho
 # %% ../nbs/07_graph.ipynb #36a20790
 def stability_phrase(stability: Mapping[str, Any]) -> str:
     """What `meta['stability']` of a table says, as a line: how much of the edge set would be found
-    again with other samples."""
-    return (f"edge set at q < {stability['level']:g}: Jaccard {stability['jaccard']:.2f} with "
-            f"resamples ({stability['low']:.2f}-{stability['high']:.2f})")
+    again on other text."""
+    return (f"edge set at q < {stability['level']:g}: Jaccard {stability['jaccard']:.2f} with that "
+            f"of other text, predicted ({stability['low']:.2f}-{stability['high']:.2f})")
 
 # %% ../nbs/07_graph.ipynb #93a6d53d
 @dataclasses.dataclass(frozen=True)

@@ -40,7 +40,7 @@ from feature_interaction_graph.measurement.mechanisms import (
     mechanism_split, within_layer_columns, within_layer_measure
 )
 from feature_interaction_graph.measurement.question import (
-    Question, Sampling, ask, by_layer, later_layers, refuse_silent, sampling_of
+    Question, Sampling, ask, by_layer, check_counts, later_layers, refuse_silent, sampling_of
 )
 from feature_interaction_graph.measurement.table import (
     InteractionResult, InteractionTable, specific
@@ -147,6 +147,7 @@ def clamp_measure(
     q-values: Benjamini-Hochberg over all rows. Raises `InputError` for sources that do not exist,
     never fire, or fire in fewer than two sequences, and as `corpus_for` and `sampling_of` do.
     """
+    check_counts({"horizon": horizon, "placebo": placebo})
     how = sampling_of(clamp_measure, sampling, doses=None, max_samples=None, evidence="activation")
     corpus = corpus_for(model, tokens, how.pop("positions"))
     settings, progress = RunSettings(horizon, placebo, how.pop("batch_rows")), how.pop("progress")

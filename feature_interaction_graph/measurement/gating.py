@@ -36,7 +36,7 @@ from .blocks import BLOCK_BYTES, RunSettings, blocks_of
 from .gate_table import GATING_COLUMNS, GatingTable
 from .prepared import Prepared, plan_pushes, prepare
 from feature_interaction_graph.measurement.question import (
-    Question, Sampling, by_layer, later_layers, sampling_of
+    Question, Sampling, by_layer, check_counts, later_layers, sampling_of
 )
 from .table import InteractionTable
 
@@ -414,6 +414,7 @@ def measure_gating(
     `corpus_for` and `sampling_of` do. An empty table with its counts in `meta` means that no gate
     passed the screen.
     """
+    check_counts({"horizon": horizon, "max_gates": max_gates})
     how = sampling_of(measure_gating, sampling, min_samples=16, min_split=8, doses=None,
                       percentiles=(10, 90))
     corpus, pairs = corpus_for(model, tokens, how["positions"]), _edges_of(edges)

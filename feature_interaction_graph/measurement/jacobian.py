@@ -24,7 +24,7 @@ from ..engine.reading import Effects
 from ..engine.statistics import adjust
 from .blocks import BLOCK_BYTES, blocks_of
 from .prepared import Prepared, plan_pushes, prepare
-from .question import Sampling, ask, refuse_silent, sampling_of
+from .question import Sampling, ask, refuse_silent, check_counts, sampling_of
 from .table import InteractionTable
 from .testing import Ends, Tested, as_columns
 
@@ -112,6 +112,7 @@ def jacobian_measure(
     see `SlopeSampling`. Raises `InputError` for sources that do not exist, never fire, or fire in
     fewer than two sequences, for other rules or modes, and as `corpus_for` and `sampling_of` do.
     """
+    check_counts({"horizon": horizon})
     how = sampling_of(jacobian_measure, sampling, mode="auto", steps=0, rules="exact")
     corpus = corpus_for(model, tokens, how["positions"])
     settings = SlopeSettings(horizon, how["mode"], how["steps"], how["rules"])

@@ -33,7 +33,7 @@ from feature_interaction_graph.measurement.blocks import (
 )
 from .prepared import Prepared, plan_pushes, prepare
 from feature_interaction_graph.measurement.question import (
-    Question, Sampling, by_layer, later_layers, refuse_silent, sampling_of
+    Question, Sampling, by_layer, check_counts, later_layers, refuse_silent, sampling_of
 )
 from .table import InteractionTable
 from feature_interaction_graph.measurement.testing import (
@@ -183,6 +183,7 @@ def mechanism_split(
     downstream, sources that fire in fewer than two sequences, a model that cannot be branched, and
     as `corpus_for` and `sampling_of` do.
     """
+    check_counts({"horizon": horizon})
     how = sampling_of(mechanism_split, sampling, n_samples=50)
     corpus = corpus_for(model, tokens, how["positions"])
     edges = list(dict.fromkeys(((int(l), int(i)), (int(k), int(j))) for (l, i), (k, j) in edges))
