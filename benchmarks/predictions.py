@@ -109,14 +109,18 @@ def number(
 
 
 def ratio(part: np.ndarray, whole: np.ndarray, n_boot: int = 2000, seed: int = 0) -> dict[str, Any]:
-    "sum(part) / sum(whole) with the 95 % interval of drawing the clusters (one entry each) again."
+    """sum(part) / sum(whole) with the 95 % interval of drawing the clusters (one entry each) again.
+
+    `part`: counts. Where all are 0 no draw can differ: the upper end is that of a Poisson count."""
     random, n = np.random.default_rng(seed), len(part)
     if n < 2 or not whole.sum():
         return number(part.sum() / whole.sum() if n and whole.sum() else np.nan, n_clusters=n)
     drawn = random.multinomial(n, np.full(n, 1 / n), size=n_boot)
     below = drawn @ whole
     values = (drawn @ part)[below > 0] / below[below > 0]
-    return number(part.sum() / whole.sum(), *np.percentile(values, [2.5, 97.5]), n_clusters=n)
+    low, high = np.percentile(values, [2.5, 97.5])
+    if not part.any(): high = -np.log(0.025) / whole.sum()
+    return number(part.sum() / whole.sum(), low, high, n_clusters=n)
 
 
 # What the features are

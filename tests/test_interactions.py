@@ -384,6 +384,24 @@ def test_every_measurement_refuses_the_same_keywords(model, saes, corpus, wrong,
         response_curve(model, saes, (1, 3), (2, 5), corpus, **wrong)
 
 
+@pytest.mark.parametrize(("wrong", "sentence"), [
+    (dict(horizon=-1), "horizon is -1; 0 reads the place of the push alone"),
+    (dict(horizon=1.5), "horizon is 1.5; a whole number is needed"),
+    (dict(horizon=None), "horizon is None; a whole number is needed")
+])
+def test_every_measurement_refuses_the_same_horizons(model, saes, corpus, wrong, sentence):
+    for function, what in ((clamp_measure, [(1, 3)]), (jacobian_measure, [(1, 3)]),
+                           (mechanism_split, [((1, 3), (2, 5))]),
+                           (measure_gating, [((1, 3), (2, 5))])):
+        with pytest.raises(InputError, match=sentence): function(model, saes, what, corpus, **wrong)
+
+
+@pytest.mark.parametrize("placebo", [-1, 1.5, "many", True, None, 10**9])
+def test_directions_that_cannot_be_counted_are_refused(model, saes, corpus, placebo):
+    with pytest.raises(InputError, match=f"placebo is '?{placebo}'?; "):
+        clamp_measure(model, saes, [(1, 3)], corpus, placebo=placebo, progress=False)
+
+
 def test_nan_weights_are_refused(model, saes, corpus):
     model.transformer.h[0].mlp.c_fc.weight.data[0, 0] = torch.nan
     with pytest.raises(InputError, match="NaN or infinite"):

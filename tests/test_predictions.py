@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from feature_interaction_graph.engine.errors import InputError
 
@@ -51,6 +52,12 @@ def test_the_interval_of_a_ratio_is_that_of_its_clusters(rules):
     assert 0.9 <= covered / 200 <= 0.99
     assert np.mean(widths) == pytest.approx(2 * 1.96 * np.sqrt(0.3 * 0.7 / 100), rel=0.08)
     assert rules.ratio(np.zeros(0), np.zeros(0))["value"] is None
+    # nothing seen where little was expected is no proof that there is nothing: exact, for counts
+    none = rules.ratio(np.zeros(15), np.full(15, 0.1))
+    assert none["value"] == none["ci_low"] == 0
+    assert none["ci_high"] * 1.5 == pytest.approx(stats.chi2.ppf(0.975, 2) / 2)
+    assert rules.verdict(none["ci_low"], none["ci_high"], above=1.0) == "undecided"
+    assert rules.ratio(np.zeros(15), np.full(15, 10.0))["ci_high"] < 1
 
 
 def test_breadth_does_not_grow_with_the_number_of_firings(rules):
