@@ -175,7 +175,7 @@ class Stability:
     selected: Float[np.ndarray, "n_edges"]
 
 # %% ../../nbs/engine/28_stability.ipynb #7bddad29
-MODEL_ERROR = 0.05      # what the mean prediction was off by where a second measurement was made
+MODEL_ERROR = 0.08      # what the mean prediction was off by where a second measurement was made
 
 def edge_stability(
     tests: Sequence[Evidence], level: float = 0.01, method: str = "fdr_bh", *,
