@@ -81,8 +81,11 @@ def evidence_of(columns: Mapping[str, np.ndarray], evidence: str, placebo: int,
     count, before = columns["n_samples"], evidence == "pre-activation"
     ones = np.ones(len(count))
     t_std = ones if before else np.nan_to_num(columns.get("t_std", ones), nan=1.0)
-    p_value = columns["pre_p_value" if before else "p_value"] / looks
-    tests = [Evidence.of_t(p_value, count, t_std)]
+    p_value = columns["pre_p_value" if before else "p_value"]
+    # a p that its looks made 1 was anything from 1 / looks to 1; where nothing moved, 1
+    unknown = np.where(t_std > 0, np.random.default_rng(0).uniform(1.0, looks, len(count)), looks)
+    alone = np.where(p_value < 1, p_value, unknown) / looks
+    tests = [Evidence.of_t(alone, count, t_std)]
     if not placebo or "placebo_q_value" not in columns: return tests
     error = columns["pre_std"] / np.sqrt(count)
     t_value = np.divide(columns["pre_strength"], error, out=np.zeros(len(ones)), where=error > 0)
