@@ -25,7 +25,7 @@ from .engine.corpus import Corpus
 from .engine.encoders import FeatureReader, number_saes
 from .engine.errors import InputError
 from feature_interaction_graph.engine.hook_points import (
-    HookPoint, catch, decoder_layers, edit, parse_hook_point, plain_twin
+    HookPoint, catch, decoder_layers, edit, model_output, parse_hook_point, plain_twin
 )
 from .engine.names import Saes
 from .engine.positions import Positions, corpus_for
@@ -73,7 +73,7 @@ def loss_gradients(
         for point in set(through.values()):
             edits.enter_context(edit(layers, point, functools.partial(plus_nothing, point)))
         caught = edits.enter_context(catch(layers, points))
-        losses = token_losses(twin(tokens, use_cache=False).logits, tokens, lengths).sum(-1)
+        losses = token_losses(model_output(twin, tokens).logits, tokens, lengths).sum(-1)
         gradients = torch.autograd.grad(losses.sum(), [zeros[point] for point in through.values()])
     return ({name: caught[name].detach() for name in through},
             dict(zip(through, gradients, strict=True)), losses.detach())
@@ -108,7 +108,7 @@ def _effects_of_pass(
     "Change of the loss when feature `column[i]` of `reader` is taken away in sequence `place[i]`."
     layers, rows = decoder_layers(twin), torch.arange(len(positions))
     with catch(layers, [reader.hook_point]) as caught:
-        clean = token_losses(twin(tokens, use_cache=False).logits, tokens, lengths)[place]
+        clean = token_losses(model_output(twin, tokens).logits, tokens, lengths)[place]
     stream = caught[reader.hook_point.name][place, positions]
     active = reader.read(stream)[1].gather(1, column[:, None])
     removed = active * reader.scale(stream) * reader.written[column]
@@ -118,7 +118,7 @@ def _effects_of_pass(
         return changed
     tokens, lengths = tokens[place], lengths[place]
     with edit(layers, reader.write_point, take_away):
-        without = token_losses(twin(tokens, use_cache=False).logits, tokens, lengths)
+        without = token_losses(model_output(twin, tokens).logits, tokens, lengths)
     later = torch.arange(clean.shape[1]) >= positions[:, None]
     return ((without - clean) * later.to(clean.device)).sum(-1)
 

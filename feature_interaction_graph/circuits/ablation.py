@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..engine.encoders import FeatureReader, number_saes
 from ..engine.errors import InputError
 from feature_interaction_graph.engine.hook_points import (
-    HookPoint, catch, decoder_layers, edit, plain_twin
+    HookPoint, catch, decoder_layers, edit, model_output, plain_twin
 )
 from feature_interaction_graph.engine.names import (
     FeatureKey, Saes, check_features, feature_key
@@ -34,7 +34,7 @@ def untouched_run(
 ) -> tuple[dict[str, Float[Tensor, "n seq_len width"]], Float[Tensor, "n n_vocab"]]:
     "Streams at `points` by name, and logits at the last position of right-padded `tokens`."
     with catch(decoder_layers(twin), list(points)) as caught:
-        logits = twin(tokens, use_cache=False).logits
+        logits = model_output(twin, tokens).logits
     last = logits[torch.arange(len(tokens), device=tokens.device), lengths - 1].float()
     return {name: stream.float() for name, stream in caught.items()}, last
 
@@ -144,7 +144,7 @@ class AblatedModel(FeatureNumbers):
         counterfactual: tuple[Tensor, Tensor] | None = None, bos: bool = True
     ) -> None:
         super().__init__(saes)
-        self.twin = plain_twin(model).eval()
+        self.twin = plain_twin(model)
         self.layers, self.device = decoder_layers(self.twin), next(self.twin.parameters()).device
         self.tokens, self.first = tokens.to(self.device), int(bos)
         full = torch.full((len(tokens),), tokens.shape[1])
@@ -339,6 +339,6 @@ def _run_changed(
         # after all changes, so that it sees them
         read = hooks.enter_context(catch(model.layers, dict.fromkeys(elsewhere)))
         caught = hooks.enter_context(catch(model.layers, list(watch)))
-        logits = model.twin(model.tokens[prompts], use_cache=False).logits
+        logits = model_output(model.twin, model.tokens[prompts]).logits
     rows = torch.arange(len(prompts), device=model.device)
     return logits[rows, model.lengths[prompts] - 1].float(), caught

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..engine.corpus import encode_text
 from ..engine.errors import InputError
-from ..engine.hook_points import plain_twin
+from ..engine.hook_points import model_output, plain_twin
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -274,10 +274,10 @@ def tokens_for(model: Any, behavior: PromptSet, bos: bool = True) -> BehaviorTok
 def prompt_logits(model: nn.Module, prompts: Int[Tensor, "n seq_len"], lengths: Int[Tensor, "n"],
                   batch_size: int = 64) -> Float[Tensor, "n n_vocab"]:
     "Logits after the last token of right-padded prompts."
-    twin, found = plain_twin(model).eval(), []
+    twin, found = plain_twin(model), []
     device = next(twin.parameters()).device
     for tokens, length in zip(prompts.split(batch_size), lengths.split(batch_size), strict=True):
-        logits = twin(tokens.to(device), use_cache=False).logits
+        logits = model_output(twin, tokens.to(device)).logits
         found.append(logits[torch.arange(len(tokens)), length - 1].float())
     return torch.cat(found)
 

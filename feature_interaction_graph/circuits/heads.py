@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..engine.errors import InputError
 from feature_interaction_graph.engine.hook_points import (
-    HookPoint, catch, decoder_layers, edit, plain_twin
+    HookPoint, catch, decoder_layers, edit, model_output, plain_twin
 )
 from ..engine.names import Saes
 from ..engine.statistics import effect_test
@@ -105,18 +105,18 @@ def paired(tokens: BehaviorTokens, name: str) -> tuple[Tensor, Tensor]:
 def head_patching(model: nn.Module, behavior: Behavior) -> HeadEffects:
     """Exact effect of giving each head its counterfactual output, in plain forward passes;
     `InputError` without counterfactuals of equal length."""
-    tokens, twin = tokens_for(model, behavior), plain_twin(model).eval()
+    tokens, twin = tokens_for(model, behavior), plain_twin(model)
     layers, device = decoder_layers(twin), next(twin.parameters()).device
     both = (tokens.prompts, paired(tokens, behavior.name)[0])
     prompts, others = (part.to(device) for part in both)
     rows, last = torch.arange(len(prompts), device=device), tokens.lengths.to(device) - 1
     points = [HookPoint("z", layer) for layer in range(len(layers))]
     def metric() -> Tensor:
-        logits = twin(prompts, use_cache=False).logits[rows, last].float()
+        logits = model_output(twin, prompts).logits[rows, last].float()
         return behavior.value(logits, tokens).cpu()
     def patched(point: HookPoint, patch: Patch) -> Tensor:
         with edit(layers, point, lambda stream: patch(stream, rows)): return metric()
-    with catch(layers, points) as caught: twin(others, use_cache=False)
+    with catch(layers, points) as caught: model_output(twin, others)
     whole, values = metric(), {point: caught[point.name] for point in points}
     effects = effects_of_heads(whole, values, int(twin.config.num_attention_heads), patched)
     return HeadEffects(behavior.name, effects, float(whole.mean()))

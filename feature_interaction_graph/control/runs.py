@@ -24,7 +24,9 @@ from .contexts import Contexts
 from ..engine.corpus import Corpus, encode_text
 from ..engine.encoders import FeatureReader, number_saes, sae_hook_point
 from ..engine.errors import InputError
-from ..engine.hook_points import decoder_layers, edit, plain_twin
+from feature_interaction_graph.engine.hook_points import (
+    decoder_layers, edit, evaluating, model_output, plain_twin
+)
 from ..engine.names import FeatureKey, Saes, check_features, feature_id
 from feature_interaction_graph.engine.positions import (
     corpus_for, select_positions, special_tokens
@@ -240,7 +242,7 @@ def carry_out(
             tokens = corpus.tokens[engine.rows].to(device)
             for on in (False, True):
                 engine.on, engine.mask, engine.read = on, where[engine.rows].to(device), {}
-                logits[on].append(twin(tokens, use_cache=False).logits.float().cpu())
+                logits[on].append(model_output(twin, tokens).logits.float().cpu())
                 values[on].append(_ordered(engine.read, features))
     return SteeredRun(corpus, features, where, torch.cat(logits[False]), torch.cat(logits[True]),
                       torch.cat(values[False]), torch.cat(values[True]))
@@ -311,5 +313,5 @@ def steering(
             engine.mask = ~torch.isin(ids, never.to(ids))
     handle = twin.register_forward_pre_hook(note, with_kwargs=True)
     try:
-        with engine.active(): yield twin
+        with evaluating(twin), engine.active(): yield twin
     finally: handle.remove()

@@ -17,7 +17,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..engine.encoders import FeatureReader, number_saes
-from ..engine.hook_points import catch, decoder_layers, plain_twin
+from feature_interaction_graph.engine.hook_points import (
+    catch, decoder_layers, model_output, plain_twin
+)
 from ..engine.names import Saes
 from .examples import known_firings, token_text_of
 from .labels import quote_token
@@ -207,7 +209,7 @@ def _embedding_attribution(
     handle = embedding.register_forward_hook(leaf)
     try:
         with torch.enable_grad(), catch(decoder_layers(twin), [reader.hook_point]) as caught:
-            twin(tokens.to(embedding.weight.device), use_cache=False)
+            model_output(twin, tokens.to(embedding.weight.device))
     finally: handle.remove()
     with torch.enable_grad():
         pre = reader.read(caught[reader.hook_point.name][torch.arange(len(tokens)), positions])[0]

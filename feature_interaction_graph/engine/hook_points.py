@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'HALVES', 'HookPoint', 'parse_hook_point', 'push_point', 'start_block', 'read_point', 'last_block',
-           'attach_twin', 'plain_twin', 'evaluating', 'BlockMap', 'map_block', 'decoder_layers', 'first_tensor',
-           'catch', 'mlp_module', 'check_parts', 'edit']
+           'attach_twin', 'plain_twin', 'evaluating', 'model_output', 'BlockMap', 'map_block', 'decoder_layers',
+           'first_tensor', 'catch', 'mlp_module', 'check_parts', 'edit']
 
 # %% ../../nbs/engine/06_hook_points.ipynb #7274fe52
 import contextlib
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from .errors import InputError, brief
@@ -148,6 +149,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     try: yield
     finally:
         for module in trained: module.training = True
+
+# %% ../../nbs/engine/06_hook_points.ipynb #af062a5f
+def model_output(twin: nn.Module, tokens: Int[Tensor, "n_seq seq_len"], **arguments: Any) -> Any:
+    "What one whole pass of `twin` returns, in evaluation mode and without a cache."
+    with evaluating(twin): return twin(tokens, use_cache=False, **arguments)
 
 # %% ../../nbs/engine/06_hook_points.ipynb #a9bd5e65
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ class HiddenEffects:
         top = max(float(score.max(initial=0)), 1.0)
         self.grid = np.r_[0, np.geomspace(0.2, top, _GRID - 1)]
         ends = np.r_[0, np.geomspace(0.05, top * (1 + 1e-9), _BINS)]
-        step = np.round(np.log(ratio), 1)   # less than a tenth is the trend's error, and the score's
+        step = np.round(np.log(ratio), 1)     # below a tenth it is the error of the trend
         cuts = np.quantile(step, np.linspace(0, 1, _CLASSES + 1)[1:-1])
         kind = np.searchsorted(cuts, step) + _CLASSES * (0 if beside is None else beside)
         _, kind = np.unique(kind, return_inverse=True)

@@ -20,7 +20,7 @@ from .corpus import Corpus
 from .encoders import FeatureReader, number_saes
 from .errors import InputError
 from feature_interaction_graph.engine.hook_points import (
-    HookPoint, catch, decoder_layers, edit, plain_twin
+    HookPoint, catch, decoder_layers, edit, model_output, plain_twin
 )
 from .names import Saes, check_layers
 from .positions import Positions, corpus_for
@@ -47,7 +47,7 @@ def differentiable_streams(
     with (torch.enable_grad(), edit(layers, first, leaf),
           catch(layers, [*points, *(set(entry.values()) - set(points))]) as caught,
           ending_at(layers, points)):
-        twin(tokens, use_cache=False, **masked)
+        model_output(twin, tokens, **masked)
     return ({point.name: caught[point.name] for point in points},
             {point.name: caught[entry[point].name] for point in points})
 

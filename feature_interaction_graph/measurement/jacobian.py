@@ -24,7 +24,8 @@ from ..engine.reading import Effects
 from ..engine.statistics import adjust
 from .blocks import BLOCK_BYTES, blocks_of
 from .prepared import Prepared, plan_pushes, prepare
-from .question import Sampling, ask, refuse_silent, check_counts, sampling_of
+from .question import Sampling, ask, check_counts
+from .question import refuse_silent, sampling_of
 from .table import InteractionTable
 from .testing import Ends, Tested, as_columns
 

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from ..engine.corpus import Corpus
 from ..engine.errors import InputError, atomic_write
 from feature_interaction_graph.engine.hook_points import (
-    HookPoint, decoder_layers, edit, parse_hook_point, plain_twin
+    HookPoint, decoder_layers, edit, model_output, parse_hook_point, plain_twin
 )
 from ..engine.positions import Positions, corpus_for
 from ..engine.residuals import clean_residuals
@@ -271,7 +271,7 @@ def _next_token_loss(
     twin: torch.nn.Module, tokens: Int[Tensor, "n_seq seq_len"], predicts: Tensor
 ) -> float:
     """Summed cross-entropy in nats of the token after each position in `predicts`."""
-    logits = twin(tokens, use_cache=False).logits[:, :-1]
+    logits = model_output(twin, tokens).logits[:, :-1]
     chosen = predicts[:, :-1]
     return torch.nn.functional.cross_entropy(
         logits[chosen].float(), tokens[:, 1:][chosen], reduction="sum"
