@@ -127,7 +127,7 @@ def ov_scores(
     for index in range(n_heads) if head is None else [head]:
         value = entering @ _matrix(values)[places[index * len(places) // n_heads]].T
         written = value @ out[:, index * d_head:(index + 1) * d_head].T
-        found.append(_product(source, target, after(written)))
+        found.append(_product(source, target, parts.scale * after(written)))
     return torch.stack(found) if head is None else found[0]
 
 # %% ../../nbs/engine/18_weight_paths.ipynb #f0b98c6c
