@@ -161,7 +161,7 @@ def stability(
                                              for mine, part in zip(edges, columns, strict=True))
                                        ) for layer in target_layers},
                    "sign_agreement": float((np.sign(value[0]) == np.sign(value[1]))[both].mean())
-                   if both.any() else None, "bootstrap_jaccard": stability_of(
+                   if both.any() else None, "predicted_jaccard": stability_of(
                        columns[0], 0.01, "fdr_bh", evidence, 3 if "max_samples" in design else 1
                    ).get("jaccard")}
             rows.append(row)

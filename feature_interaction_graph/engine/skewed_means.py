@@ -7,6 +7,8 @@ __all__ = ['SECOND_LOOK', 'ENOUGH', 'sample_shape', 'hall_p', 'mean_p', 'score_s
            'share_interval', 'product_interval', 'resolution', 'lean_interval', 'mean_interval']
 
 # %% ../../nbs/engine/23_skewed_means.ipynb #5e591d90
+import functools
+
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import special
@@ -124,14 +126,17 @@ def robust_p(
     return found, spread
 
 # %% ../../nbs/engine/23_skewed_means.ipynb #fc881386
+@functools.cache
 def share_interval(
     n: int, confidence: float = 0.95
 ) -> tuple[Float[np.ndarray, "n_and_1"], Float[np.ndarray, "n_and_1"]]:
-    "Clopper-Pearson interval of a share, for each count from 0 to `n`."
+    "Clopper-Pearson interval of a share, for each count from 0 to `n`; asked for once per `n`."
     count, tail = np.arange(n + 1), (1 - confidence) / 2
     low = special.betaincinv(np.maximum(count, 1), n - count + 1, tail)
     high = special.betaincinv(count + 1, np.maximum(n - count, 1), 1 - tail)
-    return np.where(count > 0, low, 0.0), np.where(count < n, high, 1.0)
+    ends = np.where(count > 0, low, 0.0), np.where(count < n, high, 1.0)
+    for end in ends: end.flags.writeable = False      # all that ask share them
+    return ends
 
 # %% ../../nbs/engine/23_skewed_means.ipynb #2d681b40
 def product_interval(
