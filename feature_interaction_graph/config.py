@@ -44,7 +44,7 @@ def setting(
 class DataSettings:
     "Model, SAEs and text."
     model_name: str = setting(
-        "demo", "`demo`, a hub name (`gpt2-small`, `google/gemma-2-2b`), or a folder"
+        "demo", "`demo`, `smollm2-135m`, a hub name (`gpt2-small`), a folder or a .gguf file"
     )
     sae_release: str = setting(
         "demo",
@@ -414,6 +414,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "gemma-2-2b": {"model_name": "gemma-2-2b", "sae_release": "gemma-scope-2b-pt-res-canonical",
                    "sae_id_template": "layer_{layer}/width_16k/canonical",
                    "layers": [10, 11, 12, 13, 14, 15], "dataset": _PILE, "batch_size": 8},
+    "smollm2-135m": {"model_name": "smollm2-135m", "sae_release": "outputs/smollm2-135m/saes",
+                     "dataset": _PILE, "output_dir": "outputs/smollm2-135m/run"},
 }
 
 # %% ../nbs/00_config.ipynb #3aff3630

@@ -27,6 +27,7 @@ from feature_interaction_graph.engine.positions import (
 )
 from .hosts.fit import SaeFit, check_reconstruction
 from .hosts.folders import is_folder, shown
+from .hosts.gguf import gguf_folder, smollm2_source
 from .hosts.hub import hub_id
 from .hosts.models import center_stream, read_model, wrap_model
 from .hosts.nanogpt import model_from_nanogpt
@@ -59,6 +60,13 @@ def _demo_part(name: str, part: str) -> str:
                          "again, or name a model and SAEs of your own.")
     return str(folder)
 
+
+def _model_source(name: str, progress: bool = True) -> str:
+    "What `read_model` opens for `name`: a hub name or a folder."
+    if name == "smollm2-135m": return smollm2_source(progress=progress)
+    if name.endswith(".gguf"): return str(gguf_folder(name, progress=progress))
+    return _demo_part(name, "model")
+
 # %% ../nbs/01_loading.ipynb #80ec7b7a
 def load_model(
     cfg: Config | str,
@@ -78,7 +86,7 @@ def load_model(
     if cfg.dtype == "bfloat16":
         warnings.warn("dtype is bfloat16: rounding moves measured effects by tens of per cent; "
                       "use float32 for numbers you report.", stacklevel=2)
-    source = _demo_part(cfg.model_name, "model")
+    source = _model_source(cfg.model_name)
     hf_model, tokenizer = read_model(
         source, revision=revision, dtype=getattr(torch, cfg.dtype), device=cfg.torch_device,
         context_length=context_length
@@ -105,8 +113,9 @@ def load_saes(cfg: Config, model: nn.Module | None = None) -> "dict[int, SAE]":
 # %% ../nbs/01_loading.ipynb #c35d2651
 def _hub_name(cfg: Config) -> str | None:
     "The hub's name of the model, or None where the name says nothing: the demo, or a folder."
-    local = cfg.model_name == "demo" or is_folder(cfg.model_name)
-    return None if local else hub_id(cfg.model_name)
+    name = cfg.model_name
+    local = name in ("demo", "smollm2-135m") or name.endswith(".gguf") or is_folder(name)
+    return None if local else hub_id(name)
 
 # %% ../nbs/01_loading.ipynb #773e33a2
 def load_corpus(

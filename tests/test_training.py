@@ -302,9 +302,7 @@ def test_streamed_and_held_batches_show_the_same_rows(
     every = sae_training.sampled_activations(model, corpus, hook)
     assert len(every) == corpus.n_tokens
     for buffer_rows in (10**6, 900):
-        batches = sae_training.shuffled_batches(
-            model, corpus, hook, batch_size=50, buffer_rows=buffer_rows
-        )
+        batches = sae_training.shuffled_batches(every, batch_size=50, buffer_rows=buffer_rows)
         rows = torch.cat([next(batches) for _ in range(corpus.n_tokens // 50 - 5)])
         nearest = torch.cdist(rows, every, compute_mode="donot_use_mm_for_euclid_dist").min(1)
         assert nearest.values.max() < 1e-4
