@@ -38,7 +38,7 @@ def _bars(shown: bool) -> Iterator[None]:
     try: yield
     finally: (logging.enable_progress_bar if before else logging.disable_progress_bar)()
 
-def _unpacked(file: Path, progress: bool) -> tuple[Any, Any]:
+def _read_gguf(file: Path, progress: bool) -> tuple[Any, Any]:
     "The model in float32 and the tokenizer of a GGUF file."
     from transformers import AutoModelForCausalLM, AutoTokenizer
     if importlib.util.find_spec("gguf") is None:
@@ -74,7 +74,7 @@ def gguf_folder(
     kept = model_cache() if cache is None else as_path(cache)
     folder = kept/f"{file.stem[:60]}-{file_digest(file)[:16]}"
     if (folder/"config.json").is_file(): return folder
-    model, tokenizer = _unpacked(file, progress)
+    model, tokenizer = _read_gguf(file, progress)
     for name in ("quantization_config", "_name_or_path"):
         if hasattr(model.config, name): delattr(model.config, name)
     model.hf_quantizer = None

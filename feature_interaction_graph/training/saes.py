@@ -111,8 +111,8 @@ def _check_space(folder: Path, n_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if n_bytes > 0.95 * free:
         raise InputError(f"the activations take {n_bytes / 1e9:.1f} GB on disk, but "
-                         f"{folder.parent} has {free / 1e9:.1f} GB left; name fewer hook points at a time, give "
-                         "fewer tokens, or an output_dir on a larger disk.")
+                         f"{folder.parent} has {free / 1e9:.1f} GB left; name fewer hook points at "
+                         "a time, give fewer tokens, or an output_dir on a larger disk.")
 
 # %% ../../nbs/training/06_saes.ipynb #e71249fc
 def shuffled_batches(
