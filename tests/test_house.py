@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
+from mutations import MUTATIONS  # noqa: E402
 from page_metrics import code_cells, figures, functions  # noqa: E402
 
 PACKAGE = ROOT / "feature_interaction_graph"
@@ -247,3 +248,10 @@ def test_the_readers_of_this_file_see_faults() -> None:
     ((silent, _),), ((open_, _),) = (list(functions(tree)) for tree in (bad, good))
     assert refuses_silently(silent) and shapeless(silent)
     assert not refuses_silently(open_) and not shapeless(open_)
+
+
+def test_every_mutation_can_still_be_made():
+    "What a mutation changes stands in its module, once."
+    gone = [(module, name) for module, rows in MUTATIONS.items() for name, old, _ in rows
+            if (PACKAGE / module).read_text(encoding="utf-8").count(old) != 1]
+    assert not gone and sum(map(len, MUTATIONS.values())) > 120
