@@ -323,8 +323,8 @@ MUTATIONS = {
     ],
     "measurement/gating.py": [
         ("gates confirmed on the screen's samples",
-         "other = plan_pushes(prepared, layer, unique, (n, 2 * n)) if screened else first",
-         "other = first"),
+         "& ~np.isin(plan.sequence, seen)",
+         "& (plan.sequence >= 0)"),
         ("gate clamped on top of its clean value",
          "off, turned = -value * unit, (on - value) * unit",
          "off, turned = -value * unit, on * unit"),

@@ -65,13 +65,15 @@ class BehaviorGraphSettings:
 
     `n_features`: that carry it together; `n_samples`: of each source; `min_samples`: features that
     fire in fewer sequences cannot be sources (they stay as nodes if something acts on them);
-    `horizon`: later positions read as well; `ablation`: of the elimination that chooses features;
+    `horizon`: later positions read as well; `placebo`: other directions pushed along, so that edges
+    are specific as well as significant (0: significant alone); `ablation`: of the elimination that chooses features;
     `min_accuracy`: of the model on the behaviour.
     """
     n_features: int = 300
     n_samples: int = 40
     min_samples: int = 8
     horizon: int = 0
+    placebo: int = 0
     ablation: str = "mean"
     min_accuracy: float = MIN_ACCURACY
     seed: int = 0
@@ -126,5 +128,6 @@ def behavior_graph(
     sources, targets = sources_and_targets(on, texts, settings)
     table = clamp_measure(model, saes, sources, texts, targets=targets,
                           n_samples=settings.n_samples, horizon=settings.horizon,
-                          seed=settings.seed, progress=settings.progress)
+                          placebo=settings.placebo, seed=settings.seed,
+                          progress=settings.progress)
     return build_interaction_graph(table, cfg, features)
