@@ -122,7 +122,7 @@ def test_logits_are_the_models_own_under_every_norm(family, corpus):
         "push", "logit 5 - 7", "logit 9 - 2"
     ]
     from feature_interaction_graph.engine.hook_points import decoder_layers, edit, parse_hook_point
-    from feature_interaction_graph.training.saes import sampled_activations
+    from feature_interaction_graph.training.rows import sampled_activations
     logits = model(corpus.tokens).logits[mask]
     truth = torch.stack([logits[:, 5] - logits[:, 7], logits[:, 9] - logits[:, 2]], 1)
     torch.testing.assert_close(
@@ -183,7 +183,7 @@ def test_closed_forms_refuse_a_norm_and_take_a_folded_one(corpus):
         )
     folded = with_directions(held, {2: unembedding_directions(model, [5], folded_on=corpus)}, model)
     weight, norm = model.lm_head.weight[5], model.transformer.ln_f
-    from feature_interaction_graph.training.saes import sampled_activations
+    from feature_interaction_graph.training.rows import sampled_activations
     rows = sampled_activations(model, corpus, "blocks.1.hook_resid_post")
     inverse = (1 / (rows.var(-1, unbiased=False) + norm.eps).sqrt()).mean()
     row = weight * norm.weight * inverse
@@ -197,7 +197,7 @@ def test_steering_direction_runs_from_one_mean_to_the_other(corpus):
         torch.cat([torch.zeros(9, 1, dtype=torch.long), torch.arange(1, 37).reshape(9, 4)], 1),
         bos_id=0
     )
-    from feature_interaction_graph.training.saes import sampled_activations
+    from feature_interaction_graph.training.rows import sampled_activations
     one = steering_direction(model, "blocks.1.hook_resid_pre", corpus, other, "there and back")
     means = [sampled_activations(model, part, "blocks.1.hook_resid_pre").mean(0)
              for part in (corpus, other)]

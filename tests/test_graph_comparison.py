@@ -204,7 +204,7 @@ def test_least_comes_on_top_of_chance():
 
 def test_activation_matrix_is_encode(model, corpus):
     dictionary, mask = sae(1), corpus.sample_mask()
-    from feature_interaction_graph.training.saes import sampled_activations
+    from feature_interaction_graph.training.rows import sampled_activations
     expected = dictionary.encode(sampled_activations(model, corpus, "blocks.1.hook_resid_pre"))
     found = activation_matrix(model, {1: dictionary}, [1], corpus, batch_size=7)[1].toarray()
     assert found.shape == (int(mask.sum()), 30)

@@ -20,6 +20,7 @@ from feature_interaction_graph.training.demo_model import (
     demo_tokenizer, held_out_loss, new_model, save_language_model, train_language_model
 )
 from feature_interaction_graph.training.lexicon import VOCABULARY, WORD_LABELS
+from feature_interaction_graph.training.rows import sampled_activations, shuffled_batches
 from feature_interaction_graph.training.stories import (
     encode_stories, entropy_per_token, next_word_distribution, story_corpus, write_story
 )
@@ -210,7 +211,7 @@ def test_every_architecture_is_saved_ready_for_use(
     )
     for hook in hooks:
         again = SAE.load_from_disk(str(tmp_path / hook))
-        rows = sae_training.sampled_activations(model, corpus, hook)[:50]
+        rows = sampled_activations(model, corpus, hook)[:50]
         with torch.no_grad(): assert torch.equal(again.encode(rows), trained[hook].encode(rows))
         metadata = again.cfg.metadata
         assert (
@@ -280,7 +281,7 @@ def test_activations_that_are_not_numbers_are_refused(corpus: Corpus) -> None:
     ruined = new_model(d_model=32, n_layers=2, n_heads=2, context_length=32, seed=0)
     with torch.no_grad(): ruined.transformer.h[0].mlp.c_proj.bias[3] = float("nan")
     # before the damage
-    sae_training.sampled_activations(ruined, corpus, "blocks.0.hook_resid_pre")
+    sampled_activations(ruined, corpus, "blocks.0.hook_resid_pre")
     with pytest.raises(InputError, match="not finite"):
         sae_training.train_saes(ruined, corpus, ["blocks.1.hook_resid_pre"], **settings())
 
@@ -299,10 +300,10 @@ def test_streamed_and_held_batches_show_the_same_rows(
     model: torch.nn.Module, corpus: Corpus
 ) -> None:
     hook = "blocks.1.hook_resid_mid"
-    every = sae_training.sampled_activations(model, corpus, hook)
+    every = sampled_activations(model, corpus, hook)
     assert len(every) == corpus.n_tokens
     for buffer_rows in (10**6, 900):
-        batches = sae_training.shuffled_batches(every, batch_size=50, buffer_rows=buffer_rows)
+        batches = shuffled_batches(every, batch_size=50, buffer_rows=buffer_rows)
         rows = torch.cat([next(batches) for _ in range(corpus.n_tokens // 50 - 5)])
         nearest = torch.cdist(rows, every, compute_mode="donot_use_mm_for_euclid_dist").min(1)
         assert nearest.values.max() < 1e-4

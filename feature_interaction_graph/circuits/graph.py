@@ -66,8 +66,8 @@ class BehaviorGraphSettings:
     `n_features`: that carry it together; `n_samples`: of each source; `min_samples`: features that
     fire in fewer sequences cannot be sources (they stay as nodes if something acts on them);
     `horizon`: later positions read as well; `placebo`: other directions pushed along, so that edges
-    are specific as well as significant (0: significant alone); `ablation`: of the elimination that chooses features;
-    `min_accuracy`: of the model on the behaviour.
+    are specific as well as significant (0: significant alone); `ablation`: of the elimination that
+    chooses features; `min_accuracy`: of the model on the behaviour.
     """
     n_features: int = 300
     n_samples: int = 40

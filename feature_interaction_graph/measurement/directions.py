@@ -32,7 +32,7 @@ from ..engine.names import FeatureKey
 from ..engine.positions import Positions, corpus_for
 from ..engine.weight_paths import is_norm, norm_epsilon, norm_gain
 from ..features import FEATURE_COLUMNS, FeatureTable
-from ..training.saes import sampled_activations
+from ..training.rows import sampled_activations
 
 if TYPE_CHECKING:
     from sae_lens import SAE

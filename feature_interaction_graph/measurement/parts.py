@@ -18,7 +18,7 @@ from ..hosts.saes import point_width
 from feature_interaction_graph.measurement.directions import (
     Direction, DirectionSAE, append_directions, bare_dictionary
 )
-from ..training.saes import sampled_activations
+from ..training.rows import sampled_activations
 
 # %% ../../nbs/measurement/12_parts.ipynb #1fbbcddb
 _MOST_NUMBERS = 2**27          # of a dictionary's matrix: 0.5 GB
