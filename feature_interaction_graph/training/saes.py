@@ -12,6 +12,7 @@ import functools
 import glob
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
