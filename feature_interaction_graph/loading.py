@@ -61,10 +61,10 @@ def _demo_part(name: str, part: str) -> str:
     return str(folder)
 
 
-def _model_source(name: str, progress: bool = True) -> str:
+def _model_source(name: str) -> str:
     "What `read_model` opens for `name`: a hub name or a folder."
-    if name == "smollm2-135m": return smollm2_source(progress=progress)
-    if name.endswith(".gguf"): return str(gguf_folder(name, progress=progress))
+    if name == "smollm2-135m": return smollm2_source(progress=True)
+    if name.endswith(".gguf"): return str(gguf_folder(name, progress=True))
     return _demo_part(name, "model")
 
 # %% ../nbs/01_loading.ipynb #80ec7b7a

@@ -55,7 +55,20 @@ def _read_gguf(file: Path, progress: bool) -> tuple[Any, Any]:
     if info["missing_keys"]:
         raise InputError(f"{shown(file)} lacks {shown(sorted(info['missing_keys'])[0])}; give a "
                          "whole copy of it.")
+    _check_all_used(file, model)
     return model, tokenizer
+
+def _check_all_used(file: Path, model: torch.nn.Module) -> None:
+    """Raises `InputError` where the file holds more numbers than the model took: transformers
+    passes over a tensor whose name it does not know."""
+    from gguf import GGUFReader
+    held = sum(int(tensor.n_elements) for tensor in GGUFReader(file).tensors
+               if not tensor.name.startswith("rope_"))          # of the rotation, computed anew
+    taken = sum(parameter.numel() for parameter in model.parameters())
+    if held > taken:
+        raise InputError(f"{shown(file)} holds {held - taken:,} numbers for which the model that "
+                         "transformers makes of it has no place, so it would be another model; "
+                         "give its original in Hugging Face's format.")
 
 # %% ../../nbs/hosts/12_gguf.ipynb #2ebc5e67
 def gguf_folder(

@@ -33,7 +33,7 @@ def _rows_in_order(
     """Activations at every sampleable position, some sequences at a time: one pass of the model
     for all `hook_points`."""
     device, mask = next(model.parameters()).device, corpus.sample_mask()
-    with tqdm(total=int(mask.sum()), desc=" ".join(hook_points[:1]), unit="token",
+    with tqdm(total=int(mask.sum()), desc="activations", unit="token",
               disable=not progress) as bar:
         for chosen in torch.arange(len(corpus)).split(batch_size):
             caught = clean_residuals(model, corpus.tokens[chosen].to(device), hook_points)

@@ -261,7 +261,7 @@ def _training_key(
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
 
 # %% ../../nbs/training/07_saes.ipynb #1f589b14
-def _trained_before(settings: SaeSettings, name: str, key: str) -> "SAE | None":
+def _trained_before(settings: SaeSettings, name: str, key: str, device: str) -> "SAE | None":
     "The SAE that an earlier training left in `output_dir`, if it is the one that is asked for."
     if settings.output_dir is None: return None
     folder = Path(settings.output_dir)/name
@@ -269,7 +269,7 @@ def _trained_before(settings: SaeSettings, name: str, key: str) -> "SAE | None":
     said = read_json(folder/"cfg.json", "remove the folder, and it is trained again")
     if not isinstance(said, dict) or said.get("metadata", {}).get("trained_as") != key: return None
     from sae_lens import SAE
-    return SAE.load_from_disk(str(folder)).eval()
+    return SAE.load_from_disk(str(folder), device=device).eval()
 
 def _disk_of(folder: str | Path | None) -> Path | None:
     "The first folder above `folder`, or itself, that is there and may be written."
@@ -301,8 +301,9 @@ def train_saes(
                          f"one of {', '.join(ARCHITECTURES)}.")
     corpus = corpus_for(model, corpus, settings.positions)
     keys = {point.name: _training_key(model, corpus, point, settings) for point in points}
+    device = settings.device or str(next(plain_twin(model).parameters()).device)
     trained = {name: sae for name, key in keys.items()
-               if (sae := _trained_before(settings, name, key)) is not None}
+               if (sae := _trained_before(settings, name, key, device)) is not None}
     missing = [name for name in keys if name not in trained]
     if missing:
         with gathered_activations(model, corpus, missing, _disk_of(settings.output_dir),
