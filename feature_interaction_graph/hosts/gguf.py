@@ -28,6 +28,19 @@ def model_cache() -> Path:
     place = os.environ.get("FIG_CACHE") or f"{base}/feature_interaction_graph"
     return as_path(place).expanduser()/"models"
 
+# %% ../../nbs/hosts/12_gguf.ipynb #acd5669c
+def _check_all_used(file: Path, model: torch.nn.Module) -> None:
+    """Raises `InputError` where the file holds more numbers than the model took: transformers
+    passes over a tensor whose name it does not know."""
+    from gguf import GGUFReader
+    held = sum(int(tensor.n_elements) for tensor in GGUFReader(file).tensors
+               if not tensor.name.startswith("rope_"))          # of the rotation, computed anew
+    taken = sum(parameter.numel() for parameter in model.parameters())
+    if held > taken:
+        raise InputError(f"{shown(file)} holds {held - taken:,} numbers for which the model that "
+                         "transformers makes of it has no place, so it would be another model; "
+                         "give its original in Hugging Face's format.")
+
 # %% ../../nbs/hosts/12_gguf.ipynb #63445402
 @contextlib.contextmanager
 def _bars(shown: bool) -> Iterator[None]:
@@ -38,6 +51,7 @@ def _bars(shown: bool) -> Iterator[None]:
     try: yield
     finally: (logging.enable_progress_bar if before else logging.disable_progress_bar)()
 
+# %% ../../nbs/hosts/12_gguf.ipynb #ad76aa4d
 def _read_gguf(file: Path, progress: bool) -> tuple[Any, Any]:
     "The model in float32 and the tokenizer of a GGUF file."
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -57,18 +71,6 @@ def _read_gguf(file: Path, progress: bool) -> tuple[Any, Any]:
                          "whole copy of it.")
     _check_all_used(file, model)
     return model, tokenizer
-
-def _check_all_used(file: Path, model: torch.nn.Module) -> None:
-    """Raises `InputError` where the file holds more numbers than the model took: transformers
-    passes over a tensor whose name it does not know."""
-    from gguf import GGUFReader
-    held = sum(int(tensor.n_elements) for tensor in GGUFReader(file).tensors
-               if not tensor.name.startswith("rope_"))          # of the rotation, computed anew
-    taken = sum(parameter.numel() for parameter in model.parameters())
-    if held > taken:
-        raise InputError(f"{shown(file)} holds {held - taken:,} numbers for which the model that "
-                         "transformers makes of it has no place, so it would be another model; "
-                         "give its original in Hugging Face's format.")
 
 # %% ../../nbs/hosts/12_gguf.ipynb #2ebc5e67
 def gguf_folder(
