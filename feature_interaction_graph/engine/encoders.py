@@ -9,6 +9,7 @@ __all__ = ['sae_hook_point', 'sae_write_point', 'hook_names', 'number_saes', 'si
 # %% ../../nbs/engine/11_encoders.ipynb #e02d017a
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -188,14 +189,20 @@ class _Columns:
         elif self.normalisation == "constant_norm_rescale": x = x / self.scale(x)
         return x - self.input_bias
 
+    @cached_property
+    def lengths(self) -> Float[Tensor, "n_columns"]:
+        "How long each column of the matrix is."
+        return self.weight.norm(dim=0)
+
     def _activate_latents(
-        self, pre: Float[Tensor, "n n_columns"]
-    ) -> Float[Tensor, "n n_columns"]:
+        self, pre: Float[Tensor, "n n_chosen"], at: slice | Int[Tensor, "n_chosen"]
+    ) -> Float[Tensor, "n n_chosen"]:
         # NaN stays NaN
         if self.threshold is not None:
-            return pre.masked_fill(pre <= self.threshold.clamp(min=0), 0.0)
+            return pre.masked_fill(pre <= self.threshold[at].clamp(min=0), 0.0)
         if self.architecture == "gated":
-            return pre.relu() * ((pre - self.bias) / self.gain + self.gate_bias > 0)
+            open_gate = (pre - self.bias[at]) / self.gain[at] + self.gate_bias[at] > 0
+            return pre.relu() * open_gate
         if self.architecture not in _COMPETING: return pre.relu()
         top, which = pre.topk(self.k, dim=-1)
         active = torch.zeros_like(pre).scatter(-1, which, top.relu())
@@ -279,12 +286,27 @@ class FeatureReader(_Columns):
         rows = self._input(x)
         return rows if self.norm is None else torch.cat([rows, self.norm(x).float()], -1)
 
-    def activate(self, pre: Float[Tensor, "n n_columns"]) -> Float[Tensor, "n n_columns"]:
-        "The activation that belongs to a pre-activation; of all latents, where they compete."
-        if self.level is None: return self._activate_latents(pre)
-        latents, beside = pre.tensor_split([self.n_latents], -1)
-        latents = torch.cat([self._activate_latents(latents), beside], -1)
-        return torch.where(self.level.isnan(), latents, pre.masked_fill(pre <= self.level, 0.0))
+    def activate(
+        self, pre: Float[Tensor, "n n_chosen"], columns: Int[Tensor, "n_chosen"] | None = None
+    ) -> Float[Tensor, "n n_chosen"]:
+        """The activation that belongs to a pre-activation; of all latents, where they compete, and
+        else perhaps of some `columns` alone."""
+        at = slice(None) if columns is None else columns
+        if self.level is None: return self._activate_latents(pre, at)
+        level = self.level[at]
+        if self.competes:
+            latents, beside = pre.tensor_split([self.n_latents], -1)
+            latents = torch.cat([self._activate_latents(latents, at), beside], -1)
+        else: latents = self._activate_latents(pre, at)
+        return torch.where(level.isnan(), latents, pre.masked_fill(pre <= level, 0.0))
+
+    @cached_property
+    def fires_above(self) -> Float[Tensor, "n_columns"]:
+        """What a pre-activation must exceed to have an activation other than 0 (and may, of a gated
+        latent, exceed without having one), where latents do not compete."""
+        found = (torch.zeros_like(self.bias) if self.threshold is None
+                 else self.threshold.clamp(min=0))
+        return found if self.level is None else torch.where(self.level.isnan(), found, self.level)
 
     def _chosen(self, columns: Float[Tensor, "*n n_columns"]) -> Float[Tensor, "*n n_features"]:
         return columns[..., self.features] if self.competes else columns
@@ -300,7 +322,7 @@ class FeatureReader(_Columns):
         """Bound on what each column's product with its input can come to at any of the rows `x`:
         float32 resolves a reading to about 1e-6 of it."""
         longest = x.nan_to_num().norm(dim=-1).amax()
-        if self.norm is None: found = longest * self.weight.norm(dim=0)
+        if self.norm is None: found = longest * self.lengths
         else:
             latents, after = self.weight.chunk(2)
             found = (longest * latents.norm(dim=0)
