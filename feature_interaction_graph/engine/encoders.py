@@ -312,6 +312,11 @@ class FeatureReader(_Columns):
         return columns[..., self.features] if self.competes else columns
 
     @property
+    def matrix(self) -> Float[Tensor, "n_inputs n_features"]:
+        "The columns of the encoder that belong to the features."
+        return self._chosen(self.weight)
+
+    @property
     def linear(self) -> Bool[Tensor, "n_features"]:
         """Which of the features have no threshold at all, so that they are on, at some value, in
         every position."""

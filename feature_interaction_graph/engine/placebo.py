@@ -21,7 +21,7 @@ from .corpus import Corpus
 from .encoders import FeatureReader
 from .hook_points import HookPoint
 from .pushing import ClampPlan, Responses
-from .reading import read_effects
+from .reading import RESOLUTION
 from .residuals import clean_residuals
 
 # %% ../../nbs/engine/24_placebo.ipynb #aa3f77e2
@@ -161,18 +161,20 @@ class PlaceboPool:
         return np.abs(self.mean) / np.sqrt(np.maximum(others, 1e-30))
 
 # %% ../../nbs/engine/24_placebo.ipynb #7dd008d7
-def read_pool(responses: Responses, target: Any, features: Int[np.ndarray, "n_targets"],
-              at_once: int = 4096) -> PlaceboPool:
-    "What the pushes of a pool do to `features` of the SAE `target`, `at_once` of them at a time."
+def read_pool(responses: Responses, target: Any, features: Int[np.ndarray, "n_targets"]
+              ) -> PlaceboPool:
+    """What the pushes of a pool do to `features` of the SAE `target`: a mean over places is taken
+    before the product with the encoder, which is linear."""
     reader = FeatureReader(target, torch.as_tensor(features))
-    streams, source = responses.streams[reader.hook_point.name][:, 0], responses.plan.source
-    directions = [torch.as_tensor(source == number) for number in range(int(source.max()) + 1)]
-    parts = []
-    for some in torch.as_tensor(features).split(len(features) if reader.competes else at_once):
-        part = FeatureReader(target, some)
-        parts.append(torch.stack([read_effects(part, streams[mine]).pre.nanmean(0)
-                                  for mine in directions]))
-    return PlaceboPool(torch.cat(parts, -1).double().numpy())
+    plan, streams = responses.plan, responses.streams[reader.hook_point.name][:, 0]
+    streams = streams.to(reader.weight.device)
+    rows = reader.normalise(streams.flatten(0, 2)).unflatten(0, streams.shape[:3])
+    change = rows[:, 1:] - rows[:, :1]
+    mean = torch.stack([change[torch.as_tensor(plan.source == number)].nanmean(0)
+                        for number in range(int(plan.source.max()) + 1)])
+    found = mean @ reader.matrix
+    still = found.abs() <= RESOLUTION * reader.largest(streams)
+    return PlaceboPool(found.masked_fill(still, 0.0).double().cpu().numpy())
 
 # %% ../../nbs/engine/24_placebo.ipynb #238787ec
 _BEYOND, _LEAST = 0.1, 50      # share of the scores that the tail is fitted to; how many at least
@@ -206,7 +208,8 @@ class Tail:
         counted = (1 + as_large) / (n + 1)
         if not self.scale: return counted
         start = self.scores[-int(n * self.share) - 1]
-        over = stats.genpareto.sf(np.maximum(score - start, 0), self.shape, scale=self.scale)
+        over = np.maximum(score - start, 0) / self.scale
+        over = (1 + self.shape * over) ** (-1 / self.shape) if self.shape else np.exp(-over)
         return np.where(score > start, self.share * over, counted)
 
 # %% ../../nbs/engine/24_placebo.ipynb #0c977bcb
@@ -219,6 +222,11 @@ class PlaceboReference:
     lengths: Float[np.ndarray, "n_lengths"]
     sizes: Float[np.ndarray, "n_lengths n_offsets n_targets"]
     tails: dict[tuple[int, int], Tail]
+
+    def of(self, places: Int[np.ndarray, "n_chosen"], offset: int) -> "PlaceboReference":
+        "The same for some of the targets at one offset."
+        tails = {(length, 0): tail for (length, at), tail in self.tails.items() if at == offset}
+        return PlaceboReference(self.lengths, self.sizes[:, offset:offset + 1, places], tails)
 
     def p_value(
         self, length: Float[np.ndarray, "n_sources"],

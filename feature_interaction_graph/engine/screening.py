@@ -107,14 +107,14 @@ def _touched_in_competition(reader: FeatureReader, streams: _Streams) -> Touched
 @dataclass(frozen=True)
 class PreMoments:
     """Change of every pre-activation of a reader from the first arm to the last, over the samples
-    of one source: its `mean`, and between what its variance lies. `[n_columns]` each."""
-    mean: Float[np.ndarray, "n_columns"]
-    least: Float[np.ndarray, "n_columns"]
-    most: Float[np.ndarray, "n_columns"]
+    of one source: its `mean`, and between what its variance lies. `[n_features]` each."""
+    mean: Float[np.ndarray, "n_features"]
+    least: Float[np.ndarray, "n_features"]
+    most: Float[np.ndarray, "n_features"]
 
-    def could_reach(self, t_value: float, n: int, floor: Float[np.ndarray, "n_columns"]
+    def could_reach(self, t_value: float, n: int, floor: Float[np.ndarray, "n_features"]
                     ) -> Int[np.ndarray, "n_reaching"]:
-        """The columns whose t over `n` samples may be `t_value` or more; a change below `floor`
+        """The features whose t over `n` samples may be `t_value` or more; a change below `floor`
         counts as none, and may be missing from the mean."""
         size = np.abs(self.mean) + floor
         return np.flatnonzero(size * np.sqrt(n) >= t_value * np.sqrt(self.least))
@@ -136,9 +136,9 @@ def pre_moments(
     size, vectors = torch.linalg.eigh(centred @ centred.T)        # ascending
     left_out = int((size.clamp(min=0).cumsum(0) <= rest * size.sum()).sum())
     few = vectors[:, left_out:].T @ centred
-    product = torch.cat([mean, few]).float() @ reader.weight
+    product = torch.cat([mean, few]).float() @ reader.matrix
     least = (product[1:].double() ** 2).sum(0) / freedom
-    above = size[:left_out].clamp(min=0).sum() / freedom * reader.lengths.double() ** 2
+    lengths = reader.lengths[reader.features] if reader.competes else reader.lengths
+    above = size[:left_out].clamp(min=0).sum() / freedom * lengths.double() ** 2
     found = product[0].double(), least, least + above
-    return PreMoments(*(values[reader.features if reader.competes else slice(None)].cpu().numpy()
-                        for values in found))
+    return PreMoments(*(values.cpu().numpy() for values in found))

@@ -95,7 +95,7 @@ class Prepared:
         widest = max(reader.width if reader.competes else len(reader.features)
                      for reader in self.readers.values())
         d_model = int(next(iter(self.readers.values())).written.shape[1])
-        return int(min(4096, max(64, 2**29 // (4 * (10 * widest + 24 * d_model)))))
+        return int(min(4096, max(64, 2**29 // (4 * (2 * widest + 24 * d_model)))))
 
 # %% ../../nbs/measurement/02_prepared.ipynb #24459a84
 def prepare(model: nn.Module, saes: Saes, corpus: Corpus, question: Question,
