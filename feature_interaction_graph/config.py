@@ -128,6 +128,10 @@ class CandidateSettings:
         True, "measure every pair of important features within the window, whoever proposes it "
                "(a push is read by all targets anyway)"
     )
+    whole_dictionary: bool = setting(
+        False, "measure every feature of every later layer in the window as a target, and not only "
+               "the important ones"
+    )
     n_transport_tokens: int = setting(
         20_000, "positions through which noise is sent backwards", low=1
     )
@@ -165,6 +169,10 @@ class MeasurementSettings:
     significance_level: float = setting(0.01, "largest q value of an edge", above=0, below=1)
     correction_method: str = setting(
         "fdr_bh", "correction for many tests", choices=("fdr_bh", "bonferroni", "none")
+    )
+    keep: str | None = setting(
+        None, "measured rows that stay: `all`, the `significant` ones, or how many of the largest "
+              "effects of each source on a layer; None: all, and with whole_dictionary significant"
     )
     edge_strength_threshold: float = setting(0.0, "smallest |strength| of an edge", low=0)
     gated_pairs: int = setting(0,
@@ -296,6 +304,13 @@ def _check_measurement(cfg: "Config") -> None:
     if cfg.candidate_method == "transport" and cfg.within_layer:
         raise InputError("candidate_method is 'transport', which proposes no pairs inside a "
                          "layer, but within_layer is set; use candidate_method 'both'.")
+    if cfg.keep is not None and not re.fullmatch(r"all|significant|[1-9]\d{0,8}", cfg.keep):
+        raise InputError(f"keep is {brief(cfg.keep)}; give 'all', 'significant', or how many of "
+                         "the largest effects of each source stay.")
+    if cfg.kept != "all" and cfg.within_layer:
+        raise InputError("within_layer measures chosen pairs and keeps all their rows, but "
+                         f"{'whole_dictionary' if cfg.whole_dictionary else 'keep'} is set; make "
+                         "two runs.")
     if cfg.horizon >= cfg.context_length:
         raise InputError(f"horizon is {cfg.horizon}; it must be shorter than a sequence of "
                          f"{cfg.context_length} tokens.")
@@ -348,6 +363,12 @@ class Config(DataSettings, CandidateSettings, MeasurementSettings):
         """16 hex digits that change with any setting in `names` (None: with any that can change a
         result)."""
         return _fingerprint(asdict(self), names)
+
+    @property
+    def kept(self) -> str | int:
+        "The measured rows that stay: `keep`, or what it is by default."
+        if self.keep is None: return "significant" if self.whole_dictionary else "all"
+        return int(self.keep) if self.keep.isdecimal() else self.keep
 
     @property
     def output_path(self) -> Path:

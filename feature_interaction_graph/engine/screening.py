@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .encoders import FeatureReader
-from .reading import RESOLUTION, Effects, read_effects
+from .reading import RESOLUTION, Effects
 
 # %% ../../nbs/engine/29_screening.ipynb #eb56158d
 _Streams = Float[Tensor, "n_samples n_arms n_offsets width"]

@@ -132,12 +132,15 @@ class EdgeSet:
     """Which edges have q < `level` in each of `tests`, now and in second measurements.
 
     NaN scores: not in the family of that test, and no obstacle. `looks`: how often a sequential
-    design has tested (the first test's p-values carry that factor)."""
+    design has tested (the first test's p-values carry that factor); `n_more`: see `adjust`, of the
+    first test."""
     def __init__(
-        self, tests: Sequence[Evidence], level: float, method: str, looks: int = 1
+        self, tests: Sequence[Evidence], level: float, method: str, looks: int = 1,
+        n_more: int = 0
     ) -> None:
         self.level, self.method = level, method
         self.factors = [looks] + [1] * (len(tests) - 1)
+        self.more = [n_more] + [0] * (len(tests) - 1)
         self.found = self.chosen([test.score for test in tests])
         self.known = [np.flatnonzero(~np.isnan(test.score)) for test in tests]
         classes = [np.digitize(np.nan_to_num(test.score), _STEPS) for test in tests]
@@ -152,9 +155,9 @@ class EdgeSet:
     def chosen(self, scores: Sequence[Float[np.ndarray, "n_edges"]]) -> Bool[np.ndarray, "n_edges"]:
         "The edges by the scores of each test, corrected over its family."
         chosen = np.ones(len(scores[0]), bool)
-        for score, factor in zip(scores, self.factors, strict=True):
+        for score, factor, more in zip(scores, self.factors, self.more, strict=True):
             p_value = np.minimum(2 * special.ndtr(-score) * factor, 1.0)
-            chosen &= ~(adjust(p_value, self.method) >= self.level)
+            chosen &= ~(adjust(p_value, self.method, more) >= self.level)
         return chosen
 
     def second(self, generator: np.random.Generator) -> Bool[np.ndarray, "n_edges"]:
@@ -181,15 +184,16 @@ MODEL_ERROR = 0.08      # what the mean prediction was off by where a second mea
 def edge_stability(
     tests: Sequence[Evidence], level: float = 0.01, method: str = "fdr_bh", *,
     source: Int[np.ndarray, "n_edges"] | None = None, n_resamples: int = 25, seed: int = 0,
-    looks: int = 1
+    looks: int = 1, n_more: int = 0
 ) -> Stability:
     """How much of the edge set, q < `level` in each of `tests`, a second measurement on other text
     would share.
 
-    `source`: which edges share their samples; None: none do. `looks`: see `EdgeSet`. Raises
+    `source`: which edges share their samples; None: none do. `looks`, `n_more`: see
+    `EdgeSet`. Raises
     `InputError` when no edge is selected in the first place: an empty set has no stability.
     """
-    edges, generator = EdgeSet(tests, level, method, looks), np.random.default_rng(seed)
+    edges, generator = EdgeSet(tests, level, method, looks, n_more), np.random.default_rng(seed)
     if not edges.found.any():
         raise InputError(f"no edge has q < {level:g}, so there is no edge set whose stability "
                          "could be measured; measure more samples.")

@@ -57,10 +57,11 @@ def mean_test(
 
 # %% ../../nbs/engine/12_statistics.ipynb #6ee34f6f
 def adjust(
-    p_values: Float[np.ndarray, "*shape"], method: str = "fdr_bh"
+    p_values: Float[np.ndarray, "*shape"], method: str = "fdr_bh", n_more: int = 0
 ) -> Float[np.ndarray, "*shape"]:
     """Corrects `p_values` for the number of tests made: `fdr_bh` (Benjamini and Hochberg 1995),
-    `bonferroni` or `none`. NaN (not testable) stays NaN and is not in the family.
+    `bonferroni` or `none`. NaN (not testable) stays NaN and is not in the family. `n_more`: further
+    tests, whose p is 1.
 
     Raises `InputError` for any other method: a misspelt name must not mean "no correction".
     """
@@ -70,8 +71,10 @@ def adjust(
     adjusted = np.array(p_values, float)
     tested = ~np.isnan(adjusted)
     if method == "fdr_bh" and tested.any():
-        adjusted[tested] = stats.false_discovery_control(adjusted[tested], method="bh")
-    return np.minimum(adjusted * tested.sum(), 1.0) if method == "bonferroni" else adjusted
+        more = 1 + n_more / tested.sum()
+        adjusted[tested] = stats.false_discovery_control(adjusted[tested], method="bh") * more
+    elif method == "bonferroni": adjusted *= tested.sum() + n_more
+    return adjusted if method == "none" else np.minimum(adjusted, 1.0)
 
 # %% ../../nbs/engine/12_statistics.ipynb #bcd0f5c2
 @dataclass(frozen=True)
