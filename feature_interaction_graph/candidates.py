@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ALWAYS_ON', 'REASONS', 'CANDIDATE_COLUMNS', 'choose_features', 'rank_importance', 'decoder_alignment',
            'CandidatePairs', 'Candidates', 'identify_candidates', 'transported', 'TransportScreen',
-           'transport_candidates', 'join_candidates', 'propose_candidates']
+           'transport_candidates', 'join_candidates', 'sources_alone', 'propose_candidates']
 
 # %% ../nbs/05_candidates.ipynb #60afd7b0
 import json
@@ -178,8 +178,13 @@ class CandidatePairs:
 
 # %% ../nbs/05_candidates.ipynb #491ecb33
 def _report(meta: Mapping[str, Any]) -> str:
-    lines = [f"{meta['kept']:,} of {meta['considered']:,} pairs are candidates; "
-             f"{meta['considered'] - meta['kept']:,} gave no reason"]
+    if "chosen" in meta:
+        n_sources = sum(map(len, meta["chosen"].values()))
+        first = (f"{n_sources:,} sources, each with every feature of the later layers in the window: "
+                 f"{meta['kept']:,} pairs")
+    else: first = (f"{meta['kept']:,} of {meta['considered']:,} pairs are candidates; "
+                   f"{meta['considered'] - meta['kept']:,} gave no reason")
+    lines = [first]
     lines += [f"  {count:>9,} {word}" for word, count in meta["by_reason"].items() if count]
     for layer, counts in meta["features"].items():
         dropped = ", ".join(f"{number} {why}" for why, number in list(counts.items())[2:] if number)
@@ -189,12 +194,15 @@ def _report(meta: Mapping[str, Any]) -> str:
 
 # %% ../nbs/05_candidates.ipynb #25c76ee1
 class Candidates(CandidatePairs):
-    "Pairs to measure. Make with `identify_candidates`."
+    """Pairs to measure, or, where every feature of the later layers is a target, none and the
+    sources in `meta["chosen"]`. Make with `propose_candidates`, `identify_candidates`."""
 
     @property
     def sources(self) -> list[FeatureKey]:
         "(layer, feature) of every source, sorted."
-        return _features_at(self, "src")
+        named = [(int(layer), feature) for layer, features in self.meta.get("chosen", {}).items()
+                 for feature in features]
+        return sorted({*_features_at(self, "src"), *named})
 
     @property
     def targets(self) -> list[FeatureKey]:
@@ -223,6 +231,7 @@ def _features_at(candidates: Candidates, end: str) -> list[FeatureKey]:
 # %% ../nbs/05_candidates.ipynb #f9d9dbd6
 _KIND = Hdf5Kind("candidates", "a table of candidates", "make it again with identify_candidates")
 _META = {"kept": int, "considered": int, "by_reason": {str: int},
+         "chosen?": {str: [int]},
          "features": {str: {"chosen": int, "features": int, str: int}}}
 
 # %% ../nbs/05_candidates.ipynb #b3c631cf
@@ -457,6 +466,34 @@ def _joined_features(first: FeatureTable, second: FeatureTable) -> FeatureTable:
     _, kept = np.unique(np.stack([both["layer"], both["feature"]], 1), axis=0, return_index=True)
     return FeatureTable({name: values[kept] for name, values in both.items()})
 
+# %% ../nbs/05_candidates.ipynb #a3926960
+def sources_alone(
+    atlas: CoactivationAtlas, saes: Saes, cfg: Config, store: ActivationStore | None = None,
+    model: nn.Module | None = None
+) -> Candidates:
+    """The most important features of every layer that has a later one within the window, as sources
+    (`meta["chosen"]`) of all features of those; no pairs. `features`: all that the atlas covers."""
+    saes, chosen = number_saes(saes), _chosen_features(atlas, saes, cfg, store, model)
+    block = counted_blocks(hook_names(saes))
+    later = {a: [b for b in atlas.layers if a < b and block[b] - block[a] <= cfg.layer_window]
+             for a in atlas.layers}
+    sources = {layer: chosen.features[layer] for layer, reach in later.items() if reach}
+    n_pairs = sum(len(mine) * sum(int(saes[b].cfg.d_sae) for b in later[layer])
+                  for layer, mine in sources.items())
+    known, covered = atlas.features, [
+        (layer, kept.features) for layer, kept in atlas.layers.items() if len(kept.features)]
+    rows = [known.find(np.full(len(some), layer), some) for layer, some in covered]
+    features = known.take(np.concatenate(rows))
+    if cfg.importance_method == "ablation":
+        exact = np.concatenate([chosen.importance[layer] for layer, _ in covered])
+        features = FeatureTable(features.columns | {"importance": exact})
+    meta = dict(considered=n_pairs, kept=n_pairs, by_reason={}, provenance=provenance(),
+                features={str(layer): count for layer, count in chosen.counts.items()},
+                importance_method=cfg.importance_method,
+                chosen={str(layer): mine.tolist() for layer, mine in sources.items()})
+    nothing = {name: np.zeros(0, np.dtype(dtype)) for name, dtype in CANDIDATE_COLUMNS.items()}
+    return Candidates(nothing, features, meta)
+
 # %% ../nbs/05_candidates.ipynb #1985fe13
 def propose_candidates(
     model: nn.Module, saes: Saes, corpus: Corpus, atlas: CoactivationAtlas, cfg: Config,
@@ -466,11 +503,12 @@ def propose_candidates(
     `corpus`, or the two joined. `store` is needed for importance_method "ablation" only.
 
     With `cfg.all_targets` every pair of important features within the window is among them, and
-    `reason` says which rules propose it, if any.
+    `reason` says which rules propose it, if any; with `cfg.whole_dictionary` it is `sources_alone`.
 
     Raises `InputError` when not a single pair is proposed; of "both", one may propose none.
     """
     saes = number_saes(saes)
+    if cfg.whole_dictionary: return sources_alone(atlas, saes, cfg, store, model)
     if cfg.candidate_method == "coactivation":
         return identify_candidates(atlas, saes, cfg, store, model, all_pairs=cfg.all_targets)
     text = _part_of(corpus, cfg.n_transport_tokens, cfg.seed)

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['decide', 'evidence_of', 'stability_of', 'sampled_stability', 'Account', 'account', 'kept_table', 'ClampSampling',
            'clamp_measure', 'SortedPairs', 'sort_pairs', 'pair_keys', 'MeasuredPairs', 'only_asked', 'join_parts',
-           'question_of', 'measure_interactions', 'InteractionResult', 'InteractionTable', 'jacobian_measure',
-           'measure_gating', 'mechanism_split', 'response_curve', 'transport_scores', 'within_layer_measure']
+           'question_of', 'whole_question', 'measure_interactions', 'InteractionResult', 'InteractionTable',
+           'jacobian_measure', 'measure_gating', 'mechanism_split', 'response_curve', 'transport_scores',
+           'within_layer_measure']
 
 # %% ../nbs/06_interactions.ipynb #9fefc5af
 from collections.abc import Mapping, Sequence
@@ -316,28 +317,41 @@ def join_parts(
 # %% ../nbs/06_interactions.ipynb #b591c716
 def question_of(pairs: _Pairs, saes: Saes, cfg: Config) -> Question:
     """The question that measures `pairs` (and whatever else their sources and targets span) as
-    `cfg` says; pairs inside a layer and pairs between layers are two questions. With
-    `cfg.whole_dictionary` all features of the later layers in the window are targets.
+    `cfg` says; pairs inside a layer and pairs between layers are two questions.
 
     Raises `InputError` for features that do not exist and for targets that are not downstream."""
     def features_of(end: str, what: str) -> dict[int, Int[np.ndarray, "n_features"]]:
         layers, indices = (pairs[f"{end}_{part}"].tolist() for part in ("layer", "feature"))
         return by_layer(zip(layers, indices, strict=True), saes, what)
     sources, reach = features_of("src", "source"), {}
-    targets: dict[int, np.ndarray | None] = {}
-    block = counted_blocks(hook_names(saes))
     for layer in sources:
         aims = np.unique(pairs["tgt_layer"][pairs["src_layer"] == layer]).tolist()
-        if cfg.whole_dictionary:
-            aims = [later for later in later_layers(saes, [layer], None)[layer]
-                    if block[later] - block[layer] <= cfg.layer_window]
         reach[layer] = aims if aims == [layer] else later_layers(saes, [layer], aims)[layer]
-    if cfg.whole_dictionary: targets = {later: None for later in sorted(set().union(*reach.values()))}
-    else: targets = dict(features_of("tgt", "target"))
+    return _asked(sources, dict(features_of("tgt", "target")), reach, cfg)
+
+def whole_question(sources: Sequence[FeatureKey], saes: Saes, cfg: Config) -> Question:
+    """The question what `sources` do to every feature of the later layers in the window.
+
+    Raises `InputError` for features that do not exist, and when none has a later layer in the
+    window."""
+    block, named = counted_blocks(hook_names(saes)), by_layer(sources, saes, "source")
+    reach = {layer: [later for later in later_layers(saes, [layer], None)[layer]
+                     if block[later] - block[layer] <= cfg.layer_window] for layer in named}
+    named = {layer: features for layer, features in named.items() if reach[layer]}
+    if not named:
+        raise InputError(f"no layer with an SAE is within {cfg.layer_window} blocks after the "
+                         "sources; raise layer_window or load more layers.")
+    needed = sorted({later for layer in named for later in reach[layer]})
+    return _asked(named, dict.fromkeys(needed), {layer: reach[layer] for layer in named}, cfg)
+
+def _asked(
+    sources: Mapping[int, np.ndarray], targets: Mapping[int, np.ndarray | None],
+    reach: Mapping[int, list[int]], cfg: Config
+) -> Question:
     return Question(
-        sources, targets, reach, cfg.n_samples, cfg.max_per_sequence,
-        cfg.min_samples, cfg.doses, (cfg.clamp_percentile_low, cfg.clamp_percentile_high), cfg.seed,
-        cfg.max_samples, cfg.significance_level, cfg.evidence, cfg.kept
+        sources, targets, reach, cfg.n_samples, cfg.max_per_sequence, cfg.min_samples, cfg.doses,
+        (cfg.clamp_percentile_low, cfg.clamp_percentile_high), cfg.seed, cfg.max_samples,
+        cfg.significance_level, cfg.evidence, cfg.kept
     )
 
 # %% ../nbs/06_interactions.ipynb #85cb2a96
@@ -378,8 +392,10 @@ def _spanned(question: Question, kept: Mapping[int, np.ndarray], saes: Saes) -> 
 def _measure_spanned(model: nn.Module, saes: Saes, corpus: Corpus, candidates: Candidates,
                      cfg: Config, progress: bool) -> InteractionTable:
     "All pairs that the sources and the targets of a question span; of the rows those that it keeps."
-    pairs = _chosen(candidates, sort_pairs(candidates, saes, cfg).later)
-    question = question_of(pairs, saes, cfg)
+    if cfg.whole_dictionary: question = whole_question(candidates.sources, saes, cfg)
+    else:
+        pairs = _chosen(candidates, sort_pairs(candidates, saes, cfg).later)
+        question = question_of(pairs, saes, cfg)
     settings = RunSettings(cfg.horizon, cfg.placebo, cfg.batch_rows, cfg.batch_size)
     found = measure(model, saes, corpus, question, settings, progress=progress,
                     checkpoint=cfg.output_path / "interactions.unfinished")

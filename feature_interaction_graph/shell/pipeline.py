@@ -88,7 +88,8 @@ def stage_key(stage: Stage, cfg: Config) -> str:
     the version of the package."""
     from feature_interaction_graph import __version__
     settings = set(stage.settings)
-    if cfg.max_samples is not None and "max_samples" in settings: settings.add("significance_level")
+    depends = cfg.max_samples is not None or cfg.kept != "all"
+    if depends and "max_samples" in settings: settings.add("significance_level")
     if cfg.candidate_method != "coactivation" and "candidate_method" in settings:
         settings.add("horizon")
     return hashlib.sha256(
@@ -257,7 +258,8 @@ def at_level(interactions: "InteractionTable", cfg: Config) -> "InteractionTable
     may be later than the measurement."""
     from feature_interaction_graph.interactions import stability_of
     stability = interactions.meta.get("stability") or {}
-    if stability.get("level") != cfg.significance_level and cfg.max_samples is None:
+    every = cfg.max_samples is None and cfg.kept == "all"      # else measured again at a new level
+    if stability.get("level") != cfg.significance_level and every:
         stability = stability_of(interactions.columns, cfg.significance_level,
                                  cfg.correction_method, cfg.evidence, placebo=cfg.placebo)
     interactions.meta["stability"] = stability
