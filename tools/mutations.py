@@ -175,9 +175,8 @@ MUTATIONS = {
          " + skew / (6 * n)\n",
          " \n"),
         ("robust p forgets those that moved",
-         "looks = np.stack([found[again], mean_p(some, moved), hall_p(some), hall_p(some, "
-         "moved)])",
-         "looks = np.stack([found[again], found[again], hall_p(some), hall_p(some)])"),
+         "looks = np.stack([found[again], mean_p(apart), hall_p(whole), hall_p(apart)])",
+         "looks = np.stack([found[again], found[again], hall_p(whole), hall_p(whole)])"),
         ("few samples second-guessed",
          "if len(some) <= EXACT_UP_TO: return found, spread",
          "if len(some) <= 1: return found, spread"),

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['BLOCK_BYTES', 'TABLE_BYTES', 'RunSettings', 'blocks_of', 'undecided_sources', 'placebo_references', 'push_lengths',
-           'gather_block', 'measure_block', 'question_key', 'save_block', 'restore_block', 'Measured', 'measure']
+           'gather_block', 'read_block', 'measure_block', 'question_key', 'save_block', 'restore_block', 'Measured',
+           'measure']
 
 # %% ../../nbs/measurement/05_blocks.ipynb #75eacfc9
 import hashlib
@@ -183,19 +184,26 @@ def gather_block(
     return gathered
 
 # %% ../../nbs/measurement/05_blocks.ipynb #88842fc3
+def read_block(
+    prepared: Prepared, block: Mapping[int, Int[np.ndarray, "n_places"]],
+    gathered: Mapping[int, Gathered], references: _References
+) -> MeasuredBlock:
+    "The rows of the sources of a block, from their responses."
+    parts = []
+    for layer, mine in gathered.items():
+        if not mine.runs: continue
+        for later in prepared.question.reach[layer]:
+            pair = _layer_pair(prepared, layer, later, block, mine, references)
+            rows = all_rows if prepared.question.keep == "all" else kept_rows
+            parts.append(rows(pair, mine))
+    return MeasuredBlock.join(parts)
+
 def measure_block(
     prepared: Prepared, block: Mapping[int, Int[np.ndarray, "n_places"]], settings: RunSettings,
     references: _References
 ) -> MeasuredBlock:
     "The rows of one block of sources, each effect compared with the pushes of its `references`."
-    question, parts = prepared.question, []
-    gathered = gather_block(prepared, block, settings)
-    for layer, mine in gathered.items():
-        if not mine.runs: continue
-        for later in question.reach[layer]:
-            pair = _layer_pair(prepared, layer, later, block, mine, references)
-            parts.append(all_rows(pair, mine) if question.keep == "all" else kept_rows(pair, mine))
-    return MeasuredBlock.join(parts)
+    return read_block(prepared, block, gather_block(prepared, block, settings), references)
 
 # %% ../../nbs/measurement/05_blocks.ipynb #41a89419
 def question_key(
@@ -237,7 +245,7 @@ def restore_block(file: Path, key: str) -> MeasuredBlock | None:
     try:
         with np.load(file, allow_pickle=False) as stored:
             if str(stored["key"]) != key: return None
-            parts: dict[str, dict[str, np.ndarray]] = {part.name: {} for part in fields(MeasuredBlock)}
+            parts: dict[str, _Columns] = {part.name: {} for part in fields(MeasuredBlock)}
             for entry in stored.files:
                 part, _, name = entry.partition("|")
                 if name: parts[part][name] = stored[entry]

@@ -8,6 +8,7 @@ __all__ = ['MeasuredBlock', 'LayerPair', 'sampled_sources', 'smallest_t', 'OnePl
 # %% ../../nbs/measurement/04_kept.ipynb #10e3f55f
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -131,7 +132,7 @@ def _reaching(
 def smallest_t(n: int, question: Question) -> float:
     "The t of `n` samples below which no p can be below the level, a hair less; 0: any may be."
     if question.clustered or n <= EXACT_UP_TO: return 0.0
-    return -float(special.stdtrit(n - 1, question.level / len(question.looks) / 2)) * (1 - 1e-6)
+    return -float(special.stdtrit(n - 1, question.level / len(question.looks) / 2)) * (1 - 1e-4)
 
 # %% ../../nbs/measurement/04_kept.ipynb #e31c7cd4
 @dataclass(frozen=True)
@@ -147,21 +148,23 @@ class OnePlace:
     def of(cls, touched: Touched, offset: int, present: Bool[np.ndarray, "n"],
            sequence: Int[np.ndarray, "n"]) -> "OnePlace":
         "Without the samples that are not `present` at the offset."
-        here = torch.as_tensor(present)
-        activation, pre = (part[here][:, :, offset] for part in (touched.effects.activation,
-                                                                 touched.effects.pre))
+        here = slice(None) if present.all() else torch.as_tensor(present)
+        activation, pre = (part[here, :, offset] for part in (touched.effects.activation,
+                                                              touched.effects.pre))
         return cls(touched.places, activation, pre, sequence[present])
 
+    @cached_property
     def moved(self) -> Bool[np.ndarray, "n_touched"]:
         "The targets whose activation changed in any sample, from the lowest to the highest dose."
         return (self.activation[:, -1] != 0).any(0).numpy()
 
     def could_be(self, evidence: str, smallest: float) -> Bool[np.ndarray, "n_touched"]:
         "The targets whose plain t is `smallest` or more."
-        values = (self.activation if evidence == "activation" else self.pre)[:, -1].double()
-        mean, std = values.mean(0), values.std(0)
-        reaching = mean.abs() * len(values) ** 0.5 >= smallest * std
-        return (reaching & (values != 0).any(0)).numpy()
+        active = evidence == "activation"
+        values = (self.activation if active else self.pre)[:, -1]
+        variance, mean = torch.var_mean(values, 0)
+        reaching = (mean**2 * len(values) >= smallest**2 * variance).numpy()
+        return reaching & (self.moved if active else (values != 0).any(0).numpy())
 
     def tested(self, chosen: np.ndarray, pair: LayerPair) -> Tested:
         "Statistics of some of the targets, p-values times the number of looks."
@@ -194,8 +197,7 @@ def _compared(
     reference = pair.references.get("random")
     if reference is None: return np.zeros(0)
     if pair.prepared.question.evidence == "activation":
-        moved = place.moved()
-        places, change = place.places[moved], place.pre[:, -1, moved].double().mean(0).numpy()
+        places, change = place.places[place.moved], place.pre[:, -1].mean(0).numpy()[place.moved]
     else:
         places = np.arange(len(pair.reader.features))
         change = pre_moments(pair.reader, streams, rest=1.0).mean
