@@ -171,8 +171,9 @@ class MeasurementSettings:
         "fdr_bh", "correction for many tests", choices=("fdr_bh", "bonferroni", "none")
     )
     keep: str | None = setting(
-        None, "measured rows that stay: `all`, the `significant` ones, or how many of the largest "
-              "effects of each source on a layer; None: all, and with whole_dictionary significant"
+        None, "measured rows that stay: `all`, the `significant` ones, of these the `edges` "
+              "(specific as well), or how many of the largest effects of each source on a layer; "
+              "None: all, and with whole_dictionary the edges"
     )
     edge_strength_threshold: float = setting(0.0, "smallest |strength| of an edge", low=0)
     gated_pairs: int = setting(0,
@@ -180,6 +181,9 @@ class MeasurementSettings:
                                "whose effect varies most; 0: none", low=0)
     batch_rows: int | None = setting(
         None, "interventions per branched pass; None: by memory", low=1
+    )
+    memory_gb: float | None = setting(
+        None, "gigabytes of responses held at a time; None: a quarter of the free memory", above=0
     )
 
 # %% ../nbs/00_config.ipynb #ef009960
@@ -304,9 +308,9 @@ def _check_measurement(cfg: "Config") -> None:
     if cfg.candidate_method == "transport" and cfg.within_layer:
         raise InputError("candidate_method is 'transport', which proposes no pairs inside a "
                          "layer, but within_layer is set; use candidate_method 'both'.")
-    if cfg.keep is not None and not re.fullmatch(r"all|significant|[1-9]\d{0,8}", cfg.keep):
-        raise InputError(f"keep is {brief(cfg.keep)}; give 'all', 'significant', or how many of "
-                         "the largest effects of each source stay.")
+    if cfg.keep is not None and not re.fullmatch(r"all|significant|edges|[1-9]\d{0,8}", cfg.keep):
+        raise InputError(f"keep is {brief(cfg.keep)}; give 'all', 'significant', 'edges', or how "
+                         "many of the largest effects of each source stay.")
     if cfg.kept != "all" and cfg.within_layer:
         raise InputError("within_layer measures chosen pairs and keeps all their rows, but "
                          f"{'whole_dictionary' if cfg.whole_dictionary else 'keep'} is set; make "
@@ -367,7 +371,7 @@ class Config(DataSettings, CandidateSettings, MeasurementSettings):
     @property
     def kept(self) -> str | int:
         "The measured rows that stay: `keep`, or what it is by default."
-        if self.keep is None: return "significant" if self.whole_dictionary else "all"
+        if self.keep is None: return "edges" if self.whole_dictionary else "all"
         return int(self.keep) if self.keep.isdecimal() else self.keep
 
     @property
@@ -441,7 +445,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 # %% ../nbs/00_config.ipynb #3aff3630
 # where and how fast, not what
-FREE_SETTINGS = ("output_dir", "device", "batch_size", "batch_rows")
+FREE_SETTINGS = ("output_dir", "device", "batch_size", "batch_rows", "memory_gb")
 
 # %% ../nbs/00_config.ipynb #ea590b12
 # what an activation store depends on

@@ -150,19 +150,21 @@ def account(found: Measured, question: Question, method: str, placebo: int) -> A
     stability = sampled_stability(found, level, method, evidence, looks, placebo)
     n_tested = families["p_value"].n_tests
     kept = {"rows": str(question.keep), "level": level, "tested": n_tested,
+            "significant": families["p_value"].n_below(method),
             "compared": families["placebo_p_value"].n_tests}
     return Account(n_tested, stability, {"kept": kept})
 
 def kept_table(table: InteractionTable, question: Question) -> InteractionTable:
     """The rows of `table` that its question keeps. Raises `InputError` when not one of the tested
-    effects is significant, and only those were to stay."""
-    if question.keep != "significant": return table
-    stay = table.columns["q_value"] < question.level
-    if not stay.any():
-        raise InputError(f"none of the {table.meta['kept']['tested']:,} effects that were tested "
-                         f"is significant at q < {question.level:g}, so no row stays; measure more "
-                         "samples, or keep='all'.")
-    return table.where(stay)
+    effects is what was to stay."""
+    if question.keep not in ("significant", "edges"): return table
+    level = question.level
+    left = table.significant(level) if question.keep == "significant" else table.edges(level)
+    if len(left): return left
+    kept, what = table.meta["kept"], "significant"
+    if kept["significant"]: what = "more than pushes in other directions do, of those significant"
+    raise InputError(f"none of the {kept['tested']:,} effects that were tested is {what} at q < "
+                     f"{level:g}, so no row stays; measure more samples, or keep='all'.")
 
 # %% ../nbs/06_interactions.ipynb #83570e08
 class ClampSampling(Sampling, total=False):
@@ -173,8 +175,9 @@ class ClampSampling(Sampling, total=False):
     - `max_samples` (None): go on up to that many where edges are undecided.
     - `evidence` ("activation"): what q-values and types are about, the change of the activation or
       of the "pre-activation".
-    - `keep` ("all"): the rows that stay: all, those that are "significant" (q < 0.01), or of each
-      source on each layer and offset so many with the largest effect. All that is tested counts
+    - `keep` ("all"): the rows that stay: all, those that are "significant" (q < 0.01), of
+      these the "edges" (specific as well, where `placebo` is not 0), or of each source on each
+      layer and offset so many with the largest effect. All that is tested counts
       for q, and nothing else is held: whole dictionaries fit into memory.
     """
     doses: Sequence[float] | None
@@ -360,6 +363,10 @@ def _told(cfg: Config, corpus: Corpus, saes: Saes) -> dict[str, Any]:
     return {"evidence": cfg.evidence, "config": asdict(cfg), "versions": provenance(),
             **corpus.told(), **site_legend(saes)}
 
+def _settings(cfg: Config) -> RunSettings:
+    held = None if cfg.memory_gb is None else int(cfg.memory_gb * 1e9)
+    return RunSettings(cfg.horizon, cfg.placebo, cfg.batch_rows, cfg.batch_size, held)
+
 def _too_rare(cfg: Config) -> str:
     return f"the source fires in fewer than {cfg.min_samples} sequences"
 
@@ -368,7 +375,7 @@ def _measure_later(model: nn.Module, saes: Saes, corpus: Corpus, pairs: _Pairs, 
                    progress: bool) -> MeasuredPairs:
     "The pairs from one layer to a later one; finished blocks of them are kept in the run's folder."
     question = question_of(pairs, saes, cfg)
-    settings = RunSettings(cfg.horizon, cfg.placebo, cfg.batch_rows, cfg.batch_size)
+    settings = _settings(cfg)
     found = measure(model, saes, corpus, question, settings, progress=progress,
                     checkpoint=cfg.output_path / "interactions.unfinished")
     return only_asked(found, pairs, len(question.looks))
@@ -396,7 +403,7 @@ def _measure_spanned(model: nn.Module, saes: Saes, corpus: Corpus, candidates: C
     else:
         pairs = _chosen(candidates, sort_pairs(candidates, saes, cfg).later)
         question = question_of(pairs, saes, cfg)
-    settings = RunSettings(cfg.horizon, cfg.placebo, cfg.batch_rows, cfg.batch_size)
+    settings = _settings(cfg)
     found = measure(model, saes, corpus, question, settings, progress=progress,
                     checkpoint=cfg.output_path / "interactions.unfinished")
     told = account(found, question, cfg.correction_method, cfg.placebo)

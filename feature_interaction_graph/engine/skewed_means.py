@@ -21,7 +21,7 @@ _FEWEST = 3      # samples that have a skewness
 
 class SampleShape(NamedTuple):
     "Number, mean, standard deviation (divisor n) and skewness of samples, `[n_effects]` each."
-    count: Float[np.ndarray, "n_effects"]
+    n_used: Float[np.ndarray, "n_effects"]
     mean: Float[np.ndarray, "n_effects"]
     std: Float[np.ndarray, "n_effects"]
     skew: Float[np.ndarray, "n_effects"]

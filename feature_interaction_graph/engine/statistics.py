@@ -84,6 +84,10 @@ class TestFamily:
     low: Float[np.ndarray, "n_low"]
     level: float
 
+    def n_below(self, method: str = "fdr_bh") -> int:
+        "How many of all the tests have q < `level`."
+        return int((self.q_value(self.low, method) < self.level).sum())
+
     def q_value(self, p_values: Float[np.ndarray, "n"], method: str = "fdr_bh"
                 ) -> Float[np.ndarray, "n"]:
         """`adjust` over all the tests, of some of them: exact below `level`, an upper bound above;

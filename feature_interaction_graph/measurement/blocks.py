@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['BLOCK_BYTES', 'TABLE_BYTES', 'RunSettings', 'blocks_of', 'undecided_sources', 'placebo_references', 'push_lengths',
            'gather_block', 'read_block', 'measure_block', 'question_key', 'save_block', 'restore_block', 'Measured',
-           'measure']
+           'held_bytes', 'measure']
 
 # %% ../../nbs/measurement/05_blocks.ipynb #75eacfc9
 import hashlib
+import json
 import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,8 @@ from torch import nn
 
 from ..engine.corpus import Corpus
 from ..engine.errors import InputError, atomic_write
+from ..engine.files import read_json
+from ..engine.memory import free_memory
 from ..engine.names import Saes
 from feature_interaction_graph.engine.placebo import (
     PlaceboDraw, PlaceboPlan, PlaceboReference, placebo_plans, reference_of
@@ -46,11 +49,12 @@ _ROW_BYTES = 512      # of one row on its way into the table
 class RunSettings:
     """How a question is run. `horizon`: later positions read as well; `placebo`: random directions
     that each source layer is compared with; `batch_rows`, `batch_size`: rows and sequences per
-    pass."""
+    pass; `block_bytes`: responses that are held at a time (None: a quarter of the free memory)."""
     horizon: int = 0
     placebo: int = 0
     batch_rows: int | None = None
     batch_size: int = 32
+    block_bytes: int | None = None
 
 # %% ../../nbs/measurement/05_blocks.ipynb #02ac85bf
 def blocks_of(
@@ -266,6 +270,27 @@ class Measured:
     tests: _Columns = field(default_factory=dict)
     sample: _Columns = field(default_factory=dict)
 
+# %% ../../nbs/measurement/05_blocks.ipynb #cb455464
+_LEAST_BYTES, _MOST_BYTES = 2**28, 2**32
+
+def held_bytes(settings: RunSettings, checkpoint: Path | None = None) -> int:
+    """How many bytes of responses are held at a time: as `settings` say, or a quarter of the free
+    memory, from 256 MiB to 4 GiB.
+
+    Every block reads the text anew, so larger is faster. An interrupted run goes on with what it
+    began with, whatever is free now: `checkpoint` remembers. Raises `InputError` where it is
+    damaged."""
+    file = None if checkpoint is None else checkpoint / "blocks.json"
+    hint = "delete it, and the measurement begins anew"
+    if settings.block_bytes is not None: held = settings.block_bytes
+    elif file is not None and file.is_file():
+        held = int(read_json(file, hint, {"block_bytes": int})["block_bytes"])
+    else: held = int(np.clip(free_memory() // 4, _LEAST_BYTES, _MOST_BYTES))
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(file) as part: part.write_text(json.dumps({"block_bytes": held}))
+    return held
+
 # %% ../../nbs/measurement/05_blocks.ipynb #d090e76b
 def measure(
     model: nn.Module, saes: Saes, corpus: Corpus, question: Question,
@@ -278,7 +303,8 @@ def measure(
     """
     prepared = prepare(model, saes, corpus, question, settings.batch_size, progress)
     refuse_rare(prepared)
-    blocks = blocks_of(prepared, settings)
+    held = held_bytes(settings, checkpoint)
+    blocks, settings = blocks_of(prepared, settings, held), replace(settings, block_bytes=held)
     key = "" if checkpoint is None else question_key(prepared, blocks, settings)
     references = placebo_references(prepared, settings)
     parts: list[MeasuredBlock] = []

@@ -192,18 +192,17 @@ def _largest(pair: LayerPair, place: OnePlace) -> Int[np.ndarray, "n_largest"]:
 def _compared(
     pair: LayerPair, source: int, offset: int, place: OnePlace,
     streams: Float[Tensor, "n n_arms width"]
-) -> Float[np.ndarray, "n_compared"]:
-    "Placebo p of everything of one source that is in the family: what moved."
-    reference = pair.references.get("random")
-    if reference is None: return np.zeros(0)
+) -> Float[np.ndarray, "n_targets"]:
+    "Placebo p of one source's effect on every target; NaN where it is not in the family."
+    found = np.full(len(pair.reader.features), np.nan)
+    if "random" not in pair.references: return found
     if pair.prepared.question.evidence == "activation":
-        places, change = place.places[place.moved], place.pre[:, -1].mean(0).numpy()[place.moved]
-    else:
-        places = np.arange(len(pair.reader.features))
-        change = pre_moments(pair.reader, streams, rest=1.0).mean
-    mine = slice(source, source + 1)
-    found = reference.of(places, offset).p_value(pair.lengths[mine], change[None, None])
-    return found[0, 0][~np.isnan(found[0, 0])]
+        moved = place.moved
+        places, change = place.places[moved], place.pre[:, -1].mean(0).numpy()[moved]
+    else: places, change = np.arange(len(found)), pre_moments(pair.reader, streams, rest=1.0).mean
+    reference, length = pair.references["random"].of(places, offset), pair.lengths[source:source+1]
+    found[places] = reference.p_value(length, change.astype(float)[None, None])[0, 0]
+    return found
 
 # %% ../../nbs/measurement/04_kept.ipynb #e07b2f92
 _EVIDENCE = ("src_layer", "src_feature", "n_samples", "t_std", "p_value", "pre_p_value",
@@ -227,19 +226,21 @@ def _rows_at(
     tested, targets = place.tested(chosen, pair), place.places[chosen]
     columns, curves = as_columns(pair.ends(source, targets), tested)
     columns["offset"] = np.full(len(chosen), offset)
-    for kind, name in _PLACEBO.items():
-        if kind not in pair.references: continue
-        reference, length = pair.references[kind].of(targets, offset), pair.lengths[source:source+1]
-        columns[name] = reference.p_value(length, tested.pre["mean"]).reshape(-1)
+    compared = _compared(pair, source, offset, place, streams[torch.as_tensor(present)])
+    if pair.references:
+        silent, length = pair.references["silent"].of(targets, offset), pair.lengths[source:source+1]
+        columns["placebo_p_value"] = compared[targets]
+        columns["silent_p_value"] = silent.p_value(length, tested.pre["mean"]).reshape(-1)
     p_value = columns["pre_p_value" if before else "p_value"]
     low, n_targets = p_value < question.level, len(pair.reader.features)
-    compared = _compared(pair, source, offset, place, streams[torch.as_tensor(present)])
     tests = {"p_value": p_value[low], "n_tests": np.array([n_targets]),
              "placebo_p_value": compared[compared < question.level],
-             "n_compared": np.array([len(compared)])}
+             "n_compared": np.array([(~np.isnan(compared)).sum()])}
     sample = {} if not sampled else {name: columns[name] for name in _EVIDENCE if name in columns} | {
         "n_more": np.array([n_targets - len(chosen)])}
-    stay = low if question.keep == "significant" else np.isin(chosen, largest)
+    stay = np.isin(chosen, largest) if isinstance(question.keep, int) else low
+    if question.keep == "edges" and "placebo_p_value" in columns:
+        stay = stay & (columns["placebo_p_value"] < question.level)
     return MeasuredBlock({name: values[stay] for name, values in columns.items()},
                          {name: values[stay] for name, values in curves.items()}, tests, sample)
 

@@ -33,7 +33,8 @@ class Question:
     values it is set to, by default the two `percentiles` of its own activations. `max_samples`
     above `n_samples`: go on up to that many where edges are undecided at `level`, by their
     `evidence` (change of the "activation" or "pre-activation"). `keep`: the rows that stay: "all",
-    those that are "significant" at `level`, or of each source, target layer and offset that many
+    those that are "significant" at `level`, of these the "edges", which are specific as well, or
+    of each source, target layer and offset that many
     with the largest effect. Raises `InputError` for fewer than two samples and another `keep`.
     """
     sources: Mapping[int, Int[np.ndarray, "n_sources"]]
@@ -78,9 +79,9 @@ class Question:
 def check_keep(keep: object) -> None:
     "Raises `InputError` unless `keep` is one that `Question` knows."
     whole = isinstance(keep, Integral) and not isinstance(keep, bool)
-    if keep in ("all", "significant") or (whole and int(keep) >= 1): return   # type: ignore[call-overload]
-    raise InputError(f"keep is {brief(keep)}; give 'all', 'significant', or how many of the "
-                     "largest effects of each source stay.")
+    if keep in ("all", "significant", "edges") or (whole and int(keep) >= 1): return   # type: ignore[call-overload]
+    raise InputError(f"keep is {brief(keep)}; give 'all', 'significant', 'edges', or how many "
+                     "of the largest effects of each source stay.")
 
 # %% ../../nbs/measurement/01_question.ipynb #9d7442e7
 class Sampling(TypedDict, total=False):

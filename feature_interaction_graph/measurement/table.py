@@ -73,7 +73,8 @@ _KIND = Hdf5Kind("interactions", "a table of interactions",
                  "give the interactions.h5 of a finished measurement, or measure again")
 _META = {"counts?": {"attempted?": int, "measured?": int, "skipped?": {str: int}},
          "config?": (dict, None), "versions?": dict, "evidence?": str, "hook_points?": {str: str},
-         "kept?": {"rows": str, "level": float, "tested": int, "compared": int},
+         "kept?": {"rows": str, "level": float, "tested": int, "compared": int,
+                    "significant": int},
          "stability?": ({"jaccard?": float, "low?": float, "high?": float, "level?": float}, None)}
 
 # %% ../../nbs/measurement/00_table.ipynb #3b1f16ff

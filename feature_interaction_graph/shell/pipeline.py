@@ -248,7 +248,8 @@ def measurement_counts(interactions: "InteractionTable", cfg: Config) -> dict[st
     counts, level = interactions.meta["counts"], cfg.significance_level
     found = {"attempted": counts["attempted"], "measured": counts["measured"],
             "skipped": sum(counts["skipped"].values()),
-            "significant": len(interactions.significant(level))}
+            "significant": interactions.meta.get("kept", {}).get(
+                "significant", len(interactions.significant(level)))}
     compared = "placebo_q_value" in interactions.columns
     return found | {"specific": len(interactions.edges(level))} if compared else found
 
@@ -279,7 +280,8 @@ def evidence_facts(
     compared = columns.get("placebo_q_value", np.zeros(0))
     compared = compared[~np.isnan(compared)]
     passed = int((compared < cfg.significance_level).sum())
-    placebo = {"compared": len(compared), "passed": passed} if cfg.placebo else None
+    n_compared = interactions.meta.get("kept", {}).get("significant", len(compared))
+    placebo = {"compared": n_compared, "passed": passed} if cfg.placebo else None
     found = dict(Counter(gate["direction"] for gate in G.graph.get("hyperedges", [])).most_common())
     examined = None if gates is None else {**gates.meta.get("counts", {}), "confirmed": found}
     return {"stability": interactions.meta["stability"], "placebo": placebo, "gates": examined}
