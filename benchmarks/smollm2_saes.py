@@ -25,16 +25,23 @@ TEXTS = ("gutenberg_austen-sense.txt", "gutenberg_carroll-alice.txt",
 BLOCK = 4000      # characters that stay together
 
 
-def corpora(model: torch.nn.Module, folder: Path, n_tokens: int, length: int
-            ) -> tuple[Corpus, Corpus]:
-    "Text to train on and text to judge on, equal parts of every file, blocks shuffled."
+def mixed_blocks(folder: Path, fresh: bool = False) -> list[str]:
+    """Equal parts of every file, blocks shuffled; `fresh`: as many others, of the files that have
+    them."""
     rng, blocks = np.random.default_rng(0), []
     for name in TEXTS:
         text = (folder / name).read_text(encoding="utf-8")[:2_000_000]
         blocks += [[text[begin:begin + BLOCK] for begin in range(0, len(text), BLOCK)]]
     most = min(map(len, blocks))
-    mixed = [part[place] for part in blocks for place in rng.permutation(len(part))[:most]]
-    text = "\n".join(mixed[place] for place in rng.permutation(len(mixed)))
+    part = slice(most, 2 * most) if fresh else slice(0, most)
+    mixed = [each[place] for each in blocks for place in rng.permutation(len(each))[part]]
+    return [mixed[place] for place in rng.permutation(len(mixed))]
+
+
+def corpora(model: torch.nn.Module, folder: Path, n_tokens: int, length: int
+            ) -> tuple[Corpus, Corpus]:
+    "Text to train on and text to judge on."
+    text = "\n".join(mixed_blocks(folder))
     corpus = corpus_from_text(text, model.tokenizer, length, bos=True, source="books and stories")
     few = corpus.take(range(min(len(corpus), n_tokens // (length - 1) * 11 // 10)))
     begin = len(few) * 10 // 11      # the last eleventh is judged on

@@ -122,7 +122,8 @@ def main() -> None:
         "gflops_sgemm": [rate / 1e9 for rate in rates], "share_of_sgemm": share,
         "projected_hours": {name: (value if name == "placebo" else value * factor) / 3600
                             for name, value in seconds.items()},
-        "tested": int(measured.tests["n_tests"].sum()), "rows_kept": len(measured.columns["strength"]),
+        "tested": int(measured.tests["n_tests"].sum()),
+        "rows_kept": len(measured.columns["strength"]),
         "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     }
     for name, value in numbers.items(): print(name, value)

@@ -208,7 +208,8 @@ def clamp_measure(
     (columns `placebo_p_value`, `placebo_q_value`), and half as many decoder rows of features that
     are silent there (`silent_p_value`); 0: none.
     `sampling`: the keywords of `Sampling` (`n_samples`, `seed`, ...) and `doses`, `max_samples`,
-    `evidence`, `keep`: see `ClampSampling`. Samples are (sequence, position) where the source fires.
+    `evidence`, `keep`: see `ClampSampling`. Samples are (sequence, position) where the source
+    fires.
     q-values: Benjamini-Hochberg over all rows. Raises `InputError` for sources that do not exist,
     never fire, or fire in fewer than two sequences, and as `corpus_for` and `sampling_of` do.
     """
@@ -398,7 +399,7 @@ def _spanned(question: Question, kept: Mapping[int, np.ndarray], saes: Saes) -> 
 
 def _measure_spanned(model: nn.Module, saes: Saes, corpus: Corpus, candidates: Candidates,
                      cfg: Config, progress: bool) -> InteractionTable:
-    "All pairs that the sources and the targets of a question span; of the rows those that it keeps."
+    "All pairs that sources and targets of a question span; of the rows those that it keeps."
     if cfg.whole_dictionary: question = whole_question(candidates.sources, saes, cfg)
     else:
         pairs = _chosen(candidates, sort_pairs(candidates, saes, cfg).later)

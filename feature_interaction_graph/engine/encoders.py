@@ -230,45 +230,15 @@ class Beside:
         level = self.level.to(columns.device)[place].where(beside, torch.nan)
         return level, beside & self.normed.to(columns.device)[place]
 
-# %% ../../nbs/engine/11_encoders.ipynb #e6b18099
-class FeatureReader(_Columns):
-    """Reads chosen features of one SAE from residual rows: `read(x) -> (pre, activation)`, both
-    `[n, n_features]`, equal to `sae.encode(x)[..., features]`.
-
-    `features`: indices to read, all when None. `decoder`: `[n_features, width]`, the direction one
-    unit of each feature adds to the hook point (before `scale`). Raises `InputError` for an
-    architecture or normalisation whose reading cannot be exact, for an index that does not exist,
-    and for non-finite weights. `written`: the same as `decoder`, also of a transcoder, which writes
-    to another point than it reads: `write_point`.
-    """
-    def __init__(self, sae: Any, features: Int[Tensor, "n_features"] | None = None) -> None:
-        self.hook_point, self.write_point = sae_hook_point(sae), sae_write_point(sae)
-        named = sae.cfg.architecture()
-        self.architecture = _TRANSCODERS.get(named, named)
-        self.normalisation = sae.cfg.normalize_activations
-        self.width = int(sae.cfg.d_sae)
-        self.competes = self.architecture in _COMPETING
-        index = torch.arange(self.width) if features is None else torch.as_tensor(features).long()
-        _check_readable(self, index)
-        self.features = index.to(sae.W_dec.device)
-        beside: Beside | None = getattr(sae, "beside", None)
-        norms = _decoder_norms(sae, beside)
-        super().__init__(sae, slice(None) if self.competes else self.features, norms)
-        self.written = sae.W_dec.detach().float()[self.features]
-        if norms is not None: self.written /= norms[self.features, None].clamp(min=1e-12)
-        self.level: Tensor | None = None
-        self.norm: nn.Module | None = None
-        if beside is not None: self._take_beside(beside)
-        _check_finite(self)
-
-    @property
-    def decoder(self) -> Float[Tensor, "n_features width"]:
-        """What one unit of each feature adds where the SAE reads. Raises `InputError` for a
-        transcoder, which writes elsewhere."""
-        if self.write_point == self.hook_point: return self.written
-        raise InputError(f"the SAE at {self.hook_point.name} writes at {self.write_point.name}, a "
-                         "transcoder's way; clamp_measure takes it, this takes only SAEs that "
-                         "write where they read.")
+# %% ../../nbs/engine/11_encoders.ipynb #b0acff20
+class _WithBeside(_Columns):
+    "The same with the directions that stand beside the latents, where there are any."
+    width: int
+    competes: bool
+    features: Int[Tensor, "n_features"]
+    n_latents: int
+    level: Tensor | None
+    norm: nn.Module | None
 
     def _take_beside(self, beside: Beside) -> None:
         every = torch.arange(self.width, device=self.features.device)
@@ -307,6 +277,46 @@ class FeatureReader(_Columns):
         found = (torch.zeros_like(self.bias) if self.threshold is None
                  else self.threshold.clamp(min=0))
         return found if self.level is None else torch.where(self.level.isnan(), found, self.level)
+
+# %% ../../nbs/engine/11_encoders.ipynb #e6b18099
+class FeatureReader(_WithBeside):
+    """Reads chosen features of one SAE from residual rows: `read(x) -> (pre, activation)`, both
+    `[n, n_features]`, equal to `sae.encode(x)[..., features]`.
+
+    `features`: indices to read, all when None. `decoder`: `[n_features, width]`, the direction one
+    unit of each feature adds to the hook point (before `scale`). Raises `InputError` for an
+    architecture or normalisation whose reading cannot be exact, for an index that does not exist,
+    and for non-finite weights. `written`: the same as `decoder`, also of a transcoder, which writes
+    to another point than it reads: `write_point`.
+    """
+    def __init__(self, sae: Any, features: Int[Tensor, "n_features"] | None = None) -> None:
+        self.hook_point, self.write_point = sae_hook_point(sae), sae_write_point(sae)
+        named = sae.cfg.architecture()
+        self.architecture = _TRANSCODERS.get(named, named)
+        self.normalisation = sae.cfg.normalize_activations
+        self.width = int(sae.cfg.d_sae)
+        self.competes = self.architecture in _COMPETING
+        index = torch.arange(self.width) if features is None else torch.as_tensor(features).long()
+        _check_readable(self, index)
+        self.features = index.to(sae.W_dec.device)
+        beside: Beside | None = getattr(sae, "beside", None)
+        norms = _decoder_norms(sae, beside)
+        super().__init__(sae, slice(None) if self.competes else self.features, norms)
+        self.written = sae.W_dec.detach().float()[self.features]
+        if norms is not None: self.written /= norms[self.features, None].clamp(min=1e-12)
+        self.level: Tensor | None = None
+        self.norm: nn.Module | None = None
+        if beside is not None: self._take_beside(beside)
+        _check_finite(self)
+
+    @property
+    def decoder(self) -> Float[Tensor, "n_features width"]:
+        """What one unit of each feature adds where the SAE reads. Raises `InputError` for a
+        transcoder, which writes elsewhere."""
+        if self.write_point == self.hook_point: return self.written
+        raise InputError(f"the SAE at {self.hook_point.name} writes at {self.write_point.name}, a "
+                         "transcoder's way; clamp_measure takes it, this takes only SAEs that "
+                         "write where they read.")
 
     def _chosen(self, columns: Float[Tensor, "*n n_columns"]) -> Float[Tensor, "*n n_features"]:
         return columns[..., self.features] if self.competes else columns

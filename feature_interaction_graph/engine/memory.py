@@ -15,8 +15,8 @@ _LIMITS = (("memory.max", "memory.current"),                              # cgro
            ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
 
 def free_memory(groups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that may still be taken: what the machine has available, or what is left of the limit of
-    the container, if that is less."""
+    """Bytes that may still be taken: what the machine has available, or what is left of the limit
+    of the container, if that is less."""
     free = [psutil.virtual_memory().available]
     for limit, taken in _LIMITS:
         if not (groups / limit).is_file() or not (groups / taken).is_file(): continue

@@ -79,7 +79,7 @@ def adjust(
 # %% ../../nbs/engine/12_statistics.ipynb #bcd0f5c2
 @dataclass(frozen=True)
 class TestFamily:
-    """`n_tests` tests made together, of whose p-values only those below `level` were kept: `low`."""
+    "`n_tests` tests made together; of their p-values only those below `level` were kept: `low`."
     n_tests: int
     low: Float[np.ndarray, "n_low"]
     level: float

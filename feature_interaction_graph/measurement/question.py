@@ -78,8 +78,9 @@ class Question:
 # %% ../../nbs/measurement/01_question.ipynb #bd02e167
 def check_keep(keep: object) -> None:
     "Raises `InputError` unless `keep` is one that `Question` knows."
-    whole = isinstance(keep, Integral) and not isinstance(keep, bool)
-    if keep in ("all", "significant", "edges") or (whole and int(keep) >= 1): return   # type: ignore[call-overload]
+    if isinstance(keep, str): fine = keep in ("all", "significant", "edges")
+    else: fine = isinstance(keep, Integral) and not isinstance(keep, bool) and int(keep) >= 1
+    if fine: return
     raise InputError(f"keep is {brief(keep)}; give 'all', 'significant', 'edges', or how many "
                      "of the largest effects of each source stay.")
 

@@ -1,0 +1,49 @@
+"""A real language model at its real size: SmolLM2-135M, six residual streams, whole dictionaries.
+
+`python benchmarks/smollm2_run.py --data FOLDER --saes FOLDER --output FOLDER` runs the pipeline on
+the SAEs that `benchmarks/smollm2_saes.py` trained, on text that it did not train on: every feature
+of the later layers within three blocks is a target of every important feature. Writes
+`results/smollm2_run.json`: time of every stage, memory, what was tested, and the edges.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+from real_runs import fig, outcome
+from record import write
+from smollm2_saes import mixed_blocks
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--saes", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--tokens", type=int, default=50_000)
+    parser.add_argument("--sources", type=int, default=4096, help="most important of each layer")
+    parser.add_argument("--samples", type=int, default=20)
+    parser.add_argument("--memory-gb", type=float, default=1.5, help="of responses, at a time")
+    given = parser.parse_args()
+    blocks = mixed_blocks(given.data / "text", fresh=True)
+    given.output.mkdir(parents=True, exist_ok=True)
+    text = given.output / "text.txt"
+    text.write_text("\n".join(blocks), encoding="utf-8")
+    settings: dict[str, Any] = {
+        "model_name": "smollm2-135m", "sae_release": given.saes, "dataset": text,
+        "n_tokens": given.tokens, "top_k_features": given.sources, "n_samples": given.samples,
+        "whole_dictionary": "true", "memory_gb": given.memory_gb, "gated_pairs": 200
+    }
+    run = given.output / "run"
+    options = [f"--set={name}={value}" for name, value in settings.items()]
+    seconds, memory = fig("run-pipeline", "--output-dir", str(run), *options)
+    told = {name: value for name, value in settings.items()
+            if name not in ("sae_release", "dataset")}
+    print(write("smollm2_run", told, outcome(run, seconds, memory)))
+
+
+if __name__ == "__main__":
+    main()
