@@ -66,8 +66,8 @@ class MeasuredBlock:
 @dataclass(frozen=True)
 class LayerPair:
     """Some sources of one layer and all the targets of a later one. `places`: of the sources among
-    those of their layer; `lengths`: of their pushes; `references`: placebo pools by kind; `sampled`:
-    the places of sources whose edges are all told (see `MeasuredBlock`)."""
+    those of their layer; `lengths`: of their pushes; `references`: placebo pools by kind;
+    `sampled`: the places of sources whose edges are all told (see `MeasuredBlock`)."""
     prepared: Prepared
     layer: int
     later: int
@@ -93,14 +93,15 @@ class LayerPair:
 _SAMPLED, _SAMPLED_PAIRS = (8, 64), 4_000_000
 
 def sampled_sources(prepared: Prepared) -> dict[int, Int[np.ndarray, "n_sampled"]]:
-    "Layer -> places of sources at random, 8 to 64 in all, whose edges tell how stable the graph is."
+    "Layer -> places of 8 to 64 sources at random, whose edges tell how stable the graph is."
     every = [(layer, int(place)) for layer, places in prepared.measurable.items()
              for place in places]
     n_targets = sum(len(reader.features) for reader in prepared.readers.values())
     n = int(np.clip(_SAMPLED_PAIRS // max(n_targets, 1), *_SAMPLED))
     chosen = np.random.default_rng((prepared.question.seed, 11)).permutation(len(every))[:n]
-    return {layer: np.array(sorted(place for at, place in (every[i] for i in chosen) if at == layer),
-                            dtype=int) for layer in prepared.measurable}
+    mine = sorted(every[number] for number in chosen)
+    return {layer: np.array([place for at, place in mine if at == layer], dtype=int)
+            for layer in prepared.measurable}
 
 # %% ../../nbs/measurement/04_kept.ipynb #7f040b9e
 def _read(pair: LayerPair, streams: Sequence[Float[Tensor, "n n_arms n_offsets width"]],
@@ -166,14 +167,15 @@ class OnePlace:
         reaching = (mean**2 * len(values) >= smallest**2 * variance).numpy()
         return reaching & (self.moved if active else (values != 0).any(0).numpy())
 
-    def tested(self, chosen: np.ndarray, pair: LayerPair) -> Tested:
+    def tested(self, chosen: Int[np.ndarray, "n_chosen"], pair: LayerPair) -> Tested:
         "Statistics of some of the targets, p-values times the number of looks."
         question = pair.prepared.question
         tested = Tested.empty(1, 1, len(chosen), question.n_doses)
         if len(chosen):
             effects = Effects(self.activation[:, :, None, chosen], self.pre[:, :, None, chosen])
             size = pair.prepared.read[pair.later].size[self.places[chosen]]
-            tested.take(0, slice(None), effects, self.sequence if question.clustered else None, size)
+            cluster = self.sequence if question.clustered else None
+            tested.take(0, slice(None), effects, cluster, size)
         for test in (tested.effect, tested.pre):
             test["p_value"] = np.minimum(test["p_value"] * len(question.looks), 1.0)
         return tested
@@ -218,7 +220,8 @@ def _rows_at(
     present = ~streams.isnan().any((1, 2)).numpy()
     units = len(np.unique(sequence[present])) if question.clustered else int(present.sum())
     if units < 2: return MeasuredBlock({})
-    place, before = OnePlace.of(touched, offset, present, sequence), question.evidence != "activation"
+    place = OnePlace.of(touched, offset, present, sequence)
+    before = question.evidence != "activation"
     possible = place.could_be(question.evidence, smallest_t(int(present.sum()), question)) | sampled
     largest = _largest(pair, place)
     possible[largest] = True
@@ -228,16 +231,19 @@ def _rows_at(
     columns["offset"] = np.full(len(chosen), offset)
     compared = _compared(pair, source, offset, place, streams[torch.as_tensor(present)])
     if pair.references:
-        silent, length = pair.references["silent"].of(targets, offset), pair.lengths[source:source+1]
+        silent = pair.references["silent"].of(targets, offset)
         columns["placebo_p_value"] = compared[targets]
-        columns["silent_p_value"] = silent.p_value(length, tested.pre["mean"]).reshape(-1)
+        columns["silent_p_value"] = silent.p_value(
+            pair.lengths[source:source + 1], tested.pre["mean"]).reshape(-1)
     p_value = columns["pre_p_value" if before else "p_value"]
     low, n_targets = p_value < question.level, len(pair.reader.features)
     tests = {"p_value": p_value[low], "n_tests": np.array([n_targets]),
              "placebo_p_value": compared[compared < question.level],
              "n_compared": np.array([(~np.isnan(compared)).sum()])}
-    sample = {} if not sampled else {name: columns[name] for name in _EVIDENCE if name in columns} | {
-        "n_more": np.array([n_targets - len(chosen)])}
+    sample = {}
+    if sampled:
+        sample = {name: columns[name] for name in _EVIDENCE if name in columns}
+        sample["n_more"] = np.array([n_targets - len(chosen)])
     stay = np.isin(chosen, largest) if isinstance(question.keep, int) else low
     if question.keep == "edges" and "placebo_p_value" in columns:
         stay = stay & (columns["placebo_p_value"] < question.level)
