@@ -360,6 +360,16 @@ def _joined_features(first: FeatureTable, second: FeatureTable) -> FeatureTable:
     _, kept = np.unique(np.stack([both["layer"], both["feature"]], 1), axis=0, return_index=True)
     return FeatureTable({name: values[kept] for name, values in both.items()})
 
+# %% ../nbs/05_candidates.ipynb #bf7000d9
+def _covered_features(atlas: CoactivationAtlas, chosen: _Chosen, cfg: Config) -> FeatureTable:
+    "What is known of all features that the atlas covers, with the importance that chose by it."
+    covered = [(layer, kept.features) for layer, kept in atlas.layers.items() if len(kept.features)]
+    rows = [atlas.features.find(np.full(len(some), layer), some) for layer, some in covered]
+    features = atlas.features.take(np.concatenate(rows))
+    if cfg.importance_method != "ablation": return features
+    exact = np.concatenate([chosen.importance[layer] for layer, _ in covered])
+    return FeatureTable(features.columns | {"importance": exact})
+
 # %% ../nbs/05_candidates.ipynb #a3926960
 def sources_alone(
     atlas: CoactivationAtlas, saes: Saes, cfg: Config, store: ActivationStore | None = None,
@@ -374,13 +384,7 @@ def sources_alone(
     sources = {layer: chosen.features[layer] for layer, reach in later.items() if reach}
     n_pairs = sum(len(mine) * sum(int(saes[b].cfg.d_sae) for b in later[layer])
                   for layer, mine in sources.items())
-    known, covered = atlas.features, [
-        (layer, kept.features) for layer, kept in atlas.layers.items() if len(kept.features)]
-    rows = [known.find(np.full(len(some), layer), some) for layer, some in covered]
-    features = known.take(np.concatenate(rows))
-    if cfg.importance_method == "ablation":
-        exact = np.concatenate([chosen.importance[layer] for layer, _ in covered])
-        features = FeatureTable(features.columns | {"importance": exact})
+    features = _covered_features(atlas, chosen, cfg)
     meta = dict(considered=n_pairs, kept=n_pairs, by_reason={}, provenance=provenance(),
                 features={str(layer): count for layer, count in chosen.counts.items()},
                 importance_method=cfg.importance_method,

@@ -285,6 +285,17 @@ def _check_template(template: str | None) -> None:
         raise InputError(f"sae_id_template is {template!r}; it must contain {{layer}} and no other "
                          "braces, such as blocks.{layer}.hook_resid_pre.")
 
+# %% ../nbs/00_config.ipynb #6710945c
+def _check_kept(cfg: "Config") -> None:
+    "Which rows stay, and that they can be told."
+    if cfg.keep is not None and not re.fullmatch(r"all|significant|edges|[1-9]\d{0,8}", cfg.keep):
+        raise InputError(f"keep is {brief(cfg.keep)}; give 'all', 'significant', 'edges', or how "
+                         "many of the largest effects of each source stay.")
+    if cfg.kept != "all" and cfg.within_layer:
+        raise InputError("within_layer measures chosen pairs and keeps all their rows, but "
+                         f"{'whole_dictionary' if cfg.whole_dictionary else 'keep'} is set; make "
+                         "two runs.")
+
 # %% ../nbs/00_config.ipynb #68fe27fe
 def _check_measurement(cfg: "Config") -> None:
     "What single settings cannot tell: relations among the measurement settings."
@@ -308,13 +319,7 @@ def _check_measurement(cfg: "Config") -> None:
     if cfg.candidate_method == "transport" and cfg.within_layer:
         raise InputError("candidate_method is 'transport', which proposes no pairs inside a "
                          "layer, but within_layer is set; use candidate_method 'both'.")
-    if cfg.keep is not None and not re.fullmatch(r"all|significant|edges|[1-9]\d{0,8}", cfg.keep):
-        raise InputError(f"keep is {brief(cfg.keep)}; give 'all', 'significant', 'edges', or how "
-                         "many of the largest effects of each source stay.")
-    if cfg.kept != "all" and cfg.within_layer:
-        raise InputError("within_layer measures chosen pairs and keeps all their rows, but "
-                         f"{'whole_dictionary' if cfg.whole_dictionary else 'keep'} is set; make "
-                         "two runs.")
+    _check_kept(cfg)
     if cfg.horizon >= cfg.context_length:
         raise InputError(f"horizon is {cfg.horizon}; it must be shorter than a sequence of "
                          f"{cfg.context_length} tokens.")

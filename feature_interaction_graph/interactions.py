@@ -154,6 +154,7 @@ def account(found: Measured, question: Question, method: str, placebo: int) -> A
             "compared": families["placebo_p_value"].n_tests}
     return Account(n_tested, stability, {"kept": kept})
 
+# %% ../nbs/06_interactions.ipynb #9dfa5df6
 def kept_table(table: InteractionTable, question: Question) -> InteractionTable:
     """The rows of `table` that its question keeps. Raises `InputError` when not one of the tested
     effects is what was to stay."""
@@ -333,6 +334,7 @@ def question_of(pairs: _Pairs, saes: Saes, cfg: Config) -> Question:
         reach[layer] = aims if aims == [layer] else later_layers(saes, [layer], aims)[layer]
     return _asked(sources, dict(features_of("tgt", "target")), reach, cfg)
 
+# %% ../nbs/06_interactions.ipynb #a11f7d34
 def whole_question(sources: Sequence[FeatureKey], saes: Saes, cfg: Config) -> Question:
     """The question what `sources` do to every feature of the later layers in the window.
 
@@ -348,6 +350,7 @@ def whole_question(sources: Sequence[FeatureKey], saes: Saes, cfg: Config) -> Qu
     needed = sorted({later for layer in named for later in reach[layer]})
     return _asked(named, dict.fromkeys(needed), {layer: reach[layer] for layer in named}, cfg)
 
+# %% ../nbs/06_interactions.ipynb #56a93db2
 def _asked(
     sources: Mapping[int, np.ndarray], targets: Mapping[int, np.ndarray | None],
     reach: Mapping[int, list[int]], cfg: Config
@@ -397,6 +400,7 @@ def _spanned(question: Question, kept: Mapping[int, np.ndarray], saes: Saes) -> 
     return sum(len(features) * sum(width[later] for later in question.reach[layer])
                for layer, features in kept.items())
 
+# %% ../nbs/06_interactions.ipynb #d6f9b411
 def _measure_spanned(model: nn.Module, saes: Saes, corpus: Corpus, candidates: Candidates,
                      cfg: Config, progress: bool) -> InteractionTable:
     "All pairs that sources and targets of a question span; of the rows those that it keeps."

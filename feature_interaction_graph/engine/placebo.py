@@ -176,9 +176,10 @@ def read_pool(responses: Responses, target: Any, features: Int[np.ndarray, "n_ta
     still = found.abs() <= RESOLUTION * reader.largest(streams)
     return PlaceboPool(found.masked_fill(still, 0.0).double().cpu().numpy())
 
-# %% ../../nbs/engine/24_placebo.ipynb #238787ec
+# %% ../../nbs/engine/24_placebo.ipynb #0f1d8ca3
 _BEYOND, _LEAST = 0.1, 50      # share of the scores that the tail is fitted to; how many at least
 
+# %% ../../nbs/engine/24_placebo.ipynb #238787ec
 @dataclass(frozen=True)
 class Tail:
     """The distribution of scores of pushes: themselves, and beyond the largest tenth (or 50) a

@@ -84,6 +84,7 @@ def _touched(reader: FeatureReader, streams: _Streams, parts: list[tuple[Tensor,
     effects = _effects(pre, reader.activate(pre, columns), streams, floor, False)
     return Touched(columns.cpu().numpy(), effects)
 
+# %% ../../nbs/engine/29_screening.ipynb #9c5c35a7
 _ROW_BYTES = 2**27
 
 def _touched_in_competition(reader: FeatureReader, streams: _Streams) -> Touched:

@@ -223,6 +223,7 @@ def read_block(
             parts.append(rows(pair, mine))
     return MeasuredBlock.join(parts)
 
+# %% ../../nbs/measurement/05_blocks.ipynb #6618d949
 def measure_block(
     prepared: Prepared, block: Mapping[int, Int[np.ndarray, "n_places"]], settings: RunSettings,
     references: _References

@@ -47,9 +47,10 @@ NO_FLAWS = Flaws()
 # %% ../../nbs/planted/03_saes.ipynb #a285e054
 THRESHOLD = 0.1         # what a variable must exceed for its feature to fire
 
-# %% ../../nbs/planted/03_saes.ipynb #3aba3de5
+# %% ../../nbs/planted/03_saes.ipynb #488badc5
 _SILENT = -100.0        # bias of a feature that never fires
 
+# %% ../../nbs/planted/03_saes.ipynb #3aba3de5
 def layer_readout(wiring: Wiring, layer: int, *, negative: float = 0.1, flaws: Flaws = NO_FLAWS,
                   parity: int | None = None, seed: int = 0) -> Readout:
     """The intended features of one layer, shuffled: one per variable that is not hidden (silent
