@@ -162,6 +162,9 @@ app = typer.Typer(
 @takes_settings
 def _run_pipeline(run: "Run") -> None:
     "All stages, from a model and its SAEs to a graph with its pages, and a summary."
+    from feature_interaction_graph.shell.plan import plan_run
+    if run.progress and not (run.cfg.output_path / "interactions.h5").is_file():
+        typer.echo(str(plan_run(*run.loaded, run.cfg)))
     show_summary(run.summary)
 
 @app.command("collect-activations")
@@ -170,6 +173,14 @@ def _collect_activations(run: "Run") -> None:
     "Run the corpus through the model once and keep what every SAE feature did: activations.h5."
     store = run.activations
     typer.echo(f"{store.n_tokens:,} positions, layers {', '.join(map(str, store.layers))}")
+
+# %% ../nbs/12_cli.ipynb #1b9c50f3
+@app.command("plan")
+@takes_settings
+def _plan(run: "Run") -> None:
+    "What a run with these settings will do, how long it takes here, and how much memory."
+    from feature_interaction_graph.shell.plan import plan_run
+    typer.echo(str(plan_run(*run.loaded, run.cfg)))
 
 # %% ../nbs/12_cli.ipynb #e564106d
 @app.command("build-atlas")

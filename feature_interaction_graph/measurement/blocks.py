@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 from torch import nn
+from tqdm.auto import tqdm
 
 from ..engine.corpus import Corpus
 from ..engine.errors import InputError, atomic_write
@@ -309,7 +310,8 @@ def measure(
     key = "" if checkpoint is None else question_key(prepared, blocks, settings)
     references = placebo_references(prepared, settings)
     parts: list[MeasuredBlock] = []
-    for number, block in enumerate(blocks):
+    shown = tqdm(blocks, desc="blocks of sources", disable=not progress or len(blocks) == 1)
+    for number, block in enumerate(shown):
         file = None if checkpoint is None else checkpoint / f"block_{number:05d}.npz"
         done = None if file is None else restore_block(file, key)
         if done is None:
