@@ -44,7 +44,8 @@ def fig(*arguments: str) -> tuple[float, float]:
 
 def telling_edges(folder: Path, n_edges: int = 8) -> dict[str, list[dict[str, Any]]]:
     """The strongest edges, in standard deviations of both ends, between features with different
-    labels: the largest excitatory and the largest inhibitory.
+    labels (where there are none, with different texts): the largest excitatory and the largest
+    inhibitory.
 
     Each comes with the text in which its source and its target fire most.
     """
@@ -52,23 +53,25 @@ def telling_edges(folder: Path, n_edges: int = 8) -> dict[str, list[dict[str, An
     graph = load_graph(folder / "graph.json")
     label = dict(graph.nodes(data="label"))
     chosen = [(source, target, edge) for source, target, edge in graph.edges(data=True)
-              if label[source] != label[target]]
+              if label[source] != label[target] or not label[source]]
     chosen.sort(key=lambda entry: -abs(entry[2]["strength_std"]))
 
-    def told(source: str, target: str, edge: dict[str, Any]) -> dict[str, Any]:
-        texts = {
-            end: str(
-                top_examples(store, *parse_feature_id(name), k=1, window=8)[0]
-            ).strip().partition("  ")[2] for end, name in (("source", source), ("target", target))
-        }
+    def text_of(name: str) -> str:
+        (example,) = top_examples(store, *parse_feature_id(name), k=1, window=8)
+        return str(example).strip().partition("  ")[2]
+
+    found: dict[str, list[dict[str, Any]]] = {"excitatory": [], "inhibitory": []}
+    for source, target, edge in chosen:
+        mine = found.get(edge["interaction_type"])
+        if mine is None or len(mine) == n_edges: continue
+        texts = {"source": text_of(source), "target": text_of(target)}
+        if not label[source] and texts["source"] == texts["target"]: continue
         numbers = {name: edge[name] for name in ("strength", "strength_std", "ci_lower", "ci_upper",
                                                  "q_value", "n_samples", "share_nonzero")}
-        return {"source": source, "target": target, "labels": [label[source], label[target]],
-                "contexts": texts, **numbers}
-
-    kinds = {kind: [entry for entry in chosen if entry[2]["interaction_type"] == kind][:n_edges]
-             for kind in ("excitatory", "inhibitory")}
-    return {kind: [told(*entry) for entry in entries] for kind, entries in kinds.items()}
+        mine.append({"source": source, "target": target, "labels": [label[source], label[target]],
+                     "contexts": texts, **numbers})
+        if all(len(edges) == n_edges for edges in found.values()): break
+    return found
 
 
 def outcome(folder: Path, seconds: float, memory: float) -> dict[str, Any]:

@@ -3,17 +3,19 @@
 `python benchmarks/smollm2_run.py --data FOLDER --saes FOLDER --output FOLDER` runs the pipeline on
 the SAEs that `benchmarks/smollm2_saes.py` trained, on text that it did not train on: every feature
 of the later layers within three blocks is a target of every important feature. Writes
-`results/smollm2_run.json`: time of every stage, memory, what was tested, and the edges.
+`results/smollm2_run.json`: time of every stage, memory, what was tested, and the edges. `--again`
+reads a finished run once more, and keeps the time and memory that are on record.
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 from real_runs import fig, outcome
-from record import write
+from record import RESULTS, write
 from smollm2_saes import mixed_blocks
 
 
@@ -27,6 +29,7 @@ def main() -> None:
     parser.add_argument("--sources", type=int, default=4096, help="most important of each layer")
     parser.add_argument("--samples", type=int, default=20)
     parser.add_argument("--memory-gb", type=float, default=1.5, help="of responses, at a time")
+    parser.add_argument("--again", action="store_true")
     given = parser.parse_args()
     blocks = mixed_blocks(given.data / "text", fresh=True)
     given.output.mkdir(parents=True, exist_ok=True)
@@ -39,7 +42,10 @@ def main() -> None:
     }
     run = given.output / "run"
     options = [f"--set={name}={value}" for name, value in settings.items()]
-    seconds, memory = fig("run-pipeline", "--output-dir", str(run), *options)
+    if given.again:
+        known = json.loads((RESULTS / "smollm2_run.json").read_text())["numbers"]
+        seconds, memory = known["wall_seconds"], known["peak_memory_gib"]
+    else: seconds, memory = fig("run-pipeline", "--output-dir", str(run), *options)
     told = {name: value for name, value in settings.items()
             if name not in ("sae_release", "dataset")}
     print(write("smollm2_run", told, outcome(run, seconds, memory)))

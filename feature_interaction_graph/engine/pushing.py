@@ -126,9 +126,8 @@ def push(
     if any(setting for plan in plans for setting in plan.held) and not engine.branched:
         raise InputError("the parts of a model that cannot be branched cannot be held; measure "
                          "total effects with clamp_measure instead.")
-    parts: list[dict[str, list[Tensor]]] = [
-        {point.name: [] for point in plan.points} for plan in plans
-    ]
+    # filled in place: pieces and the whole together would take twice the memory
+    kept: list[dict[str, Tensor]] = [{} for _ in plans]
     swept_batches = sweep(
         engine, corpus, [plan.sequence for plan in plans],
         starts=[start_block(plan.entry) for plan in plans],
@@ -136,14 +135,16 @@ def push(
         batch_sequences=batch_sequences, what=what, progress=progress
     )
     for swept in swept_batches:
-        for plan, inside, found in zip(plans, swept.samples, parts, strict=True):
+        for plan, inside, found in zip(plans, swept.samples, kept, strict=True):
             twins = any(plan.held)
             rows = (len(plan.held) * plan.n_arms + twins) * (horizon + 1)
             for part in steps(inside, batch_rows // rows):
                 for name, streams in _push_step(engine, swept, plan, part, horizon).items():
-                    found[name].append(streams.cpu())
-    return [Responses(plan, {name: torch.cat(each) for name, each in found.items()})
-            for plan, found in zip(plans, parts, strict=True)]
+                    if name not in found:
+                        found[name] = streams.new_empty(
+                            (len(plan.source), *streams.shape[1:]), device="cpu")
+                    found[name][part] = streams.cpu()
+    return [Responses(plan, found) for plan, found in zip(plans, kept, strict=True)]
 
 # %% ../../nbs/engine/15_pushing.ipynb #5bc42bb0
 def _push_step(engine: Engine, swept: Swept, plan: ClampPlan, part: slice,

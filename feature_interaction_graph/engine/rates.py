@@ -22,8 +22,8 @@ from .screening import touched_effects
 # %% ../../nbs/engine/31_rates.ipynb #a5ea9ad6
 @dataclass(frozen=True)
 class Rates:
-    """Seconds that a unit of work takes: a token of a clean pass (`token`), a row pushed through one
-    block (`row`), a target read in one row (`reading`)."""
+    """Seconds that a unit of work takes: a token of a clean pass (`token`), a row pushed through
+    one block (`row`), a target read in one row (`reading`)."""
     token: float
     row: float
     reading: float

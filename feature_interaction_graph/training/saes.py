@@ -19,11 +19,11 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -339,6 +339,28 @@ class SaeQuality:
     ce_zero: float               # with zeros in its place
     ce_recovered: float          # (ce_zero - ce_spliced) / (ce_zero - ce_clean)
 
+# %% ../../nbs/training/07_saes.ipynb #d7188b9e
+class _QualitySums(NamedTuple):
+    "What is added up of one SAE: eight sums, the sum of activations, which latents fired."
+    sums: Float[Tensor, "8"]
+    vector: Float[Tensor, "d_in"]
+    fired: Bool[Tensor, "d_sae"]
+
+    def plus(self, other: "_QualitySums") -> "_QualitySums":
+        "Those of both."
+        return _QualitySums(self.sums + other.sums, self.vector + other.vector,
+                            self.fired | other.fired)
+
+    def report(self, point: HookPoint, sae: "SAE") -> SaeQuality:
+        "What they say of `sae`."
+        n, n_active, squared_error, square, n_predicted, *losses = self.sums.tolist()
+        # positions without a next token have no loss
+        clean, spliced, zero = (loss / (n_predicted or math.nan) for loss in losses)
+        variance = square - (self.vector / n).square().sum().item() * n
+        return SaeQuality(point.name, sae.cfg.d_sae, int(n), n_active / n,
+                          1 - squared_error / variance, int((~self.fired).sum()), clean, spliced,
+                          zero, (zero - spliced) / (zero - clean))
+
 # %% ../../nbs/training/07_saes.ipynb #d43cec9a
 @torch.no_grad()
 def quality_report(
@@ -350,49 +372,46 @@ def quality_report(
 ) -> list[SaeQuality]:
     """`SaeQuality` of every SAE on `corpus`, in the order given; BOS, padding and
     positions that are no samples are left as they are. Raises `InputError` as `corpus_for` does."""
-    reports, corpus = [], corpus_for(model, corpus)
-    for sae in tqdm(list(saes.values()), desc="quality", disable=not progress):
-        point = parse_hook_point(sae.cfg.metadata.hook_name)
-        totals = torch.zeros(8, dtype=torch.float64)
-        mean = torch.zeros(sae.cfg.d_in, dtype=torch.float64)
-        fired = torch.zeros(sae.cfg.d_sae, dtype=torch.bool)
-        for chosen in torch.arange(len(corpus)).split(batch_size):
-            part = corpus.take(chosen)
-            sums, vector, active = _quality_sums(model, sae, point, part)
-            totals, mean, fired = totals + sums, mean + vector, fired | active
-        n, n_active, squared_error, square, n_predicted, clean, spliced, zero = totals.tolist()
-        n_predicted = n_predicted or math.nan       # positions without a next token
-        clean, spliced, zero = clean / n_predicted, spliced / n_predicted, zero / n_predicted
-        variance = square - (mean / n).square().sum().item() * n
-        reports.append(SaeQuality(point.name, sae.cfg.d_sae, int(n), n_active / n,
-                                  1 - squared_error / variance, int((~fired).sum()), clean, spliced,
-                                  zero, (zero - spliced) / (zero - clean)))
-    return reports
+    corpus, found = corpus_for(model, corpus), list(saes.values())
+    points = [parse_hook_point(sae.cfg.metadata.hook_name) for sae in found]
+    totals = [_QualitySums(torch.zeros(8, dtype=torch.float64),
+                           torch.zeros(sae.cfg.d_in, dtype=torch.float64),
+                           torch.zeros(sae.cfg.d_sae, dtype=torch.bool)) for sae in found]
+    for chosen in tqdm(torch.arange(len(corpus)).split(batch_size), desc="quality",
+                       disable=not progress):
+        sums = _quality_sums(model, found, points, corpus.take(chosen))
+        totals = [total.plus(more) for total, more in zip(totals, sums, strict=True)]
+    return [total.report(point, sae)
+            for total, point, sae in zip(totals, points, found, strict=True)]
 
 # %% ../../nbs/training/07_saes.ipynb #f10af7db
 def _quality_sums(
-    model: torch.nn.Module, sae: "SAE", point: HookPoint, corpus: Corpus
-) -> tuple[Float[Tensor, "8"], Float[Tensor, "d_in"], Tensor]:
-    """The sums over one batch that `quality_report` adds up; the vector sum of activations; which
-    latents fired."""
+    model: torch.nn.Module, saes: "Sequence[SAE]", points: Sequence[HookPoint], corpus: Corpus
+) -> list[_QualitySums]:
+    """What one batch adds to the sums of every SAE; the clean streams and the clean loss are taken
+    once for all of them."""
     device, twin = next(model.parameters()).device, plain_twin(model)
     tokens, mask = corpus.tokens.to(device), corpus.sample_mask().to(device)
-    stream = clean_residuals(model, tokens, [point])[point.name]
-    rows = stream[mask]
-    latents = sae.encode(rows.to(sae.device))
-    rebuilt = sae.decode(latents).to(rows)
+    streams = clean_residuals(model, tokens, list(dict.fromkeys(points)))
     predicts = mask.clone()
     # the last token has no successor
     predicts[torch.arange(len(corpus)), corpus.lengths.to(device) - 1] = False
-    losses = [_next_token_loss(twin, tokens, predicts)]
-    for replacement in (rebuilt, torch.zeros_like(rebuilt)):
-        def swap(current: Tensor, replacement: Tensor = replacement) -> Tensor:
-            changed = current.clone()
-            changed[mask] = replacement
-            return changed
-        with edit(decoder_layers(twin), point, swap):
-            losses.append(_next_token_loss(twin, tokens, predicts))
-    squares = [(rebuilt - rows).double().square().sum().item(), rows.double().square().sum().item()]
-    sums = [len(rows), (latents != 0).sum().item(), *squares, int(predicts.sum())]
-    return (torch.tensor([float(value) for value in sums + losses], dtype=torch.float64),
-            rows.double().sum(0).cpu(), (latents != 0).any(0).cpu())
+    clean, found = _next_token_loss(twin, tokens, predicts), []
+    for sae, point in zip(saes, points, strict=True):
+        rows = streams[point.name][mask]
+        latents = sae.encode(rows.to(sae.device))
+        rebuilt, losses = sae.decode(latents).to(rows), [clean]
+        for replacement in (rebuilt, torch.zeros_like(rebuilt)):
+            def swap(current: Tensor, replacement: Tensor = replacement) -> Tensor:
+                changed = current.clone()
+                changed[mask] = replacement
+                return changed
+            with edit(decoder_layers(twin), point, swap):
+                losses.append(_next_token_loss(twin, tokens, predicts))
+        squares = [(rebuilt - rows).double().square().sum().item(),
+                   rows.double().square().sum().item()]
+        sums = [len(rows), (latents != 0).sum().item(), *squares, int(predicts.sum()), *losses]
+        numbers = torch.tensor([float(value) for value in sums], dtype=torch.float64)
+        found.append(_QualitySums(numbers,
+                                  rows.double().sum(0).cpu(), (latents != 0).any(0).cpu()))
+    return found
