@@ -192,7 +192,7 @@ def test_interrupted_and_resumed_gives_the_same_table(model, saes, corpus, tmp_p
     candidates = Pairs([(1, 3), (1, 9), (2, 5)], [(2, 1), (3, 8), (3, 9)])
     whole = measure_interactions(model, saes, candidates, cfg, corpus, progress=False)
 
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1)                # one source a block
+    cfg = cfg.replace(memory_gb=1e-9)                            # one source a block
     in_pieces = measure_interactions(model, saes, candidates, cfg, corpus, progress=False)
     real, made = blocks.push, []
     def stops(*args, **kwargs):
@@ -203,7 +203,8 @@ def test_interrupted_and_resumed_gives_the_same_table(model, saes, corpus, tmp_p
     with pytest.raises(KeyboardInterrupt):
         measure_interactions(model, saes, candidates, cfg, corpus, progress=False)
     folder = tmp_path / "interactions.unfinished"
-    assert sorted(path.name for path in folder.iterdir()) == ["block_00000.npz", "block_00001.npz"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "block_00000.npz", "block_00001.npz", "blocks.json"]
     resumed = measure_interactions(model, saes, candidates, cfg, corpus, progress=False)
     # only the last block was left to do
     assert len(made) == 4 and not folder.exists()
@@ -225,7 +226,7 @@ def test_another_question_does_not_use_the_blocks_of_an_interrupted_one(
         model, saes, candidates, Config(n_samples=20, seed=1, output_dir=str(tmp_path)), corpus,
         progress=False
     )
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1)
+    little = {"n_samples": 20, "memory_gb": 1e-9, "output_dir": str(tmp_path)}
     real, made = blocks.push, []
     def stops(*args, **kwargs):
         made.append(1)
@@ -234,12 +235,10 @@ def test_another_question_does_not_use_the_blocks_of_an_interrupted_one(
     monkeypatch.setattr(blocks, "push", stops)
     with pytest.raises(KeyboardInterrupt):
         measure_interactions(
-            model, saes, candidates, Config(n_samples=20, seed=0, output_dir=str(tmp_path)), corpus,
-            progress=False
+            model, saes, candidates, Config(seed=0, **little), corpus, progress=False
         )
     other = measure_interactions(
-        model, saes, candidates, Config(n_samples=20, seed=1, output_dir=str(tmp_path)), corpus,
-        progress=False
+        model, saes, candidates, Config(seed=1, **little), corpus, progress=False
     )
     np.testing.assert_allclose(plain.columns["strength"], other.columns["strength"], atol=1e-5)
 

@@ -214,7 +214,7 @@ class Tail:
         return np.where(score > start, self.share * over, counted)
 
 # %% ../../nbs/engine/24_placebo.ipynb #0c977bcb
-_FAMILY = 512
+_FAMILY, _SMALLEST = 512, 1e-300      # a p of 0 is one that float64 cannot hold
 
 @dataclass(frozen=True)
 class PlaceboReference:
@@ -242,7 +242,8 @@ class PlaceboReference:
         beyond = np.exp((at - np.clip(at, 0, 1)) * np.log(high / low))[:, None, None]
         size = np.exp((1 - part) * np.log(self.sizes[step]) + part * np.log(self.sizes[step + 1]))
         score = np.abs(change) / (size * beyond)
-        ends = [np.log(self._shares(step + more, score)) for more in (0, 1)]
+        ends = [np.log(np.maximum(self._shares(step + more, score), _SMALLEST))
+                for more in (0, 1)]
         found = np.where(change == 0, 1.0, np.exp((1 - part) * ends[0] + part * ends[1]))
         return np.where(np.isnan(change), np.nan, found)
 
