@@ -57,8 +57,10 @@ def telling_edges(folder: Path, n_edges: int = 8) -> dict[str, list[dict[str, An
     chosen.sort(key=lambda entry: -abs(entry[2]["strength_std"]))
 
     def text_of(name: str) -> str:
-        (example,) = top_examples(store, *parse_feature_id(name), k=1, window=8)
-        return str(example).strip().partition("  ")[2]
+        # where only the first token fires it, that is what there is to show
+        some = (top_examples(store, *parse_feature_id(name), k=1, window=8, from_position=2)
+                or top_examples(store, *parse_feature_id(name), k=1, window=8))
+        return str(some[0]).strip().partition("  ")[2]
 
     found: dict[str, list[dict[str, Any]]] = {"excitatory": [], "inhibitory": []}
     for source, target, edge in chosen:

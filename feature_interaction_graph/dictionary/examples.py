@@ -78,13 +78,17 @@ def token_text_of(store: ActivationStore, token: int, tokenizer: Any = None) -> 
 # %% ../../nbs/dictionary/02_examples.ipynb #6c6d0b11
 def top_examples(
     store: ActivationStore, layer: int, feature: int, k: int = 10, window: int = 12,
-    tokenizer: Any = None
+    tokenizer: Any = None, from_position: int = 0
 ) -> list[Example]:
     """The `k` strongest firings, strongest first, at most one per sequence, with `window` tokens
-    before and after; `tokenizer` is for a store that was collected without one.
+    before and after; `tokenizer` is for a store that was collected without one. `from_position`:
+    earlier ones are no examples (what stands right after BOS may be a sink of attention, with
+    activations that say nothing of the token).
 
     Raises `InputError` for a feature that never fires or does not exist."""
     rows, strengths = known_firings(store, layer, feature)
+    later = store.rows[rows, 1] >= from_position
+    rows, strengths = rows[later], strengths[later]
     order = np.argsort(-np.abs(strengths), kind="stable")
     _, strongest = np.unique(store.rows[rows[order], 0], return_index=True)
     fired = dict(zip(rows.tolist(), strengths.tolist(), strict=True))
