@@ -162,9 +162,8 @@ app = typer.Typer(
 @takes_settings
 def _run_pipeline(run: "Run") -> None:
     "All stages, from a model and its SAEs to a graph with its pages, and a summary."
-    from feature_interaction_graph.shell.plan import plan_run
-    if run.progress and not (run.cfg.output_path / "interactions.h5").is_file():
-        typer.echo(str(plan_run(*run.loaded, run.cfg)))
+    from feature_interaction_graph.shell.plan import say_plan
+    say_plan(run)
     show_summary(run.summary)
 
 @app.command("collect-activations")
@@ -174,7 +173,6 @@ def _collect_activations(run: "Run") -> None:
     store = run.activations
     typer.echo(f"{store.n_tokens:,} positions, layers {', '.join(map(str, store.layers))}")
 
-# %% ../nbs/12_cli.ipynb #1b9c50f3
 @app.command("plan")
 @takes_settings
 def _plan(run: "Run") -> None:
@@ -193,7 +191,6 @@ def _build_atlas(
     for (source, target), counts in sorted(run.atlas.counts.items()):
         typer.echo(f"layers {source} -> {target}: {counts.nnz:,} pairs fire together")
 
-# %% ../nbs/12_cli.ipynb #fb9c1333
 @app.command("measure-interactions")
 @takes_settings
 def _measure_interactions(
@@ -220,7 +217,6 @@ def _measure_gates(
     typer.echo(f"pairs: {run.gates.meta['counts']['pairs']:,}, hyperedges tested: "
                f"{len(run.gates):,}\n{run.gates.significant(run.cfg.significance_level)}")
 
-# %% ../nbs/12_cli.ipynb #1733cb8d
 @app.command("build-graph")
 @takes_settings
 def _build_graph(
@@ -251,8 +247,6 @@ def main(arguments: list[str] | None = None) -> None:
 # %% ../nbs/12_cli.ipynb #6a148224
 GraphFile = Annotated[Path | None, Option(
     help="A .graphml or .json graph.  [default: graph.json of the output folder]")]
-
-# %% ../nbs/12_cli.ipynb #461f44e7
 OutputFolder = Annotated[Path, Option(help="Folder to write to.")]
 
 @app.command("analyze")
@@ -413,20 +407,18 @@ def _train_saes(
     from feature_interaction_graph.training.saes import quality_report, train_saes
     cfg, model = run.cfg, load_model(run.cfg)
     layers = cfg.layers or range(len(decoder_layers(plain_twin(model))))
-    points = (
-        hook_points.split(",") if hook_points else [f"blocks.{l}.hook_resid_pre" for l in layers]
-    )
+    points = hook_points.split(",") if hook_points else [
+        f"blocks.{l}.hook_resid_pre" for l in layers]
     corpus = load_corpus(cfg, model)
     if len(corpus) < 2:
         raise InputError(f"the corpus is a single sequence of {corpus.n_tokens} tokens; training "
                          "and judging an SAE need at least two.")
     begin = len(corpus) - max(1, len(corpus) // 10)      # of the text to judge on
     with no_empty_folder(cfg.output_path):
-        saes = train_saes(
-            model, corpus.take(range(begin)), points, architecture=architecture, width=width, k=k,
-            steps=steps, batch_size=batch_size, lr=lr, seed=cfg.seed, model_name=cfg.model_name,
-            output_dir=cfg.output_path, progress=run.progress
-        )
+        saes = train_saes(model, corpus.take(range(begin)), points, architecture=architecture,
+                          width=width, k=k, steps=steps, batch_size=batch_size, lr=lr,
+                          seed=cfg.seed, model_name=cfg.model_name, output_dir=cfg.output_path,
+                          progress=run.progress)
         reports = quality_report(model, saes, corpus.take(range(begin, len(corpus))),
                                  progress=run.progress)
         write_json(cfg.output_path / "quality.json", [vars(report) for report in reports])

@@ -367,7 +367,7 @@ def _told(cfg: Config, corpus: Corpus, saes: Saes) -> dict[str, Any]:
     return {"evidence": cfg.evidence, "config": asdict(cfg), "versions": provenance(),
             **corpus.told(), **site_legend(saes)}
 
-def _settings(cfg: Config) -> RunSettings:
+def _run_settings(cfg: Config) -> RunSettings:
     held = None if cfg.memory_gb is None else int(cfg.memory_gb * 1e9)
     return RunSettings(cfg.horizon, cfg.placebo, cfg.batch_rows, cfg.batch_size, held)
 
@@ -379,7 +379,7 @@ def _measure_later(model: nn.Module, saes: Saes, corpus: Corpus, pairs: _Pairs, 
                    progress: bool) -> MeasuredPairs:
     "The pairs from one layer to a later one; finished blocks of them are kept in the run's folder."
     question = question_of(pairs, saes, cfg)
-    settings = _settings(cfg)
+    settings = _run_settings(cfg)
     found = measure(model, saes, corpus, question, settings, progress=progress,
                     checkpoint=cfg.output_path / "interactions.unfinished")
     return only_asked(found, pairs, len(question.looks))
@@ -408,7 +408,7 @@ def _measure_spanned(model: nn.Module, saes: Saes, corpus: Corpus, candidates: C
     else:
         pairs = _chosen(candidates, sort_pairs(candidates, saes, cfg).later)
         question = question_of(pairs, saes, cfg)
-    settings = _settings(cfg)
+    settings = _run_settings(cfg)
     found = measure(model, saes, corpus, question, settings, progress=progress,
                     checkpoint=cfg.output_path / "interactions.unfinished")
     told = account(found, question, cfg.correction_method, cfg.placebo)

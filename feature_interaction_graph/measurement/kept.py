@@ -183,7 +183,7 @@ class OnePlace:
         return tested
 
 # %% ../../nbs/measurement/04_kept.ipynb #278239e3
-def _largest(pair: LayerPair, place: OnePlace) -> Int[np.ndarray, "n_largest"]:
+def _largest_effects(pair: LayerPair, place: OnePlace) -> Int[np.ndarray, "n_largest"]:
     "Of a question that keeps the largest effects: which those are, in standard deviations."
     keep = pair.prepared.question.keep
     if not isinstance(keep, int): return np.zeros(0, int)
@@ -237,7 +237,7 @@ def _rows_at(
     place = OnePlace.of(touched, offset, present, sequence)
     before = question.evidence != "activation"
     possible = place.could_be(question.evidence, smallest_t(int(present.sum()), question)) | sampled
-    largest = _largest(pair, place)
+    largest = _largest_effects(pair, place)
     possible[largest] = True
     chosen = np.flatnonzero(possible)
     tested, targets = place.tested(chosen, pair), place.places[chosen]

@@ -324,21 +324,6 @@ def _next_token_loss(
         logits[chosen].float(), tokens[:, 1:][chosen], reduction="sum"
     ).item()
 
-# %% ../../nbs/training/07_saes.ipynb #8efe5457
-@dataclass(frozen=True)
-class SaeQuality:
-    """How well one SAE stands for its hook point, over all sampleable positions of a corpus."""
-    hook: str
-    width: int
-    n_tokens: int
-    L0: float                    # mean number of active latents a token
-    explained_variance: float    # 1 - sum |x - x_hat|^2 / sum |x - mean x|^2
-    dead_features: int           # latents that never fire
-    ce_clean: float              # next-token cross-entropy, nats
-    ce_spliced: float            # with the reconstruction in place of the activation
-    ce_zero: float               # with zeros in its place
-    ce_recovered: float          # (ce_zero - ce_spliced) / (ce_zero - ce_clean)
-
 # %% ../../nbs/training/07_saes.ipynb #d7188b9e
 class _QualitySums(NamedTuple):
     "What is added up of one SAE: eight sums, the sum of activations, which latents fired."
@@ -351,7 +336,7 @@ class _QualitySums(NamedTuple):
         return _QualitySums(self.sums + other.sums, self.vector + other.vector,
                             self.fired | other.fired)
 
-    def report(self, point: HookPoint, sae: "SAE") -> SaeQuality:
+    def report(self, point: HookPoint, sae: "SAE") -> "SaeQuality":
         "What they say of `sae`."
         n, n_active, squared_error, square, n_predicted, *losses = self.sums.tolist()
         # positions without a next token have no loss
@@ -360,29 +345,6 @@ class _QualitySums(NamedTuple):
         return SaeQuality(point.name, sae.cfg.d_sae, int(n), n_active / n,
                           1 - squared_error / variance, int((~self.fired).sum()), clean, spliced,
                           zero, (zero - spliced) / (zero - clean))
-
-# %% ../../nbs/training/07_saes.ipynb #d43cec9a
-@torch.no_grad()
-def quality_report(
-    model: torch.nn.Module,
-    saes: "dict[str, SAE] | dict[int, SAE]",
-    corpus: Corpus,              # held out: the numbers are of this corpus
-    batch_size: int = 32,        # sequences a forward pass
-    progress: bool = False,
-) -> list[SaeQuality]:
-    """`SaeQuality` of every SAE on `corpus`, in the order given; BOS, padding and
-    positions that are no samples are left as they are. Raises `InputError` as `corpus_for` does."""
-    corpus, found = corpus_for(model, corpus), list(saes.values())
-    points = [parse_hook_point(sae.cfg.metadata.hook_name) for sae in found]
-    totals = [_QualitySums(torch.zeros(8, dtype=torch.float64),
-                           torch.zeros(sae.cfg.d_in, dtype=torch.float64),
-                           torch.zeros(sae.cfg.d_sae, dtype=torch.bool)) for sae in found]
-    for chosen in tqdm(torch.arange(len(corpus)).split(batch_size), desc="quality",
-                       disable=not progress):
-        sums = _quality_sums(model, found, points, corpus.take(chosen))
-        totals = [total.plus(more) for total, more in zip(totals, sums, strict=True)]
-    return [total.report(point, sae)
-            for total, point, sae in zip(totals, points, found, strict=True)]
 
 # %% ../../nbs/training/07_saes.ipynb #f10af7db
 def _quality_sums(
@@ -415,3 +377,41 @@ def _quality_sums(
         found.append(_QualitySums(numbers,
                                   rows.double().sum(0).cpu(), (latents != 0).any(0).cpu()))
     return found
+
+# %% ../../nbs/training/07_saes.ipynb #8efe5457
+@dataclass(frozen=True)
+class SaeQuality:
+    """How well one SAE stands for its hook point, over all sampleable positions of a corpus."""
+    hook: str
+    width: int
+    n_tokens: int
+    L0: float                    # mean number of active latents a token
+    explained_variance: float    # 1 - sum |x - x_hat|^2 / sum |x - mean x|^2
+    dead_features: int           # latents that never fire
+    ce_clean: float              # next-token cross-entropy, nats
+    ce_spliced: float            # with the reconstruction in place of the activation
+    ce_zero: float               # with zeros in its place
+    ce_recovered: float          # (ce_zero - ce_spliced) / (ce_zero - ce_clean)
+
+# %% ../../nbs/training/07_saes.ipynb #d43cec9a
+@torch.no_grad()
+def quality_report(
+    model: torch.nn.Module,
+    saes: "dict[str, SAE] | dict[int, SAE]",
+    corpus: Corpus,              # held out: the numbers are of this corpus
+    batch_size: int = 32,        # sequences a forward pass
+    progress: bool = False,
+) -> list[SaeQuality]:
+    """`SaeQuality` of every SAE on `corpus`, in the order given; BOS, padding and
+    positions that are no samples are left as they are. Raises `InputError` as `corpus_for` does."""
+    corpus, found = corpus_for(model, corpus), list(saes.values())
+    points = [parse_hook_point(sae.cfg.metadata.hook_name) for sae in found]
+    totals = [_QualitySums(torch.zeros(8, dtype=torch.float64),
+                           torch.zeros(sae.cfg.d_in, dtype=torch.float64),
+                           torch.zeros(sae.cfg.d_sae, dtype=torch.bool)) for sae in found]
+    for chosen in tqdm(torch.arange(len(corpus)).split(batch_size), desc="quality",
+                       disable=not progress):
+        sums = _quality_sums(model, found, points, corpus.take(chosen))
+        totals = [total.plus(more) for total, more in zip(totals, sums, strict=True)]
+    return [total.report(point, sae)
+            for total, point, sae in zip(totals, points, found, strict=True)]
