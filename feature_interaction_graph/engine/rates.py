@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from .encoders import FeatureReader
-from .hook_points import plain_twin
+from .hook_points import last_block, plain_twin, start_block
 from .hooked_transformer import interaction_engine
 from .residuals import clean_residuals
 from .screening import touched_effects
@@ -45,15 +45,15 @@ def measured_rates(
     n_rows: int = 1024
 ) -> Rates:
     """`Rates` on random tokens, `length` a sequence: rows are pushed where `source` writes and read
-    by `target`; `n_rows` at a time."""
+    by `target`, which is later; `n_rows` at a time. No `length` beyond what the model reads."""
     engine, generator = interaction_engine(model), torch.Generator().manual_seed(0)
     twin = plain_twin(model)
     device, n_tokens = next(twin.parameters()).device, twin.config.get_text_config().vocab_size
     tokens = torch.randint(1, n_tokens, (8, length), generator=generator).to(device)
-    points, entry = [target.hook_point], source.write_point
-    n_blocks = max(target.hook_point.layer - entry.layer, 1)
+    points, entry, last = [target.hook_point], source.write_point, last_block(target.hook_point)
+    n_blocks = last - start_block(entry) + 1
     token = seconds_of(lambda: clean_residuals(model, tokens, [point.name for point in points]))
-    clean = engine.record(tokens, starts=[entry.layer], last=engine.n_layers - 1)
+    clean = engine.record(tokens, starts=[start_block(entry)], last=last)
     rows = torch.arange(n_rows, device=device) % 8
     at = torch.randint(1, length, (n_rows,), generator=generator).to(device)
     added = 0.1 * source.written[:1].expand(n_rows, -1)

@@ -20,10 +20,11 @@ from feature_interaction_graph.engine.encoders import (
 from ..engine.errors import InputError
 from ..engine.memory import free_memory
 from ..engine.names import Saes
+from ..engine.placebo import LENGTHS, POOL_SEQUENCES, PlaceboDraw
 from ..engine.rates import Rates, measured_rates, seconds_of
 from ..measurement.blocks import RunSettings, held_bytes
 from ..measurement.testing import tested_pair
-from .pipeline import RunInputs
+from .pipeline import STAGES, RunInputs, stage_key
 
 # %% ../../nbs/shell/04_plan.ipynb #3baecfae
 class SourceLayer(NamedTuple):
@@ -99,7 +100,7 @@ def testing_rate(n: int = 60, n_targets: int = 500) -> float:
     return seconds_of(lambda: tested_pair(samples, samples, None, size)) / samples.size
 
 # %% ../../nbs/shell/04_plan.ipynb #7aade36e
-_ROW_BYTES, _POOL_PLACES, _POOL_ARMS, _POOL_SEQUENCES = 512, 24, 5, 64
+_ROW_BYTES = 512
 
 def _memory_of(model: nn.Module, saes: Saes, cfg: Config, held: int, n_rows: int) -> dict[str, int]:
     modules = [model, *(sae for sae in saes.values() if isinstance(sae, nn.Module))]
@@ -119,9 +120,10 @@ def plan_run(
     would not fit into the free memory."""
     saes = number_saes(saes)
     layers = source_layers(saes, cfg)
-    readers = {layer: FeatureReader(sae) for layer, sae in saes.items()}
-    last = max(saes, key=lambda layer: sae_hook_point(saes[layer]).depth)
-    if rates is None: rates = measured_rates(model, readers[layers[-1].layer], readers[last])
+    if rates is None:
+        last = max(saes, key=lambda layer: sae_hook_point(saes[layer]).depth)
+        source, target = (FeatureReader(saes[layer]) for layer in (layers[-1].layer, last))
+        rates = measured_rates(model, source, target, min(64, cfg.context_length))
     arms = 2 if cfg.doses is None else len(cfg.doses)
     per_source = (cfg.max_samples or cfg.n_samples) * arms * (cfg.horizon + 1)
     pairs = sum(layer.n_sources * layer.n_targets for layer in layers)
@@ -152,14 +154,14 @@ def _work(layers: list[SourceLayer], saes: Saes, cfg: Config, rates: Rates, per_
     rows = sum(layer.n_sources * per_source * layer.n_blocks for layer in layers)
     pushed = sum(layer.n_sources * per_source for layer in layers)
     readings = sum(layer.n_sources * per_source * layer.n_targets for layer in layers)
-    pools = cfg.placebo * 3 // 2 * _POOL_PLACES * _POOL_ARMS
+    pools = cfg.placebo * 3 // 2 * PlaceboDraw().n_contexts * (1 + len(LENGTHS))
     in_pools = sum(pools * layer.n_blocks for layer in layers)
     found = [
         Work("activations", f"{tokens:,} tokens, {sloped:,} with gradients, {latents:,} latents",
              (tokens + 3 * sloped) * rates.token + tokens * latents * rates.reading),
         Work("scan", f"{tokens:,} tokens", tokens * (rates.token + asked * rates.reading)),
         Work("placebo", f"{in_pools:,} rows through a block", in_pools * rates.row
-             + _POOL_SEQUENCES * cfg.context_length * rates.token),
+             + POOL_SEQUENCES * cfg.context_length * rates.token),
         Work("pushing", f"{pushed:,} interventions, {rows:,} rows through a block",
              rows * rates.row + n_blocks * tokens * rates.token),
         Work("reading", f"{readings:,} readings of a target", readings * rates.reading)]
@@ -168,5 +170,7 @@ def _work(layers: list[SourceLayer], saes: Saes, cfg: Config, rates: Rates, per_
 # %% ../../nbs/shell/04_plan.ipynb #0e85210a
 def say_plan(run: RunInputs) -> None:
     "Says what `run` will do, where it has not been done and bars are shown."
-    if not run.progress or (run.cfg.output_path / "interactions.h5").is_file(): return
+    stage = STAGES["interactions"]
+    done = run.folder.why_not(stage, stage_key(stage, run.cfg)) is None
+    if done or not run.progress: return
     run.say(str(plan_run(*run.loaded, run.cfg)))
