@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .encoders import FeatureReader
-from .reading import RESOLUTION, Effects
+from .reading import Effects, changes
 
 # %% ../../nbs/engine/29_screening.ipynb #aa12fe6a
 _Streams = Float[Tensor, "n_samples n_arms n_offsets width"]
@@ -25,19 +25,16 @@ def _inputs(reader: FeatureReader, streams: _Streams) -> Float[Tensor, "n_rows n
     rows = streams.flatten(0, 2).to(reader.weight.device)
     return reader.normalise(rows.nan_to_num())
 
-def _effects(
-    pre: Float[Tensor, "n_rows n_chosen"], active: Float[Tensor, "n_rows n_chosen"],
-    streams: _Streams, floor: Float[Tensor, "n_chosen"], competes: bool
+def _changes(
+    reader: FeatureReader, streams: _Streams, columns: Int[Tensor, "n_chosen"],
+    pre: Float[Tensor, "n_rows n_chosen"], active: Float[Tensor, "n_rows n_chosen"]
 ) -> Effects:
-    "As `read_effects` makes them of the same readings."
+    "`changes` of some features, read in the rows of `streams`; NaN where there is none."
     gone = streams[..., :1].isnan().to(pre.device)
-    moved, changed = (
-        (values[:, 1:] - values[:, :1]).masked_fill(gone[:, 1:] | gone[:, :1], torch.nan)
-        for values in (each.unflatten(0, streams.shape[:3]) for each in (pre, active))
-    )
-    still = moved.abs() <= floor
-    if not competes: changed = changed.masked_fill(still, 0.0)
-    return Effects(changed.cpu(), moved.masked_fill(still, 0.0).cpu())
+    pre, active = (values.unflatten(0, streams.shape[:3]).masked_fill(gone, torch.nan)
+                   for values in (pre, active))
+    largest = reader.largest(streams.to(pre.device))[columns]
+    return changes(pre, active, largest, reader.competes)
 
 # %% ../../nbs/engine/29_screening.ipynb #08618103
 def effects_on(reader: FeatureReader, streams: _Streams, places: Int[np.ndarray, "n_chosen"]
@@ -45,8 +42,7 @@ def effects_on(reader: FeatureReader, streams: _Streams, places: Int[np.ndarray,
     "`read_effects` of some features of a reader, of latents that do not compete."
     columns = torch.as_tensor(places, device=reader.weight.device)
     pre = torch.addmm(reader.bias[columns], _inputs(reader, streams), reader.weight[:, columns])
-    floor = RESOLUTION * reader.largest(streams.to(pre.device))[columns]
-    return _effects(pre, reader.activate(pre, columns), streams, floor, False)
+    return _changes(reader, streams, columns, pre, reader.activate(pre, columns))
 
 # %% ../../nbs/engine/29_screening.ipynb #c3dd78ca
 COLUMNS_AT_ONCE, ROWS_AT_ONCE = 2048, 4096
@@ -80,8 +76,7 @@ def touched_effects(reader: FeatureReader, streams: Sequence[_Streams]) -> list[
 def _touched(reader: FeatureReader, streams: _Streams, parts: list[tuple[Tensor, Tensor]]
              ) -> Touched:
     columns, pre = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts], 1)
-    floor = RESOLUTION * reader.largest(streams.to(pre.device))[columns]
-    effects = _effects(pre, reader.activate(pre, columns), streams, floor, False)
+    effects = _changes(reader, streams, columns, pre, reader.activate(pre, columns))
     return Touched(columns.cpu().numpy(), effects)
 
 # %% ../../nbs/engine/29_screening.ipynb #9c5c35a7
@@ -100,8 +95,7 @@ def _touched_in_competition(reader: FeatureReader, streams: _Streams) -> Touched
     chosen = reader.features[columns]
     pre = torch.addmm(reader.bias[chosen], rows, reader.weight[:, chosen])
     active = torch.cat([each.index_select(1, columns).to_dense() for each in fired])
-    floor = RESOLUTION * reader.largest(streams.to(pre.device))[columns]
-    return Touched(columns.cpu().numpy(), _effects(pre, active, streams, floor, True))
+    return Touched(columns.cpu().numpy(), _changes(reader, streams, columns, pre, active))
 
 # %% ../../nbs/engine/29_screening.ipynb #61d50694
 @dataclass(frozen=True)
@@ -115,9 +109,9 @@ class PreMoments:
     def could_reach(self, t_value: float, n: int, floor: Float[np.ndarray, "n_features"]
                     ) -> Int[np.ndarray, "n_reaching"]:
         """The features whose t over `n` samples may be `t_value` or more; a change below `floor`
-        counts as none, and may be missing from the mean."""
-        size = np.abs(self.mean) + floor
-        return np.flatnonzero(size * np.sqrt(n) >= t_value * np.sqrt(self.least))
+        counts as none, and may be missing from the mean and from the spread."""
+        size, spread = np.abs(self.mean) + floor, np.sqrt(self.least) - floor
+        return np.flatnonzero(size * np.sqrt(n) >= t_value * spread)
 
 # %% ../../nbs/engine/29_screening.ipynb #46f98a6b
 @torch.no_grad()

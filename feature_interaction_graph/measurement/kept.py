@@ -186,11 +186,11 @@ class OnePlace:
 def _largest_effects(pair: LayerPair, place: OnePlace) -> Int[np.ndarray, "n_largest"]:
     "Of a question that keeps the largest effects: which those are, in standard deviations."
     keep = pair.prepared.question.keep
-    if not isinstance(keep, int): return np.zeros(0, int)
+    if isinstance(keep, str): return np.zeros(0, int)
     std = pair.prepared.read[pair.later].std[place.places]
     mean = np.abs(place.activation[:, -1].double().mean(0).numpy())
     size = np.divide(mean, std, out=np.zeros_like(mean), where=std > 0)
-    first = np.argsort(-size, kind="stable")[:keep]
+    first = np.argsort(-size, kind="stable")[:int(keep)]
     return first[size[first] > 0]
 
 # %% ../../nbs/measurement/04_kept.ipynb #866b58dd
@@ -204,7 +204,10 @@ def _compared(
     if pair.prepared.question.evidence == "activation":
         moved = place.moved
         places, change = place.places[moved], place.pre[:, -1].mean(0).numpy()[moved]
-    else: places, change = np.arange(len(found)), pre_moments(pair.reader, streams, rest=1.0).mean
+    else:
+        places, change = np.arange(len(found)), pre_moments(pair.reader, streams, rest=1.0).mean
+        floor = (RESOLUTION * pair.reader.largest(streams)).cpu().numpy()
+        change = np.where(np.abs(change) <= floor, 0.0, change)
     reference, length = pair.references["random"].of(places, offset), pair.lengths[source:source+1]
     found[places] = reference.p_value(length, change.astype(float)[None, None])[0, 0]
     return found
@@ -254,7 +257,7 @@ def _rows_at(
     if sampled:
         sample = {name: columns[name] for name in _EVIDENCE if name in columns}
         sample["n_more"] = np.array([n_targets - len(chosen)])
-    stay = np.isin(chosen, largest) if isinstance(question.keep, int) else low
+    stay = low if isinstance(question.keep, str) else np.isin(chosen, largest)
     if question.keep == "edges" and "placebo_p_value" in columns:
         stay = stay & (columns["placebo_p_value"] < question.level)
     return MeasuredBlock({name: values[stay] for name, values in columns.items()},
