@@ -111,7 +111,7 @@ def _read(pair: LayerPair, streams: Sequence[Float[Tensor, "n n_arms n_offsets w
     if question.evidence == "activation": return touched_effects(reader, streams)
     every, found = np.arange(len(reader.features)), []
     for mine, all_of_them in zip(streams, whole, strict=True):
-        if all_of_them or reader.competes:
+        if all_of_them or reader.competes or not isinstance(question.keep, str):
             found.append(Touched(every, read_effects(reader, mine)))
             continue
         reaching = [_reaching(reader, mine[:, :, offset], question) for offset in range(
