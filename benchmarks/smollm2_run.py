@@ -34,8 +34,10 @@ def main() -> None:
     given = parser.parse_args()
     blocks = mixed_blocks(given.data / "text", fresh=True)
     given.output.mkdir(parents=True, exist_ok=True)
-    text = given.output / "text.txt"
-    text.write_text("\n".join(blocks), encoding="utf-8")
+    text, words = given.output / "text.txt", "\n".join(blocks)
+    # written again it would be another text to the run, and every stage would be made again
+    if not text.is_file() or text.read_text(encoding="utf-8") != words:
+        text.write_text(words, encoding="utf-8")
     settings: dict[str, Any] = {
         "model_name": "smollm2-135m", "sae_release": given.saes, "dataset": text,
         "n_tokens": given.tokens, "top_k_features": given.sources, "n_samples": given.samples,

@@ -264,7 +264,7 @@ MUTATIONS = {
          "still = moved"),
         ("rounding is an effect",
          "still = moved.abs() <= RESOLUTION * largest",
-         "still = moved.abs() < 0 * reader.largest(streams)"),
+         "still = moved.abs() < 0 * largest"),
         ("weights of a contrast only by sign",
          'torch.einsum("s,nsdot->ndot", row, values)',
          'torch.einsum("s,nsdot->ndot", row.sign(), values)'),

@@ -66,7 +66,8 @@ class Work(NamedTuple):
 @dataclass(frozen=True)
 class RunPlan:
     """Stages with their work, how many pairs are tested at most, in how many blocks of sources, and
-    the memory (bytes) that model and SAEs, responses and rows take."""
+    the memory (bytes) that model and SAEs, responses and rows take, not that of a pass, of the
+    store or of the atlas."""
     work: list[Work]
     n_pairs: int
     n_blocks: int
@@ -83,7 +84,8 @@ class RunPlan:
                  *(f"  {part.stage:12} {told_time(part.seconds):>10}  {part.what}"
                    for part in self.work),
                  f"  {'in all':12} {told_time(self.seconds):>10}  and what is found takes: gates, "
-                 "graph, pages", f"memory: {taken}"]
+                 "graph, pages",
+                 f"memory: {taken}; beside it what a pass, the store and the atlas hold"]
         return "\n".join(lines)
 
 def told_time(seconds: float) -> str:
