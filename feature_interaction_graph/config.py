@@ -83,7 +83,7 @@ class DataSettings:
                                "it has one and the SAEs were trained so), `none`, or a token")
     positions: str | None = setting(
         None, "positions that are collected and measured: `last`, `first`, `all`, `-1`, "
-              "`token= the`, `id=17` or `regex=...`; None: all but special tokens"
+              "`2:` (a range), `token= the`, `id=17` or `regex=...`; None: all but special tokens"
     )
     batch_size: int = setting(32, "sequences per forward pass", low=1)
     output_dir: str = setting("outputs", "folder of everything a run writes")
@@ -251,7 +251,8 @@ def _checked(name: str, value: Any, kind: Any, metadata: Mapping[str, Any]) -> A
     return value
 
 # %% ../nbs/00_config.ipynb #5b060a48
-_POSITIONS = r"all|first|last|[+-]?\d+(\s*,\s*[+-]?\d+)*|id=\d+(,\d+)*|(token|regex)=.+"
+_POSITIONS = (r"all|first|last|[+-]?\d+(\s*,\s*[+-]?\d+)*|\s*([+-]?\d+)?\s*:\s*([+-]?\d+)?\s*"
+              r"|id=\d+(,\d+)*|(token|regex)=.+")
 
 def _check_data(cfg: DataSettings) -> None:
     "What single settings cannot tell: relations among the data settings."
@@ -259,7 +260,8 @@ def _check_data(cfg: DataSettings) -> None:
         raise InputError(f"device is {cfg.device!r}; give auto, cpu, cuda, cuda:<number> or mps.")
     if cfg.positions is not None and not re.fullmatch(_POSITIONS, cfg.positions):
         raise InputError(f"positions is {brief(cfg.positions, 80)}; give 'last', 'first', 'all', "
-                         "numbers such as '-1' or '0,1', 'token= the', 'id=17' or 'regex=...'.")
+                         "numbers such as '-1', '0,1' or '2:', 'token= the', 'id=17' or "
+                         "'regex=...'.")
     for name in ("model_name", "sae_release", "dataset", "output_dir", "bos"):
         if not getattr(cfg, name).strip():
             raise InputError(f"{name} is empty; give a name or a path.")

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['decide', 'evidence_of', 'stability_of', 'sampled_stability', 'Account', 'account', 'kept_table', 'ClampSampling',
            'clamp_measure', 'SortedPairs', 'sort_pairs', 'pair_keys', 'MeasuredPairs', 'only_asked', 'join_parts',
-           'question_of', 'whole_question', 'measure_interactions', 'InteractionResult', 'InteractionTable',
-           'jacobian_measure', 'measure_gating', 'mechanism_split', 'response_curve', 'transport_scores',
-           'within_layer_measure']
+           'question_of', 'whole_question', 'run_settings', 'measure_interactions', 'InteractionResult',
+           'InteractionTable', 'jacobian_measure', 'measure_gating', 'mechanism_split', 'response_curve',
+           'transport_scores', 'within_layer_measure']
 
 # %% ../nbs/06_interactions.ipynb #9fefc5af
 from collections.abc import Mapping, Sequence
@@ -361,15 +361,17 @@ def _asked(
         cfg.significance_level, cfg.evidence, cfg.kept
     )
 
+# %% ../nbs/06_interactions.ipynb #d83f2b23
+def run_settings(cfg: Config) -> RunSettings:
+    "How `cfg` says that a question is run."
+    held = None if cfg.memory_gb is None else int(cfg.memory_gb * 1e9)
+    return RunSettings(cfg.horizon, cfg.placebo, cfg.batch_rows, cfg.batch_size, held)
+
 # %% ../nbs/06_interactions.ipynb #85cb2a96
 def _told(cfg: Config, corpus: Corpus, saes: Saes) -> dict[str, Any]:
     "What a measurement says of itself, whatever was measured."
     return {"evidence": cfg.evidence, "config": asdict(cfg), "versions": provenance(),
             **corpus.told(), **site_legend(saes)}
-
-def _run_settings(cfg: Config) -> RunSettings:
-    held = None if cfg.memory_gb is None else int(cfg.memory_gb * 1e9)
-    return RunSettings(cfg.horizon, cfg.placebo, cfg.batch_rows, cfg.batch_size, held)
 
 def _too_rare(cfg: Config) -> str:
     return f"the source fires in fewer than {cfg.min_samples} sequences"
@@ -379,7 +381,7 @@ def _measure_later(model: nn.Module, saes: Saes, corpus: Corpus, pairs: _Pairs, 
                    progress: bool) -> MeasuredPairs:
     "The pairs from one layer to a later one; finished blocks of them are kept in the run's folder."
     question = question_of(pairs, saes, cfg)
-    settings = _run_settings(cfg)
+    settings = run_settings(cfg)
     found = measure(model, saes, corpus, question, settings, progress=progress,
                     checkpoint=cfg.output_path / "interactions.unfinished")
     return only_asked(found, pairs, len(question.looks))
@@ -408,7 +410,7 @@ def _measure_spanned(model: nn.Module, saes: Saes, corpus: Corpus, candidates: C
     else:
         pairs = _chosen(candidates, sort_pairs(candidates, saes, cfg).later)
         question = question_of(pairs, saes, cfg)
-    settings = _run_settings(cfg)
+    settings = run_settings(cfg)
     found = measure(model, saes, corpus, question, settings, progress=progress,
                     checkpoint=cfg.output_path / "interactions.unfinished")
     told = account(found, question, cfg.correction_method, cfg.placebo)

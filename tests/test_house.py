@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 from mutations import MUTATIONS  # noqa: E402
-from page_metrics import code_cells, figures, functions  # noqa: E402
+from page_metrics import Cell, code_cells, figures, functions  # noqa: E402
 
 PACKAGE = ROOT / "feature_interaction_graph"
 MODULES = {
@@ -152,6 +152,20 @@ def test_lines_fit_into_100_columns(pages: dict) -> None:
     assert not pages["long_lines"], pages["long_lines"][:5]
 
 
+def mixed(cell: Cell) -> bool:
+    "A cell that is not exported and does more than import: the docs would run it, and it alone."
+    imports = [isinstance(node, ast.Import | ast.ImportFrom) for node in cell.tree.body]
+    return not cell.exported and any(imports) and not all(imports)
+
+
+def test_cells_import_or_do_something_else() -> None:
+    assert mixed(Cell("x", 0, "import json\nprint(rows)"))
+    for fine in ("import json", "#| export\nimport json\nprint(rows)"):
+        assert not mixed(Cell("x", 0, fine))
+    found = [(cell.notebook, cell.index) for cell, _ in code_cells(ROOT) if mixed(cell)]
+    assert not found, found
+
+
 def test_modules_are_short(pages: dict) -> None:
     assert pages["module_max"] <= 500, pages["largest_modules"][:3]
     assert pages["module_median"] <= 250
@@ -238,7 +252,7 @@ def test_every_name_at_the_top_has_a_home() -> None:
 
 def test_the_readers_of_this_file_see_faults() -> None:
     "A cell without a demonstration, a silent refusal, bare arrays: each is found."
-    from page_metrics import Cell, refuses_silently, shapeless, unshown
+    from page_metrics import refuses_silently, shapeless, unshown
     made = Cell("x", 0, "#| export\ndef f(a): return a")
     assert unshown(made, [Cell("x", 1, "#| hide\nf(1)"), Cell("x", 2, "g(1)")])
     assert not unshown(made, [Cell("x", 1, "assert f(1) == 1")])

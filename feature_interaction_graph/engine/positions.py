@@ -98,6 +98,23 @@ def _tokens_written(corpus: Corpus, wanted: str, tokenizer: Any) -> list[int]:
                      + (f"; there is {', '.join(near[:3])}" if near else "")
                      + ": give one token with the space before it, or a 'regex=...'.")
 
+# %% ../../nbs/engine/21_positions.ipynb #0c105f51
+_FORMS = ("use 'all', 'first', 'last', '-1', '2:', 'token= the', 'id=17', 'regex=...', whole "
+          "numbers, or a bool mask with one value per token")
+
+def _at_numbers(corpus: Corpus, numbers: Iterable[int]) -> Bool[Tensor, "n_seq seq_len"]:
+    "Positions from the start of each sequence, or (negative) from its end."
+    column, mask = torch.arange(corpus.tokens.shape[1]), torch.zeros_like(corpus.text_mask())
+    for number in numbers: mask |= column == (number + corpus.lengths[:, None] * (number < 0))
+    return mask
+
+def _within(corpus: Corpus, begin: str | None, end: str | None) -> Bool[Tensor, "n_seq seq_len"]:
+    "Positions `begin:end` of each sequence, counted as a slice counts, without special tokens."
+    first, stop = int(begin or 0), int(end or corpus.tokens.shape[1])
+    column, lengths = torch.arange(corpus.tokens.shape[1]), corpus.lengths[:, None]
+    inside = (column >= first + lengths * (first < 0)) & (column < stop + lengths * (stop < 0))
+    return inside & replace(corpus, positions=None).sample_mask()
+
 # %% ../../nbs/engine/21_positions.ipynb #e1e596da
 Positions: TypeAlias = str | int | Sequence[int] | Sequence[str] | Tensor | Callable | None
 
@@ -117,8 +134,9 @@ def select_positions(corpus: Corpus, positions: Any, tokenizer: Any = None) -> C
     choice; None leaves it as it is.
 
     `positions`: a bool mask `[n_seq, seq_len]`; a whole number or several, negative ones from the
-    end of each sequence's text; "all", "first", "last", "3", "-2,-1", "token= the", "id=17",
-    "regex=..." or several such texts; or a function of (tokens, lengths) that returns a mask.
+    end of each sequence's text; "all", "first", "last", "3", "-2,-1", "2:", "token= the",
+    "id=17", "regex=..." or several such texts; or a function of (tokens, lengths) that returns a
+    mask.
     `tokenizer`: for texts of tokens. BOS at the start of a sequence and padding are never taken.
     Raises `InputError` for anything else, and where nothing is left.
     """
@@ -154,15 +172,6 @@ def _mask_of(corpus: Corpus, positions: Any, tokenizer: Any) -> Bool[Tensor, "n_
             return _at_numbers(corpus, [int(each) for each in several])
     raise InputError(f"positions is {brief(positions)}; {_FORMS}.")
 
-_FORMS = ("use 'all', 'first', 'last', '-1', 'token= the', 'id=17', 'regex=...', whole numbers, "
-          "or a bool mask with one value per token")
-
-def _at_numbers(corpus: Corpus, numbers: Iterable[int]) -> Bool[Tensor, "n_seq seq_len"]:
-    "Positions from the start of each sequence, or (negative) from its end."
-    column, mask = torch.arange(corpus.tokens.shape[1]), torch.zeros_like(corpus.text_mask())
-    for number in numbers: mask |= column == (number + corpus.lengths[:, None] * (number < 0))
-    return mask
-
 # %% ../../nbs/engine/21_positions.ipynb #bd54d4c3
 def _mask_of_text(corpus: Corpus, text: str, tokenizer: Any) -> Bool[Tensor, "n_seq seq_len"]:
     "One text form of positions."
@@ -173,6 +182,8 @@ def _mask_of_text(corpus: Corpus, text: str, tokenizer: Any) -> Bool[Tensor, "n_
     if text == "last": return _at_numbers(corpus, [-1])
     if re.fullmatch(r"\s*[+-]?\d{1,9}(\s*,\s*[+-]?\d{1,9})*\s*", text):
         return _at_numbers(corpus, map(int, text.split(",")))
+    if part := re.fullmatch(r"\s*([+-]?\d{1,9})?\s*:\s*([+-]?\d{1,9})?\s*", text):
+        return _within(corpus, *part.groups())
     if kind == "id" and re.fullmatch(r"\s*\d{1,9}(\s*,\s*\d{1,9})*\s*", rest):
         return torch.isin(corpus.tokens, torch.tensor([int(each) for each in rest.split(",")]))
     if kind in ("token", "regex") and rest:

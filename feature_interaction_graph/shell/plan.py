@@ -22,7 +22,8 @@ from ..engine.memory import free_memory
 from ..engine.names import Saes
 from ..engine.placebo import LENGTHS, POOL_SEQUENCES, PlaceboDraw
 from ..engine.rates import Rates, measured_rates, seconds_of
-from ..measurement.blocks import RunSettings, held_bytes
+from ..interactions import run_settings
+from ..measurement.blocks import held_bytes
 from ..measurement.testing import tested_pair
 from .pipeline import STAGES, RunInputs, stage_key
 
@@ -129,8 +130,7 @@ def plan_run(
     arms = 2 if cfg.doses is None else len(cfg.doses)
     per_source = (cfg.max_samples or cfg.n_samples) * arms * (cfg.horizon + 1)
     pairs = sum(layer.n_sources * layer.n_targets for layer in layers)
-    held = held_bytes(RunSettings(block_bytes=None if cfg.memory_gb is None
-                                  else int(cfg.memory_gb * 1e9)))
+    held = held_bytes(run_settings(cfg))
     width = {layer: int(sae.W_dec.shape[1]) for layer, sae in saes.items()}
     responses = sum(4 * layer.n_sources * per_source * layer.n_points * width[layer.layer]
                     for layer in layers)
