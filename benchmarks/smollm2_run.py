@@ -2,7 +2,8 @@
 
 `python benchmarks/smollm2_run.py --data FOLDER --saes FOLDER --output FOLDER` runs the pipeline on
 the SAEs that `benchmarks/smollm2_saes.py` trained, on text that it did not train on: every feature
-of the later layers within three blocks is a target of every important feature. Writes
+of the later layers within three blocks is a target of every important feature. BOS and the token
+after it, an attention sink whose activations dwarf all others, are left out. Writes
 `results/smollm2_run.json`: time of every stage, memory, what was tested, and the edges. `--again`
 reads a finished run once more, and keeps the time and memory that are on record.
 """
@@ -40,7 +41,8 @@ def main() -> None:
         text.write_text(words, encoding="utf-8")
     settings: dict[str, Any] = {
         "model_name": "smollm2-135m", "sae_release": given.saes, "dataset": text,
-        "n_tokens": given.tokens, "top_k_features": given.sources, "n_samples": given.samples,
+        "n_tokens": given.tokens, "positions": "2:", "top_k_features": given.sources,
+        "n_samples": given.samples,
         "whole_dictionary": "true", "memory_gb": given.memory_gb, "gated_pairs": given.gated_pairs
     }
     run = given.output / "run"
