@@ -1,8 +1,8 @@
 """What can be predicted of steering in contexts that were never measured: change averaged over
 contexts, change in one context, and beyond the window.
 
-`python benchmarks/prediction.py demo` and `python benchmarks/prediction.py stories260k --data
-FOLDER --saes FOLDER` write `results/prediction_<name>.json`. Sources: a random sample of the
+`python benchmarks/prediction.py demo`, and `stories260k` or `smollm2` with `--data FOLDER --saes
+FOLDER`, write `results/prediction_<name>.json`. Sources: a random sample of the
 features that fire in 100 sequences or more. One third of the sequences is held out. Effect: from
 the 10th to the 90th percentile of the source's own activations, at one position, on every live
 feature of every later layer. R^2 over all (context, target), centred; 95 % intervals from a
@@ -313,19 +313,19 @@ def beyond(model: Any, saes: Any, corpus: Any, train: ClampedContexts, test: Cla
 
 
 def main() -> None:
-    parser = run_parser(__doc__)
+    parser = run_parser(__doc__, ("demo", "stories260k", "smollm2"))
     parser.add_argument("--sources", type=int, default=40)
+    parser.add_argument("--tokens", type=int, help="default 300,000 for the demo, else 390,000")
     parser.add_argument("--samples-at-cut", type=int, default=60,
                         help="contexts in which each feature of a layer in between is clamped")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    cfg = run_config(
-        chosen.run, chosen.data, chosen.saes, 300_000 if chosen.run == "demo" else 390_000
-    )
+    n_tokens = chosen.tokens or (300_000 if chosen.run == "demo" else 390_000)
+    cfg = run_config(chosen.run, chosen.data, chosen.saes, n_tokens)
     model, saes = load_model_and_saes(cfg)
     corpus = load_corpus(cfg, model, saes)
     begin = time.perf_counter()
-    layer = 1
+    layer = sorted(saes)[1]
     firings = scan_corpus(
         model, corpus, {"all": FeatureReader(saes[layer])}, frozenset(["all"]), progress=False
     )["all"].firings

@@ -1,7 +1,7 @@
 """The five predictions made before anything was measured: each with its number, a 95 % interval
 and a verdict by a rule stated beforehand.
 
-`python benchmarks/predictions.py demo|stories260k|gpt2-small` writes
+`python benchmarks/predictions.py demo|stories260k|smollm2|gpt2-small` writes
 `results/predictions_<name>.json`. One code path for all: random live sources of all layers but the
 last, every feature of later layers as a target. gpt2-small needs the hub (or its cache) and hours
 on a CPU. `RULES` says what decides; a verdict is "true" where the whole interval lies on the
@@ -401,6 +401,12 @@ def circuits(run: str, model: Any, saes: Any, n_behaviors: int) -> dict[str, dic
     """Circuits found by benchmarks/behaviors.py in the same SAEs; where there is none, of up to
     `n_behaviors` ready-made behaviours that the model has."""
     path, known = RESULTS / "behaviors.json", {}
+    if run == "smollm2":
+        path = RESULTS / "smollm2_behaviors.json"
+        found = json.loads(path.read_text())["numbers"]
+        return {name: {"nodes": [node["id"] for node in each["nodes"]],
+                       "from": f"results/{path.name}"}
+                for name, each in found.items() if "nodes" in each}
     if path.is_file() and run in ("demo", "stories260k"):
         found = json.loads(path.read_text())["numbers"]
         mine = ({"pronoun": found["stories260k"]} if run == "stories260k" and "stories260k" in found
@@ -639,7 +645,7 @@ def communities_among(
 
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = run_parser(__doc__, ("demo", "stories260k", "gpt2-small"))
+    parser = run_parser(__doc__, ("demo", "stories260k", "smollm2", "gpt2-small"))
     parser.add_argument("--dataset", help="text file or hub dataset in place of the run's own")
     parser.add_argument("--tokens", type=int)
     parser.add_argument("--sources", type=int, help="default 150, for gpt2-small 60")
@@ -651,8 +657,9 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--only-steering", action="store_true",
                         help="read the steering numbers again, keep the rest of the results file")
     chosen = parser.parse_args(words)
-    if chosen.run != "stories260k" and chosen.saes != parser.get_default("saes"):
-        parser.error("--saes is for stories260k; the other runs know their SAEs.")
+    own = chosen.run in ("stories260k", "smollm2")
+    if not own and chosen.saes != parser.get_default("saes"):
+        parser.error("--saes is for stories260k and smollm2; the other runs know their SAEs.")
     for name, least in (
         ("tokens", 1000), ("sources", 10), ("samples", 10), ("behaviors", 1), ("few", 10)
     ):

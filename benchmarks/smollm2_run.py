@@ -17,7 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 from real_runs import fig, outcome
 from record import RESULTS, write
-from smollm2_saes import mixed_blocks
+from smollm2_saes import fresh_text
 
 
 def main() -> None:
@@ -33,12 +33,8 @@ def main() -> None:
     parser.add_argument("--gated-pairs", type=int, default=60)
     parser.add_argument("--again", action="store_true")
     given = parser.parse_args()
-    blocks = mixed_blocks(given.data / "text", fresh=True)
     given.output.mkdir(parents=True, exist_ok=True)
-    text, words = given.output / "text.txt", "\n".join(blocks)
-    # written again it would be another text to the run, and every stage would be made again
-    if not text.is_file() or text.read_text(encoding="utf-8") != words:
-        text.write_text(words, encoding="utf-8")
+    text = fresh_text(given.data, given.output / "text.txt")
     settings: dict[str, Any] = {
         "model_name": "smollm2-135m", "sae_release": given.saes, "dataset": text,
         "n_tokens": given.tokens, "positions": "2:", "top_k_features": given.sources,

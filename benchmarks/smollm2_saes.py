@@ -39,6 +39,15 @@ def mixed_blocks(folder: Path, fresh: bool = False) -> list[str]:
     return [mixed[place] for place in rng.permutation(len(mixed))]
 
 
+def fresh_text(data: Path, file: Path) -> Path:
+    """`file`, which holds the text that the SAEs were not trained on; written only where it is not
+    there, because a run takes a file that was written again for another text."""
+    words = "\n".join(mixed_blocks(data / "text", fresh=True))
+    if not file.is_file() or file.read_text(encoding="utf-8") != words:
+        file.write_text(words, encoding="utf-8")
+    return file
+
+
 def corpora(model: torch.nn.Module, folder: Path, n_tokens: int, length: int
             ) -> tuple[Corpus, Corpus]:
     "Text to train on and text to judge on."
