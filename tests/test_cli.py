@@ -9,7 +9,7 @@ import networkx as nx
 import pytest
 from command_line import run
 
-from feature_interaction_graph.cli import RunOptions, configured
+from feature_interaction_graph.shell.options import RunOptions, configured
 from feature_interaction_graph.graphs.files import save_graph
 
 SMALL = ["--n-tokens", "1500", "--n-samples", "8", "--top-k", "4", "--layer-window", "1", "--set",

@@ -9,7 +9,8 @@ from command_line import run
 from feature_interaction_graph.graphs.files import load_graph, save_graph
 from feature_interaction_graph.subgraphs import BehaviorSubgraph
 
-SMALL = ["--n-prompts", "12", "--budget", "25", "--quiet"]
+DEMO = ["--preset", "demo"]
+SMALL = [*DEMO, "--n-prompts", "12", "--budget", "25", "--quiet"]
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +60,9 @@ def test_prompts_from_a_file_and_a_graph_from_a_file(tmp_path, found, capsys):
                                columns, strict=True))})
     )
     circuit = tmp_path / "mine.graphml"
-    assert run("extract-subgraph", "--behavior", tmp_path / "mine.json", "--graph",
-               found / "circuit_agreement.json", "--budget", "20", "--quiet", "--output-dir",
-               tmp_path / "out", "--output", circuit) == 0
+    assert run("extract-subgraph", *DEMO, "--behavior", tmp_path / "mine.json",
+               "--graph", found / "circuit_agreement.json", "--budget", "20", "--quiet",
+               "--output-dir", tmp_path / "out", "--output", circuit) == 0
     assert (BehaviorSubgraph.load(circuit).facts["n_prompts"] == 12
             and circuit.with_suffix(".png").is_file())
     assert run("validate", "--subgraph", circuit, "--n-random", "0", "--quiet", "--output-dir",

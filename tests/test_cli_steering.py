@@ -4,8 +4,8 @@ import json
 import pytest
 from command_line import run
 
-SMALL = ["--n-tokens", "12000", "--n-contexts", "8", "--n-compensators", "30", "--corrections", "0",
-         "--quiet"]
+SMALL = ["--preset", "demo", "--n-tokens", "12000", "--n-contexts", "8", "--n-compensators", "30",
+         "--corrections", "0", "--quiet"]
 
 
 @pytest.fixture(scope="module")
