@@ -70,9 +70,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--tokens", type=int, default=100_000)
     parser.add_argument("--length", type=int, default=128)
+    parser.add_argument("--judged", type=int, default=40, help="sequences of the held-out text")
     given = parser.parse_args()
     model = load_model("smollm2-135m")
     text, held_out = corpora(model, given.data / "text", given.tokens, given.length)
+    held_out = held_out.take(range(min(len(held_out), given.judged)))
     points = [f"blocks.{layer}.hook_resid_pre"
               for layer in range(given.first, given.first + given.n_points)]
     started = time.time()
