@@ -64,12 +64,14 @@ class AttentionLens:
 
     `layer_of`: the layer of each attention module; `keep`: the layers whose weights and values are
     kept, in `weights` (`[n_rows, n_heads, seq_len, seq_len]`) and `values` (`[n_rows, n_heads,
-    seq_len, d_value]`); `removed`: the pairs that heads may not see, by layer.
+    seq_len, d_value]`); `removed`: the pairs that heads may not see, by layer; `renormalise`:
+    whether their attention goes to the others, or is lost.
     """
     layer_of: Mapping[nn.Module, int]
     keep: Collection[int] = ()
     removed: Mapping[int, Bool[Tensor, "n_rows n_heads seq_len seq_len"]] = field(
         default_factory=dict)
+    renormalise: bool = True
     weights: dict[int, Tensor] = field(default_factory=dict)
     values: dict[int, Tensor] = field(default_factory=dict)
 
@@ -80,7 +82,9 @@ class AttentionLens:
         layer = self.layer_of[module]
         if layer not in self.keep and layer not in self.removed:
             return causal_attention(query, key, value, scores).transpose(1, 2)
-        found = attention_weights(query, key, scores, self.removed.get(layer))
+        removed = self.removed.get(layer)
+        found = attention_weights(query, key, scores, removed if self.renormalise else None)
+        if removed is not None: found = found.masked_fill(removed, 0.0)
         wide = value.repeat_interleave(query.shape[1] // value.shape[1], 1)
         if layer in self.keep: self.weights[layer], self.values[layer] = found, wide
         return (found @ wide).transpose(1, 2)
@@ -89,10 +93,11 @@ class AttentionLens:
 @contextlib.contextmanager
 def watching_attention(
     model: nn.Module, keep: Collection[int] = (),
-    removed: Mapping[int, Bool[Tensor, "n_rows n_heads seq_len seq_len"]] | None = None
+    removed: Mapping[int, Bool[Tensor, "n_rows n_heads seq_len seq_len"]] | None = None,
+    renormalise: bool = True
 ) -> Iterator[AttentionLens]:
     """Within the context every pass of the plain twin of `model` goes through the yielded
-    `AttentionLens`.
+    `AttentionLens`, which explains the other parameters.
 
     Raises `InputError` for a layer that the model does not have, and for an architecture whose
     attention cannot be read.
@@ -104,7 +109,7 @@ def watching_attention(
             raise InputError(f"the attention of layer {layer} was asked for, but the model has "
                              f"layers 0 to {len(layers) - 1}; choose among those.")
     known = {map_block(block).attention: layer for layer, block in enumerate(layers)}
-    lens = AttentionLens(known, keep, removed)
+    lens = AttentionLens(known, keep, removed, renormalise)
     try:
         with attending(twin, layers, lens): yield lens  # type: ignore[arg-type]
     except Unbranchable as error:
