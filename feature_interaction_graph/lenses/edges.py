@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['prompt_corpus', 'prompt_positions', 'word_positions', 'edges_between']
 
-# %% ../../nbs/lenses/01_edges.ipynb #db3ace4a
+# %% ../../nbs/lenses/01_edges.ipynb #d7d9b708
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Bool

@@ -8,7 +8,7 @@ __all__ = ['Head', 'every_head', 'layer_windows', 'knocked_out_logits', 'Knockou
 # %% ../../nbs/lenses/02_knockout.ipynb #88479736
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -28,22 +28,22 @@ from .attention import watching_attention
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# %% ../../nbs/lenses/02_knockout.ipynb #6ce42d81
+# %% ../../nbs/lenses/02_knockout.ipynb #98efc8ed
 Head = tuple[int, int]
 
 def every_head(model: nn.Module) -> dict[str, list[Head]]:
     "Each head of `model` alone, by its name `layer.head`."
-    twin = plain_twin(model)
+    twin: Any = plain_twin(model)
     heads = range(int(twin.config.num_attention_heads))
     layers = range(len(decoder_layers(twin)))
     return {f"{layer}.{head}": [(layer, head)] for layer in layers for head in heads}
 
-# %% ../../nbs/lenses/02_knockout.ipynb #f993d1a7
+# %% ../../nbs/lenses/02_knockout.ipynb #2513b167
 def layer_windows(model: nn.Module, width: int = 1) -> dict[str, list[Head]]:
     """All heads of `width` layers that follow one another, by their name `first-last`.
 
     Raises `InputError` for a width that the model does not have."""
-    twin = plain_twin(model)
+    twin: Any = plain_twin(model)
     n_layers, n_heads = len(decoder_layers(twin)), int(twin.config.num_attention_heads)
     if not 1 <= width <= n_layers:
         raise InputError(f"a window of {width} layers was asked for, but the model has {n_layers}; "
@@ -52,7 +52,7 @@ def layer_windows(model: nn.Module, width: int = 1) -> dict[str, list[Head]]:
                                              for head in range(n_heads)]
             for first in range(n_layers - width + 1)}
 
-# %% ../../nbs/lenses/02_knockout.ipynb #ec92856d
+# %% ../../nbs/lenses/02_knockout.ipynb #ed3d23fe
 @torch.no_grad()
 def knocked_out_logits(
     model: nn.Module, tokens: BehaviorTokens, edges: Bool[Tensor, "n_prompts seq_len seq_len"],
@@ -62,7 +62,8 @@ def knocked_out_logits(
 
     Raises `InputError` for no heads, one that does not exist, and edges that do not fit the
     prompts."""
-    twin, chosen = plain_twin(model), list(heads)
+    twin: Any = plain_twin(model)
+    chosen = list(heads)
     _check_heads(twin, chosen)
     length = tokens.prompts.shape[1]
     if edges.shape != (len(tokens.prompts), length, length):
@@ -80,15 +81,15 @@ def knocked_out_logits(
             found.append(prompt_logits(twin, tokens.prompts[rows], tokens.lengths[rows]))
     return torch.cat(found)
 
-def _check_heads(twin: nn.Module, heads: Sequence[Head]) -> None:
+def _check_heads(twin: Any, heads: Sequence[Head]) -> None:
     if not heads: raise InputError("no head was named, so nothing would be removed; name one.")
-    n_layers, n_heads = len(decoder_layers(twin)), int(twin.config.num_attention_heads)  # type: ignore[union-attr, arg-type]
+    n_layers, n_heads = len(decoder_layers(twin)), int(twin.config.num_attention_heads)
     for layer, head in heads:
         if not (0 <= layer < n_layers and 0 <= head < n_heads):
             raise InputError(f"head {layer}.{head} was named, but the model has layers 0 to "
                              f"{n_layers - 1} with heads 0 to {n_heads - 1}; choose among those.")
 
-# %% ../../nbs/lenses/02_knockout.ipynb #cffb620f
+# %% ../../nbs/lenses/02_knockout.ipynb #b6508dfb
 @dataclass(frozen=True)
 class KnockoutEffects:
     """What each set of heads, `names`, takes from the metric of every prompt when it may not look
@@ -112,7 +113,7 @@ class KnockoutEffects:
                 f"{row.share:+.0%}, q {row.q_value:.2g}" for row in top.itertuples()]
         return f"{self.behavior}: metric {self.value:+.3f} without\n  " + "\n  ".join(rows)
 
-# %% ../../nbs/lenses/02_knockout.ipynb #376d40dc
+# %% ../../nbs/lenses/02_knockout.ipynb #46298932
 @torch.no_grad()
 def knock_out(
     model: nn.Module, behavior: Behavior, edges: Bool[Tensor, "n_prompts seq_len seq_len"],
@@ -131,7 +132,7 @@ def knock_out(
     return KnockoutEffects(behavior.name, list(chosen), torch.stack(effects).cpu().double().numpy(),
                            float(whole.mean()))
 
-# %% ../../nbs/lenses/02_knockout.ipynb #1270f28b
+# %% ../../nbs/lenses/02_knockout.ipynb #942dcf78
 def plot_by_layer(
     names: Sequence[str], lines: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
     ylabel: str, title: str = ""

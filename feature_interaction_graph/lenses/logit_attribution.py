@@ -29,7 +29,7 @@ from feature_interaction_graph.drawing.figures import (
     EXCITATORY, INHIBITORY, INK, new_figure, printable
 )
 from .attention import watching_attention
-from .logit_lens import logit_scaling
+from .logit_lens import check_unembedding, logit_scaling
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,16 +39,21 @@ def frozen_scale(
     norm: nn.Module, entering: Float[Tensor, "*rows d_model"]
 ) -> Float[Tensor, "*rows"]:
     "What `norm` multiplies `entering` by (before its gain): 1 / root mean square, or deviation."
-    if isinstance(norm, nn.LayerNorm): entering = entering - entering.mean(-1, keepdim=True)
+    if _centres(norm): entering = entering - entering.mean(-1, keepdim=True)
     return (entering.float().square().mean(-1) + norm_epsilon(norm)).rsqrt()
 
-# %% ../../nbs/lenses/04_logit_attribution.ipynb #209cf346
+def _centres(norm: nn.Module) -> bool:
+    "Whether a norm takes the mean off; Cohere's is a class of its own."
+    return type(norm).__name__.endswith("LayerNorm")
+
+# %% ../../nbs/lenses/04_logit_attribution.ipynb #3828efe6
 def read_through(
-    norm: nn.Module, reading: Float[Tensor, "*rows d_model"]
+    norm: Any, reading: Float[Tensor, "*rows d_model"]
 ) -> Float[Tensor, "*rows d_model"]:
     "The reading of a norm's input, at scale 1, that `reading` is of its output."
-    read = reading * norm_gain(norm).to(reading.device)
-    return read - read.mean(-1, keepdim=True) if isinstance(norm, nn.LayerNorm) else read
+    gain = norm.weight.detach().float() if _centres(norm) else norm_gain(norm)
+    read = reading * gain.to(reading.device)
+    return read - read.mean(-1, keepdim=True) if _centres(norm) else read
 
 # %% ../../nbs/lenses/04_logit_attribution.ipynb #fff739ba
 def answer_weights(tokens: BehaviorTokens) -> Float[Tensor, "n_prompts n_vocab"]:
@@ -105,15 +110,17 @@ def logit_attribution(model: nn.Module, behavior: Behavior, *, bos: bool = True
     kinds = ("z", "attn_out", "mlp_out")
     points = [HookPoint(kind, layer) for layer in range(len(layers)) for kind in kinds]
     with catch(layers, [HookPoint("resid_pre", 0), *points, end]) as caught:
-        model_output(twin, tokens.prompts.to(device))
+        logits = model_output(twin, tokens.prompts.to(device)).logits
+    at = torch.arange(len(logits), device=device), tokens.lengths.to(device) - 1
+    check_unembedding(twin, caught[end.name][at], logits[at].float())
     reading, constant = answer_reading(twin, tokens)
     scale = frozen_scale(final_norm(twin), caught[end.name])
     found = {"embedding": _dot(caught["blocks.0.hook_resid_pre"], reading)}
     for layer in range(len(layers)):
-        found |= _of_block(layers[layer], layer, caught, reading)
+        found |= _of_block(twin, layer, caught, reading)
         found[f"mlp {layer}"] = _dot(caught[HookPoint("mlp_out", layer).name], reading)
     values = {name: part * scale for name, part in found.items()}
-    _check_sum(twin, sum(values.values()), _dot(caught[end.name], reading) * scale)
+    _check_sum(twin, sum(values.values()) + constant[:, None], _told(twin, tokens, caught[end.name]))
     values["final bias"] = constant[:, None].expand_as(scale)
     inside = torch.arange(tokens.prompts.shape[1]) < tokens.lengths[:, None]
     stacked = torch.stack(list(values.values())).cpu().masked_fill(~inside, torch.nan)
@@ -154,12 +161,11 @@ def head_reading(
     added = read.new_zeros(len(read)) if bias is None else read @ bias.float()
     return read @ matrix.float(), added, factor
 
-def _of_block(block: nn.Module, layer: int, caught: dict[str, Tensor], reading: Tensor
+def _of_block(twin: Any, layer: int, caught: dict[str, Tensor], reading: Tensor
               ) -> dict[str, Tensor]:
     "Projections of every head of a block and of its output bias."
-    written = caught[HookPoint("z", layer).name]
-    weights, bias, factor = head_reading(block, written, reading)
-    n_heads = int(map_block(block).attention.config.num_attention_heads)  # type: ignore[union-attr, arg-type]
+    written, n_heads = caught[HookPoint("z", layer).name], int(twin.config.num_attention_heads)
+    weights, bias, factor = head_reading(decoder_layers(twin)[layer], written, reading)
     by_head = (written * weights[:, None]).unflatten(-1, (n_heads, -1)).sum(-1) * (
         factor if isinstance(factor, float) else factor[..., None])
     found = {f"head {layer}.{head}": by_head[..., head] for head in range(n_heads)}
@@ -169,10 +175,16 @@ def _of_block(block: nn.Module, layer: int, caught: dict[str, Tensor], reading: 
 def _dot(stream: Tensor, reading: Tensor) -> Float[Tensor, "n_prompts seq_len"]:
     return (stream.float() * reading[:, None]).sum(-1)
 
-def _check_sum(twin: nn.Module, summed: Tensor, whole: Tensor) -> None:
-    gap = float((summed - whole).abs().max())
-    if not gap <= 1e-3 * max(1.0, float(whole.abs().max())):
-        raise InputError(f"the parts of this {type(twin).__name__} do not add up to its stream "
+def _told(twin: Any, tokens: BehaviorTokens, entering: Tensor) -> Float[Tensor, "n seq_len"]:
+    "What the model makes of its last stream, before a soft cap."
+    logits = twin.get_output_embeddings()(final_norm(twin)(entering)).float()
+    weights = answer_weights(tokens).to(logits.device) * logit_scaling(twin)[0]
+    return torch.einsum("nsv,nv->ns", logits, weights)
+
+def _check_sum(twin: nn.Module, summed: Tensor, told: Tensor) -> None:
+    gap = float((summed - told).abs().max())
+    if not gap <= 1e-3 * max(1.0, float(told.abs().max())):
+        raise InputError(f"the parts of this {type(twin).__name__} do not add up to its logits "
                          f"(they miss {gap:.2g}), so shares would be wrong; use activation "
                          "patching.")
 
