@@ -23,7 +23,8 @@ setuptools.setup(
     packages=setuptools.find_packages(include=[package, f"{package}.*"]),
     package_data={package: ["py.typed", "demo/**", "assets/**"]},
     install_requires=shlex.split(cfg["requirements"]),
-    extras_require={name: shlex.split(cfg[f"{name}_requirements"]) for name in ("dev", "smollm2")},
+    extras_require={name: shlex.split(cfg[f"{name}_requirements"])
+                    for name in ("dev", "smollm2", "lenses", "umap", "wandb")},
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     entry_points={

@@ -1,0 +1,58 @@
+"""Tracking with the real Weights & Biases, offline, and through the death of its process."""
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from feature_interaction_graph.drawing.figures import new_figure
+from feature_interaction_graph.tracking.track import read_metrics, track, upload
+
+wandb = pytest.importorskip("wandb", reason="the real wandb is tried where it is installed")
+
+
+def sent(folder: Path) -> bytes:
+    "What the offline runs below `folder` would send."
+    files = sorted(folder.rglob("*.wandb"))
+    assert files, "W&B has written nothing"
+    return b"".join(file.read_bytes() for file in files)
+
+
+def test_the_real_library_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    "Numbers, table, figure and file are in W&B's own records, from the run and from the folder."
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    with track(tmp_path / "run", {"width": 64}, wandb="offline") as run:
+        for step in range(3): run.log({"loss": 1 / (1 + step)}, step=step)
+        run.table("edges", {"strength": [0.5, 0.25]})
+        run.figure("line", new_figure(2, 1)[0])
+        run.artifact(tmp_path / "run" / "config.json")
+    told = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert told["state"] == "finished" and told["wandb"] == {"state": "complete"}
+    record = sent(tmp_path / "run" / "wandb")
+    for part in (b"loss", b"0.3333333333333333", b"edges", b"line", b"config.json", b"width"):
+        assert part in record, part
+    with track(tmp_path / "plain", {"width": 8}) as plain: plain.log({"loss": 0.125}, step=7)
+    assert upload(tmp_path / "plain", "offline") == {"state": "complete"}
+    assert b"0.125" in sent(tmp_path / "plain" / "wandb")
+
+
+def test_settings_that_the_library_refuses(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="everything is in the folder"):
+        with track(tmp_path / "run", wandb={"mode": "sideways"}) as run: run.log({"loss": 1.0})
+    told = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert told["wandb"]["state"] == "lost" and told["wandb"]["missed"] == 1
+    assert read_metrics(tmp_path / "run").loss.tolist() == [1.0]
+
+
+def test_a_process_that_dies(tmp_path: Path) -> None:
+    "Every line that was logged is there, and the run does not claim to have finished."
+    work = ("import os\n"
+            "from feature_interaction_graph.tracking.track import track\n"
+            f"with track({str(tmp_path / 'run')!r}) as run:\n"
+            "    for step in range(5):\n"
+            "        if step == 3: os._exit(1)\n"
+            "        run.log({'loss': 1.0}, step=step)\n")
+    assert subprocess.run([sys.executable, "-c", work], check=False).returncode == 1
+    assert read_metrics(tmp_path / "run").step.tolist() == [0, 1, 2]
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "running"
