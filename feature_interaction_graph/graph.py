@@ -24,12 +24,13 @@ from .engine.errors import InputError
 from .engine.names import FeatureKey, feature_id, parse_feature_id
 from .graphs.edges import surviving_rows
 from feature_interaction_graph.graphs.files import (
-    check_interaction_graph, load_graph, plain_value, save_graph
+    check_interaction_graph, load_graph, save_graph
 )
 from feature_interaction_graph.graphs.hyperedges import (
     DIRECTIONS, GATE_ENDS, Gates, edge_size, gate_attributes, gate_phrase, gated_pairs,
     hyperedges_inside, hyperedges_of
 )
+from .graphs.values import plain_value
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data

@@ -149,7 +149,7 @@ def test_a_gate_survives_in_the_graph_and_its_files(kind, tmp_path):
     assert graph.edges[ids[0], ids[2]]["interaction_type"] == (
         "gating" if kind == "sign-flip" else "excitatory"
     )
-    for suffix in ("graphml", "json", "pkl"):
+    for suffix in ("graphml", "json", "h5", "pkl"):
         path = save_graph(graph, tmp_path / f"graph.{suffix}")
         again = load_graph(path, allow_pickle=suffix == "pkl")
         assert (again.graph["hyperedges"] == graph.graph["hyperedges"]

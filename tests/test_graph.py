@@ -4,6 +4,7 @@ import json
 import math
 import random
 import sys
+import tracemalloc
 import types
 
 import networkx as nx
@@ -26,6 +27,7 @@ from feature_interaction_graph.graph import (
     save_graph,
     to_pytorch_geometric,
 )
+from feature_interaction_graph.graphs import columns
 from feature_interaction_graph.graphs.hyperedges import DIRECTIONS, edge_size, gate_phrase
 from feature_interaction_graph.measurement.table import COLUMNS, InteractionTable
 from feature_interaction_graph.subgraphs import BehaviorSubgraph
@@ -88,10 +90,9 @@ def same(left: object, right: object) -> bool:
 
 
 def same_graph(left: nx.DiGraph, right: nx.DiGraph) -> bool:
-    edges = [sorted(G.edges(keys=True), key=repr) if G.is_multigraph() else sorted(G.edges)
-             for G in (left, right)]
+    edges = [list(G.edges(keys=True) if G.is_multigraph() else G.edges) for G in (left, right)]
     return (type(left) is type(right) and same(left.graph, right.graph)
-            and sorted(left) == sorted(right) and edges[0] == edges[1]
+            and list(left) == list(right) and edges[0] == edges[1]
             and all(same(left.nodes[node], right.nodes[node]) for node in left)
             and all(same(left.edges[edge], right.edges[edge]) for edge in edges[0]))
 
@@ -510,7 +511,7 @@ def test_a_piece_has_the_gates_whose_three_ends_are_in_it(table, gates):
     assert gate["direction"] != "changed"
 
 
-@pytest.mark.parametrize("suffix", ["graphml", "json", "pkl"])
+@pytest.mark.parametrize("suffix", ["graphml", "json", "h5", "pkl"])
 @pytest.mark.parametrize("multigraph", [False, True])
 def test_gates_survive_files_exactly(table, tmp_path, suffix, multigraph):
     gates = random_gates(table, seed=4)
@@ -537,7 +538,7 @@ def test_broken_hyperedges_are_refused_with_one_sentence(table, gates, tmp_path,
     G = build_interaction_graph(table, gates=gates)
     G.graph["hyperedges"] = ([*G.graph["hyperedges"][:2], {**G.graph["hyperedges"][2], **broken}]
                              if isinstance(broken, dict) else broken)
-    for suffix in ("json", "graphml"):
+    for suffix in ("json", "graphml", "h5"):
         with pytest.raises(InputError, match=words) as refusal:
             load_graph(save_graph(G, tmp_path / f"graph.{suffix}"))
         assert len(str(refusal.value)) < 600 and "\n" not in str(refusal.value)
@@ -594,7 +595,7 @@ def awkward_graph(seed: int, multigraph: bool) -> nx.DiGraph:
     return G
 
 
-@pytest.mark.parametrize("suffix", ["graphml", "json", "pkl"])
+@pytest.mark.parametrize("suffix", ["graphml", "json", "h5", "pkl"])
 @pytest.mark.parametrize("multigraph", [False, True])
 def test_round_trip_keeps_every_value_and_type(tmp_path, suffix, multigraph):
     for seed in range(25):
@@ -606,7 +607,7 @@ def test_round_trip_keeps_every_value_and_type(tmp_path, suffix, multigraph):
 def test_numpy_attributes_come_back_as_python(tmp_path):
     G = nx.DiGraph(doses=np.array([0.5, 1.0]))
     G.add_node("L0_F0", layer=np.int64(0), feature_idx=np.int32(0), importance=np.float32(0.5))
-    for suffix in ("graphml", "json", "pkl"):
+    for suffix in ("graphml", "json", "h5", "pkl"):
         again = load_graph(save_graph(G, tmp_path / f"graph.{suffix}"), allow_pickle=True)
         assert (same(again.nodes["L0_F0"], {"layer": 0, "feature_idx": 0, "importance": 0.5})
                 and again.graph["doses"] == [0.5, 1.0])
@@ -646,6 +647,34 @@ def test_graphml_defaults_of_other_tools_are_applied(tmp_path):
         'edgedefault="directed"><node id="L2_F1"><data key="f">1</data></node></graph></graphml>'
     )
     assert load_graph(tmp_path / "graph.graphml").nodes["L2_F1"] == {"layer": 2, "feature_idx": 1}
+
+
+@pytest.mark.parametrize("suffix", ["json", "graphml", "h5"])
+def test_memory_beside_the_graph_does_not_grow_with_it(tmp_path, monkeypatch, suffix):
+    "The same peak above the graph for three times the edges, which the file grows by."
+    monkeypatch.setattr(columns, "_BLOCK", 500)
+    peaks, sizes = [], []
+    for n_edges in (3_000, 9_000):
+        G = nx.DiGraph()
+        G.add_nodes_from((f"L0_F{k}", {"layer": 0, "feature_idx": k}) for k in range(100))
+        for k in range(n_edges):
+            G.add_edge(f"L0_F{k % 100}", f"L0_F{k // 100}", interaction_type="excitatory",
+                       **{name: k / 7 + len(name) for name in ("strength", "std_strength",
+                                                               "p_value", "q_value", "variance")})
+        path = tmp_path / f"graph.{suffix}"
+        tracemalloc.start()
+        save_graph(G, path)
+        written = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        tracemalloc.start()
+        again = load_graph(path)
+        held, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert again.number_of_edges() == n_edges
+        peaks.append((written, most - held))
+        sizes.append(held)
+    assert sizes[1] > 2.5 * sizes[0]
+    for few, many in zip(*peaks, strict=True): assert many < 1.3 * few + 2**16, peaks
 
 
 HOSTILE = {
@@ -731,7 +760,8 @@ def test_ids_that_xml_cannot_hold_are_refused_for_graphml(tmp_path):
     G.add_node("L0_F0\x00", layer=0, feature_idx=0)
     with pytest.raises(InputError, match="save the graph as .json"):
         save_graph(G, tmp_path / "graph.graphml")
-    assert "L0_F0\x00" in load_graph(save_graph(G, tmp_path / "graph.json"))
+    for name in ("graph.json", "graph.h5"):
+        assert "L0_F0\x00" in load_graph(save_graph(G, tmp_path / name))
 
 
 def test_edges_before_the_threshold_need_no_moving_target(table):

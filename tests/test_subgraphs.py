@@ -203,7 +203,7 @@ def test_a_circuit_is_found_again(demo, agreement):
     assert again.nodes == circuit.nodes and again.facts == circuit.facts
 
 
-@pytest.mark.parametrize("suffix", ["json", "graphml"])
+@pytest.mark.parametrize("suffix", ["json", "graphml", "h5"])
 def test_files(agreement, tmp_path, suffix):
     circuit = agreement[3]
     again = BehaviorSubgraph.load(circuit.save(tmp_path / f"circuit.{suffix}"))

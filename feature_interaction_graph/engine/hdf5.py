@@ -231,10 +231,10 @@ class StoredGroup(StoredAttributes):
         return data
 
     def array(self, name: str, kind: Any, shape: tuple[int | None, ...] = (None,), *,
-              below: int | None = None, finite: bool = False,
+              least: int = 0, below: int | None = None, finite: bool = False,
               rows: slice = slice(None)) -> np.ndarray:
-        """`rows` of the data set `name`, `[n_rows, ...]`, as `kind`: whole numbers from 0 to
-        `below` - 1, floats (`finite` or not), bools, text (`object`), or words (`U24`) kept as
+        """`rows` of the data set `name`, `[n_rows, ...]`, as `kind`: whole numbers from `least`
+        to `below` - 1, floats (`finite` or not), bools, text (`object`), or words (`U24`) kept as
         numbers."""
         data, wanted = self.sized(name, shape), np.dtype(kind)
         is_text = h5py.check_string_dtype(data.dtype) is not None
@@ -245,8 +245,9 @@ class StoredGroup(StoredAttributes):
         with self.reading(name): values = data.asstr()[rows] if is_text else data[rows]
         if wanted.kind in "iuU" and values.size:
             top = len(words) if wanted.kind == "U" else below or np.iinfo(wanted).max + 1
-            if values.min() < 0 or int(values.max()) >= top:
-                raise self.damaged(f"{name} holds numbers that are not from 0 to {top - 1}")
+            if values.min() < least or int(values.max()) >= top:
+                raise self.damaged(f"{name} holds numbers that are not from {least} to "
+                                   f"{top - 1}")
         if finite and not np.isfinite(values).all():
             raise self.damaged(f"{name} holds numbers that are not finite")
         return np.array(words, wanted)[values] if wanted.kind == "U" else values.astype(wanted)
