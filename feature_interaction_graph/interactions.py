@@ -29,6 +29,7 @@ from .engine.mechanisms import mlp_before
 from .engine.names import FeatureKey, Saes
 from .engine.positions import Positions, corpus_for
 from .engine.provenance import provenance
+from .engine.shards import drop_shards
 from .engine.stability import Evidence, edge_stability
 from .engine.statistics import TestFamily, adjust
 from .engine.transport import transport_scores
@@ -377,13 +378,15 @@ def _too_rare(cfg: Config) -> str:
     return f"the source fires in fewer than {cfg.min_samples} sequences"
 
 # %% ../nbs/06_interactions.ipynb #26cf2f3a
+_UNFINISHED = "interactions.unfinished"     # the folder of finished blocks, in that of the run
+
 def _measure_later(model: nn.Module, saes: Saes, corpus: Corpus, pairs: _Pairs, cfg: Config,
                    progress: bool) -> MeasuredPairs:
     "The pairs from one layer to a later one; finished blocks of them are kept in the run's folder."
     question = question_of(pairs, saes, cfg)
     settings = run_settings(cfg)
     found = measure(model, saes, corpus, question, settings, progress=progress,
-                    checkpoint=cfg.output_path / "interactions.unfinished")
+                    checkpoint=cfg.output_path / _UNFINISHED)
     return only_asked(found, pairs, len(question.looks))
 
 def _measure_inside(model: nn.Module, saes: Saes, corpus: Corpus, pairs: _Pairs, cfg: Config,
@@ -412,7 +415,7 @@ def _measure_spanned(model: nn.Module, saes: Saes, corpus: Corpus, candidates: C
         question = question_of(pairs, saes, cfg)
     settings = run_settings(cfg)
     found = measure(model, saes, corpus, question, settings, progress=progress,
-                    checkpoint=cfg.output_path / "interactions.unfinished")
+                    checkpoint=cfg.output_path / _UNFINISHED)
     told = account(found, question, cfg.correction_method, cfg.placebo)
     attempted, measured = (_spanned(question, sources, saes) for sources in (question.sources,
                                                                              found.kept))
@@ -422,30 +425,10 @@ def _measure_spanned(model: nn.Module, saes: Saes, corpus: Corpus, candidates: C
     table = InteractionTable(found.columns, meta, candidates.features, found.curves)
     return kept_table(table, question)
 
-# %% ../nbs/06_interactions.ipynb #0c919c4a
-def measure_interactions(
-    model: nn.Module, saes: Saes, candidates: Candidates, cfg: Config,
-    corpus: Corpus | None = None, progress: bool = True, *, positions: Positions = None
-) -> InteractionTable:
-    """Total effects of all candidate pairs by exact clamping, with p- and q-values over the pairs
-    that could be measured.
-
-    `corpus`: where samples are drawn from; by default the one `cfg` names
-    (what `cfg.holdout` keeps of it); `positions`: at which of
-    its positions (None: as `corpus` or `cfg` says). `meta["counts"]` says
-    how many pairs were attempted, measured and skipped, and why; `features` are those of the
-    candidates. With `cfg.whole_dictionary` the sources are those of the candidates, and their
-    targets all features of the later layers in the window; `cfg.kept` says which rows stay, of
-    all pairs that sources and targets span (`meta["kept"]`: how many rows were tested). Raises
-    `InputError` when not a single pair can be measured, or none of what was to stay is there.
-    """
-    saes = number_saes(saes)
-    if corpus is None:
-        _, corpus = chosen_and_measured(load_corpus(cfg, model, saes), cfg.holdout)
-    if positions is None and corpus.positions is None: positions = cfg.positions
-    corpus = corpus_for(model, corpus, positions)
-    if cfg.whole_dictionary or cfg.kept != "all":
-        return _measure_spanned(model, saes, corpus, candidates, cfg, progress)
+# %% ../nbs/06_interactions.ipynb #5eb269d3
+def _measure_pairs(model: nn.Module, saes: Saes, corpus: Corpus, candidates: Candidates,
+                   cfg: Config, progress: bool) -> InteractionTable:
+    "The candidate pairs, and no others."
     pairs = sort_pairs(candidates, saes, cfg)
     parts = []
     for measured, which in ((_measure_later, pairs.later), (_measure_inside, pairs.inside)):
@@ -463,3 +446,34 @@ def measure_interactions(
               "skipped": skipped}
     meta = {"counts": counts, **_told(cfg, corpus, saes), "stability": steadiness}
     return InteractionTable(columns, meta, candidates.features, curves)
+
+# %% ../nbs/06_interactions.ipynb #0c919c4a
+def measure_interactions(
+    model: nn.Module, saes: Saes, candidates: Candidates, cfg: Config,
+    corpus: Corpus | None = None, progress: bool = True, *, positions: Positions = None,
+    keep_blocks: bool = False
+) -> InteractionTable:
+    """Total effects of all candidate pairs by exact clamping, with p- and q-values over the pairs
+    that could be measured.
+
+    `corpus`: where samples are drawn from; by default the one `cfg` names
+    (what `cfg.holdout` keeps of it); `positions`: at which of
+    its positions (None: as `corpus` or `cfg` says); `keep_blocks`: finished blocks stay in the
+    folder of `cfg`, until the table is saved there. `meta["counts"]` says
+    how many pairs were attempted, measured and skipped, and why; `features` are those of the
+    candidates. With `cfg.whole_dictionary` the sources are those of the candidates, and their
+    targets all features of the later layers in the window; `cfg.kept` says which rows stay, of
+    all pairs that sources and targets span (`meta["kept"]`: how many rows were tested). Raises
+    `InputError` when not a single pair can be measured, none of what was to stay is there, or
+    another process measures in the folder of `cfg`.
+    """
+    saes = number_saes(saes)
+    if corpus is None:
+        _, corpus = chosen_and_measured(load_corpus(cfg, model, saes), cfg.holdout)
+    if positions is None and corpus.positions is None: positions = cfg.positions
+    corpus = corpus_for(model, corpus, positions)
+    spanned = cfg.whole_dictionary or cfg.kept != "all"
+    found = (_measure_spanned if spanned else _measure_pairs)(
+        model, saes, corpus, candidates, cfg, progress)
+    if not keep_blocks: drop_shards(cfg.output_path / _UNFINISHED)
+    return found

@@ -4,17 +4,16 @@
 
 # %% auto #0
 __all__ = ['BLOCK_BYTES', 'TABLE_BYTES', 'RunSettings', 'blocks_of', 'held_bytes', 'undecided_sources', 'placebo_references',
-           'push_lengths', 'gather_block', 'read_block', 'measure_block', 'question_key', 'save_block', 'restore_block',
-           'Measured', 'measure']
+           'push_lengths', 'gather_block', 'read_block', 'measure_block', 'question_facts', 'save_block',
+           'restore_block', 'Measured', 'measure']
 
 # %% ../../nbs/measurement/05_blocks.ipynb #75eacfc9
+import contextlib
 import hashlib
-import json
-import shutil
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -22,14 +21,14 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from ..engine.corpus import Corpus
-from ..engine.errors import InputError, atomic_write
-from ..engine.files import read_json
 from ..engine.memory import free_memory
 from ..engine.names import Saes
 from feature_interaction_graph.engine.placebo import (
     PlaceboDraw, PlaceboPlan, PlaceboReference, placebo_plans, reference_of
 )
+from ..engine.provenance import provenance
 from ..engine.pushing import fingerprint, push
+from ..engine.shards import ShardFolder, kept_shards
 from ..engine.statistics import adjust
 from ..engine.weights import saes_fingerprint, weights_fingerprint
 from feature_interaction_graph.measurement.kept import (
@@ -84,23 +83,15 @@ def blocks_of(
 # %% ../../nbs/measurement/05_blocks.ipynb #cb455464
 _LEAST_BYTES, _MOST_BYTES = 2**28, 2**32
 
-def held_bytes(settings: RunSettings, checkpoint: Path | None = None) -> int:
+def held_bytes(settings: RunSettings, begun: int | None = None) -> int:
     """How many bytes of responses are held at a time: as `settings` say, or a quarter of the free
     memory, from 256 MiB to 4 GiB.
 
     Every block reads the text anew, so larger is faster. An interrupted run goes on with what it
-    began with, whatever is free now: `checkpoint` remembers. Raises `InputError` where it is
-    damaged."""
-    file = None if checkpoint is None else checkpoint / "blocks.json"
-    hint = "delete it, and the measurement begins anew"
-    if settings.block_bytes is not None: held = settings.block_bytes
-    elif file is not None and file.is_file():
-        held = int(read_json(file, hint, {"block_bytes": int})["block_bytes"])
-    else: held = int(np.clip(free_memory() // 4, _LEAST_BYTES, _MOST_BYTES))
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(file) as part: part.write_text(json.dumps({"block_bytes": held}))
-    return held
+    has `begun` with, whatever is free now."""
+    if settings.block_bytes is not None: return settings.block_bytes
+    if begun is not None: return begun
+    return int(np.clip(free_memory() // 4, _LEAST_BYTES, _MOST_BYTES))
 
 # %% ../../nbs/measurement/05_blocks.ipynb #ac086eb0
 def undecided_sources(
@@ -233,13 +224,13 @@ def measure_block(
     return read_block(prepared, block, gather_block(prepared, block, settings), references)
 
 # %% ../../nbs/measurement/05_blocks.ipynb #41a89419
-def question_key(
+def question_facts(
     prepared: Prepared, blocks: Sequence[Mapping[int, Int[np.ndarray, "n_places"]]],
     settings: RunSettings
-) -> str:
-    """A hash of what decides the numbers: weights of the model and the SAEs, the text and where
-    samples may be, sources, targets, samples and doses of the first block, how many blocks there
-    are, and all settings."""
+) -> dict[str, Any]:
+    """What decides the numbers: all settings, hashes of the weights of the model and the SAEs, of
+    the text and where samples may be, of sources and targets, of samples and doses of the first
+    block, how many blocks there are, and the versions of the libraries."""
     question = prepared.question
     plans = [plan_pushes(prepared, layer, mine, (0, question.looks[-1]))
              for layer, mine in blocks[0].items()]
@@ -247,39 +238,38 @@ def question_key(
     features += [reader.features.cpu().numpy().tobytes() for reader in prepared.readers.values()]
     corpus, saes = prepared.corpus, {layer: prepared.saes[layer] for layer in
                                      sorted({*question.sources, *prepared.readers})}
-    features += [part.numpy().tobytes() for part in (corpus.tokens, corpus.sample_mask())]
-    weights = weights_fingerprint(prepared.model), saes_fingerprint(saes)
-    asked = replace(question, sources={}, targets={}, reach={})
+    text = [part.numpy().tobytes() for part in (corpus.tokens, corpus.sample_mask())]
     rows = settings.batch_rows or prepared.rows_that_fit
-    return fingerprint(plans, asked, replace(settings, batch_rows=rows), len(blocks), weights,
-                       hashlib.sha256(b"".join(features)).hexdigest())
+    asked = vars(question) | vars(replace(settings, batch_rows=rows))
+    hashes = {"sources and targets": hashlib.sha256(b"".join(features)).hexdigest(),
+              "text": hashlib.sha256(b"".join(text)).hexdigest(),
+              "model": weights_fingerprint(prepared.model), "SAEs": saes_fingerprint(saes),
+              "samples": fingerprint(plans, sorted(question.reach.items()))}
+    versions = {name: said for name, said in provenance().items() if name != "git_revision"}
+    asked = {name: value for name, value in asked.items() if name not in ("sources", "targets",
+                                                                          "reach")}
+    return {**asked, **hashes, "blocks": len(blocks), **versions}
 
 # %% ../../nbs/measurement/05_blocks.ipynb #c853de0e
-def save_block(file: Path, key: str, block: MeasuredBlock) -> None:
-    "Writes a finished block, whole or not at all; numbers and words only."
-    file.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {f"{part.name}|{name}": values for part in fields(block)
-              for name, values in getattr(block, part.name).items()}
-    with atomic_write(file) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, allow_pickle=False, key=np.array(key), **arrays)
+def save_block(shards: ShardFolder, name: str, block: MeasuredBlock) -> None:
+    "Keeps a finished block; numbers and words only."
+    arrays = {f"{part.name}|{entry}": values for part in fields(block)
+              for entry, values in getattr(block, part.name).items()}
+    def write(file: Path) -> None:
+        with file.open("wb") as stream: np.savez(stream, allow_pickle=False, **arrays)
+    shards.save(name, write)
 
 # %% ../../nbs/measurement/05_blocks.ipynb #a6261b30
-def restore_block(file: Path, key: str) -> MeasuredBlock | None:
-    """A finished block of this very question, None if there is none.
-
-    Raises `InputError` for a damaged file."""
-    if not file.exists(): return None
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            if str(stored["key"]) != key: return None
-            parts: dict[str, _Columns] = {part.name: {} for part in fields(MeasuredBlock)}
-            for entry in stored.files:
-                part, _, name = entry.partition("|")
-                if name: parts[part][name] = stored[entry]
-            return MeasuredBlock(**parts)
-    except (zipfile.BadZipFile, OSError, ValueError, KeyError, EOFError) as error:
-        raise InputError(f"{file}, a finished part of an interrupted run, is damaged ({error}); "
-                         "delete it to measure that part again.") from error
+def restore_block(shards: ShardFolder, name: str) -> MeasuredBlock | None:
+    "A finished block, None if there is none, or none whose bytes are those that were written."
+    file = shards.restore(name)
+    if file is None: return None
+    parts: dict[str, _Columns] = {part.name: {} for part in fields(MeasuredBlock)}
+    with np.load(file, allow_pickle=False) as stored:
+        for entry in stored.files:
+            part, _, column = entry.partition("|")
+            parts[part][column] = stored[entry]
+    return MeasuredBlock(**parts)
 
 # %% ../../nbs/measurement/05_blocks.ipynb #78ea3e44
 @dataclass(frozen=True)
@@ -300,28 +290,34 @@ def measure(
 ) -> Measured:
     """Clamps every source of `question` that fires often enough and tests all its targets.
 
-    `checkpoint`: a folder for finished blocks. Raises `InputError` when no source fires often
-    enough, and for a damaged file of a finished block.
+    `checkpoint`: a folder for finished blocks; who has saved the answer removes it (`drop_shards`).
+    Raises `InputError` when no source fires often enough, and when another process works in that
+    folder.
     """
-    prepared = prepare(model, saes, corpus, question, settings.batch_size, progress)
-    refuse_rare(prepared)
-    held = held_bytes(settings, checkpoint)
-    blocks, settings = blocks_of(prepared, settings, held), replace(settings, block_bytes=held)
-    key = "" if checkpoint is None else question_key(prepared, blocks, settings)
-    references = placebo_references(prepared, settings)
-    parts: list[MeasuredBlock] = []
-    shown = tqdm(blocks, desc="blocks of sources", disable=not progress or len(blocks) == 1)
-    for number, block in enumerate(shown):
-        file = None if checkpoint is None else checkpoint / f"block_{number:05d}.npz"
-        done = None if file is None else restore_block(file, key)
-        if done is None:
-            done = measure_block(prepared, block, settings, references)
-            if file is not None and number + 1 < len(blocks): save_block(file, key, done)
-        parts.append(done)
-    if checkpoint is not None: shutil.rmtree(checkpoint, ignore_errors=True)
+    with contextlib.nullcontext() if checkpoint is None else kept_shards(checkpoint) as shards:
+        prepared = prepare(model, saes, corpus, question, settings.batch_size, progress)
+        refuse_rare(prepared)
+        held = held_bytes(settings, shards.facts.get("block_bytes") if shards else None)
+        blocks, settings = blocks_of(prepared, settings, held), replace(settings, block_bytes=held)
+        if shards: shards.begin(question_facts(prepared, blocks, settings), len(blocks))
+        references: _References | None = None
+        parts: list[MeasuredBlock] = []
+        shown = tqdm(blocks, desc="blocks of sources", disable=not progress or len(blocks) == 1)
+        for number, block in enumerate(shown):
+            name = f"block_{number:05d}.npz"
+            done = restore_block(shards, name) if shards else None
+            if done is None:
+                if references is None: references = placebo_references(prepared, settings)
+                done = measure_block(prepared, block, settings, references)
+                if shards: save_block(shards, name, done)
+            parts.append(done)
+    return _in_order(parts, prepared)
+
+def _in_order(parts: Sequence[MeasuredBlock], prepared: Prepared) -> Measured:
+    "Of all blocks, in one order whatever the blocks were."
     whole = MeasuredBlock.join(parts)
     names = ("tgt_feature", "offset", "src_feature", "tgt_layer", "src_layer")
-    order = np.lexsort([whole.columns[name] for name in names])          # whatever the blocks were
+    order = np.lexsort([whole.columns[name] for name in names])
     columns = {name: values[order] for name, values in whole.columns.items()}
     return Measured(columns, {name: values[order] for name, values in whole.curves.items()},
                     prepared.kept, whole.tests, whole.sample)

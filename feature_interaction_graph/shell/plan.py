@@ -18,6 +18,7 @@ from feature_interaction_graph.engine.encoders import (
     FeatureReader, counted_blocks, hook_names, number_saes, sae_hook_point, sae_write_point
 )
 from ..engine.errors import InputError
+from ..engine.locks import refuse_shared
 from ..engine.memory import free_memory
 from ..engine.names import Saes
 from ..engine.placebo import LENGTHS, POOL_SEQUENCES, PlaceboDraw
@@ -171,8 +172,10 @@ def _work(layers: list[SourceLayer], saes: Saes, cfg: Config, rates: Rates, per_
 
 # %% ../../nbs/shell/04_plan.ipynb #0e85210a
 def say_plan(run: RunInputs) -> None:
-    "Says what `run` will do, where it has not been done and bars are shown."
+    """Says what `run` will do, where it has not been done and bars are shown. Raises `InputError`
+    where another process is at work in its folder."""
     stage = STAGES["interactions"]
     done = run.folder.why_not(stage, stage_key(stage, run.cfg)) is None
     if done or not run.progress: return
+    refuse_shared(run.cfg.output_path)
     run.say(str(plan_run(*run.loaded, run.cfg)))
