@@ -8,6 +8,7 @@ __all__ = ['token_losses', 'loss_gradients', 'ablation_effects', 'collect_activa
 # %% ../nbs/02_activations.ipynb #d18e7864
 import contextlib
 import functools
+import itertools
 from dataclasses import asdict
 from typing import Any
 
@@ -30,6 +31,7 @@ from feature_interaction_graph.engine.hook_points import (
 from .engine.names import Saes
 from .engine.positions import Positions, corpus_for
 from .engine.residuals import clean_residuals
+from .engine.sampling import held_batches
 
 # %% ../nbs/02_activations.ipynb #b6862bf1
 def token_losses(
@@ -128,29 +130,48 @@ def _spread(n_batches: int, n_wanted: int) -> set[int]:
     return set(np.linspace(0, n_batches - 1, min(n_batches, n_wanted)).round().astype(int).tolist())
 
 # %% ../nbs/02_activations.ipynb #f84fc876
+_Point = dict[str, Float[Tensor, "n width"]]      # hook point -> rows
+
+def _rows_of_batch(
+    model: nn.Module, corpus: Corpus, batch: Int[Tensor, "n_seq"],
+    readers: dict[int, FeatureReader], differentiated: bool
+) -> tuple[_Point, _Point]:
+    "The sampleable rows of a batch wherever one of `readers` reads, and gradients if asked for."
+    device = next(plain_twin(model).parameters()).device
+    names = list(dict.fromkeys(reader.hook_point.name for reader in readers.values()))
+    lengths = corpus.lengths[batch].to(device)
+    tokens = corpus.tokens[batch, :int(lengths.max())].to(device)
+    gradients: _Point = {}
+    if differentiated:
+        written = [reader.write_point.name for reader in readers.values()]
+        points = list(dict.fromkeys([*names, *written]))
+        residuals, gradients, _ = loss_gradients(model, tokens, lengths, points)
+    else: residuals = clean_residuals(model, tokens, names)
+    keep = corpus.sample_mask()[batch, :tokens.shape[1]].to(device)
+    return ({name: residuals[name][keep] for name in names},
+            {name: gradient[keep] for name, gradient in gradients.items()})
+
+# %% ../nbs/02_activations.ipynb #30bdff1c
 def _run_batches(
     model: nn.Module, readers: dict[int, FeatureReader], writers: dict[int, LayerWriter],
     cfg: Config, corpus: Corpus, progress: bool
 ) -> None:
     "Every batch through the model once, its rows to the writers."
-    device = next(plain_twin(model).parameters()).device
-    names = {layer: reader.hook_point.name for layer, reader in readers.items()}
-    written = {layer: reader.write_point.name for layer, reader in readers.items()}
-    points = list(dict.fromkeys([*names.values(), *written.values()]))
-    mask, batches = corpus.sample_mask(), torch.arange(len(corpus)).split(cfg.batch_size)
-    n_wanted = -(-cfg.n_importance_tokens * len(batches) // corpus.n_tokens)
-    differentiated = _spread(len(batches), n_wanted * (cfg.importance_method != "frequency"))
-    for number, batch in enumerate(tqdm(batches, desc="activations", disable=not progress)):
-        lengths = corpus.lengths[batch].to(device)
-        tokens = corpus.tokens[batch, :int(lengths.max())].to(device)
-        gradients: dict[str, Tensor] = {}
-        if number in differentiated:
-            residuals, gradients, _ = loss_gradients(model, tokens, lengths, points)
-        else: residuals = clean_residuals(model, tokens, list(names.values()))
-        keep = mask[batch, :tokens.shape[1]].to(device)
-        for layer, name in names.items():
-            _write_rows(readers[layer], writers[layer], residuals[name][keep],
-                        gradients[written[layer]][keep] if gradients else None)
+    groups = held_batches(corpus, readers.values(), cfg.batch_size)
+    n_batches = sum(map(len, groups))
+    n_wanted = -(-cfg.n_importance_tokens * n_batches // corpus.n_tokens)
+    chosen = _spread(n_batches, n_wanted * (cfg.importance_method != "frequency"))
+    numbers = itertools.count()
+    for batches in tqdm(groups, desc="activations", disable=not progress):
+        read = []
+        for batch in batches:
+            found = _rows_of_batch(model, corpus, batch, readers, next(numbers) in chosen)
+            read.append([{name: rows.cpu() if len(batches) > 1 else rows
+                          for name, rows in part.items()} for part in found])
+        for layer, reader in readers.items():
+            for residuals, gradients in read:
+                _write_rows(reader, writers[layer], residuals[reader.hook_point.name],
+                            gradients.get(reader.write_point.name))
 
 # %% ../nbs/02_activations.ipynb #46a8d757
 @torch.no_grad()
@@ -162,11 +183,13 @@ def _write_rows(reader: FeatureReader, writer: LayerWriter, rows: Float[Tensor, 
     What silent features are worth is 0 and never computed."""
     size = max(1, max_values // reader.width)
     for piece in torch.arange(len(rows), device=rows.device).split(size):
-        fired = firings_of(reader.read(rows[piece])[1])
+        here = rows[piece].to(reader.device)
+        fired = firings_of(reader.read(here)[1])
         if gradients is None: writer.add(fired)
         else:
-            writer.add(fired, fired.value * reader.scale(rows[piece])[fired.row, 0]
-                       * _along_decoders(reader, gradients[piece].float(), fired))
+            slopes = gradients[piece].to(reader.device).float()
+            writer.add(fired, fired.value * reader.scale(here)[fired.row, 0]
+                       * _along_decoders(reader, slopes, fired))
 
 # %% ../nbs/02_activations.ipynb #cd8cba96
 def _along_decoders(reader: FeatureReader, gradients: Float[Tensor, "n_rows d"], fired: FiringBlock,

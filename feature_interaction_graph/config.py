@@ -182,6 +182,10 @@ class MeasurementSettings:
     batch_rows: int | None = setting(
         None, "interventions per branched pass; None: by memory", low=1
     )
+    sae_gb: float | None = setting(
+        None, "gigabytes of SAE columns on the device at a time, the others stay on the disk or on "
+              "the CPU; None: all SAEs, where they fit", above=0
+    )
     memory_gb: float | None = setting(
         None, "gigabytes of responses held at a time; None: a quarter of the free memory", above=0
     )
@@ -452,7 +456,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 # %% ../nbs/00_config.ipynb #3aff3630
 # where and how fast, not what
-FREE_SETTINGS = ("output_dir", "device", "batch_size", "batch_rows", "memory_gb")
+FREE_SETTINGS = ("output_dir", "device", "batch_size", "batch_rows", "memory_gb",
+                 "sae_gb")
 
 # %% ../nbs/00_config.ipynb #ea590b12
 # what an activation store depends on

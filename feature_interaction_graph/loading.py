@@ -33,7 +33,7 @@ from .hosts.models import center_stream, read_model, wrap_model
 from .hosts.nanogpt import model_from_nanogpt
 from .hosts.releases import choose_sae_ids, release_entries
 from feature_interaction_graph.hosts.saes import (
-    check_saes_against_model, load_saes_by_id, wanted_processing
+    check_saes_against_model, load_saes_by_id, place_saes, wanted_processing
 )
 from .hosts.texts import PASSAGE, hub_documents
 
@@ -100,15 +100,25 @@ def load_saes(cfg: Config, model: nn.Module | None = None) -> "dict[int, SAE]":
     layer is the block an SAE reads; a `hook_resid_post` of the last block beside `hook_resid_pre`
     SAEs is one layer more.
 
+    They go to the device, or, where they do not fit there or `cfg.sae_gb` is set, on a `Shelf`.
     `model`: check the SAEs against it. Raises `InputError` naming the SAEs that were asked for and
     are absent, and for SAEs that are damaged, unscaled, or do not belong to `model`."""
+    saes = _stored_saes(cfg)
+    if model is not None: check_saes_against_model(saes, model, _hub_name(cfg))
+    _to_device(saes, cfg)
+    return saes
+
+def _stored_saes(cfg: Config) -> "dict[int, SAE]":
+    "The SAEs of `cfg`, on the CPU or the disk."
     release = _demo_part(cfg.sae_release, "saes")
     ids = choose_sae_ids(release_entries(release), release, ids=cfg.sae_ids,
                          template=cfg.sae_id_template, layers=cfg.layers)
-    saes = load_saes_by_id(release, ids, device=str(cfg.torch_device),
-                           dtype="float64" if cfg.dtype == "float64" else "float32")
-    if model is not None: check_saes_against_model(saes, model, _hub_name(cfg))
-    return saes
+    dtype = "float64" if cfg.dtype == "float64" else "float32"
+    return load_saes_by_id(release, ids, dtype=dtype)
+
+def _to_device(saes: Saes, cfg: Config) -> None:
+    budget = None if cfg.sae_gb is None else int(cfg.sae_gb * 1e9)
+    place_saes(saes, cfg.torch_device, budget)
 
 # %% ../nbs/01_loading.ipynb #c35d2651
 def _hub_name(cfg: Config) -> str | None:
@@ -252,7 +262,7 @@ def load_model_and_saes(cfg: Config) -> "tuple[TransformerBridge, dict[int, SAE]
     Raises `InputError` with one sentence for anything that would make the measurement wrong: absent
     SAEs, another model's SAEs, conflicting or missing processing, activations that are not
     reconstructed."""
-    saes = load_saes(cfg)
+    saes = _stored_saes(cfg)
     wanted = wanted_processing(saes)
     model = load_model(
         cfg, center_writing_weights=wanted.center_writing_weights, revision=wanted.revision,
@@ -260,6 +270,7 @@ def load_model_and_saes(cfg: Config) -> "tuple[TransformerBridge, dict[int, SAE]
     )
     model.cfg.default_prepend_bos = bos_of(cfg, model, saes) is not None
     check_saes_against_model(saes, model, _hub_name(cfg))
+    _to_device(saes, cfg)                  # the model has taken its room
     if cfg.check_reconstruction: check_reconstruction(model, saes, _sample_text(cfg, model, saes))
     else:
         warnings.warn("check_reconstruction=False: nobody has looked whether these SAEs "

@@ -66,7 +66,7 @@ def _silent_rows(
 ) -> Float[Tensor, "n d_model"]:
     "Of each list the first feature that does not fire, as a unit vector."
     first = active.gather(1, listed).int().argmin(1, keepdim=True)
-    return nn.functional.normalize(among.written[listed.gather(1, first)[:, 0]], dim=-1)
+    return nn.functional.normalize(among.written_at(listed.gather(1, first)[:, 0]), dim=-1)
 
 # %% ../../nbs/engine/24_placebo.ipynb #c21c5166
 @dataclass(frozen=True)

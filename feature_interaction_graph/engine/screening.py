@@ -67,9 +67,12 @@ def touched_effects(reader: FeatureReader, streams: Sequence[_Streams]) -> list[
         part = slice(begin, min(begin + COLUMNS_AT_ONCE, n_columns))
         out = room[:len(rows) * (part.stop - begin)].view(len(rows), -1)
         torch.addmm(reader.bias[part], rows, reader.weight[:, part], out=out)
-        for each, pre in zip(found, out.split(sizes), strict=True):
-            columns = (pre.amax(0) > reader.fires_above[part]).nonzero()[:, 0]
-            each.append((columns + begin, pre[:, columns]))
+        largest = torch.stack([pre.amax(0) for pre in out.split(sizes)])
+        hits = largest > reader.fires_above[part]
+        # asked once for all sources: each answer waits for the device
+        columns, counts = hits.nonzero()[:, 1], hits.sum(1).tolist()
+        for each, pre, mine in zip(found, out.split(sizes), columns.split(counts), strict=True):
+            each.append((mine + begin, pre[:, mine]))
     return [_touched(reader, mine, parts) for mine, parts in zip(streams, found, strict=True)]
 
 # %% ../../nbs/engine/29_screening.ipynb #43c69947

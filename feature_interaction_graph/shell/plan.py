@@ -18,6 +18,7 @@ from feature_interaction_graph.engine.encoders import (
     FeatureReader, counted_blocks, hook_names, number_saes, sae_hook_point, sae_write_point
 )
 from ..engine.errors import InputError
+from ..engine.large_models import device_bytes
 from ..engine.locks import refuse_shared
 from ..engine.memory import free_memory
 from ..engine.names import Saes
@@ -25,6 +26,7 @@ from ..engine.placebo import LENGTHS, POOL_SEQUENCES, PlaceboDraw
 from ..engine.rates import Rates, measured_rates, seconds_of
 from ..interactions import run_settings
 from ..measurement.blocks import held_bytes
+from ..measurement.prepared import rows_for
 from ..measurement.testing import tested_pair
 from .pipeline import STAGES, RunInputs, stage_key
 
@@ -68,8 +70,8 @@ class Work(NamedTuple):
 @dataclass(frozen=True)
 class RunPlan:
     """Stages with their work, how many pairs are tested at most, in how many blocks of sources, and
-    the memory (bytes) that model and SAEs, responses and rows take, not that of a pass, of the
-    store or of the atlas."""
+    the memory (bytes) that model, SAEs, a pass and the reading of a batch take on the device (see
+    `device_bytes`), and responses and rows; not that of the store or of the atlas."""
     work: list[Work]
     n_pairs: int
     n_blocks: int
@@ -87,7 +89,7 @@ class RunPlan:
                    for part in self.work),
                  f"  {'in all':12} {told_time(self.seconds):>10}  and what is found takes: gates, "
                  "graph, pages",
-                 f"memory: {taken}; beside it what a pass, the store and the atlas hold"]
+                 f"memory: {taken}; beside it what the store and the atlas hold"]
         return "\n".join(lines)
 
 def told_time(seconds: float) -> str:
@@ -107,11 +109,13 @@ def testing_rate(n: int = 60, n_targets: int = 500) -> float:
 _ROW_BYTES = 512
 
 def _memory_of(model: nn.Module, saes: Saes, cfg: Config, held: int, n_rows: int) -> dict[str, int]:
-    modules = [model, *(sae for sae in saes.values() if isinstance(sae, nn.Module))]
-    weights = {id(part): part.numel() * part.element_size() for module in modules
-               for part in module.parameters()}
-    return {"model and SAEs": sum(weights.values()), "responses": held,
-            "rows": _ROW_BYTES * n_rows if cfg.kept == "all" else 0}
+    shelf = getattr(next(iter(saes.values())), "shelf", None)
+    widest = max(int(sae.cfg.d_sae) for sae in saes.values())
+    d_model = int(next(iter(saes.values())).W_dec.shape[1])
+    passes = cfg.batch_rows or rows_for(widest, d_model)
+    on_device = device_bytes(model, saes, passes, cfg.batch_size * cfg.context_length,
+                             shelf=None if shelf is None else shelf.budget)
+    return {**on_device, "responses": held, "rows": _ROW_BYTES * n_rows if cfg.kept == "all" else 0}
 
 def plan_run(
     model: nn.Module, saes: Saes, cfg: Config, rates: Rates | None = None,
