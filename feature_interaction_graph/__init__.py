@@ -49,6 +49,10 @@ if TYPE_CHECKING:
     from .measurement.jacobian import jacobian_measure
     from .measurement.mechanisms import MechanismTable, mechanism_split, plot_mechanisms, within_layer_measure
     from .measurement.parts import head_dictionary, neuron_dictionary
+    from .patching.ablations import ablate_components
+    from .patching.activation import activation_patching
+    from .patching.pairs import PromptPairs
+    from .patching.paths import path_patching
     from .steering import Clamp, compare_steering, plot_cascade, predict_cascade, steer, steer_compensated
     from .subgraphs import extract_behavior_subgraph, validate_subgraph
     from .visualization import plot_circuit, plot_neighborhood, render_interactive_graph, render_neighborhood
@@ -111,6 +115,10 @@ _MODULE_OF = {
     "head_dictionary": "measurement.parts",
     "neuron_dictionary": "measurement.parts",
     "MechanismTable": "measurement.mechanisms",
+    "PromptPairs": "patching.pairs",
+    "ablate_components": "patching.ablations",
+    "activation_patching": "patching.activation",
+    "path_patching": "patching.paths",
     "mechanism_split": "measurement.mechanisms",
     "plot_mechanisms": "measurement.mechanisms",
     "within_layer_measure": "measurement.mechanisms",
@@ -133,13 +141,13 @@ _MODULE_OF = {
 __all__ = [  # noqa: F822  resolved by __getattr__
     "ActivationStore", "Behavior", "Candidates", "Clamp", "CoactivationAtlas", "Config", "Corpus", "Direction",
     "FeatureTable", "GatingTable", "GraphStatistics", "InputError", "InteractionTable", "MechanismTable",
-    "ResponseCurves", "TransportScores", "as_corpus", "build_coactivation_atlas", "build_interaction_graph",
+    "PromptPairs", "ResponseCurves", "TransportScores", "ablate_components", "activation_patching", "as_corpus", "build_coactivation_atlas", "build_interaction_graph",
     "clamp_measure", "clamped_contexts", "cluster_roles", "collect_activations", "compare_graphs", "compare_steering",
     "compute_graph_statistics", "count_motifs", "detect_communities", "extract_behavior_subgraph", "feature_table",
     "find_hubs", "fit_context_effects", "get_edge_type_subgraph", "get_subgraph", "graph_summary", "head_dictionary",
     "identify_candidates", "import_sae", "jacobian_measure", "join_candidates", "layer_distance_decay", "load_corpus", "load_graph",
     "load_model_and_saes", "match_features", "measure_gating", "measure_interactions", "mechanism_split",
-    "neuron_dictionary", "number_saes", "pairs_to_gate", "plot_analysis", "plot_cascade", "plot_circuit", "plot_mechanisms", "plot_neighborhood",
+    "neuron_dictionary", "number_saes", "pairs_to_gate", "path_patching", "plot_analysis", "plot_cascade", "plot_circuit", "plot_mechanisms", "plot_neighborhood",
     "plot_response", "predefined_behavior", "predict_cascade", "propose_candidates", "render_interactive_graph",
     "render_neighborhood", "response_curve", "sae_from_weights", "save_graph", "steer", "steer_compensated", "top_examples",
     "transport_candidates", "transport_scores", "validate_subgraph", "with_directions", "within_layer_measure",

@@ -7,6 +7,7 @@ __all__ = ['HeadEffects', 'take_head', 'effects_of_heads', 'paired', 'head_patch
            'compare_heads']
 
 # %% ../../nbs/circuits/07_heads.ipynb #dbf788fe
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,9 @@ from feature_interaction_graph.engine.hook_points import (
 from ..engine.names import Saes
 from ..engine.statistics import effect_test
 from .ablation import Patch, ablated_runs
-from .behaviors import Behavior, BehaviorTokens, tokens_for
+from feature_interaction_graph.circuits.behaviors import (
+    Behavior, BehaviorTokens, prompt_logits, tokens_for
+)
 from .scores import behavior_model
 from .validation import circuit_features
 
@@ -109,6 +112,8 @@ def head_patching(model: nn.Module, behavior: Behavior) -> HeadEffects:
     layers, device = decoder_layers(twin), next(twin.parameters()).device
     both = (tokens.prompts, paired(tokens, behavior.name)[0])
     prompts, others = (part.to(device) for part in both)
+    untouched = prompt_logits(twin, tokens.prompts, tokens.lengths)
+    tokens = dataclasses.replace(tokens, reference=untouched)
     rows, last = torch.arange(len(prompts), device=device), tokens.lengths.to(device) - 1
     points = [HookPoint("z", layer) for layer in range(len(layers))]
     def metric() -> Tensor:

@@ -6,6 +6,7 @@
 __all__ = ['BehaviorModel', 'behavior_model', 'attribution', 'exact_effects', 'FeatureScores', 'score_features']
 
 # %% ../../nbs/circuits/03_scores.ipynb #0fe14cfc
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,9 +84,11 @@ def behavior_model(
     names_bos = plain_twin(model).config if tokenizer is None else tokenizer
     first = getattr(names_bos, "bos_token_id", None)
     starts = first is not None and bool((tokens.prompts[:, 0] == first).all())
-    return BehaviorModel(behavior, tokens, AblatedModel(
+    ablated = AblatedModel(
         model, saes, tokens.prompts, tokens.lengths, counterfactual=tokens.partners, bos=starts
-    ))
+    )
+    known = dataclasses.replace(tokens, reference=ablated.clean_logits)
+    return BehaviorModel(behavior, known, ablated)
 
 # %% ../../nbs/circuits/03_scores.ipynb #4e346171
 def attribution(

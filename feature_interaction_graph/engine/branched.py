@@ -9,7 +9,7 @@ __all__ = ['Branches', 'branched_pass', 'Hold', 'RowPasses', 'BranchedForward', 
 # %% ../../nbs/engine/09_branched.ipynb #fefda458
 import contextlib
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict, Unpack
 
@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from feature_interaction_graph.engine.branched_rows import (
-    HeldRows, RowAttention, Unbranchable, attending, record_clean
+    HeldRows, RowAttention, Scores, Unbranchable, attending, record_clean
 )
 from .errors import InputError, brief, options_of
 from feature_interaction_graph.engine.hook_points import (
@@ -33,16 +33,38 @@ from feature_interaction_graph.engine.residuals import (
 _all_ = ["CleanRun", "check_rows", "start_block", "last_block"]
 
 # %% ../../nbs/engine/09_branched.ipynb #2fa2c982
+# (attention of the rows, attention module, query, key, value, scores) -> what the heads give
+_AttendRows = Callable[[RowAttention, nn.Module, Tensor, Tensor, Tensor, Scores], Tensor]
+
 @dataclass(frozen=True)
 class Branches:
     """The rows of one pass, sorted by sequence: `added[r]` joins `source` at position
-    `positions[r]` of `sequences[r]`; read at `targets`, there and at `horizon` later positions."""
+    `positions[r]` of `sequences[r]`; read at `targets`, there and at `horizon` later positions.
+
+    `added` with offsets: one push for each position of the horizon. `attend`: what takes the place
+    of `RowAttention.attend`, as `[1, heads, n_rows * offsets, d_head]` and so on.
+    """
     source: HookPoint
     sequences: Int[Tensor, "n_rows"]
     positions: Int[Tensor, "n_rows"]
-    added: Float[Tensor, "n_rows width"]
+    added: Float[Tensor, "n_rows *offsets width"]
     targets: Sequence[HookPoint]
     horizon: int = 0
+    attend: _AttendRows | None = None
+
+    def attention(self, clean: CleanRun, held: HeldRows | None) -> "RowAttention | _Altered":
+        "Attention of the rows, sorted as they are."
+        rows = RowAttention(clean.cache, self.sequences, self.positions, self.horizon + 1,
+                            clean.scores, held)
+        return rows if self.attend is None else _Altered(rows, self.attend)
+
+@dataclass(frozen=True)
+class _Altered:
+    "`rows`, with `how` in place of its `attend`."
+    rows: RowAttention
+    how: _AttendRows
+
+    def attend(self, *call: Any) -> Tensor: return self.how(self.rows, *call)
 
 # %% ../../nbs/engine/09_branched.ipynb #39d81b87
 def _row_arguments(
@@ -83,9 +105,10 @@ def _packed(
     at = at.clamp(max=clean.tokens.shape[1] - 1)
     def push(rows: Tensor) -> Tensor:
         spread = rows.unflatten(1, (-1, offsets))
+        if added.ndim == 3: return (spread + added).flatten(1, 2)
         pushed = torch.cat([spread[:, :, :1] + added[None, :, None], spread[:, :, 1:]], 2)
         return pushed.flatten(1, 2)
-    mode = RowAttention(clean.cache, sequences, positions, offsets, clean.scores, held)
+    mode = branches.attention(clean, held)
     layers = decoder_layers(twin)
     blocks = layers[first:last + 1]
     # what is read before the first block that runs needs none
@@ -157,7 +180,7 @@ def _with_twins(
              for part, mask in hold.masks().items() if bool(mask.any())}
     both = replace(
         branches, sequences=sequences[order], positions=torch.cat([positions, twins[:, 1]])[order],
-        added=torch.cat([added, added.new_zeros(len(twins), added.shape[1])])[order]
+        added=torch.cat([added, added.new_zeros(len(twins), *added.shape[1:])])[order]
     )
     return both, HeldRows(index, branches.horizon + 1), mine
 
@@ -283,11 +306,12 @@ class BranchedForward:
     @torch.no_grad()
     def run(
         self, clean: CleanRun, source: HookPoint, sequences: Int[Tensor, "n_rows"],
-        positions: Int[Tensor, "n_rows"], added: Float[Tensor, "n_rows width"],
+        positions: Int[Tensor, "n_rows"], added: Float[Tensor, "n_rows *offsets width"],
         targets: Sequence[HookPoint], horizon: int = 0, **passes: Unpack[RowPasses]
     ) -> Iterator[tuple[Int[Tensor, "rows"], dict[str, Float[Tensor, "rows offsets width"]]]]:
-        """Adds `added[r]` at (`sequences[r]`, `positions[r]`) of `source` and yields, in blocks of
-        at most `batch_rows` rows, (which rows, target name -> activations there).
+        """Adds `added[r]` at (`sequences[r]`, `positions[r]`) of `source` (with offsets: there and
+        at the next positions) and yields, in blocks of at most `batch_rows` rows, (which rows,
+        target name -> activations there).
 
         The activations are `[rows, horizon + 1, width]`; offsets beyond the end of a sequence are
         NaN. Rows may come in any order; blocks come sorted by sequence. `batch_rows` and `hold`:
@@ -306,7 +330,7 @@ class BranchedForward:
 
     def branch(
         self, clean: CleanRun, source: HookPoint, sequences: Int[Tensor, "n_rows"],
-        positions: Int[Tensor, "n_rows"], added: Float[Tensor, "n_rows width"],
+        positions: Int[Tensor, "n_rows"], added: Float[Tensor, "n_rows *offsets width"],
         targets: Sequence[HookPoint], horizon: int, hold: Hold | None = None
     ) -> dict[str, Float[Tensor, "n_rows offsets width"]]:
         """`run` for rows sorted by sequence, without checks and `no_grad`: name -> `[n_rows,

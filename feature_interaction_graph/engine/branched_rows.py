@@ -77,7 +77,7 @@ def _attention(
     table = _mask_table(attention_mask, key.shape[2], sliding_window)
     if scaling is None: scaling = query.shape[-1] ** -0.5
     scores = Scores(scaling, softcap, sliding_window, table, None, kwargs.get("s_aux"))
-    mode: _Recorder | RowAttention = module._branch_mode  # type: ignore[assignment]
+    mode: Any = module._branch_mode
     return mode.attend(module, query, key, value, scores), None
 
 # %% ../../nbs/engine/08_branched_rows.ipynb #4be1c293
@@ -162,17 +162,17 @@ def _rerouted(twin: Any, attentions: Sequence[nn.Module]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def attending(
-    twin: Any, blocks: Iterable[nn.Module], mode: "_Recorder | RowAttention"
+    twin: Any, blocks: Iterable[nn.Module], mode: Any
 ) -> Iterator[None]:
-    """Routes the attention of `blocks` of `twin`, in evaluation mode, through `mode` within the
-    context (and its eight-pass GELU through the fused one), and restores all."""
+    """Routes the attention of `blocks` of `twin`, in evaluation mode, through `mode` (its `attend`)
+    within the context (and its eight-pass GELU through the fused one), and restores all."""
     attentions = [map_block(block).attention for block in blocks]
     slow = [(parent, name, child) for parent in twin.modules()
             for name, child in parent.named_children()
             if type(child).__name__ in _SLOW_GELUS]
     with evaluating(twin), _rerouted(twin, attentions):
         try:
-            for module in attentions: module._branch_mode = mode  # type: ignore[assignment]
+            for module in attentions: module._branch_mode = mode
             for parent, name, _ in slow: setattr(parent, name, nn.GELU("tanh"))
             yield
         finally:

@@ -127,10 +127,11 @@ _ROWS_PER_PASS = 16
 def hooked_forward(
     model: nn.Module, tokens: Int[Tensor, "n_seq seq_len"], source: str | HookPoint,
     sequences: Int[Tensor, "n_rows"], positions: Int[Tensor, "n_rows"],
-    added: Float[Tensor, "n_rows width"], targets: Sequence[str | HookPoint], horizon: int = 0
+    added: Float[Tensor, "n_rows *offsets width"],
+    targets: Sequence[str | HookPoint], horizon: int = 0
 ) -> dict[str, Float[Tensor, "n_rows n_offsets width"]]:
-    """Exact effect of adding `added[r]` at (`sequences[r]`, `positions[r]`) of `source`, by full
-    forward passes with a hook.
+    """Exact effect of adding `added[r]` at (`sequences[r]`, `positions[r]`) of `source` (with
+    offsets: there and at the next positions), by full forward passes with a hook.
 
     Returns target name -> `[n_rows, horizon + 1, width]`; entries beyond the end of a sequence are
     NaN. Each row runs on its own copy of its sequence, 16 at a time. Raises `InputError` for an
@@ -152,12 +153,18 @@ def hooked_forward(
 # %% ../../nbs/engine/07_residuals.ipynb #fa4ce889
 def pushed_at(
     rows: Int[Tensor, "n_rows"], positions: Int[Tensor, "n_rows"],
-    added: Float[Tensor, "n_rows width"]
+    added: Float[Tensor, "n_rows *offsets width"]
 ) -> Callable[[Tensor], Tensor]:
-    "What adds `added[r]` to sequence `rows[r]` of a stream, at `positions[r]`; for `edit`."
+    """What adds `added[r]` to sequence `rows[r]` of a stream, at `positions[r]`; for `edit`. With
+    offsets, `added[r, k]` is added k positions later, and what is beyond the end is left out."""
     def push(stream: Tensor) -> Tensor:
         pushed = stream.clone()
-        pushed[rows, positions] += added
+        if added.ndim == 2:
+            pushed[rows, positions] += added
+            return pushed
+        for offset, part in enumerate(added.unbind(1)):
+            inside = positions + offset < stream.shape[1]
+            pushed[rows[inside], positions[inside] + offset] += part[inside]
         return pushed
     return push
 
@@ -259,18 +266,20 @@ def row_blocks(
 # %% ../../nbs/engine/07_residuals.ipynb #93cfa095
 def entering_rows(
     clean: CleanRun, source: HookPoint, sequences: Int[Tensor, "n_rows"],
-    positions: Int[Tensor, "n_rows"], added: Float[Tensor, "n_rows width"], horizon: int
+    positions: Int[Tensor, "n_rows"], added: Float[Tensor, "n_rows *offsets width"], horizon: int
 ) -> Float[Tensor, "n_rows offsets d_model"]:
     """The stream that enters the first block which rows must run, at `positions` and the next
     `horizon`, with the push if `source` is part of that stream.
 
-    Positions beyond the last column repeat it.
+    Positions beyond the last column repeat it. `added`: for the position, or for each of the
+    horizon.
     """
     start = push_point(source)
     at = positions[:, None] + torch.arange(horizon + 1, device=positions.device)
     at = at.clamp(max=clean.tokens.shape[1] - 1)
     stream = clean.streams[start.layer][sequences[:, None].expand_as(at), at]
     if start.kind != "resid_pre": return stream
+    if added.ndim == 3: return stream + added
     return torch.cat([stream[:, :1] + added[:, None], stream[:, 1:]], 1)
 
 # %% ../../nbs/engine/07_residuals.ipynb #8358d928
@@ -356,7 +365,7 @@ def _suffix_pass(
 # %% ../../nbs/engine/07_residuals.ipynb #b64bcb24
 def suffix_forward(
     model: nn.Module, clean: CleanRun, source: HookPoint, sequences: Int[Tensor, "n_rows"],
-    positions: Int[Tensor, "n_rows"], added: Float[Tensor, "n_rows width"],
+    positions: Int[Tensor, "n_rows"], added: Float[Tensor, "n_rows *offsets width"],
     targets: Sequence[HookPoint], horizon: int = 0
 ) -> dict[str, Float[Tensor, "n_rows n_offsets width"]]:
     """`hooked_forward` from recorded streams: blocks below the source do not run. `clean` must hold
