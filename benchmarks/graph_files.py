@@ -32,7 +32,7 @@ from feature_interaction_graph.graphs.files import check_interaction_graph, load
 from feature_interaction_graph.graphs.graphml import graphml_kind, graphml_text, reader_of
 from feature_interaction_graph.graphs.values import plain_edges, plain_nodes, to_strict_json
 
-FEATURES, LAYERS = 20_000, 10
+FEATURES, LAYERS, BEFORE = 20_000, 10, 100_000      # a tree of 300,000 edges takes 5 GB
 NUMBERS = ("strength", "strength_std", "pre_strength", "p_value", "q_value", "ci_lower", "ci_upper",
            "std_strength", "variance", "share_nonzero", "share_same_sign", "median", "pre_p_value",
            "placebo_p_value", "placebo_q_value", "silent_p_value", "resolution", "gating_score")
@@ -181,21 +181,18 @@ def read_alone(name: str, path: Path) -> None:
     print(json.dumps({**found, "fingerprint": fingerprint(G)}))
 
 
-def main() -> None:
-    "Measures every way and writes the numbers."
-    asked = argparse.ArgumentParser()
-    asked.add_argument("--edges", type=int, default=300_000)
-    asked.add_argument("--read", nargs=2, help=argparse.SUPPRESS)
-    options = asked.parse_args()
-    if options.read is not None: return read_alone(options.read[0], Path(options.read[1]))
-    G, numbers = large_graph(options.edges), {}          # type: nx.DiGraph, dict[str, Any]
+def of_size(n_edges: int) -> dict[str, Any]:
+    "Every way with a graph of that many edges; as before only up to `BEFORE`."
+    G, numbers = large_graph(n_edges), {}                # type: nx.DiGraph, dict[str, Any]
+    ways = {name: way for name, way in WAYS.items()
+            if n_edges <= BEFORE or not name.endswith("before")}
     with tempfile.TemporaryDirectory() as folder:
-        paths = {name: Path(folder) / f"{name}.{way[0]}" for name, way in WAYS.items()}
-        for name, (_, writer, _) in WAYS.items():
+        paths = {name: Path(folder) / f"{name}.{way[0]}" for name, way in ways.items()}
+        for name, (_, writer, _) in ways.items():
             found = numbers[name] = {}
             with measured(found, "write"): writer(G, paths[name])
             found["bytes"] = paths[name].stat().st_size
-            found["bytes_per_edge"] = round(found["bytes"] / options.edges)
+            found["bytes_per_edge"] = round(found["bytes"] / n_edges)
         before = fingerprint(G)
         del G
         for name, found in numbers.items():
@@ -204,13 +201,25 @@ def main() -> None:
             found |= json.loads(done.stdout)
             assert found.pop("fingerprint") == before, name
             print(name, found, flush=True)
-    for name in ("json", "graphml"):
+    for name in ("json", "graphml") if n_edges <= BEFORE else ():
         old, new = numbers[f"{name}_before"], numbers[name]
         numbers[name]["before_over_now"] = {
-            key: round(old[key] / max(new[key], 0.1), 2) for key in old if key in new
-            and key.startswith(("write", "read"))}
-    write("graph_files", {"features": FEATURES, "edges": options.edges,
-                          "attributes_per_edge": len(NUMBERS) + 7}, numbers)
+            key: round(old[key] / new[key], 2) for key in ("write_seconds", "read_seconds")}
+    return numbers
+
+
+def main() -> None:
+    "Measures every way and writes the numbers."
+    asked = argparse.ArgumentParser()
+    asked.add_argument("--edges", type=int, nargs="+", default=[100_000])
+    asked.add_argument("--read", nargs=2, help=argparse.SUPPRESS)
+    options = asked.parse_args()
+    if options.read is not None: return read_alone(options.read[0], Path(options.read[1]))
+    done: dict[str, Any] = {}
+    for n_edges in options.edges:
+        done[f"{n_edges} edges"] = of_size(n_edges)
+        write("graph_files", {"features": FEATURES, "attributes_per_edge": len(NUMBERS) + 7,
+                              "before_measured_up_to_edges": BEFORE}, done)
 
 
 if __name__ == "__main__": main()

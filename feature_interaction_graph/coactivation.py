@@ -216,39 +216,52 @@ class CoactivationAtlas(CoactivationCounts):
         with _KIND.open(path) as file: return cls(*_stored(file))
 
 # %% ../nbs/04_coactivation.ipynb #8f8aad08
-def _count_block(
-    store: ActivationStore, source: int, block: Int[np.ndarray, "n"], targets: list[int],
-    layers: dict[int, LayerMarginals], offset: int
-) -> tuple[scipy.sparse.csr_matrix, scipy.sparse.csr_matrix]:
-    "Counts and sums of some features of one layer with all features of all target layers."
+_AT_ONCE = 2**24      # firings of all layers together that are in memory while counting
+
+
+def _products(
+    store: ActivationStore, source: int, targets: list[int], layers: dict[int, LayerMarginals],
+    offset: int, size: int
+) -> list[scipy.sparse.csr_matrix]:
+    """Counts (real) and sums (imaginary) of all features of one layer, `size` in each matrix, with
+    all features of all target layers side by side."""
+    kept, read = layers[source].features, [source, *targets]
+    starts = range(0, max(len(kept), 1), size)
     width = sum(len(layers[b].features) for b in targets)
-    counts, sums = np.zeros((len(block), width), dtype=np.int64), np.zeros((len(block), width))
-    offsets = [0] + [offset] * len(targets)
-    for here, *later in _row_blocks(store, [source, *targets], offsets, offset):
-        fires = (here[:, block] != 0).astype(np.float64).T.tocsr()
-        pieces = [activations[:, layers[b].features]
-                  for b, activations in zip(targets, later, strict=True)]
-        values = scipy.sparse.hstack(pieces, format="csr").astype(np.float64)
-        for into, factor in ((counts, (values != 0).astype(np.float64)), (sums, values)):
-            product = (fires @ factor).tocoo()
-            into[product.row, product.col] += product.data.astype(into.dtype)
-    # where something was counted, a sum of zero (activations of both signs) is stored too
-    places = counts.nonzero()
-    return (scipy.sparse.csr_matrix(counts.astype(np.int32)),
-            scipy.sparse.csr_matrix((sums[places], places), shape=sums.shape))
+    found = [scipy.sparse.csr_matrix((len(kept[first:first + size]), width), dtype=np.complex128)
+             for first in starts]
+    fired = sum(int(store.statistics(layer)["count"].sum()) for layer in read)
+    n_rows = max(_AT_ONCE * store.n_tokens // max(fired, 1), 1)
+    for here, *later in _row_blocks(store, read, [0] + [offset] * len(targets), offset, n_rows):
+        fires = (here[:, kept] != 0).T.astype(np.complex128).tocsr()
+        values = scipy.sparse.hstack(
+            [activations[:, layers[b].features]
+             for b, activations in zip(targets, later, strict=True)], format="csr"
+        ).astype(np.complex128)
+        values.data = 1 + 1j * values.data.real
+        for number, first in enumerate(starts):
+            part = fires[first:first + size] @ values
+            part.sort_indices()
+            found[number] = found[number] + part if found[number].nnz else part
+    return found
 
 # %% ../nbs/04_coactivation.ipynb #538b1678
 def _count_layer(
     store: ActivationStore, source: int, targets: list[int], layers: dict[int, LayerMarginals],
     offset: int, max_bytes: int
 ) -> dict[int, tuple[scipy.sparse.csr_matrix, scipy.sparse.csr_matrix]]:
-    """Counts and sums of one source layer with all its target layers: blocks of source features,
-    each dense against all targets while the rows stream by."""
-    kept = layers[source].features
+    """Counts and sums of one source layer with all its target layers. A sum of zero (activations of
+    both signs) is stored too where something was counted."""
     edges = np.cumsum([0, *(len(layers[b].features) for b in targets)])
-    size = max(1, max_bytes // (16 * max(int(edges[-1]), 1)))
-    parts = [_count_block(store, source, kept[first:first + size], targets, layers, offset)
-             for first in range(0, max(len(kept), 1), size)]
+    size = max(1, max_bytes // (20 * max(int(edges[-1]), 1)))
+    parts: list[tuple[scipy.sparse.csr_matrix, scipy.sparse.csr_matrix]] = []
+    found = _products(store, source, targets, layers, offset, size)[::-1]
+    while found:                       # what was taken apart is given back
+        both = found.pop()
+        parts.append(tuple(
+            scipy.sparse.csr_matrix((data, both.indices, both.indptr), shape=both.shape)
+            for data in (both.data.real.astype(np.int32), both.data.imag.copy())
+        ))
     counts, sums = (
         scipy.sparse.vstack(pieces, format="csr") for pieces in zip(*parts, strict=True)
     )
@@ -266,8 +279,8 @@ def build_coactivation_atlas(
 
     `features` None: the table made from the store. `max_features` of a layer are covered, the most
     important (the most frequent if no importance was collected), none that never fires; `max_bytes`
-    bounds the dense counts at a time. BOS and padding are not positions of the store, so they are
-    not counted. Raises `InputError` if no pair of layers lies within the window, or for a negative
+    bounds one product at a time. BOS and padding are not positions of the store, so they are not
+    counted. Raises `InputError` if no pair of layers lies within the window, or for a negative
     offset.
     """
     block = counted_blocks(store.hook_names)

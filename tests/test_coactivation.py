@@ -6,6 +6,7 @@ import pytest
 import scipy.stats
 import torch
 
+from feature_interaction_graph import coactivation
 from feature_interaction_graph.coactivation import (
     CoactivationAtlas, build_coactivation_atlas, pair_rules, pair_statistics, remarkable_pairs
 )
@@ -35,7 +36,8 @@ def random_store(path, widths=(9, 7, 11), n_seq=30, seed=0, signed=False, rate=0
 @pytest.mark.parametrize("offset", [0, 1, 3])
 @pytest.mark.parametrize("max_bytes", [1, 2000, 2**28])
 @pytest.mark.parametrize("signed", [False, True])
-def test_counts_and_sums_are_those_of_brute_force(tmp_path, offset, max_bytes, signed):
+def test_counts_and_sums_are_those_of_brute_force(tmp_path, monkeypatch, offset, max_bytes, signed):
+    if max_bytes < 2**28: monkeypatch.setattr(coactivation, "_AT_ONCE", 300)     # several blocks
     store, dense = random_store(tmp_path / "a.h5", signed=signed)
     atlas = build_coactivation_atlas(store, Config(layer_window=2, within_layer=True),
                                      offset=offset, max_bytes=max_bytes, progress=False)

@@ -474,6 +474,12 @@ MUTATIONS = {
          "return self.max_per_sequence > 1",
          "return self.max_per_sequence > 2"),
     ],
+    "coactivation.py": [
+        ("only the last block of positions is counted",
+         "found[number] + part if found[number].nnz else part", "part"),
+        ("activations add up without their sign",
+         "1 + 1j * values.data.real", "1 + 1j * abs(values.data.real)"),
+    ],
     "graphs/values.py": [
         ("edges between nodes that are not listed",
          "if source not in names or target not in names:", "if source not in names:"),
@@ -621,6 +627,7 @@ MUTATIONS = {
 
 # What is run besides the page of the module, where that notices nothing.
 BESIDE = {
+    "coactivation.py": "tests/test_coactivation.py",
     "engine/branched_rows.py": "nbs/engine/09_branched.ipynb",
     "engine/transport.py": "tests/test_directions.py",
     "engine/encoders.py": "tests/test_own_saes.py",
