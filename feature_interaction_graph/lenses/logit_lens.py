@@ -59,8 +59,8 @@ def check_unembedding(
     "Raises `InputError` unless `logits` are the model's unembedding of its last `streams`."
     gap = float((unembed(model, streams) - logits).abs().max())
     if not gap <= 1e-4 * max(1.0, float(logits.abs().max())):
-        raise InputError(f"the logits of this {type(model).__name__} are not its unembedding of the "
-                         f"final norm of its last stream (they differ by {gap:.2g}), so a lens "
+        raise InputError(f"the logits of this {type(model).__name__} are not its unembedding of "
+                         f"the final norm of its last stream (they differ by {gap:.2g}), so a lens "
                          "would say something else; use another model.")
 
 # %% ../../nbs/lenses/03_logit_lens.ipynb #b966727a
@@ -113,8 +113,10 @@ def lens_points(
     check_parts(twin, chosen)
     return chosen
 
-# %% ../../nbs/lenses/03_logit_lens.ipynb #6317baaa
-def _lens_numbers(logits: Tensor, final: Tensor, tokens: Any, behavior: Behavior) -> list[np.ndarray]:
+# %% ../../nbs/lenses/03_logit_lens.ipynb #fd59ed25
+def _lens_numbers(
+    logits: Tensor, final: Tensor, tokens: Any, behavior: Behavior
+) -> list[np.ndarray]:
     answers = tokens.answers.to(logits.device)
     lens, model = logits.double().log_softmax(-1), final.double().log_softmax(-1)
     best = logits.masked_fill(~answers, -torch.inf).amax(-1, keepdim=True)
