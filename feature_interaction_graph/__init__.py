@@ -42,6 +42,13 @@ if TYPE_CHECKING:
     from .hosts.importers import import_sae
     from .hosts.own_saes import sae_from_weights
     from .interactions import InteractionTable, clamp_measure, measure_interactions
+    from .lenses.attention import attention_patterns
+    from .lenses.head_scores import head_scores
+    from .lenses.knockout import knock_out
+    from .lenses.logit_attribution import logit_attribution
+    from .lenses.logit_lens import logit_lens
+    from .lenses.probes import probe_layers
+    from .lenses.projections import project
     from .loading import load_corpus, load_model_and_saes, wrap_model
     from .measurement.curves import ResponseCurves, plot_response, response_curve
     from .measurement.directions import Direction, with_directions
@@ -55,6 +62,7 @@ if TYPE_CHECKING:
     from .patching.paths import path_patching
     from .steering import Clamp, compare_steering, plot_cascade, predict_cascade, steer, steer_compensated
     from .subgraphs import extract_behavior_subgraph, validate_subgraph
+    from .tracking.track import track
     from .visualization import plot_circuit, plot_neighborhood, render_interactive_graph, render_neighborhood
 
 _MODULE_OF = {
@@ -109,6 +117,14 @@ _MODULE_OF = {
     "clamp_measure": "interactions",
     "measure_interactions": "interactions",
     "jacobian_measure": "measurement.jacobian",
+    "attention_patterns": "lenses.attention",
+    "head_scores": "lenses.head_scores",
+    "knock_out": "lenses.knockout",
+    "logit_attribution": "lenses.logit_attribution",
+    "logit_lens": "lenses.logit_lens",
+    "probe_layers": "lenses.probes",
+    "project": "lenses.projections",
+    "track": "tracking.track",
     "load_corpus": "loading",
     "load_model_and_saes": "loading",
     "wrap_model": "loading",
@@ -139,18 +155,25 @@ _MODULE_OF = {
 }
 
 __all__ = [  # noqa: F822  resolved by __getattr__
-    "ActivationStore", "Behavior", "Candidates", "Clamp", "CoactivationAtlas", "Config", "Corpus", "Direction",
-    "FeatureTable", "GatingTable", "GraphStatistics", "InputError", "InteractionTable", "MechanismTable",
-    "PromptPairs", "ResponseCurves", "TransportScores", "ablate_components", "activation_patching", "as_corpus", "build_coactivation_atlas", "build_interaction_graph",
-    "clamp_measure", "clamped_contexts", "cluster_roles", "collect_activations", "compare_graphs", "compare_steering",
-    "compute_graph_statistics", "count_motifs", "detect_communities", "extract_behavior_subgraph", "feature_table",
-    "find_hubs", "fit_context_effects", "get_edge_type_subgraph", "get_subgraph", "graph_summary", "head_dictionary",
-    "identify_candidates", "import_sae", "jacobian_measure", "join_candidates", "layer_distance_decay", "load_corpus", "load_graph",
-    "load_model_and_saes", "match_features", "measure_gating", "measure_interactions", "mechanism_split",
-    "neuron_dictionary", "number_saes", "pairs_to_gate", "path_patching", "plot_analysis", "plot_cascade", "plot_circuit", "plot_mechanisms", "plot_neighborhood",
-    "plot_response", "predefined_behavior", "predict_cascade", "propose_candidates", "render_interactive_graph",
-    "render_neighborhood", "response_curve", "sae_from_weights", "save_graph", "steer", "steer_compensated", "top_examples",
-    "transport_candidates", "transport_scores", "validate_subgraph", "with_directions", "within_layer_measure",
+    "ActivationStore", "Behavior", "Candidates", "Clamp", "CoactivationAtlas", "Config",
+    "Corpus", "Direction", "FeatureTable", "GatingTable", "GraphStatistics", "InputError",
+    "InteractionTable", "MechanismTable", "PromptPairs", "ResponseCurves", "TransportScores",
+    "ablate_components", "activation_patching", "as_corpus", "attention_patterns",
+    "build_coactivation_atlas", "build_interaction_graph", "clamp_measure", "clamped_contexts",
+    "cluster_roles", "collect_activations", "compare_graphs", "compare_steering",
+    "compute_graph_statistics", "count_motifs", "detect_communities",
+    "extract_behavior_subgraph", "feature_table", "find_hubs", "fit_context_effects",
+    "get_edge_type_subgraph", "get_subgraph", "graph_summary", "head_dictionary", "head_scores",
+    "identify_candidates", "import_sae", "jacobian_measure", "join_candidates", "knock_out",
+    "layer_distance_decay", "load_corpus", "load_graph", "load_model_and_saes",
+    "logit_attribution", "logit_lens", "match_features", "measure_gating",
+    "measure_interactions", "mechanism_split", "neuron_dictionary", "number_saes",
+    "pairs_to_gate", "path_patching", "plot_analysis", "plot_cascade", "plot_circuit",
+    "plot_mechanisms", "plot_neighborhood", "plot_response", "predefined_behavior",
+    "predict_cascade", "probe_layers", "project", "propose_candidates",
+    "render_interactive_graph", "render_neighborhood", "response_curve", "sae_from_weights",
+    "save_graph", "steer", "steer_compensated", "top_examples", "track", "transport_candidates",
+    "transport_scores", "validate_subgraph", "with_directions", "within_layer_measure",
     "wrap_model",
 ]
 

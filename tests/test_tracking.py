@@ -38,8 +38,9 @@ def test_the_real_library_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_settings_that_the_library_refuses(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="everything is in the folder"):
-        with track(tmp_path / "run", wandb={"mode": "sideways"}) as run: run.log({"loss": 1.0})
+    with (pytest.warns(UserWarning, match="everything is in the folder"),
+          track(tmp_path / "run", wandb={"mode": "sideways"}) as run):
+        run.log({"loss": 1.0})
     told = json.loads((tmp_path / "run" / "run.json").read_text())
     assert told["wandb"]["state"] == "lost" and told["wandb"]["missed"] == 1
     assert read_metrics(tmp_path / "run").loss.tolist() == [1.0]

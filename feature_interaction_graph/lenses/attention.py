@@ -120,7 +120,7 @@ def watching_attention(
         raise InputError(f"layer {min(missing)} of a {type(twin).__name__} has no attention that "
                          "goes through the usual interface; leave it out.")
 
-# %% ../../nbs/lenses/00_attention.ipynb #80c6527d
+# %% ../../nbs/lenses/00_attention.ipynb #a35f5546
 @torch.no_grad()
 def pattern_batches(
     model: nn.Module, corpus: Corpus, layers: Sequence[int], batch_size: int = 16
@@ -139,7 +139,7 @@ def pattern_batches(
         yield rows, {layer: lens.weights[layer].float() * inside[:, None, :, None]
                      for layer in layers}
 
-# %% ../../nbs/lenses/00_attention.ipynb #69ce6619
+# %% ../../nbs/lenses/00_attention.ipynb #7dc4a039
 def attention_patterns(
     model: nn.Module, tokens: Any, layers: Sequence[int] | None = None
 ) -> dict[int, Float[Tensor, "n_seq n_heads seq_len seq_len"]]:
@@ -154,7 +154,7 @@ def attention_patterns(
     parts = [found for _, found in pattern_batches(model, corpus, wanted)]
     return {layer: torch.cat([part[layer] for part in parts]).cpu() for layer in wanted}
 
-# %% ../../nbs/lenses/00_attention.ipynb #0cbec84d
+# %% ../../nbs/lenses/00_attention.ipynb #34694d92
 def plot_attention(
     weights: Float[Tensor, "seq_len seq_len"], words: Sequence[str], title: str = ""
 ) -> "Figure":
@@ -171,7 +171,7 @@ def plot_attention(
     axes.set_yticks(range(len(words)), names, parse_math=False)
     return figure
 
-# %% ../../nbs/lenses/00_attention.ipynb #e7999e3c
+# %% ../../nbs/lenses/00_attention.ipynb #8950ac82
 def plot_head_grid(
     values: Float[np.ndarray, "n_layers n_heads"], title: str = "", limit: float | None = None,
     marked: Bool[np.ndarray, "n_layers n_heads"] | None = None

@@ -66,7 +66,20 @@ def repeated_tokens(
     first = [] if bos_id is None else [torch.full((n_sequences, 1), bos_id)]
     return torch.cat([*first, half, half], 1)
 
-# %% ../../nbs/lenses/05_head_scores.ipynb #66e8577b
+# %% ../../nbs/lenses/05_head_scores.ipynb #9a82ac10
+def _head_table(values: np.ndarray, more: dict[str, np.ndarray], name: str) -> pd.DataFrame:
+    "Tests the last axis of `[n_layers, n_heads, n_sequences]` against 0, head by head."
+    n_layers, n_heads, _ = values.shape
+    test = effect_test(values.reshape(n_layers * n_heads, -1).T)
+    frame = pd.DataFrame({
+        "layer": np.repeat(np.arange(n_layers), n_heads), "head": np.tile(np.arange(n_heads),
+                                                                          n_layers),
+        **{column: each.ravel() for column, each in more.items()}, name: test.mean,
+        "ci_low": test.ci_low, "ci_high": test.ci_high, "p_value": test.p_value,
+        "q_value": adjust(test.p_value)})
+    return frame.sort_values(name, ascending=False, kind="stable").reset_index(drop=True)
+
+# %% ../../nbs/lenses/05_head_scores.ipynb #5deb202a
 _ROUNDING = 1e-6
 
 @dataclass(frozen=True)
@@ -90,19 +103,7 @@ class HeadScores:
                                          "chance": np.full(self.scores.shape[:2],
                                                            self.chance.mean())}, "excess")
 
-def _head_table(values: np.ndarray, more: dict[str, np.ndarray], name: str) -> pd.DataFrame:
-    "Tests the last axis of `[n_layers, n_heads, n_sequences]` against 0, head by head."
-    n_layers, n_heads, _ = values.shape
-    test = effect_test(values.reshape(n_layers * n_heads, -1).T)
-    frame = pd.DataFrame({
-        "layer": np.repeat(np.arange(n_layers), n_heads), "head": np.tile(np.arange(n_heads),
-                                                                          n_layers),
-        **{column: each.ravel() for column, each in more.items()}, name: test.mean,
-        "ci_low": test.ci_low, "ci_high": test.ci_high, "p_value": test.p_value,
-        "q_value": adjust(test.p_value)})
-    return frame.sort_values(name, ascending=False, kind="stable").reset_index(drop=True)
-
-# %% ../../nbs/lenses/05_head_scores.ipynb #9e536254
+# %% ../../nbs/lenses/05_head_scores.ipynb #a6f3e823
 def head_scores(
     model: nn.Module, tokens: Any, kind: "str | Callable | Pairs", *, batch_size: int = 16
 ) -> HeadScores:
@@ -130,7 +131,7 @@ def head_scores(
     name = kind if isinstance(kind, str) else getattr(kind, "__name__", "pairs")
     return HeadScores(name, torch.cat(found, -1).double().numpy(), chance.double().numpy())
 
-# %% ../../nbs/lenses/05_head_scores.ipynb #075b52ee
+# %% ../../nbs/lenses/05_head_scores.ipynb #d4bc3113
 def pairs_of(corpus: Corpus, kind: "str | Callable | Pairs") -> Pairs:
     """The pairs of `kind` in the text of `corpus`, none of them in the padding.
 
@@ -152,7 +153,7 @@ def pairs_of(corpus: Corpus, kind: "str | Callable | Pairs") -> Pairs:
     inside = torch.arange(shape[1]) < corpus.lengths[:, None]
     return pairs & inside[:, :, None] & inside[:, None, :]
 
-# %% ../../nbs/lenses/05_head_scores.ipynb #9e03c963
+# %% ../../nbs/lenses/05_head_scores.ipynb #58fd48a3
 def compare_head_scores(first: HeadScores, second: HeadScores) -> pd.DataFrame:
     """One row per head: mean difference of the scores of paired sequences (first minus second)
     with interval, p_value, q_value. Raises `InputError` for scores that do not pair."""

@@ -52,7 +52,16 @@ def layer_windows(model: nn.Module, width: int = 1) -> dict[str, list[Head]]:
                                              for head in range(n_heads)]
             for first in range(n_layers - width + 1)}
 
-# %% ../../nbs/lenses/02_knockout.ipynb #ed3d23fe
+# %% ../../nbs/lenses/02_knockout.ipynb #459bf7f4
+def _check_heads(twin: Any, heads: Sequence[Head]) -> None:
+    if not heads: raise InputError("no head was named, so nothing would be removed; name one.")
+    n_layers, n_heads = len(decoder_layers(twin)), int(twin.config.num_attention_heads)
+    for layer, head in heads:
+        if not (0 <= layer < n_layers and 0 <= head < n_heads):
+            raise InputError(f"head {layer}.{head} was named, but the model has layers 0 to "
+                             f"{n_layers - 1} with heads 0 to {n_heads - 1}; choose among those.")
+
+# %% ../../nbs/lenses/02_knockout.ipynb #5c823de8
 @torch.no_grad()
 def knocked_out_logits(
     model: nn.Module, tokens: BehaviorTokens, edges: Bool[Tensor, "n_prompts seq_len seq_len"],
@@ -81,15 +90,7 @@ def knocked_out_logits(
             found.append(prompt_logits(twin, tokens.prompts[rows], tokens.lengths[rows]))
     return torch.cat(found)
 
-def _check_heads(twin: Any, heads: Sequence[Head]) -> None:
-    if not heads: raise InputError("no head was named, so nothing would be removed; name one.")
-    n_layers, n_heads = len(decoder_layers(twin)), int(twin.config.num_attention_heads)
-    for layer, head in heads:
-        if not (0 <= layer < n_layers and 0 <= head < n_heads):
-            raise InputError(f"head {layer}.{head} was named, but the model has layers 0 to "
-                             f"{n_layers - 1} with heads 0 to {n_heads - 1}; choose among those.")
-
-# %% ../../nbs/lenses/02_knockout.ipynb #b6508dfb
+# %% ../../nbs/lenses/02_knockout.ipynb #07684235
 @dataclass(frozen=True)
 class KnockoutEffects:
     """What each set of heads, `names`, takes from the metric of every prompt when it may not look
@@ -113,7 +114,7 @@ class KnockoutEffects:
                 f"{row.share:+.0%}, q {row.q_value:.2g}" for row in top.itertuples()]
         return f"{self.behavior}: metric {self.value:+.3f} without\n  " + "\n  ".join(rows)
 
-# %% ../../nbs/lenses/02_knockout.ipynb #46298932
+# %% ../../nbs/lenses/02_knockout.ipynb #6fe4025b
 @torch.no_grad()
 def knock_out(
     model: nn.Module, behavior: Behavior, edges: Bool[Tensor, "n_prompts seq_len seq_len"],
@@ -132,7 +133,7 @@ def knock_out(
     return KnockoutEffects(behavior.name, list(chosen), torch.stack(effects).cpu().double().numpy(),
                            float(whole.mean()))
 
-# %% ../../nbs/lenses/02_knockout.ipynb #942dcf78
+# %% ../../nbs/lenses/02_knockout.ipynb #c50e82f7
 def plot_by_layer(
     names: Sequence[str], lines: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
     ylabel: str, title: str = ""

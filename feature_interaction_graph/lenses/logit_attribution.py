@@ -116,11 +116,10 @@ def logit_attribution(model: nn.Module, behavior: Behavior, *, bos: bool = True
     reading, constant = answer_reading(twin, tokens)
     scale = frozen_scale(final_norm(twin), caught[end.name])
     found = {"embedding": _dot(caught["blocks.0.hook_resid_pre"], reading)}
-    for layer in range(len(layers)):
-        found |= _of_block(twin, layer, caught, reading)
-        found[f"mlp {layer}"] = _dot(caught[HookPoint("mlp_out", layer).name], reading)
+    for layer in range(len(layers)): found |= _of_block(twin, layer, caught, reading)
     values = {name: part * scale for name, part in found.items()}
-    _check_sum(twin, sum(values.values()) + constant[:, None], _told(twin, tokens, caught[end.name]))
+    summed = sum(values.values()) + constant[:, None]
+    _check_sum(twin, summed, _logits_say(twin, tokens, caught[end.name]))
     values["final bias"] = constant[:, None].expand_as(scale)
     inside = torch.arange(tokens.prompts.shape[1]) < tokens.lengths[:, None]
     stacked = torch.stack(list(values.values())).cpu().masked_fill(~inside, torch.nan)
@@ -141,41 +140,22 @@ def answer_reading(
     if getattr(head, "bias", None) is not None: constant = constant + weights @ head.bias
     return read_through(norm, direction), constant
 
-# %% ../../nbs/lenses/04_logit_attribution.ipynb #2aa6c5fc
-def head_reading(
-    block: nn.Module, written: Float[Tensor, "n_prompts seq_len width"],
-    reading: Float[Tensor, "n_prompts d_model"]
-) -> tuple[Float[Tensor, "n_prompts width"], Float[Tensor, "n_prompts"],
-           Float[Tensor, "n_prompts seq_len"] | float]:
-    """How `reading` reads the outputs of the heads of `block` (`written`, before the output
-    matrix): weights on them, what the output bias adds, and a factor per position where a norm
-    stands behind."""
-    parts = map_block(block)
-    output: Any = parts.out_projection
-    read, factor = reading * parts.scale, 1.0
-    if is_norm(parts.attn_out):
-        factor = frozen_scale(parts.attn_out, output(written))
-        read = read_through(parts.attn_out, read)
-    matrix = output.weight.T if type(output).__name__ == "Conv1D" else output.weight
-    bias = getattr(output, "bias", None)
-    added = read.new_zeros(len(read)) if bias is None else read @ bias.float()
-    return read @ matrix.float(), added, factor
-
+# %% ../../nbs/lenses/04_logit_attribution.ipynb #360c29e9
 def _of_block(twin: Any, layer: int, caught: dict[str, Tensor], reading: Tensor
               ) -> dict[str, Tensor]:
-    "Projections of every head of a block and of its output bias."
+    "Projections of every head of a block, its output bias and its MLP."
     written, n_heads = caught[HookPoint("z", layer).name], int(twin.config.num_attention_heads)
     weights, bias, factor = head_reading(decoder_layers(twin)[layer], written, reading)
     by_head = (written * weights[:, None]).unflatten(-1, (n_heads, -1)).sum(-1) * (
         factor if isinstance(factor, float) else factor[..., None])
     found = {f"head {layer}.{head}": by_head[..., head] for head in range(n_heads)}
     found[f"attention bias {layer}"] = bias[:, None].expand_as(by_head[..., 0]) * factor
-    return found
+    return found | {f"mlp {layer}": _dot(caught[HookPoint("mlp_out", layer).name], reading)}
 
 def _dot(stream: Tensor, reading: Tensor) -> Float[Tensor, "n_prompts seq_len"]:
     return (stream.float() * reading[:, None]).sum(-1)
 
-def _told(twin: Any, tokens: BehaviorTokens, entering: Tensor) -> Float[Tensor, "n seq_len"]:
+def _logits_say(twin: Any, tokens: BehaviorTokens, entering: Tensor) -> Float[Tensor, "n seq_len"]:
     "What the model makes of its last stream, before a soft cap."
     logits = twin.get_output_embeddings()(final_norm(twin)(entering)).float()
     weights = answer_weights(tokens).to(logits.device) * logit_scaling(twin)[0]
@@ -188,7 +168,28 @@ def _check_sum(twin: nn.Module, summed: Tensor, told: Tensor) -> None:
                          f"(they miss {gap:.2g}), so shares would be wrong; use activation "
                          "patching.")
 
-# %% ../../nbs/lenses/04_logit_attribution.ipynb #37229308
+# %% ../../nbs/lenses/04_logit_attribution.ipynb #3d3cb6dd
+def head_reading(
+    block: nn.Module, written: Float[Tensor, "n_prompts seq_len width"],
+    reading: Float[Tensor, "n_prompts d_model"]
+) -> tuple[Float[Tensor, "n_prompts width"], Float[Tensor, "n_prompts"],
+           Float[Tensor, "n_prompts seq_len"] | float]:
+    """How `reading` reads the outputs of the heads of `block` (`written`, before the output
+    matrix): weights on them, what the output bias adds, and a factor per position where a norm
+    stands behind."""
+    parts = map_block(block)
+    output: Any = parts.out_projection
+    read = reading * parts.scale
+    factor: Float[Tensor, "n_prompts seq_len"] | float = 1.0
+    if is_norm(parts.attn_out):
+        factor = frozen_scale(parts.attn_out, output(written))
+        read = read_through(parts.attn_out, read)
+    matrix = output.weight.T if type(output).__name__ == "Conv1D" else output.weight
+    bias = getattr(output, "bias", None)
+    added = read.new_zeros(len(read)) if bias is None else read @ bias.float()
+    return read @ matrix.float(), added, factor
+
+# %% ../../nbs/lenses/04_logit_attribution.ipynb #84cd83bb
 @torch.no_grad()
 def head_sources(model: nn.Module, behavior: Behavior, layer: int, *, bos: bool = True
                  ) -> Float[np.ndarray, "n_heads n_prompts seq_len"]:
@@ -209,7 +210,7 @@ def head_sources(model: nn.Module, behavior: Behavior, layer: int, *, bos: bool 
     seen = lens.weights[layer][rows, :, last] * brought * scale[rows, last][:, None, None]
     return seen.transpose(0, 1).cpu().double().numpy()
 
-# %% ../../nbs/lenses/04_logit_attribution.ipynb #9d4c8fff
+# %% ../../nbs/lenses/04_logit_attribution.ipynb #c0c24c0f
 def plot_shares(
     parts: LogitAttribution, n: int = 12, names: Sequence[str] | None = None
 ) -> "Figure":

@@ -52,18 +52,18 @@ def unembed(
     logits = twin.get_output_embeddings()(final_norm(twin)(streams)).float() * factor
     return logits if cap is None else torch.tanh(logits / cap) * cap
 
-# %% ../../nbs/lenses/03_logit_lens.ipynb #bf6894e1
+# %% ../../nbs/lenses/03_logit_lens.ipynb #4ee24a42
 def check_unembedding(
-    twin: nn.Module, streams: Float[Tensor, "n d_model"], logits: Float[Tensor, "n n_vocab"]
+    model: nn.Module, streams: Float[Tensor, "n d_model"], logits: Float[Tensor, "n n_vocab"]
 ) -> None:
     "Raises `InputError` unless `logits` are the model's unembedding of its last `streams`."
-    gap = float((unembed(twin, streams) - logits).abs().max())
+    gap = float((unembed(model, streams) - logits).abs().max())
     if not gap <= 1e-4 * max(1.0, float(logits.abs().max())):
-        raise InputError(f"the logits of this {type(twin).__name__} are not its unembedding of the "
-                         f"final norm of its last stream (they differ by {gap:.2g}), so a lens "
+        raise InputError(f"the logits of this {type(model).__name__} are not its unembedding of "
+                         f"the final norm of its last stream (they differ by {gap:.2g}), so a lens "
                          "would say something else; use another model.")
 
-# %% ../../nbs/lenses/03_logit_lens.ipynb #d735afb0
+# %% ../../nbs/lenses/03_logit_lens.ipynb #b966727a
 @dataclass(frozen=True)
 class LogitLens:
     """What each of `points` says after the last token of every prompt: `kl` to the model's own
@@ -87,7 +87,7 @@ class LogitLens:
         return pd.DataFrame(columns | {"rank": np.median(self.rank, 1),
                                        "first": (self.rank == 1).mean(1)})
 
-# %% ../../nbs/lenses/03_logit_lens.ipynb #68c0fbe1
+# %% ../../nbs/lenses/03_logit_lens.ipynb #12bf755c
 _READABLE = ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
 
 def lens_points(
@@ -113,7 +113,18 @@ def lens_points(
     check_parts(twin, chosen)
     return chosen
 
-# %% ../../nbs/lenses/03_logit_lens.ipynb #11753772
+# %% ../../nbs/lenses/03_logit_lens.ipynb #fd59ed25
+def _lens_numbers(
+    logits: Tensor, final: Tensor, tokens: Any, behavior: Behavior
+) -> list[np.ndarray]:
+    answers = tokens.answers.to(logits.device)
+    lens, model = logits.double().log_softmax(-1), final.double().log_softmax(-1)
+    best = logits.masked_fill(~answers, -torch.inf).amax(-1, keepdim=True)
+    found = [(model.exp() * (model - lens)).sum(-1), 1 + (logits > best).sum(-1),
+             log_probability(logits, answers), behavior.value(logits, tokens), logits.argmax(-1)]
+    return [each.cpu().numpy() for each in found]
+
+# %% ../../nbs/lenses/03_logit_lens.ipynb #8b3c07bf
 @torch.no_grad()
 def logit_lens(
     model: nn.Module, behavior: Behavior, points: Sequence[str | HookPoint] | None = None, *,
@@ -135,21 +146,13 @@ def logit_lens(
             final = model_output(twin, part.prompts.to(device)).logits[at].float()
         check_unembedding(twin, caught[last.name][at], final)
         said = [unembed(twin, caught[point.name][at]) for point in chosen]
-        parts.append([_read(logits, final, part, behavior) for logits in said])
+        parts.append([_lens_numbers(logits, final, part, behavior) for logits in said])
     kl, rank, right, value, top = (
         np.stack([np.concatenate([part[point][number] for part in parts])
                   for point in range(len(chosen))]) for number in range(5))
     return LogitLens(behavior.name, [point.name for point in chosen], kl, rank, right, value, top)
 
-def _read(logits: Tensor, final: Tensor, tokens: Any, behavior: Behavior) -> list[np.ndarray]:
-    answers = tokens.answers.to(logits.device)
-    lens, model = logits.double().log_softmax(-1), final.double().log_softmax(-1)
-    best = logits.masked_fill(~answers, -torch.inf).amax(-1, keepdim=True)
-    found = [(model.exp() * (model - lens)).sum(-1), 1 + (logits > best).sum(-1),
-             log_probability(logits, answers), behavior.value(logits, tokens), logits.argmax(-1)]
-    return [each.cpu().numpy() for each in found]
-
-# %% ../../nbs/lenses/03_logit_lens.ipynb #6230e16c
+# %% ../../nbs/lenses/03_logit_lens.ipynb #d8323125
 def plot_logit_lens(lens: LogitLens, column: str = "kl", ylabel: str = "KL to the end, nats"
                     ) -> "Figure":
     """One of `kl`, `log_probability`, `value` over the hook points, with its interval. Raises
@@ -161,7 +164,7 @@ def plot_logit_lens(lens: LogitLens, column: str = "kl", ylabel: str = "KL to th
     line = tuple(table[name].to_numpy() for name in (column, f"{column}_low", f"{column}_high"))
     return plot_by_layer(names, {lens.behavior: line}, ylabel, lens.behavior)
 
-# %% ../../nbs/lenses/03_logit_lens.ipynb #34bd4d31
+# %% ../../nbs/lenses/03_logit_lens.ipynb #e719ba39
 @torch.no_grad()
 def plot_lens_text(
     model: Any, text: str, points: Sequence[str | HookPoint] | None = None, bos: bool = True

@@ -63,7 +63,22 @@ class ProbeResult:
         "Accuracy above that of the control."
         return self.accuracy - float(self.control.mean())
 
-# %% ../../nbs/lenses/06_probes.ipynb #3759bc5c
+# %% ../../nbs/lenses/06_probes.ipynb #04e68984
+def _check_rows_and_labels(rows: np.ndarray, labels: np.ndarray, group: np.ndarray) -> None:
+    if rows.ndim != 2 or not len(rows) == len(labels) == len(group):
+        raise InputError(f"rows of shape {rows.shape}, {len(labels)} labels and {len(group)} "
+                         "groups were given; give one label and one group for each row.")
+    if not np.isfinite(rows).all():
+        raise InputError("some rows hold numbers that are not finite (padding?); give rows of text "
+                         "only.")
+    names = np.unique(labels)
+    few = [name for name in names if len(np.unique(group[labels == name])) < 2]
+    if len(names) < 2 or few:
+        raise InputError(f"there are {len(names)} different labels" + (
+            f", and {few[0]!r} is in one group only" if few else "") + "; a probe needs at least "
+            "two labels, each in two groups or more.")
+
+# %% ../../nbs/lenses/06_probes.ipynb #62fe7410
 def linear_probe(
     rows: Float[np.ndarray, "n_rows width"], labels: Sequence[Any],
     groups: Sequence[Any] | None = None, *, n_folds: int = 5, n_shuffles: int = 20,
@@ -84,35 +99,14 @@ def linear_probe(
     random, control = np.random.default_rng(seed), []
     for _ in range(n_shuffles):
         shuffled = _shuffled(label, group, random)
-        control.append(_held_out(rows, shuffled, folds, strength).mean())
+        dealt = _folds(shuffled, group, n_folds, seed)
+        control.append(_held_out(rows, shuffled, dealt, strength).mean())
     share, low, high = accuracy_interval(right, group)
     as_good = np.asarray(control) >= share - 1e-12
     return ProbeResult(share, low, high, float(np.bincount(label).max() / len(label)),
                        np.asarray(control), float((1 + as_good.sum()) / (1 + n_shuffles)))
 
-def _check_rows_and_labels(rows: np.ndarray, labels: np.ndarray, group: np.ndarray) -> None:
-    if rows.ndim != 2 or not len(rows) == len(labels) == len(group):
-        raise InputError(f"rows of shape {rows.shape}, {len(labels)} labels and {len(group)} "
-                         "groups were given; give one label and one group for each row.")
-    if not np.isfinite(rows).all():
-        raise InputError("some rows hold numbers that are not finite (padding?); give rows of text "
-                         "only.")
-    names = np.unique(labels)
-    few = [name for name in names if len(np.unique(group[labels == name])) < 2]
-    if len(names) < 2 or few:
-        raise InputError(f"there are {len(names)} different labels" + (
-            f", and {few[0]!r} is in one group only" if few else "") + "; a probe needs at least "
-            "two labels, each in two groups or more.")
-
-# %% ../../nbs/lenses/06_probes.ipynb #219567d0
-def scikit_learn(what: str) -> Any:
-    "The module `sklearn.{what}`. Raises `InputError` where scikit-learn is not installed."
-    import importlib
-    try: return importlib.import_module(f"sklearn.{what}")
-    except ImportError as error:
-        raise InputError("this needs scikit-learn, which is not installed; install it with pip "
-                         "install 'feature_interaction_graph[lenses]'.") from error
-
+# %% ../../nbs/lenses/06_probes.ipynb #ee500594
 def _folds(label: np.ndarray, group: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
     "The fold of each row: groups dealt out in random order, label by label."
     random = np.random.default_rng(seed)
@@ -140,13 +134,23 @@ def _held_out(rows: np.ndarray, label: np.ndarray, folds: np.ndarray, strength: 
         right[test] = told == label[test]
     return right
 
+# %% ../../nbs/lenses/06_probes.ipynb #21744206
 def _shuffled(label: np.ndarray, group: np.ndarray, random: np.random.Generator) -> np.ndarray:
     "The labels of whole groups exchanged; of rows, where a group has several labels."
     first = label[np.unique(group, return_index=True)[1]]
     if (first[group] == label).all(): return random.permutation(first)[group]
     return random.permutation(label)
 
-# %% ../../nbs/lenses/06_probes.ipynb #54bf98a3
+# %% ../../nbs/lenses/06_probes.ipynb #90e21daf
+def scikit_learn(what: str) -> Any:
+    "The module `sklearn.{what}`. Raises `InputError` where scikit-learn is not installed."
+    import importlib
+    try: return importlib.import_module(f"sklearn.{what}")
+    except ImportError as error:
+        raise InputError("this needs scikit-learn, which is not installed; install it with pip "
+                         "install 'feature_interaction_graph[lenses]'.") from error
+
+# %% ../../nbs/lenses/06_probes.ipynb #d0be0449
 @torch.no_grad()
 def last_rows(
     model: nn.Module, prompts: PromptSet, points: Sequence[str | HookPoint] | None = None,
@@ -162,7 +166,7 @@ def last_rows(
         parts.append({name: stream[at].float().cpu().numpy() for name, stream in caught.items()})
     return {point.name: np.concatenate([part[point.name] for part in parts]) for point in chosen}
 
-# %% ../../nbs/lenses/06_probes.ipynb #736b2c98
+# %% ../../nbs/lenses/06_probes.ipynb #a8a2549d
 def probe_layers(
     rows: dict[str, Float[np.ndarray, "n_rows width"]], labels: Sequence[Any],
     groups: Sequence[Any] | None = None, **how: Any
@@ -177,7 +181,7 @@ def probe_layers(
          "selectivity": each.selectivity, "p_value": each.p_value} for name, each in found.items()])
     return frame.assign(q_value=adjust(frame.p_value.to_numpy()))
 
-# %% ../../nbs/lenses/06_probes.ipynb #50f6103a
+# %% ../../nbs/lenses/06_probes.ipynb #dbdfea70
 def plot_probes(table: pd.DataFrame, title: str = "") -> "Figure":
     "What `probe_layers` gives, over the hook points: accuracy with interval, and the control."
     names = [point.removeprefix("blocks.").replace("hook_", "") for point in table.point]

@@ -31,23 +31,7 @@ class Projection:
     points: Float[np.ndarray, "n_rows 2"]
     explained: Float[np.ndarray, "2"] | None = None
 
-# %% ../../nbs/lenses/07_projections.ipynb #adb3f172
-def project(
-    rows: Float[np.ndarray, "n_rows width"], method: str = "pca", *, seed: int = 0, **options: Any
-) -> Projection:
-    """`rows` in the plane: by `pca`, `tsne` (scikit-learn) or `umap` (umap-learn).
-
-    `options`: of `sklearn.manifold.TSNE` or `umap.UMAP`, such as `perplexity`, `n_neighbors`.
-    Raises `InputError` for an unknown method, one that is not installed or options it does not
-    have, rows that are not finite, and too few of them."""
-    if method not in _METHODS:
-        raise InputError(f"projection {method!r} is unknown; use {', '.join(_METHODS)}.")
-    rows = np.asarray(rows, np.float64)
-    if rows.ndim != 2 or len(rows) < 3 or rows.shape[1] < 2 or not np.isfinite(rows).all():
-        raise InputError(f"rows of shape {rows.shape} were given to be drawn; three or more rows "
-                         "of two or more finite numbers are needed (no padding).")
-    return _METHODS[method](rows, seed, options)
-
+# %% ../../nbs/lenses/07_projections.ipynb #be6f51b3
 def _pca(rows: np.ndarray, seed: int, options: dict[str, Any]) -> Projection:
     if options:
         raise InputError(f"pca takes no options, but {', '.join(options)} came; leave them out.")
@@ -78,9 +62,27 @@ def _fitted(method: str, kind: Any, rows: np.ndarray, options: dict[str, Any]) -
                          f"({error}); change them.") from error
     return Projection(method, np.asarray(points, np.float64))
 
+# %% ../../nbs/lenses/07_projections.ipynb #572480fa
 _METHODS = {"pca": _pca, "tsne": _tsne, "umap": _umap}
 
-# %% ../../nbs/lenses/07_projections.ipynb #62a3b952
+# %% ../../nbs/lenses/07_projections.ipynb #67c3da45
+def project(
+    rows: Float[np.ndarray, "n_rows width"], method: str = "pca", *, seed: int = 0, **options: Any
+) -> Projection:
+    """`rows` in the plane: by `pca`, `tsne` (scikit-learn) or `umap` (umap-learn).
+
+    `options`: of `sklearn.manifold.TSNE` or `umap.UMAP`, such as `perplexity`, `n_neighbors`.
+    Raises `InputError` for an unknown method, one that is not installed or options it does not
+    have, rows that are not finite, and too few of them."""
+    if method not in _METHODS:
+        raise InputError(f"projection {method!r} is unknown; use {', '.join(_METHODS)}.")
+    rows = np.asarray(rows, np.float64)
+    if rows.ndim != 2 or len(rows) < 3 or rows.shape[1] < 2 or not np.isfinite(rows).all():
+        raise InputError(f"rows of shape {rows.shape} were given to be drawn; three or more rows "
+                         "of two or more finite numbers are needed (no padding).")
+    return _METHODS[method](rows, seed, options)
+
+# %% ../../nbs/lenses/07_projections.ipynb #198ee2f6
 _COLOURS = (EXCITATORY, INHIBITORY, GATING, "#2b6cb0", "#c99700", "#111827")
 
 def plot_projection(
@@ -102,7 +104,8 @@ def plot_projection(
                               f"{projection.method} 2{shares[1]}", title)
     for number, name in enumerate(different):
         points = projection.points[[each == name for each in names]]
-        axes.scatter(*points.T, s=14, alpha=0.75, color=_COLOURS[number % len(_COLOURS)],
-                     marker="o" if number < len(_COLOURS) else "^", label=printable(name, 20))
+        axes.scatter(points[:, 0], points[:, 1], s=14, alpha=0.75, label=printable(name, 20),
+                     color=_COLOURS[number % len(_COLOURS)],
+                     marker="o" if number < len(_COLOURS) else "^")
     if labels is not None: axes.legend(frameon=False, fontsize=8)
     return figure

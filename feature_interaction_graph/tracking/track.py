@@ -44,7 +44,13 @@ def plain_settings(value: Any) -> Any:
     if isinstance(value, float): return to_strict_json(value)
     return value if value is None or isinstance(value, str | bool | int) else str(value)
 
-# %% ../../nbs/tracking/00_track.ipynb #adaa3109
+# %% ../../nbs/tracking/00_track.ipynb #af19590f
+def _as_artefact(library: Any, path: Path) -> Any:
+    artefact = library.Artifact(re.sub(r"[^\w.-]", "_", path.name), type="artefact")
+    (artefact.add_dir if path.is_dir() else artefact.add_file)(str(path))
+    return artefact
+
+# %% ../../nbs/tracking/00_track.ipynb #519b8268
 class WandbMirror:
     """A W&B run that may break: `problem` says how (None: it has not), `missed` how much was not
     sent.
@@ -58,7 +64,8 @@ class WandbMirror:
                              "wandb.init such as {'project': 'heads'}.")
         chosen = dict(options) if isinstance(options, Mapping) else {"mode": options}
         self.problem: str | None = None
-        self.missed, self.run = 0, None
+        self.missed = 0
+        self.run: Any = None
         self.library: ModuleType | None = None
         defaults = {"project": "feature_interaction_graph", "name": name, "config": config,
                     "dir": str(folder)}
@@ -85,13 +92,29 @@ class WandbMirror:
         if self.run is not None: self._try(lambda: act(self.library, self.run))
         if self.problem is not None: self.missed += 1
 
+    def numbers(self, row: Mapping[str, Any]) -> None:
+        "One line of metrics, `step` among them."
+        self.send(lambda library, run: run.log(dict(row)))
+
+    def table(self, name: str, frame: pd.DataFrame) -> None:
+        "A table."
+        self.send(lambda library, run: run.log({name: library.Table(dataframe=frame)}))
+
+    def picture(self, name: str, path: Path) -> None:
+        "A figure, as it lies in a file."
+        self.send(lambda library, run: run.log({name: library.Image(str(path))}))
+
+    def artifact(self, path: Path) -> None:
+        "A file or a folder."
+        self.send(lambda library, run: run.log_artifact(_as_artefact(library, path)))
+
     def finish(self, failed: bool) -> dict[str, Any]:
         "Ends it, and says what became of it."
         if self.run is not None: self._try(lambda: self.run.finish(exit_code=int(failed)))
         if self.problem is None: return {"state": "complete"}
         return {"state": "lost", "reason": self.problem, "missed": self.missed}
 
-# %% ../../nbs/tracking/00_track.ipynb #4114d65a
+# %% ../../nbs/tracking/00_track.ipynb #a916e1a6
 class Track:
     "A run that is being tracked: see `track`. `folder`: where everything is."
     def __init__(self, folder: Path, name: str, config: Any,
@@ -106,14 +129,14 @@ class Track:
         line = json.dumps({"time": _now(), **row}, allow_nan=False)
         with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(line + "\n")
-        self._send(lambda library, run: run.log(from_strict_json(row)))
+        if self.mirror is not None: self.mirror.numbers(from_strict_json(row))
 
     def table(self, name: str, rows: Any) -> Path:
         "Writes `rows` (a DataFrame, columns by name, or a list of rows) to `tables/name.csv`."
         frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(rows)
         path = self.folder / "tables" / f"{checked_file_name(name)}.csv"
         with atomic_write(path) as part: frame.to_csv(part, index=False)
-        self._send(lambda library, run: run.log({name: library.Table(dataframe=frame)}))
+        if self.mirror is not None: self.mirror.table(name, frame)
         return path
 
     def figure(self, name: str, figure: Any) -> list[Path]:
@@ -129,8 +152,8 @@ class Track:
                      for kind in ("png", "html")]
         else:
             raise InputError(f"{brief(figure)} is no figure; give one of Matplotlib or plotly.")
-        if paths[0].suffix == ".png":
-            self._send(lambda library, run: run.log({name: library.Image(str(paths[0]))}))
+        if self.mirror is not None and paths[0].suffix == ".png":
+            self.mirror.picture(name, paths[0])
         return paths
 
     def artifact(self, path: str | Path, name: str | None = None) -> Path:
@@ -144,11 +167,8 @@ class Track:
         with atomic_write(target) as part:
             if source.is_dir(): shutil.copytree(source, part)
             else: shutil.copyfile(source, part)
-        self._send(lambda library, run: run.log_artifact(_as_artefact(library, target)))
+        if self.mirror is not None: self.mirror.artifact(target)
         return target
-
-    def _send(self, act: Callable[[Any, Any], Any]) -> None:
-        if self.mirror is not None: self.mirror.send(act)
 
     def told(self, state: str, error: str | None = None, wandb: Any = None) -> None:
         "Writes `run.json`."
@@ -156,7 +176,7 @@ class Track:
             "name": self.name, "state": state, "error": error, "started": self.started,
             "told": _now(), "versions": provenance(), "wandb": wandb})
 
-# %% ../../nbs/tracking/00_track.ipynb #d025bda3
+# %% ../../nbs/tracking/00_track.ipynb #5eab5e6c
 def checked_file_name(name: str) -> str:
     "`name` if it can be a file's anywhere. Raises `InputError` otherwise."
     if isinstance(name, str) and re.fullmatch(r"[\w][\w .+-]{0,99}", name): return name
@@ -169,38 +189,7 @@ def _write_json(path: Path, value: Any) -> None:
     with atomic_write(path) as part:
         part.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
-def _as_artefact(library: Any, path: Path) -> Any:
-    artefact = library.Artifact(re.sub(r"[^\w.-]", "_", path.name), type="artefact")
-    (artefact.add_dir if path.is_dir() else artefact.add_file)(str(path))
-    return artefact
-
-# %% ../../nbs/tracking/00_track.ipynb #435151d5
-@contextlib.contextmanager
-def track(
-    folder: str | Path, config: Any = None, *, name: str | None = None,
-    wandb: str | Mapping[str, Any] | None = None, config_format: str = "json", resume: bool = False
-) -> Iterator[Track]:
-    """Tracks what happens inside into `folder`; see `Track` for what can be logged.
-
-    `config`: a mapping or a data class; `wandb`: None, `"offline"`, `"online"`, or keywords of
-    `wandb.init`; `config_format`: `json` or `yaml`. Raises `InputError` for a folder that holds a
-    run already (unless `resume`, and the settings are the same), and for another format.
-    """
-    path = as_path(folder)
-    settings = plain_settings({} if config is None else config)
-    _claim(path, settings, config_format, resume)
-    run = Track(path, name or path.name, settings)
-    run.told("running")
-    if wandb is not None: run.mirror = WandbMirror(wandb, path, run.name, settings)
-    finished = False
-    try:
-        yield run
-        finished = True
-    finally:
-        error = None if finished else repr(sys.exception())
-        sent = None if run.mirror is None else run.mirror.finish(not finished)
-        run.told("finished" if finished else "failed", error, sent)
-
+# %% ../../nbs/tracking/00_track.ipynb #a6c3bd50
 def _claim(path: Path, settings: Any, config_format: str, resume: bool) -> None:
     "Makes the folder and its settings, or finds them as they are."
     if config_format not in ("json", "yaml"):
@@ -227,7 +216,34 @@ def _drop_cut_line(file: Path) -> None:
     if whole != content:
         with atomic_write(file) as part: part.write_bytes(whole)
 
-# %% ../../nbs/tracking/00_track.ipynb #c6a72c74
+# %% ../../nbs/tracking/00_track.ipynb #1c2a7efb
+@contextlib.contextmanager
+def track(
+    folder: str | Path, config: Any = None, *, name: str | None = None,
+    wandb: str | Mapping[str, Any] | None = None, config_format: str = "json", resume: bool = False
+) -> Iterator[Track]:
+    """Tracks what happens inside into `folder`; see `Track` for what can be logged.
+
+    `config`: a mapping or a data class; `wandb`: None, `"offline"`, `"online"`, or keywords of
+    `wandb.init`; `config_format`: `json` or `yaml`. Raises `InputError` for a folder that holds a
+    run already (unless `resume`, and the settings are the same), and for another format.
+    """
+    path = as_path(folder)
+    settings = plain_settings({} if config is None else config)
+    _claim(path, settings, config_format, resume)
+    run = Track(path, name or path.name, settings)
+    run.told("running")
+    if wandb is not None: run.mirror = WandbMirror(wandb, path, run.name, settings)
+    finished = False
+    try:
+        yield run
+        finished = True
+    finally:
+        error = None if finished else repr(sys.exception())
+        sent = None if run.mirror is None else run.mirror.finish(not finished)
+        run.told("finished" if finished else "failed", error, sent)
+
+# %% ../../nbs/tracking/00_track.ipynb #cddab199
 def read_config(folder: str | Path) -> Any:
     "The settings of a tracked run, as plain data. Raises `InputError` where there are none."
     path = as_path(folder)
@@ -236,7 +252,7 @@ def read_config(folder: str | Path) -> Any:
     import yaml
     return yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
 
-# %% ../../nbs/tracking/00_track.ipynb #30a2b70d
+# %% ../../nbs/tracking/00_track.ipynb #bfd8b768
 def read_metrics(folder: str | Path) -> pd.DataFrame:
     """Everything that was logged, one row per call, in order; numbers that are not finite come
     back. A last line that was cut off by a crash is left out. Raises `InputError` for no folder of
@@ -253,7 +269,7 @@ def read_metrics(folder: str | Path) -> pd.DataFrame:
             raise InputError(f"{where} is not JSON ({error}); remove it.") from error
     return pd.DataFrame(rows)
 
-# %% ../../nbs/tracking/00_track.ipynb #ef9983ca
+# %% ../../nbs/tracking/00_track.ipynb #2898d7d5
 def upload(folder: str | Path, wandb: str | Mapping[str, Any] = "online") -> dict[str, Any]:
     """Sends a tracked folder to W&B, and says what became of it: `{"state": "complete"}`, or
     `lost` with the reason and how much was not sent. Raises `InputError` for no folder of a run."""
@@ -262,17 +278,14 @@ def upload(folder: str | Path, wandb: str | Mapping[str, Any] = "online") -> dic
     told = read_json(path / "run.json", "give the folder of a tracked run")
     mirror = WandbMirror(wandb, path, str(told.get("name", path.name)), read_config(path))
     for row in metrics.drop(columns="time", errors="ignore").to_dict("records"):
-        present = {key: value for key, value in row.items() if not _absent(value)}
-        mirror.send(lambda library, run, row=present: run.log(row))
+        present = {key: value for key, value in row.items() if not _not_logged(value)}
+        mirror.numbers(present)
     for table in sorted((path / "tables").glob("*.csv")):
-        mirror.send(lambda library, run, table=table: run.log(
-            {table.stem: library.Table(dataframe=pd.read_csv(table))}))
+        mirror.table(table.stem, pd.read_csv(table))
     for picture in sorted((path / "figures").glob("*.png")):
-        mirror.send(lambda library, run, picture=picture: run.log(
-            {picture.stem: library.Image(str(picture))}))
-    for each in sorted((path / "artefacts").glob("*")):
-        mirror.send(lambda library, run, each=each: run.log_artifact(_as_artefact(library, each)))
+        mirror.picture(picture.stem, picture)
+    for each in sorted((path / "artefacts").glob("*")): mirror.artifact(each)
     return mirror.finish(told.get("state") == "failed")
 
-def _absent(value: Any) -> bool:
+def _not_logged(value: Any) -> bool:
     return value is None or (isinstance(value, float) and np.isnan(value))
