@@ -245,7 +245,7 @@ def activation_patching(
     return PatchEffects(chosen, spots.names, effects, runs.values.double().numpy(),
                         runs.other_values.double().numpy(), facts)
 
-# %% ../../nbs/patching/04_activation.ipynb #3967b8a3
+# %% ../../nbs/patching/04_activation.ipynb #d65aa7fb
 def plot_patching(found: PatchEffects, ax: Any = None, tokens: Sequence[str] | None = None) -> Any:
     """A heat map of shares (mean effects, where shares are not defined): components down, spots
     across; heads at a single spot as layer by head. `tokens`: what to write under the spots."""

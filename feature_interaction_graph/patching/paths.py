@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['Sets', 'Receiver', 'as_receiver', 'Written', 'written_by', 'PathEffects', 'path_patching']
 
-# %% ../../nbs/patching/06_paths.ipynb #47bec9f1
+# %% ../../nbs/patching/06_paths.ipynb #fe7c666b
 import contextlib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -176,27 +176,49 @@ def _delta(rows: _Rows, of_row: Int[Tensor, "n_rows"], senders: Sequence[Sequenc
     assert found is not None
     return found
 
-# %% ../../nbs/patching/06_paths.ipynb #fd3594b7
+# %% ../../nbs/patching/06_paths.ipynb #d1b23d60
+@dataclass
+class _Chunk:
+    "Rows of one pass with what their receivers see, worked out once for all sets of receivers."
+    runs: PairRuns
+    clean: CleanRun
+    rows: _Rows
+    of_row: Int[Tensor, "n_rows"]
+    senders: Sequence[Sequence[Written]]
+    deltas: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    kept: dict[int, _Qkv] = field(default_factory=dict)
+
+    def delta(self, depth: tuple[int, int]) -> Float[Tensor, "n_rows offsets d_model"]:
+        "What the senders have written to the stream by `depth`."
+        if depth not in self.deltas:
+            found = _delta(self.rows, self.of_row, self.senders, depth)
+            self.deltas[depth] = found.to(self.runs.engine.twin.dtype)
+        return self.deltas[depth]
+
+    def queries(self, layer: int) -> _Qkv:
+        "Queries, keys and values of block `layer` computed from what the senders leave there."
+        if layer not in self.kept:
+            moved = self.delta((layer, 0))
+            self.kept[layer] = _queries(self.runs, self.clean, layer, self.rows, moved)
+        return self.kept[layer]
+
+# %% ../../nbs/patching/06_paths.ipynb #46cbb84c
 def _set_to_recorded(
-    runs: PairRuns, clean: CleanRun, rows: _Rows, receivers: Sequence[Receiver],
-    delta_at: Callable[[tuple[int, int]], Tensor]
+    chunk: _Chunk, receivers: Sequence[Receiver]
 ) -> Float[Tensor, "n_rows d_model"]:
     "The last stream at the last position, every receiver set to what it makes of its moved stream."
+    runs, clean, rows = chunk.runs, chunk.clean, chunk.rows
     twin, layers = runs.engine.twin, decoder_layers(runs.engine.twin)
     if receivers[0].kind == "logits":
-        return (rows.window(runs.streams(runs.final)) + delta_at(runs.final.depth))[:, -1]
+        return (rows.window(runs.streams(runs.final)) + chunk.delta(runs.final.depth))[:, -1]
     recorded: dict[nn.Module, tuple[_Qkv, dict[str, list[int]]]] = {}
     with contextlib.ExitStack() as edits:
         for each in receivers:
-            depth = _read_depth(runs, each)
             if each.kind == "head":
                 module = map_block(layers[each.layer]).attention
-                if module not in recorded:
-                    found = _queries(runs, clean, each.layer, rows, delta_at(depth))
-                    recorded[module] = found, {}
+                recorded.setdefault(module, (chunk.queries(each.layer), {}))
                 recorded[module][1].setdefault(each.parts, []).append(each.index)
-        changes = [_module_change(runs, clean, rows, each, delta_at) for each in receivers
-                   if each.kind != "head"]
+        changes = [_module_change(chunk, each) for each in receivers if each.kind != "head"]
         for point, change in changes: edits.enter_context(replaced(layers, point, change))
         starts = [each.layer for each in receivers if each.kind != "feature"]
         starts += [point.layer for point, _ in changes]
@@ -208,14 +230,14 @@ def _set_to_recorded(
                                                         _attending(recorded)))
     return read[runs.final.name][:, -1].float()
 
-# %% ../../nbs/patching/06_paths.ipynb #fce64c2f
+# %% ../../nbs/patching/06_paths.ipynb #07c6db43
 def _module_change(
-    runs: PairRuns, clean: CleanRun, rows: _Rows, receiver: Receiver,
-    delta_at: Callable[[tuple[int, int]], Tensor]
+    chunk: _Chunk, receiver: Receiver
 ) -> tuple[HookPoint, Callable[[Tensor], Tensor]]:
     "Where an MLP or a feature is set to what was recorded, and how; of packed rows."
+    runs, clean, rows = chunk.runs, chunk.clean, chunk.rows
     depth = _read_depth(runs, receiver)
-    delta = delta_at(depth)
+    delta = chunk.delta(depth)
     if receiver.kind == "mlp_out":
         point = HookPoint("mlp_out", receiver.layer)
         source = HookPoint("resid_pre" if depth[1] == 0 else "attn_out", receiver.layer)
@@ -228,7 +250,7 @@ def _module_change(
         return live + (away * reader.written[0]).to(live.dtype)
     return reader.hook_point, set_feature
 
-# %% ../../nbs/patching/06_paths.ipynb #981a83f4
+# %% ../../nbs/patching/06_paths.ipynb #9938cc26
 def _listed(one: Any) -> list[Any]:
     return [one] if isinstance(one, str | Receiver | Component) else list(one)
 
@@ -255,7 +277,7 @@ def _check_receivers(runs: PairRuns, receivers: Sequence[Receiver]) -> None:
             raise InputError(f"{each.name} was asked for, but block {each.layer} has heads 0 to "
                              f"{int(config.num_attention_heads) - 1}; choose one of those.")
 
-# %% ../../nbs/patching/06_paths.ipynb #83308fdd
+# %% ../../nbs/patching/06_paths.ipynb #ef0fcbe1
 def _senders_before(
     runs: PairRuns, senders: str | Sequence[Any], wanted: Sequence[Sequence[Receiver]]
 ) -> list[list[Component]]:
@@ -273,7 +295,7 @@ def _senders_before(
     raise InputError("there is no sender before the receivers; name at least one component in each "
                      "set.")
 
-# %% ../../nbs/patching/06_paths.ipynb #ad10b14c
+# %% ../../nbs/patching/06_paths.ipynb #e4508a5b
 def _refuse_backwards(runs: PairRuns, sender: Sequence[Component], written: Sequence[Written],
                       receivers: Sequence[Receiver]) -> None:
     first = min(each.depth for each in written)
@@ -290,14 +312,14 @@ def _recorded_base(runs: PairRuns) -> CleanRun:
                      f"({runs.engine.why_not}), and paths are patched in branched rows; use "
                      "activation_patching, which falls back to hooked passes.")
 
-# %% ../../nbs/patching/06_paths.ipynb #70ccd228
+# %% ../../nbs/patching/06_paths.ipynb #8a3da697
 @torch.no_grad()
 def _paths(
     runs: PairRuns, clean: CleanRun, senders: Sequence[Sequence[Written]],
-    receivers: Sequence[Receiver], batch_rows: int
-) -> Float[np.ndarray, "n_senders n_pairs"]:
-    "Effects of all senders on one set of receivers, rows of one length to the end together."
-    found = np.zeros((len(senders), len(runs)))
+    wanted: Sequence[Sequence[Receiver]], batch_rows: int
+) -> Float[np.ndarray, "n_senders n_sets n_pairs"]:
+    "Effects of all senders on all sets of receivers, rows of one length to the end together."
+    found = np.zeros((len(senders), len(wanted), len(runs)))
     horizons, on = runs.lengths - 1 - runs.first, runs.engine.device
     limit = max(1, 2**25 // int(runs.engine.twin.config.vocab_size))
     for horizon in horizons.unique().tolist():
@@ -307,15 +329,14 @@ def _paths(
         for some in every.split(max(1, min(limit, batch_rows // (horizon + 1)))):
             pairs, number = some.unbind(1)
             rows = _Rows(pairs.to(on), runs.first[pairs].to(on), int(horizon))
-            def delta_at(depth: tuple[int, int], rows: _Rows = rows,
-                         number: Tensor = number) -> Tensor:
-                return _delta(rows, number.to(on), senders, depth).to(runs.engine.twin.dtype)
-            ends = _set_to_recorded(runs, clean, rows, receivers, delta_at)
-            effect = runs.metric(runs.logits(ends), pairs) - runs.values[pairs]
-            found[number.numpy(), pairs.numpy()] = effect.double().numpy()
+            chunk = _Chunk(runs, clean, rows, number.to(on), senders)
+            for column, receivers in enumerate(wanted):
+                logits = runs.logits(_set_to_recorded(chunk, receivers))
+                effect = runs.metric(logits, pairs) - runs.values[pairs]
+                found[number.numpy(), column, pairs.numpy()] = effect.double().numpy()
     return found
 
-# %% ../../nbs/patching/06_paths.ipynb #f3131ffd
+# %% ../../nbs/patching/06_paths.ipynb #bdac1256
 @dataclass(frozen=True)
 class PathEffects(PatchEffects):
     """Change of the metric by each path: `components` are sender sets, `spots` receiver sets, by
@@ -325,7 +346,7 @@ class PathEffects(PatchEffects):
         return [{"sender": sender, "receiver": receiver}
                 for sender in self.components for receiver in self.spots]
 
-# %% ../../nbs/patching/06_paths.ipynb #e19b708d
+# %% ../../nbs/patching/06_paths.ipynb #b8b8c587
 Sets = Sequence[str | Sequence[str]]
 
 def path_patching(
@@ -351,10 +372,9 @@ def path_patching(
     for begin in range(0, len(chosen), most):
         some = chosen[begin:begin + most]
         written = [[written_by(runs, each) for each in one] for one in some]
-        for column, one in enumerate(wanted):
-            for sender, parts in zip(some, written, strict=True):
-                _refuse_backwards(runs, sender, parts, one)
-            effects[begin:begin + most, column] = _paths(runs, clean, written, one, batch_rows)
+        for sender, parts in zip(some, written, strict=True):
+            for one in wanted: _refuse_backwards(runs, sender, parts, one)
+        effects[begin:begin + most] = _paths(runs, clean, written, wanted, batch_rows)
     names = [" + ".join(each.name for each in one) for one in chosen]
     ends = [" + ".join(each.name for each in one) for one in wanted]
     facts = {"pairs": pairs.name, "metric": pairs.metric_name, "what": f"paths, {direction}"}
