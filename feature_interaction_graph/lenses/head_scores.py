@@ -103,7 +103,7 @@ class HeadScores:
                                          "chance": np.full(self.scores.shape[:2],
                                                            self.chance.mean())}, "excess")
 
-# %% ../../nbs/lenses/05_head_scores.ipynb #a6f3e823
+# %% ../../nbs/lenses/05_head_scores.ipynb #2c561ef6
 def head_scores(
     model: nn.Module, tokens: Any, kind: "str | Callable | Pairs", *, batch_size: int = 16
 ) -> HeadScores:
@@ -131,7 +131,7 @@ def head_scores(
     name = kind if isinstance(kind, str) else getattr(kind, "__name__", "pairs")
     return HeadScores(name, torch.cat(found, -1).double().numpy(), chance.double().numpy())
 
-# %% ../../nbs/lenses/05_head_scores.ipynb #d4bc3113
+# %% ../../nbs/lenses/05_head_scores.ipynb #80ed2a09
 def pairs_of(corpus: Corpus, kind: "str | Callable | Pairs") -> Pairs:
     """The pairs of `kind` in the text of `corpus`, none of them in the padding.
 
@@ -153,7 +153,7 @@ def pairs_of(corpus: Corpus, kind: "str | Callable | Pairs") -> Pairs:
     inside = torch.arange(shape[1]) < corpus.lengths[:, None]
     return pairs & inside[:, :, None] & inside[:, None, :]
 
-# %% ../../nbs/lenses/05_head_scores.ipynb #58fd48a3
+# %% ../../nbs/lenses/05_head_scores.ipynb #e31765a3
 def compare_head_scores(first: HeadScores, second: HeadScores) -> pd.DataFrame:
     """One row per head: mean difference of the scores of paired sequences (first minus second)
     with interval, p_value, q_value. Raises `InputError` for scores that do not pair."""
