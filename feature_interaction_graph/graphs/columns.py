@@ -263,14 +263,14 @@ def read_column_graph(path: str | Path) -> nx.DiGraph:
     with _KIND.open(path) as file:
         G = nx.MultiDiGraph() if file.flag("multigraph") else nx.DiGraph()
         facts = stored_facts(file, "facts")
-        if file.flag("gates_are_rows"): facts["hyperedges"] = [*_rows(file, "hyperedges")]
+        if file.flag("gates_are_rows"): facts["hyperedges"] = [*_stored_rows(file, "hyperedges")]
         G.graph.update(facts)
-        nodes = [(row.pop("id"), row) for row in _rows(file, "nodes", "id")]
+        nodes = [(row.pop("id"), row) for row in _stored_rows(file, "nodes", "id")]
         ids = [node for node, _ in nodes]
         if not all(isinstance(node, str) for node in ids):
             raise file.damaged("a node has an id that is no text")
         def edges() -> Iterator[tuple[str, str, dict[str, Any]]]:
-            for row in _rows(file, "edges", "source", "target"):
+            for row in _stored_rows(file, "edges", "source", "target"):
                 source, target = row.pop("source"), row.pop("target")
                 if min(source, target) < 0:
                     raise file.damaged("an edge names a node before the first")
@@ -278,7 +278,7 @@ def read_column_graph(path: str | Path) -> nx.DiGraph:
         with file.reading("its edges"): return filled_graph(G, nodes, edges(), path)
 
 # %% ../../nbs/graphs/05_columns.ipynb #c7f9442f
-def _rows(file: StoredGroup, name: str, *needed: str) -> Iterator[dict[str, Any]]:
+def _stored_rows(file: StoredGroup, name: str, *needed: str) -> Iterator[dict[str, Any]]:
     "The rows of one table; each must have what is `needed`."
     with file.reading(f"its {name}"):
         for row in RowReader(file.subgroup(name)):

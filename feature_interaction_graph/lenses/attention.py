@@ -111,7 +111,7 @@ def watching_attention(
     known = {map_block(block).attention: layer for layer, block in enumerate(layers)}
     lens = AttentionLens(known, keep, removed, renormalise)
     try:
-        with attending(twin, layers, lens): yield lens  # type: ignore[arg-type]
+        with attending(twin, layers, lens): yield lens
     except Unbranchable as error:
         raise InputError(f"the attention of a {type(twin).__name__} cannot be read here: {error}; "
                          "read its residual stream instead.") from error

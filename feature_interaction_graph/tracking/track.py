@@ -25,7 +25,7 @@ from ..engine.errors import InputError, as_path, atomic_write, brief
 from ..engine.files import read_json
 from ..engine.provenance import provenance
 from ..hosts.folders import library_errors
-from ..graphs.files import from_strict_json, to_strict_json
+from ..graphs.values import from_strict_json, to_strict_json
 from ..drawing.figures import save_figure
 
 if TYPE_CHECKING:
