@@ -32,6 +32,45 @@ class Mutation(NamedTuple):
 
 # module: name, what stands there, what stands there instead
 MUTATIONS = {
+    "tracing/frozen.py": [
+        ("patterns follow the perturbed stream",
+         "if module not in self.kept:",
+         "if True:"),
+        ("norms divide by twice the variance",
+         "scale = (centred(x0).square()",
+         "scale = (2 * centred(x0).square()"),
+    ],
+    "tracing/paths.py": [
+        ("values without the pattern",
+         "share = self.pattern[:, position, mine.position[before]].T",
+         "share = torch.ones_like(self.pattern[:, position, mine.position[before]].T)"),
+        ("what passes by attention left out",
+         "edges[which[:, None], mine.node[here]] += past[which] @ mine.vector[here].T",
+         "edges[which[:, None], mine.node[here]] += 0 * past[which] @ mine.vector[here].T"),
+    ],
+    "tracing/graph.py": [
+        ("edges that were left out forgotten",
+         "incoming + self.left_out.sum(1) + self.bias - self.pre",
+         "incoming + self.bias - self.pre"),
+    ],
+    "tracing/pruning.py": [
+        ("an inhibitor of an inhibitor inhibits",
+         "step[0] @ negative + step[1] @ positive)",
+         "step[0] @ negative + step[1] @ negative)"),
+        ("one family for edges of both signs",
+         "for family in (only.edges.data > 0, only.edges.data < 0):",
+         "for family in (only.edges.data != 0,):"),
+    ],
+    "tracing/checks.py": [
+        ("later SAEs run free",
+         "return site.place.there[0, self.place].reshape(packed.shape).to(packed.dtype)",
+         "return packed"),
+    ],
+    "tracing/explained.py": [
+        ("an edge at any distance",
+         "nodes.position[target] - nodes.position[source]], 1)",
+         "0 * nodes.position[source]], 1)"),
+    ],
     "engine/sampling.py": [
         ("the first firings in place of random ones",
          "np.random.default_rng(seed).permutation(mine.stop - mine.start) + mine.start",
@@ -533,6 +572,7 @@ BESIDE = {
     "structure/decay.py": "tests/test_analysis.py",
     "structure/matching.py": "tests/test_graph_comparison.py",
     "circuits/validation.py": "tests/test_subgraphs.py",
+    "tracing/checks.py": "tests/test_tracing.py",
     "dictionary/hypotheses.py": "tests/test_features.py",
     "control/clamps.py": "tests/test_steering.py",
     "control/runs.py": "tests/test_steering.py",
