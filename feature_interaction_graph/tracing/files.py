@@ -124,7 +124,7 @@ def _node_kind(entry: dict[str, Any], path: Path) -> str:
     raise InputError(f"{path} has a node of type {brief(kind)}, which is not known; {_REMEDY}.")
 
 # %% ../../nbs/tracing/07_files.ipynb #e710b94e
-def _columns_of(entry: dict[str, Any], n_words: int, path: Path) -> tuple[float, ...]:
+def _written_columns(entry: dict[str, Any], n_words: int, path: Path) -> tuple[float, ...]:
     kind, at, layer = _node_kind(entry, path), entry["ctx_idx"], str(entry["layer"])
     middle = re.fullmatch(r"[^_]+_(-?\d{1,12})_\d{1,9}", entry["node_id"])
     if kind != "error" and middle is None or not 0 <= at < n_words or not (
@@ -167,7 +167,7 @@ def load_attribution(path: str | Path) -> AttributionGraph:
     if len(place) < len(entries) or not entries:
         raise InputError(f"{path} has {len(entries)} nodes, of which {len(place)} have an id of "
                          f"their own; {_REMEDY}.")
-    columns = np.array([_columns_of(entry, len(words), path) for entry in entries]).T
+    columns = np.array([_written_columns(entry, len(words), path) for entry in entries]).T
     kind, layer, feature, at = columns[:4].astype(int)
     nodes = Nodes(kind, layer, feature, at, columns[4])
     lost = next((link for link in found["links"]
