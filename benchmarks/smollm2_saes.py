@@ -2,8 +2,8 @@
 
 `python benchmarks/smollm2_saes.py --data FOLDER --output FOLDER` trains them on a mix of books and
 stories, shuffled in blocks of 4,000 characters, and judges them on an eleventh that was held out:
-writes `results/smollm2_saes.json`. What is trained already stays. Give more `--steps`, `--tokens`
-or `--width` for better ones.
+writes `results/smollm2_saes.json` (or `--name`). What is trained already stays. Give more
+`--steps`, `--tokens` or `--width` for better ones.
 """
 
 import argparse
@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--tokens", type=int, default=100_000)
     parser.add_argument("--length", type=int, default=128)
+    parser.add_argument("--name", default="smollm2_saes", help="of the file in results/")
     parser.add_argument("--judged", type=int, default=40, help="sequences of the held-out text")
     given = parser.parse_args()
     model = load_model("smollm2-135m")
@@ -97,8 +98,8 @@ def main() -> None:
                "seconds": seconds,
                "seconds_of_one_pass": per_token * text.n_tokens}
     settings = {name: value for name, value in vars(given).items()
-                if name not in ("data", "output")}
-    print(write("smollm2_saes", settings, numbers))
+                if name not in ("data", "output", "name")}
+    print(write(given.name, settings, numbers))
 
 
 if __name__ == "__main__":
