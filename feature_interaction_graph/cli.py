@@ -141,7 +141,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 # %% ../nbs/12_cli.ipynb #6a148224
 GraphFile = Annotated[Path | None, Option(
-    help="A .graphml or .json graph (default: graph.json of the output folder).")]
+    help="A .graphml, .json or .h5 graph (default: graph.json of the output folder).")]
 OutputFolder = Annotated[Path, Option(help="Folder to write to.")]
 
 @app.command("analyze")
@@ -209,7 +209,7 @@ class ExtractOptions:
 @goes_on_with_a_run
 def _extract_subgraph(
     run: "Run", options: ExtractOptions, graph: Annotated[Path | None, Option(
-        help="A .graphml or .json graph (default: the run's own).")] = None
+        help="A .graphml, .json or .h5 graph (default: the run's own).")] = None
 ) -> None:
     """The features that carry a behaviour, and the edges between them: circuit_NAME.json, and a
     picture."""

@@ -151,7 +151,7 @@ def test_every_fence_says_what_it_is() -> None:
 
 def check_fig(words: list[str]) -> None:
     "Parses a call of `fig` as `fig` itself would, without carrying it out."
-    known = [word for word in words if word not in ("--help", "-h")]
+    known = [word for word in words if word not in ("--help", "-h", "--version")]
     if not known: return
     name, *rest = known
     assert name in COMMANDS, f"fig has no command {name!r}"

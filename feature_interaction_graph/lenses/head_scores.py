@@ -82,13 +82,18 @@ def _head_table(values: np.ndarray, more: dict[str, np.ndarray], name: str) -> p
 # %% ../../nbs/lenses/05_head_scores.ipynb #5deb202a
 _ROUNDING = 1e-6
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class HeadScores:
     """How much of its attention each head spends along the pairs of `kind`, in every sequence that
     has any; `chance`: what an even spread would spend."""
     kind: str
     scores: Float[np.ndarray, "n_layers n_heads n_sequences"]
     chance: Float[np.ndarray, "n_sequences"]
+
+    def __repr__(self) -> str: return str(self)
+
+    def __str__(self) -> str:
+        return f"{self.kind} heads\n{self.to_pandas().head(12).to_string()}"
 
     @property
     def excess(self) -> Float[np.ndarray, "n_layers n_heads n_sequences"]:

@@ -91,7 +91,7 @@ def knocked_out_logits(
     return torch.cat(found)
 
 # %% ../../nbs/lenses/02_knockout.ipynb #07684235
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class KnockoutEffects:
     """What each set of heads, `names`, takes from the metric of every prompt when it may not look
     along the edges; `value`: the mean metric of the untouched model."""
@@ -99,6 +99,8 @@ class KnockoutEffects:
     names: list[str]
     effects: Float[np.ndarray, "n_sets n_prompts"]
     value: float
+
+    def __repr__(self) -> str: return str(self)
 
     def to_pandas(self) -> pd.DataFrame:
         "One row per set: heads, effect, share of the metric, ci_low, ci_high, p_value, q_value."

@@ -64,7 +64,7 @@ def answer_weights(tokens: BehaviorTokens) -> Float[Tensor, "n_prompts n_vocab"]
     return right / right.sum(-1, keepdim=True) - wrong / wrong.sum(-1, keepdim=True)
 
 # %% ../../nbs/lenses/04_logit_attribution.ipynb #8436b27f
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LogitAttribution:
     """What each of `components` adds to the number that `answer_weights` makes of the logits, at
     every position of every prompt; NaN in the padding. `lengths`: of the prompts."""
@@ -72,6 +72,11 @@ class LogitAttribution:
     components: list[str]
     values: Float[np.ndarray, "n_components n_prompts seq_len"]
     lengths: np.ndarray
+
+    def __repr__(self) -> str: return str(self)
+
+    def __str__(self) -> str:
+        return f"{self.behavior}, by component\n{self.to_pandas().head(12).to_string()}"
 
     @property
     def last(self) -> Float[np.ndarray, "n_components n_prompts"]:

@@ -64,7 +64,7 @@ def check_unembedding(
                          "would say something else; use another model.")
 
 # %% ../../nbs/lenses/03_logit_lens.ipynb #b966727a
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LogitLens:
     """What each of `points` says after the last token of every prompt: `kl` to the model's own
     words in nats, `rank` of the right answer, its `log_probability`, the behaviour's metric
@@ -76,6 +76,11 @@ class LogitLens:
     log_probability: Float[np.ndarray, "n_points n_prompts"]
     value: Float[np.ndarray, "n_points n_prompts"]
     top: Int[np.ndarray, "n_points n_prompts"]
+
+    def __repr__(self) -> str: return str(self)
+
+    def __str__(self) -> str:
+        return f"{self.behavior}, read early\n{self.to_pandas().head(12).to_string()}"
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per point: means of kl, log_probability and value with 95 % intervals over

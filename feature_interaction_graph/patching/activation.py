@@ -96,7 +96,7 @@ def as_spots(positions: Positions, lengths: Int[Tensor, "n_pairs"]) -> Spots:
     return Spots(list(map(str, positions)), spans)
 
 # %% ../../nbs/patching/04_activation.ipynb #279b469a
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PatchEffects:
     """Change of the metric by each patch, for every pair.
 
@@ -108,6 +108,8 @@ class PatchEffects:
     base: Float[np.ndarray, "n_pairs"]
     other: Float[np.ndarray, "n_pairs"]
     facts: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str: return str(self)
 
     @property
     def mean(self) -> Float[np.ndarray, "n_components n_spots"]:

@@ -34,7 +34,7 @@ from feature_interaction_graph.tracing.nodes import (
 from .paths import Paths, paths_to
 
 # %% ../../nbs/tracing/03_graph.ipynb #1d1dc185
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AttributionGraph:
     """The attribution graph of one prompt.
 
@@ -54,6 +54,8 @@ class AttributionGraph:
     words: list[str]
     columns: dict[str, np.ndarray] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str: return str(self)
 
     @property
     def traced(self) -> Bool[np.ndarray, "n_nodes"]:
