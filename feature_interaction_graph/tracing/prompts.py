@@ -44,15 +44,18 @@ class PromptShares:
     def __str__(self) -> str:
         rows = [f"{row.kind} {row.share:.0%} [{row.ci_low:.0%}, {row.ci_high:.0%}]"
                 for row in self.to_pandas().itertuples()]
-        sign = f"; {np.nanmean(self.agrees):.0%} of the structural agree in sign"
+        known = self.agrees[np.isfinite(self.agrees)]
+        sign = f"; {known.mean():.0%} of the structural agree in sign" if len(known) else ""
         return (f"{self.strongest} strongest edges of each of {len(self.shares)} prompts: "
-                + ", ".join(rows) + (sign if np.isfinite(self.agrees).any() else ""))
+                + ", ".join(rows) + sign)
 
-# %% ../../nbs/tracing/08_prompts.ipynb #6b57e738
+# %% ../../nbs/tracing/08_prompts.ipynb #da66192c
 def strongest_between(graph: AttributionGraph, strongest: int) -> Int[np.ndarray, "n_edges"]:
-    "The places of the strongest edges from feature to feature, largest first."
+    """The places of the strongest edges from feature to feature, largest first; those into the
+    first token, where nothing of the prompt has been read yet, are left out."""
     source, target = graph.ends()
-    between = np.flatnonzero((graph.nodes.kind[source] == 1) & (graph.nodes.kind[target] == 1))
+    between = np.flatnonzero((graph.nodes.kind[source] == 1) & (graph.nodes.kind[target] == 1)
+                             & (graph.nodes.position[target] > 0))
     return between[np.argsort(-np.abs(graph.edges.data[between]), kind="stable")[:strongest]]
 
 # %% ../../nbs/tracing/08_prompts.ipynb #5db61142
