@@ -2,6 +2,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,14 @@ from feature_interaction_graph.tracking.track import read_metrics, track, upload
 wandb = pytest.importorskip("wandb", reason="the real wandb is tried where it is installed")
 
 
-def sent(folder: Path) -> bytes:
-    "What the offline runs below `folder` would send."
-    files = sorted(folder.rglob("*.wandb"))
-    assert files, "W&B has written nothing"
-    return b"".join(file.read_bytes() for file in files)
+def sent(folder: Path, last: bytes, seconds: float = 60) -> bytes:
+    """What the offline runs below `folder` would send, as soon as it holds `last`: W&B's service
+    writes on after a run has ended."""
+    until = time.monotonic() + seconds
+    while True:
+        found = b"".join(file.read_bytes() for file in sorted(folder.rglob("*.wandb")))
+        if last in found or time.monotonic() > until: return found
+        time.sleep(0.2)
 
 
 def test_the_real_library_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,12 +33,12 @@ def test_the_real_library_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         run.artifact(tmp_path / "run" / "config.json")
     told = json.loads((tmp_path / "run" / "run.json").read_text())
     assert told["state"] == "finished" and told["wandb"] == {"state": "complete"}
-    record = sent(tmp_path / "run" / "wandb")
+    record = sent(tmp_path / "run" / "wandb", b"config.json")
     for part in (b"loss", b"0.3333333333333333", b"edges", b"line", b"config.json", b"width"):
         assert part in record, part
     with track(tmp_path / "plain", {"width": 8}) as plain: plain.log({"loss": 0.125}, step=7)
     assert upload(tmp_path / "plain", "offline") == {"state": "complete"}
-    assert b"0.125" in sent(tmp_path / "plain" / "wandb")
+    assert b"0.125" in sent(tmp_path / "plain" / "wandb", b"0.125")
 
 
 def test_settings_that_the_library_refuses(tmp_path: Path) -> None:
