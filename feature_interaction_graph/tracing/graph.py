@@ -42,8 +42,7 @@ class AttributionGraph:
     logit: against the mean logit). `bias`, `pre`: `[n_nodes]`, NaN where nothing was traced;
     `left_out`: sums of the negative and positive edges that were not kept. `weight`: `[n_nodes]`,
     how much is asked about each node. `columns`: more about each edge, in the order of
-    `edges.data`. `words`: the prompt's tokens as text.
-    """
+    `edges.data`. `words`: the prompt's tokens as text."""
     nodes: Nodes
     edges: scipy.sparse.csr_matrix
     bias: Float[np.ndarray, "n_nodes"]
