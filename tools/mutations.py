@@ -66,6 +66,9 @@ MUTATIONS = {
          "return manifest"),
     ],
     "engine/run_folder.py": [
+        ("a Ctrl-C that Python dropped is lost",
+         "        if came: raise KeyboardInterrupt",
+         "        pass"),
         ("of a stage only the size is compared",
          "for path, before, digest in digests if digest != before])",
          "for path, before, digest in digests if not digest])"),
