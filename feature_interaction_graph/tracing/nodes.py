@@ -69,7 +69,8 @@ Target: TypeAlias = str | int | tuple[int, int, int]
 
 def token_of(tokenizer: Any, asked: str | int, n_vocab: int) -> int:
     """The id of one token, by id or as text. Raises `InputError` for a text of several tokens or
-    none, an id outside the vocabulary, and a text where there is no tokenizer."""
+    none, a word that the tokenizer does not know, an id outside the vocabulary, and a text where
+    there is no tokenizer."""
     if isinstance(asked, str):
         if tokenizer is None:
             raise InputError(f"the token {brief(asked)} was asked for as text, but the model has "
@@ -78,6 +79,9 @@ def token_of(tokenizer: Any, asked: str | int, n_vocab: int) -> int:
         if len(ids) != 1:
             raise InputError(f"{brief(asked)} is {len(ids)} tokens, not one; give one token, with "
                              "the space before it if the tokenizer has one there.")
+        if ids[0] == tokenizer.unk_token_id and asked.strip() != tokenizer.unk_token:
+            raise InputError(f"{brief(asked)} is a word that the tokenizer does not know; give one "
+                             "of its tokens.")
         return ids[0]
     if not 0 <= asked < n_vocab:
         raise InputError(f"there is no token {asked}; the vocabulary has 0 to {n_vocab - 1}.")
