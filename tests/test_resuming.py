@@ -162,8 +162,10 @@ def test_a_folder_that_cannot_be_written_can_be_read(finished, capsys, monkeypat
 
 def started(folder: Path, *options: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "feature_interaction_graph.cli", "run-pipeline", *SETTINGS]
+    def listens() -> None:           # what runs the tests in the background may ignore Ctrl-C
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     return subprocess.Popen([*command, *options, "--output-dir", str(folder)], text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=listens)
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path):
