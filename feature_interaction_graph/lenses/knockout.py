@@ -75,8 +75,9 @@ def knocked_out_logits(
     chosen = list(heads)
     _check_heads(twin, chosen)
     length = tokens.prompts.shape[1]
-    if edges.shape != (len(tokens.prompts), length, length):
-        raise InputError(f"edges have shape {tuple(edges.shape)}, but the prompts need "
+    shape = tuple(getattr(edges, "shape", ()))
+    if shape != (len(tokens.prompts), length, length):
+        raise InputError(f"edges have shape {shape}, but the prompts need "
                          f"{(len(tokens.prompts), length, length)}: one value for each pair of "
                          "positions of each.")
     device, n_heads = next(twin.parameters()).device, int(twin.config.num_attention_heads)
