@@ -26,12 +26,17 @@ def missing_stages(folder: Path) -> list[str]:
 
 # %% ../../nbs/shell/06_next.ipynb #7e53ba27
 def next_steps(folder: Path) -> str:
-    """What `folder` holds of a run, and the commands that come next; `InputError` where its
-    settings or its summary cannot be read."""
+    """What `folder` (or the only run below it) holds of a run, and the commands that come next;
+    `InputError` where its settings or its summary cannot be read."""
     more = "fig --help                           every command"
     where = "" if folder == Path(Config().output_dir) else f" --output-dir {folder}"
     if not (folder / "config.json").is_file():
-        return f"{folder} holds no run yet.\n\n{_BEGIN}\n{more}"
+        runs = sorted(path.parent for path in folder.glob("*/config.json"))
+        if len(runs) == 1: return next_steps(runs[0])
+        told = "no run yet" if not runs else (
+            f"{len(runs)} runs: {', '.join(run.name for run in runs)}; go on with one of them by "
+            f"--output-dir {runs[0]}")
+        return f"{folder} holds {told}.\n\n{_BEGIN}\n{more}"
     cfg, missing = Config.load(folder / "config.json"), missing_stages(folder)
     told = f"{folder} holds a run of {cfg.model_name}"
     if missing:
