@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from .graph import build_interaction_graph, get_subgraph, graph_summary, load_graph, save_graph
     from .hosts.importers import import_sae
     from .hosts.own_saes import sae_from_weights
-    from .interactions import InteractionTable, clamp_measure, measure_interactions
+    from .interactions import InteractionTable, clamp_measure, measure_interactions, read_responses
     from .loading import load_corpus, load_model_and_saes, wrap_model
     from .measurement.curves import ResponseCurves, plot_response, response_curve
     from .measurement.directions import Direction, with_directions
@@ -104,6 +104,7 @@ _MODULE_OF = {
     "InteractionTable": "interactions",
     "clamp_measure": "interactions",
     "measure_interactions": "interactions",
+    "read_responses": "interactions",
     "jacobian_measure": "measurement.jacobian",
     "load_corpus": "loading",
     "load_model_and_saes": "loading",
@@ -140,7 +141,7 @@ __all__ = [  # noqa: F822  resolved by __getattr__
     "identify_candidates", "import_sae", "jacobian_measure", "join_candidates", "layer_distance_decay", "load_corpus", "load_graph",
     "load_model_and_saes", "match_features", "measure_gating", "measure_interactions", "mechanism_split",
     "neuron_dictionary", "number_saes", "pairs_to_gate", "plot_analysis", "plot_cascade", "plot_circuit", "plot_mechanisms", "plot_neighborhood",
-    "plot_response", "predefined_behavior", "predict_cascade", "propose_candidates", "render_interactive_graph",
+    "plot_response", "predefined_behavior", "predict_cascade", "propose_candidates", "read_responses", "render_interactive_graph",
     "render_neighborhood", "response_curve", "sae_from_weights", "save_graph", "steer", "steer_compensated", "top_examples",
     "transport_candidates", "transport_scores", "validate_subgraph", "with_directions", "within_layer_measure",
     "wrap_model",

@@ -182,6 +182,10 @@ class MeasurementSettings:
     batch_rows: int | None = setting(
         None, "interventions per branched pass; None: by memory", low=1
     )
+    keep_responses: bool = setting(
+        False, "keep what pushes did to the stream in `responses.h5`, to ask other targets without "
+               "the model"
+    )
     memory_gb: float | None = setting(
         None, "gigabytes of responses held at a time; None: a quarter of the free memory", above=0
     )
@@ -452,7 +456,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 # %% ../nbs/00_config.ipynb #3aff3630
 # where and how fast, not what
-FREE_SETTINGS = ("output_dir", "device", "batch_size", "batch_rows", "memory_gb")
+FREE_SETTINGS = ("output_dir", "device", "batch_size", "batch_rows", "memory_gb",
+                 "keep_responses")
 
 # %% ../nbs/00_config.ipynb #ea590b12
 # what an activation store depends on

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['decide', 'evidence_of', 'stability_of', 'sampled_stability', 'Account', 'account', 'kept_table', 'ClampSampling',
-           'clamp_measure', 'SortedPairs', 'sort_pairs', 'pair_keys', 'MeasuredPairs', 'only_asked', 'join_parts',
-           'question_of', 'whole_question', 'run_settings', 'measure_interactions', 'InteractionResult',
+           'clamp_measure', 'read_responses', 'SortedPairs', 'sort_pairs', 'pair_keys', 'MeasuredPairs', 'only_asked',
+           'join_parts', 'question_of', 'whole_question', 'run_settings', 'measure_interactions', 'InteractionResult',
            'InteractionTable', 'jacobian_measure', 'measure_gating', 'mechanism_split', 'response_curve',
            'transport_scores', 'within_layer_measure']
 
 # %% ../nbs/06_interactions.ipynb #9fefc5af
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
@@ -24,7 +25,7 @@ from .engine.corpus import Corpus
 from feature_interaction_graph.engine.encoders import (
     counted_blocks, hook_names, number_saes, sae_hook_point, sae_write_point, site_legend
 )
-from .engine.errors import InputError
+from .engine.errors import InputError, options_of
 from .engine.mechanisms import mlp_before
 from .engine.names import FeatureKey, Saes
 from .engine.positions import Positions, corpus_for
@@ -33,6 +34,7 @@ from .engine.stability import Evidence, edge_stability
 from .engine.statistics import TestFamily, adjust
 from .engine.transport import transport_scores
 from .loading import chosen_and_measured, load_corpus
+from .measurement.asking_anew import read_kept
 from .measurement.blocks import Measured, RunSettings, measure
 from .measurement.curves import response_curve
 from .measurement.gating import measure_gating
@@ -44,6 +46,7 @@ from feature_interaction_graph.measurement.mechanisms import (
 from feature_interaction_graph.measurement.question import (
     Question, Sampling, ask, by_layer, check_counts, later_layers, refuse_silent, sampling_of
 )
+from .measurement.responses import keeper_of
 from feature_interaction_graph.measurement.table import (
     InteractionResult, InteractionTable, specific
 )
@@ -167,6 +170,15 @@ def kept_table(table: InteractionTable, question: Question) -> InteractionTable:
     raise InputError(f"none of the {kept['tested']:,} effects that were tested is {what} at q < "
                      f"{level:g}, so no row stays; measure more samples, or keep='all'.")
 
+def _table_of(found: Measured, question: Question, placebo: int, saes: Saes,
+              positions: Mapping[str, str]) -> InteractionTable:
+    "The table of all that was asked, with q over it."
+    told = account(found, question, "fdr_bh", placebo)
+    counts = {"attempted": told.n_tested, "measured": told.n_tested, "skipped": {}}
+    meta = {"counts": counts, "evidence": question.evidence, "versions": provenance(),
+            **positions, "stability": told.stability, **told.kept, **site_legend(saes)}
+    return kept_table(InteractionTable(found.columns, meta, None, found.curves), question)
+
 # %% ../nbs/06_interactions.ipynb #83570e08
 class ClampSampling(Sampling, total=False):
     """Further keywords of `clamp_measure`.
@@ -180,11 +192,14 @@ class ClampSampling(Sampling, total=False):
       these the "edges" (specific as well, where `placebo` is not 0), or of each source on each
       layer and offset so many with the largest effect. All that is tested counts
       for q, and nothing else is held: whole dictionaries fit into memory.
+    - `responses` (None: they are not kept): a file for what the pushes did to the residual stream,
+      for `read_responses`.
     """
     doses: Sequence[float] | None
     max_samples: int | None
     evidence: str
     keep: str | int
+    responses: str | Path | None
 
 # %% ../nbs/06_interactions.ipynb #06533dfe
 def clamp_measure(
@@ -209,25 +224,41 @@ def clamp_measure(
     (columns `placebo_p_value`, `placebo_q_value`), and half as many decoder rows of features that
     are silent there (`silent_p_value`); 0: none.
     `sampling`: the keywords of `Sampling` (`n_samples`, `seed`, ...) and `doses`, `max_samples`,
-    `evidence`, `keep`: see `ClampSampling`. Samples are (sequence, position) where the source
-    fires.
+    `evidence`, `keep`, `responses`: see `ClampSampling`. Samples are (sequence, position) where
+    the source fires.
     q-values: Benjamini-Hochberg over all rows. Raises `InputError` for sources that do not exist,
     never fire, or fire in fewer than two sequences, and as `corpus_for` and `sampling_of` do.
     """
     check_counts({"horizon": horizon, "placebo": placebo})
     how = sampling_of(clamp_measure, sampling, doses=None, max_samples=None, evidence="activation",
-                      keep="all")
+                      keep="all", responses=None)
     corpus = corpus_for(model, tokens, how.pop("positions"))
     settings, progress = RunSettings(horizon, placebo, how.pop("batch_rows")), how.pop("progress")
-    saes = number_saes(saes)
-    question, evidence = ask(saes, sources, targets, target_layers, **how), how["evidence"]
-    found = measure(model, saes, corpus, question, settings, progress=progress)
+    saes, keeper = number_saes(saes), keeper_of(how.pop("responses"))
+    question = ask(saes, sources, targets, target_layers, **how)
+    found = measure(model, saes, corpus, question, settings, progress=progress, keeper=keeper)
     refuse_silent(question, found.kept, len(corpus))
-    told = account(found, question, "fdr_bh", placebo)
-    counts = {"attempted": told.n_tested, "measured": told.n_tested, "skipped": {}}
-    meta = {"counts": counts, "evidence": evidence, "versions": provenance(), **corpus.told(),
-            "stability": told.stability, **told.kept, **site_legend(saes)}
-    return kept_table(InteractionTable(found.columns, meta, None, found.curves), question)
+    return _table_of(found, question, placebo, saes, corpus.told())
+
+# %% ../nbs/06_interactions.ipynb #915cd9b4
+def read_responses(
+    path: str | Path, saes: Saes, targets: Sequence[FeatureKey] | None = None, *,
+    target_layers: Sequence[int] | None = None, sources: Sequence[FeatureKey] | None = None,
+    **asked: Any
+) -> InteractionTable:
+    """What the kept pushes of `sources` (default: all) did to `targets`, from the file that
+    `clamp_measure(responses=...)` wrote, or from the folder of a run with `keep_responses`.
+
+    `saes`: those of the sources as they were; of targets any that reads a kept hook point.
+    `targets`, `target_layers`: as in `clamp_measure`; `asked`: `evidence` and `keep`, by default as
+    they were; `model` and `corpus`, refused unless they are those of the file. Raises `InputError`
+    as `read_kept` does."""
+    allowed = dict.fromkeys(("evidence", "keep", "model", "corpus"))
+    given = {name: value for name, value in options_of(read_responses, asked, allowed).items()
+             if value is not None}
+    saes = number_saes(saes)
+    anew = read_kept(path, saes, targets, target_layers, sources=sources, **given)
+    return _table_of(anew.found, anew.question, anew.facts["placebo"], saes, anew.facts["told"])
 
 # %% ../nbs/06_interactions.ipynb #a0c2ad9e
 @dataclass(frozen=True)
@@ -377,13 +408,18 @@ def _too_rare(cfg: Config) -> str:
     return f"the source fires in fewer than {cfg.min_samples} sequences"
 
 # %% ../nbs/06_interactions.ipynb #26cf2f3a
+def _measured(model: nn.Module, saes: Saes, corpus: Corpus, question: Question, cfg: Config,
+              progress: bool) -> Measured:
+    "Finished blocks, and responses that are to be kept, are in the run's folder."
+    kept = cfg.output_path / "responses.h5" if cfg.keep_responses else None
+    return measure(model, saes, corpus, question, run_settings(cfg), progress=progress,
+                   checkpoint=cfg.output_path / "interactions.unfinished", keeper=keeper_of(kept))
+
 def _measure_later(model: nn.Module, saes: Saes, corpus: Corpus, pairs: _Pairs, cfg: Config,
                    progress: bool) -> MeasuredPairs:
-    "The pairs from one layer to a later one; finished blocks of them are kept in the run's folder."
+    "The pairs from one layer to a later one."
     question = question_of(pairs, saes, cfg)
-    settings = run_settings(cfg)
-    found = measure(model, saes, corpus, question, settings, progress=progress,
-                    checkpoint=cfg.output_path / "interactions.unfinished")
+    found = _measured(model, saes, corpus, question, cfg, progress)
     return only_asked(found, pairs, len(question.looks))
 
 def _measure_inside(model: nn.Module, saes: Saes, corpus: Corpus, pairs: _Pairs, cfg: Config,
@@ -410,9 +446,7 @@ def _measure_spanned(model: nn.Module, saes: Saes, corpus: Corpus, candidates: C
     else:
         pairs = _chosen(candidates, sort_pairs(candidates, saes, cfg).later)
         question = question_of(pairs, saes, cfg)
-    settings = run_settings(cfg)
-    found = measure(model, saes, corpus, question, settings, progress=progress,
-                    checkpoint=cfg.output_path / "interactions.unfinished")
+    found = _measured(model, saes, corpus, question, cfg, progress)
     told = account(found, question, cfg.correction_method, cfg.placebo)
     attempted, measured = (_spanned(question, sources, saes) for sources in (question.sources,
                                                                              found.kept))

@@ -57,7 +57,7 @@ STAGES = {stage.name: stage for stage in (
     Stage("activations", ("activations.h5",), ACTIVATION_SETTINGS),
     Stage("atlas", ("atlas.h5",), _atlas),
     Stage("candidates", ("candidates.h5",), _selection),
-    Stage("interactions", ("interactions.h5",), _measurement),
+    Stage("interactions", ("interactions.h5",), (*_measurement, "keep_responses")),
     Stage("gates", ("gates.h5",), (*_measurement, "gated_pairs")),
     Stage("graph", ("graph.graphml", "graph.json"), _all),
     Stage("pages", ("graph.html", "degree.html", "decay.html", "types.html"), _all),
@@ -186,6 +186,8 @@ class RunInputs:
         written beside what was computed."""
         if name in self.given: return load([self.given[name]])
         stage = STAGES[name]
+        if name == "interactions" and self.cfg.keep_responses:
+            stage = dataclasses.replace(stage, files=(*stage.files, "responses.h5"))
         sources = [(str(path), path.stat().st_size, path.stat().st_mtime_ns)
                    for path in self.given.values()]
         key = stage_key(stage, self.cfg) + (
