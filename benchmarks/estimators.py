@@ -24,7 +24,8 @@ from feature_interaction_graph.engine.encoders import FeatureReader
 from feature_interaction_graph.engine.sampling import scan_corpus
 from feature_interaction_graph.engine.transport import transport_scores
 from feature_interaction_graph.engine.weight_paths import direct_path_scores
-from feature_interaction_graph.interactions import clamp_measure, decide, stability_of
+from feature_interaction_graph.interactions import clamp_measure
+from feature_interaction_graph.measurement.decisions import decide, stability_of
 from feature_interaction_graph.loading import load_corpus, load_model_and_saes
 from feature_interaction_graph.measurement.jacobian import jacobian_measure
 

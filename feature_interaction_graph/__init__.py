@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from .graph import build_interaction_graph, get_subgraph, graph_summary, load_graph, save_graph
     from .hosts.importers import import_sae
     from .hosts.own_saes import sae_from_weights
-    from .interactions import InteractionTable, clamp_measure, measure_interactions
+    from .interactions import InteractionTable, clamp_measure, measure_interactions, read_responses
     from .lenses.attention import attention_patterns
     from .lenses.head_scores import head_scores
     from .lenses.knockout import knock_out
@@ -121,6 +121,7 @@ _MODULE_OF = {
     "InteractionTable": "interactions",
     "clamp_measure": "interactions",
     "measure_interactions": "interactions",
+    "read_responses": "interactions",
     "jacobian_measure": "measurement.jacobian",
     "attention_patterns": "lenses.attention",
     "head_scores": "lenses.head_scores",
@@ -181,9 +182,10 @@ __all__ = [  # noqa: F822  resolved by __getattr__
     "mechanism_split", "neuron_dictionary", "number_saes", "pairs_to_gate", "path_patching", "plot_analysis",
     "plot_cascade", "plot_circuit", "plot_mechanisms", "plot_neighborhood", "plot_response",
     "predefined_behavior", "predict_cascade", "probe_layers", "project", "propose_candidates", "prune_graph",
-    "render_interactive_graph", "render_neighborhood", "response_curve", "sae_from_weights", "save_attribution",
-    "save_graph", "steer", "steer_compensated", "top_examples", "track", "transport_candidates",
-    "transport_scores", "validate_subgraph", "with_directions", "within_layer_measure", "wrap_model",
+    "read_responses", "render_interactive_graph", "render_neighborhood", "response_curve", "sae_from_weights",
+    "save_attribution", "save_graph", "steer", "steer_compensated", "top_examples", "track",
+    "transport_candidates", "transport_scores", "validate_subgraph", "with_directions", "within_layer_measure",
+    "wrap_model",
 ]
 
 

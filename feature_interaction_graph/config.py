@@ -186,6 +186,10 @@ class MeasurementSettings:
         None, "gigabytes of SAE columns on the device at a time, the others stay on the disk or on "
               "the CPU; None: all SAEs, where they fit", above=0
     )
+    keep_responses: bool = setting(
+        False, "keep what pushes did to the stream in `responses.h5`, to ask other targets without "
+               "the model"
+    )
     memory_gb: float | None = setting(
         None, "gigabytes of responses held at a time; None: a quarter of the free memory", above=0
     )
@@ -457,7 +461,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 # %% ../nbs/00_config.ipynb #3aff3630
 # where and how fast, not what
 FREE_SETTINGS = ("output_dir", "device", "batch_size", "batch_rows", "memory_gb",
-                 "sae_gb")
+                 "sae_gb", "keep_responses")
 
 # %% ../nbs/00_config.ipynb #ea590b12
 # what an activation store depends on

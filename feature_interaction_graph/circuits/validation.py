@@ -18,9 +18,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ..engine.errors import InputError
-from ..engine.names import FeatureKey, Saes, feature_id
+from ..engine.names import FeatureKey, Saes, feature_id, feature_keys
 from ..engine.statistics import effect_test
-from .ablation import feature_keys
 from .behaviors import Behavior
 from .scores import BehaviorModel, behavior_model, exact_effects
 

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from ..engine.encoders import FeatureReader, number_saes, sae_hook_point
 from ..engine.errors import InputError
-from ..engine.names import FeatureKey, Saes, feature_id
+from ..engine.names import FeatureName, Saes, feature_id
 from ..engine.positions import corpus_for
 from ..engine.pushing import ClampPlan, push
 from ..engine.sweep import clean_places
@@ -115,7 +115,7 @@ def _carry_out(prepared: Prepared, layer: int, places: np.ndarray,
 
 # %% ../../nbs/control/06_context_effects.ipynb #bf9aa8be
 def clamped_contexts(
-    model: nn.Module, saes: Saes, sources: Iterable[FeatureKey], tokens: Any, *,
+    model: nn.Module, saes: Saes, sources: Iterable[FeatureName], tokens: Any, *,
     target_layers: Iterable[int] | None = None, percentiles: Sequence[float] = (10, 50, 90),
     min_samples: int = 20, batch_size: int = 32, **sampling: Unpack[Sampling]
 ) -> ClampedContexts:

@@ -20,7 +20,9 @@ from feature_interaction_graph.engine.encoders import (
     FeatureReader, number_saes, sae_hook_point, sae_write_point
 )
 from ..engine.errors import InputError
-from ..engine.names import FeatureKey, Saes, feature_id
+from feature_interaction_graph.engine.names import (
+    FeatureKey, FeatureName, Saes, feature_id, feature_key, feature_keys
+)
 from ..engine.positions import corpus_for
 from ..engine.pushing import Responses, push
 from ..engine.reading import read_effects
@@ -36,12 +38,12 @@ if TYPE_CHECKING:
 # %% ../../nbs/measurement/12_curves.ipynb #8b5e248c
 _MIN_SAMPLES = 8
 
-def _targets(targets: "FeatureKey | Sequence[FeatureKey]") -> list[FeatureKey]:
+def _targets(targets: "FeatureName | Sequence[FeatureName]") -> list[FeatureKey]:
     "One target or many, each once."
     single = (isinstance(targets, tuple) and len(targets) == 2
               and not isinstance(targets[0], Sequence))
-    pairs: list[Any] = [targets] if single else list(targets)
-    return list(dict.fromkeys((int(layer), int(feature)) for layer, feature in pairs))
+    given: Any = [targets] if single else targets
+    return list(dict.fromkeys(feature_keys(given)))
 
 # %% ../../nbs/measurement/12_curves.ipynb #6a0aedce
 def _curve_question(
@@ -228,12 +230,12 @@ class ResponseCurves:
 
 # %% ../../nbs/measurement/12_curves.ipynb #95aaddb2
 def response_curve(
-    model: nn.Module, saes: Saes, source: FeatureKey,
-    targets: "FeatureKey | Sequence[FeatureKey]",
+    model: nn.Module, saes: Saes, source: FeatureName,
+    targets: "FeatureName | Sequence[FeatureName]",
     tokens: "Corpus | Tensor | Sequence[Sequence[int]]", *, doses: Sequence[float] | None = None,
     n_doses: int = 9, offset: int = 0, **sampling: Unpack[Sampling]
 ) -> ResponseCurves:
-    """Clamps `source` (layer, feature) to every dose at samples where it fires in `tokens`
+    """Clamps `source` (a pair or an id) to every dose at samples where it fires in `tokens`
     (`[n_sequences, seq_len]`) and reads `targets` `offset` positions later: mean change from the
     lowest dose.
 
@@ -247,7 +249,7 @@ def response_curve(
     """
     how = sampling_of(response_curve, sampling)
     corpus, wanted = corpus_for(model, tokens, how["positions"]), _targets(targets)
-    saes = number_saes(saes)
+    saes, source = number_saes(saes), feature_key(source)
     given = _checked_doses(doses, n_doses, how["n_samples"], offset)
     question = _curve_question(saes, source, wanted, how)
     linear = bool(FeatureReader(saes[source[0]], torch.tensor([source[1]])).linear)

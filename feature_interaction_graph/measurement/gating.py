@@ -23,7 +23,9 @@ from torch import Tensor, nn
 from ..engine.corpus import Corpus
 from ..engine.encoders import FeatureReader
 from ..engine.errors import InputError
-from ..engine.names import FeatureKey, FeaturePair, Saes
+from feature_interaction_graph.engine.names import (
+    EdgeName, FeatureName, FeaturePair, Saes, feature_pairs
+)
 from ..engine.positions import corpus_for
 from ..engine.provenance import provenance
 from ..engine.pushing import ClampPlan, Responses, push
@@ -344,12 +346,12 @@ def confirm_layer(
                              "direction": direction_of(found["effect_off"], found["effect_on"])}
 
 # %% ../../nbs/measurement/09_gating.ipynb #0d38c248
-def _edges_of(edges: "InteractionTable | Sequence[FeaturePair]") -> list[FeaturePair]:
+def _edges_of(edges: "InteractionTable | Sequence[EdgeName]") -> list[FeaturePair]:
     if isinstance(edges, InteractionTable):
         ends = (edges.columns[name].tolist()
                 for name in ("src_layer", "src_feature", "tgt_layer", "tgt_feature"))
         edges = [((a, i), (b, j)) for a, i, b, j in zip(*ends, strict=True)]
-    pairs = list(dict.fromkeys(((int(a), int(i)), (int(b), int(j))) for (a, i), (b, j) in edges))
+    pairs = feature_pairs(edges)
     if not pairs:
         raise InputError("no pair was given, so there is nothing that could be gated; give at "
                          "least one ((layer, source), (layer, target)).")
@@ -371,12 +373,11 @@ def _gate_question(pairs: Sequence[FeaturePair], saes: Saes, sampling: Question)
     reach = {layer: later_layers(saes, [layer], aims[layer])[layer] for layer in sources}
     return replace(sampling, sources=sources, targets=dict(targets), reach=reach)
 
-def _named_gates(gates: Sequence[FeatureKey], prepared: Prepared) -> dict[int, list[int]]:
+def _named_gates(gates: Sequence[FeatureName], prepared: Prepared) -> dict[int, list[int]]:
     "Gates by layer; they must be features of the sources' own SAEs."
     layers = prepared.question.sources
-    by_layer(gates, {layer: prepared.saes[layer] for layer in layers}, "gate")
-    return {layer: sorted(feature for where, feature in gates if where == layer)
-            for layer in layers}
+    named = by_layer(gates, {layer: prepared.saes[layer] for layer in layers}, "gate")
+    return {layer: named[layer].tolist() if layer in named else [] for layer in layers}
 
 # %% ../../nbs/measurement/09_gating.ipynb #4460a394
 class GateSampling(Sampling, total=False):
@@ -394,17 +395,17 @@ class GateSampling(Sampling, total=False):
 
 # %% ../../nbs/measurement/09_gating.ipynb #a89b9c47
 def measure_gating(
-    model: nn.Module, saes: Saes, edges: "InteractionTable | Sequence[FeaturePair]",
+    model: nn.Module, saes: Saes, edges: "InteractionTable | Sequence[EdgeName]",
     tokens: "Corpus | Tensor | Sequence[Sequence[int]]", *,
-    gates: Sequence[FeatureKey] | None = None, screen_level: float = 0.05, max_gates: int = 4,
+    gates: Sequence[FeatureName] | None = None, screen_level: float = 0.05, max_gates: int = 4,
     horizon: int = 0, **sampling: Unpack[GateSampling]
 ) -> GatingTable:
     """Which third features switch, block or turn the effect of a source on a target: hyperedges
     (i, k -> j) by a screen and the 2 x 2 clamp of i and k. `tokens`: `[n_sequences, length]`.
 
-    `edges`: pairs ((layer, source), (layer, target)), or a table, whose pairs are taken whatever
-    their mean effect. Gates are features of the source's own SAE, at the same position; `gates`:
-    only these, without a screen. The screen keeps, per pair and offset, the `max_gates` gates with
+    `edges`: pairs of features, such as ((0, 3), (2, 7)) or ("L0_F3", "L2_F7"), or a table, whose
+    pairs are taken whatever their mean effect. Gates are features of the source's own SAE, at the
+    same position; `gates`: only these, without a screen. The screen keeps, per pair and offset, the `max_gates` gates with
     the smallest p among those with q < `screen_level`. The clamp uses samples of other sequences
     (a triple with fewer than `min_samples` of those is left out, and counted), the lowest and
     highest dose, sets the gate to 0 and to the 90th percentile of its activations, and tests the

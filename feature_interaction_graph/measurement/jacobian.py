@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..engine.branched import BranchedForward
 from ..engine.corpus import Corpus
 from ..engine.linear_response import SlopeSettings, run_responses
-from ..engine.names import FeatureKey, Saes
+from ..engine.names import FeatureName, Saes
 from ..engine.positions import corpus_for
 from ..engine.provenance import provenance
 from ..engine.pushing import ClampPlan
@@ -98,9 +98,9 @@ class SlopeSampling(Sampling, total=False):
 
 # %% ../../nbs/measurement/07_jacobian.ipynb #4d9684df
 def jacobian_measure(
-    model: nn.Module, saes: Saes, sources: Sequence[FeatureKey],
+    model: nn.Module, saes: Saes, sources: Sequence[FeatureName],
     tokens: "Corpus | Tensor | Sequence[Sequence[int]]", *,
-    target_layers: Sequence[int] | None = None, targets: Sequence[FeatureKey] | None = None,
+    target_layers: Sequence[int] | None = None, targets: Sequence[FeatureName] | None = None,
     horizon: int = 0, through_threshold: bool = True, **sampling: Unpack[SlopeSampling]
 ) -> InteractionTable:
     """Mean derivative of every target with respect to each source, on the samples of `tokens`

@@ -24,7 +24,7 @@ from feature_interaction_graph.engine.screening import (
     ROWS_AT_ONCE, Touched, effects_on, pre_moments, touched_effects
 )
 from ..engine.statistics import EXACT_UP_TO, TestFamily
-from .prepared import Prepared
+from .prepared import Readable
 from .question import Question
 from feature_interaction_graph.measurement.testing import (
     Ends, Gathered, Tested, as_columns, tested_responses
@@ -69,7 +69,7 @@ class LayerPair:
     """Some sources of one layer and all the targets of a later one. `places`: of the sources among
     those of their layer; `lengths`: of their pushes; `references`: placebo pools by kind;
     `sampled`: the places of sources whose edges are all told (see `MeasuredBlock`)."""
-    prepared: Prepared
+    prepared: Readable
     layer: int
     later: int
     places: Int[np.ndarray, "n_sources"]
@@ -93,7 +93,7 @@ class LayerPair:
 # %% ../../nbs/measurement/04_kept.ipynb #304a8c66
 _SAMPLED, _SAMPLED_PAIRS = (8, 64), 4_000_000
 
-def sampled_sources(prepared: Prepared) -> dict[int, Int[np.ndarray, "n_sampled"]]:
+def sampled_sources(prepared: Readable) -> dict[int, Int[np.ndarray, "n_sampled"]]:
     "Layer -> places of 8 to 64 sources at random, whose edges tell how stable the graph is."
     every = [(layer, int(place)) for layer, places in prepared.measurable.items()
              for place in places]

@@ -22,7 +22,9 @@ from ..engine.errors import InputError
 from feature_interaction_graph.engine.mechanisms import (
     QUANTITIES, WITHIN, mlp_before, split_settings, within_layer_plan
 )
-from ..engine.names import FeatureKey, FeaturePair, Saes, feature_id
+from feature_interaction_graph.engine.names import (
+    EdgeName, FeatureName, FeaturePair, Saes, feature_id, feature_pairs
+)
 from ..engine.positions import corpus_for
 from ..engine.provenance import provenance
 from ..engine.pushing import Responses, push
@@ -167,7 +169,7 @@ def _split_block(
 def mechanism_split(
     model: nn.Module,
     saes: Saes,
-    edges: Sequence[FeaturePair],
+    edges: Iterable[EdgeName],
     tokens: "Corpus | Tensor | Sequence[Sequence[int]]",
     *,
     doses: Sequence[float] | None = None,
@@ -187,16 +189,16 @@ def mechanism_split(
     check_counts({"horizon": horizon})
     how = sampling_of(mechanism_split, sampling, n_samples=50)
     corpus = corpus_for(model, tokens, how["positions"])
-    edges = list(dict.fromkeys(((int(l), int(i)), (int(k), int(j))) for (l, i), (k, j) in edges))
-    question = _question_of_edges(edges, saes, Question(
+    pairs = feature_pairs(edges)
+    question = _question_of_edges(pairs, saes, Question(
         {}, {}, {}, how["n_samples"], how["max_per_sequence"], doses=doses, seed=how["seed"]
     ))
     prepared = prepare(model, saes, corpus, question, progress=how["progress"])
     refuse_silent(question, prepared.kept, len(corpus))
     found: dict[FeaturePair, pd.DataFrame] = {}
     for block in blocks_of(prepared, RunSettings(horizon), BLOCK_BYTES // len(split_settings()[0])):
-        found |= _split_block(prepared, block, edges, horizon, how["batch_rows"])
-    table = pd.concat([found[edge] for edge in edges], ignore_index=True)
+        found |= _split_block(prepared, block, pairs, horizon, how["batch_rows"])
+    table = pd.concat([found[edge] for edge in pairs], ignore_index=True)
     return MechanismTable({name: table[name].to_numpy(dtype=str if name == "part" else None)
                            for name in table}, {"versions": provenance(), **corpus.told()})
 
@@ -256,10 +258,10 @@ def within_layer_columns(
 def within_layer_measure(
     model: nn.Module,
     saes: Saes,
-    sources: Sequence[FeatureKey],
+    sources: Sequence[FeatureName],
     tokens: "Corpus | Tensor | Sequence[Sequence[int]]",
     *,
-    targets: Sequence[FeatureKey] | None = None,
+    targets: Sequence[FeatureName] | None = None,
     doses: Sequence[float] | None = None,
     **sampling: Unpack[Sampling],
 ) -> InteractionTable:

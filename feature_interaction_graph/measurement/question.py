@@ -18,7 +18,7 @@ from jaxtyping import Int
 from ..engine.encoders import number_saes, sae_hook_point, sae_write_point
 from ..engine.errors import InputError, brief, options_of
 from feature_interaction_graph.engine.names import (
-    FeatureKey, Saes, check_features, check_layers, feature_id
+    FeatureName, Saes, check_features, check_layers, feature_id, feature_keys
 )
 from ..engine.positions import Positions
 
@@ -145,17 +145,17 @@ def sampling_of(function: Callable[..., Any], given: _Sampled, **defaults: Any) 
 
 # %% ../../nbs/measurement/01_question.ipynb #9e7ea9c6
 def by_layer(
-    features: Iterable[FeatureKey], saes: Saes, what: str
+    features: Iterable[FeatureName] | str, saes: Saes, what: str
 ) -> dict[int, Int[np.ndarray, "n_features"]]:
-    """`features` grouped by layer, each once, ascending.
+    """`features`, ids or pairs, grouped by layer, each once, ascending.
 
     Raises `InputError` for layers and features that do not exist, and when there is none; `what`
     (source, target, gate) begins the sentence."""
-    keys = {(layer, int(index)) for layer, index in features}
+    keys = set(feature_keys(features))
     check_features(sorted(keys), number_saes(saes), what)
     if not keys:
         raise InputError(f"no {what} was given, so there is nothing to measure; give at least one "
-                         "(layer, feature).")
+                         "feature, such as (3, 17) or L3_F17.")
     return {layer: np.array(sorted(index for at, index in keys if at == layer))
             for layer in sorted({layer for layer, _ in keys})}
 
@@ -183,7 +183,7 @@ def later_layers(
 
 # %% ../../nbs/measurement/01_question.ipynb #fcd73c14
 def ask(
-    saes: Saes, sources: Iterable[FeatureKey], targets: Iterable[FeatureKey] | None = None,
+    saes: Saes, sources: Iterable[FeatureName], targets: Iterable[FeatureName] | None = None,
     target_layers: Iterable[int] | None = None, *, n_samples: int, **settings: object
 ) -> Question:
     """The question what `sources` do to `targets` (every feature of `target_layers` when None;

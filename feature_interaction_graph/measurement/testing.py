@@ -22,7 +22,7 @@ from ..engine.pushing import Responses
 from ..engine.reading import Effects, read_effects
 from ..engine.skewed_means import mean_interval, resolution, robust_p
 from ..engine.statistics import effect_test
-from .prepared import Prepared
+from .prepared import Readable
 
 # %% ../../nbs/measurement/03_testing.ipynb #b742f9e4
 _TESTS = ("mean", "std", "ci_low", "ci_high", "p_value")
@@ -151,7 +151,7 @@ def plain_effects(
 
 # %% ../../nbs/measurement/03_testing.ipynb #3202fd0e
 def tested_responses(
-    prepared: Prepared, layer: int, gathered: Gathered, n_sources: int, read: _Read = plain_effects
+    prepared: Readable, layer: int, gathered: Gathered, n_sources: int, read: _Read = plain_effects
 ) -> Tested:
     """Statistics of a block of `n_sources` sources on all asked targets of `layer`.
 
@@ -186,7 +186,7 @@ class Ends:
     target_std: Float[np.ndarray, "n_targets"]
 
     @classmethod
-    def of(cls, prepared: Prepared, layer: int, places: np.ndarray, target_layer: int,
+    def of(cls, prepared: Readable, layer: int, places: np.ndarray, target_layer: int,
            doses: Float[np.ndarray, "n_sources n_doses"]) -> "Ends":
         "Those of the sources at `places` of `layer`."
         return cls(layer, prepared.question.sources[layer][places], target_layer,

@@ -20,15 +20,16 @@ from feature_interaction_graph.engine.encoders import (
 from ..engine.errors import InputError
 from ..engine.large_models import device_bytes
 from ..engine.locks import refuse_shared
-from ..engine.memory import free_memory
+from ..engine.memory import free_disk, free_memory
 from ..engine.names import Saes
 from ..engine.placebo import LENGTHS, POOL_SEQUENCES, PlaceboDraw
 from ..engine.rates import Rates, measured_rates, seconds_of
 from ..interactions import run_settings
 from ..measurement.blocks import held_bytes
 from ..measurement.prepared import rows_for
+from ..measurement.responses import PushedLayer, response_bytes, width_of
 from ..measurement.testing import tested_pair
-from .pipeline import STAGES, RunInputs, stage_key
+from .pipeline import RunInputs, stage_key, stage_of
 
 # %% ../../nbs/shell/04_plan.ipynb #3baecfae
 class SourceLayer(NamedTuple):
@@ -71,11 +72,13 @@ class Work(NamedTuple):
 class RunPlan:
     """Stages with their work, how many pairs are tested at most, in how many blocks of sources, and
     the memory (bytes) that model, SAEs, a pass and the reading of a batch take on the device (see
-    `device_bytes`), and responses and rows; not that of the store or of the atlas."""
+    `device_bytes`), and responses and rows; not that of the store or of the atlas; `kept`: bytes of
+    responses that stay on disk."""
     work: list[Work]
     n_pairs: int
     n_blocks: int
     memory: dict[str, int]
+    kept: int = 0
 
     @property
     def seconds(self) -> float:
@@ -90,6 +93,8 @@ class RunPlan:
                  f"  {'in all':12} {told_time(self.seconds):>10}  and what is found takes: gates, "
                  "graph, pages",
                  f"memory: {taken}; beside it what the store and the atlas hold"]
+        if self.kept:
+            lines.append(f"disk: responses.h5 takes up to {self.kept / 1e9:.2f} GB")
         return "\n".join(lines)
 
 def told_time(seconds: float) -> str:
@@ -124,8 +129,8 @@ def plan_run(
     """What a run of `cfg` will do and take; `rates`, `testing`: of this machine, measured
     if None.
 
-    Raises `InputError` where nothing would be measured, and where all rows are to be kept and
-    would not fit into the free memory."""
+    Raises `InputError` where nothing would be measured, where all rows are to be kept and would
+    not fit into the free memory, and where responses are and would not fit on the disk."""
     saes = number_saes(saes)
     layers = source_layers(saes, cfg)
     if rates is None:
@@ -150,7 +155,25 @@ def plan_run(
         samples = pairs * per_source // arms
         seconds = samples * (testing_rate() if testing is None else testing)
         work.append(Work("tests", f"{samples:,} samples of a pair", seconds))
-    return RunPlan(work, pairs, n_blocks, memory)
+    return RunPlan(work, pairs, n_blocks, memory, _kept_bytes(layers, saes, cfg, per_source))
+
+# %% ../../nbs/shell/04_plan.ipynb #5587523f
+def _pool_rows(cfg: Config) -> int:
+    "Of the placebo of one source layer."
+    return cfg.placebo * 3 // 2 * PlaceboDraw().n_contexts * (1 + len(LENGTHS))
+
+def _kept_bytes(layers: list[SourceLayer], saes: Saes, cfg: Config, per_source: int) -> int:
+    "Of the responses that are kept, at most; 0 where none are."
+    if not cfg.keep_responses: return 0
+    pushed = [PushedLayer(layer.n_sources, layer.n_points) for layer in layers]
+    first = min(sae_write_point(saes[layer.layer]).depth for layer in layers)
+    points = {point for point in map(sae_hook_point, saes.values()) if point.depth > first}
+    needed = response_bytes(pushed, per_source, _pool_rows(cfg) * (cfg.horizon + 1),
+                            cfg.n_tokens * len(points), max(map(width_of, saes.values())))
+    if (free := free_disk(cfg.output_path)) >= needed: return needed
+    raise InputError(f"responses.h5 would take up to {needed / 1e9:.2f} GB, but "
+                     f"{free / 1e9:.2f} GB are free for {cfg.output_dir}; choose another "
+                     "output_dir, fewer sources or samples, or keep_responses=False.")
 
 # %% ../../nbs/shell/04_plan.ipynb #c9edc48f
 def _work(layers: list[SourceLayer], saes: Saes, cfg: Config, rates: Rates, per_source: int,
@@ -161,8 +184,7 @@ def _work(layers: list[SourceLayer], saes: Saes, cfg: Config, rates: Rates, per_
     rows = sum(layer.n_sources * per_source * layer.n_blocks for layer in layers)
     pushed = sum(layer.n_sources * per_source for layer in layers)
     readings = sum(layer.n_sources * per_source * layer.n_targets for layer in layers)
-    pools = cfg.placebo * 3 // 2 * PlaceboDraw().n_contexts * (1 + len(LENGTHS))
-    in_pools = sum(pools * layer.n_blocks for layer in layers)
+    in_pools = sum(_pool_rows(cfg) * layer.n_blocks for layer in layers)
     found = [
         Work("activations", f"{tokens:,} tokens, {sloped:,} with gradients, {latents:,} latents",
              (tokens + 3 * sloped) * rates.token + tokens * latents * rates.reading),
@@ -178,7 +200,7 @@ def _work(layers: list[SourceLayer], saes: Saes, cfg: Config, rates: Rates, per_
 def say_plan(run: RunInputs) -> None:
     """Says what `run` will do, where it has not been done and bars are shown. Raises `InputError`
     where another process is at work in its folder."""
-    stage = STAGES["interactions"]
+    stage = stage_of("interactions", run.cfg)
     done = run.folder.why_not(stage, stage_key(stage, run.cfg)) is None
     if done or not run.progress: return
     refuse_shared(run.cfg.output_path)
