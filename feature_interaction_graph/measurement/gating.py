@@ -405,15 +405,15 @@ def measure_gating(
 
     `edges`: pairs of features, such as ((0, 3), (2, 7)) or ("L0_F3", "L2_F7"), or a table, whose
     pairs are taken whatever their mean effect. Gates are features of the source's own SAE, at the
-    same position; `gates`: only these, without a screen. The screen keeps, per pair and offset, the `max_gates` gates with
-    the smallest p among those with q < `screen_level`. The clamp uses samples of other sequences
-    (a triple with fewer than `min_samples` of those is left out, and counted), the lowest and
-    highest dose, sets the gate to 0 and to the 90th percentile of its activations, and tests the
-    interaction (sign-flip or t, Benjamini-Hochberg over all triples clamped). `sampling`: the
-    keywords of `Sampling` (`n_samples`, `seed`, ...) and `min_samples`, `min_split`, `doses`,
-    `percentiles`: see `GateSampling`. Raises `InputError` for sources that fire too rarely, and as
-    `corpus_for` and `sampling_of` do. An empty table with its counts in `meta` means that no gate
-    passed the screen.
+    same position; `gates`: only these, without a screen. The screen keeps, per pair and offset, the
+    `max_gates` gates with the smallest p among those with q < `screen_level`. The clamp uses
+    samples of other sequences (a triple with fewer than `min_samples` of those is left out, and
+    counted), the lowest and highest dose, sets the gate to 0 and to the 90th percentile of its
+    activations, and tests the interaction (sign-flip or t, Benjamini-Hochberg over all triples
+    clamped). `sampling`: the keywords of `Sampling` (`n_samples`, `seed`, ...) and `min_samples`,
+    `min_split`, `doses`, `percentiles`: see `GateSampling`. Raises `InputError` for sources that
+    fire too rarely, and as `corpus_for` and `sampling_of` do. An empty table with its counts in
+    `meta` means that no gate passed the screen.
     """
     check_counts({"horizon": horizon, "max_gates": max_gates})
     how = sampling_of(measure_gating, sampling, min_samples=16, min_split=8, doses=None,
