@@ -120,7 +120,7 @@ def _build_graph(
     gates: Annotated[Path | None, Option(help="Measured gates to use.")] = None
 ) -> None:
     """Keep the significant effects as a typed graph, with the gates of an earlier run:
-    graph.graphml, graph.json."""
+    graph.graphml, graph.h5, graph.json."""
     from feature_interaction_graph.graph import graph_summary
     typer.echo(str(graph_summary(run.graph)))
 

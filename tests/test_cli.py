@@ -211,8 +211,8 @@ def finished(tmp_path_factory) -> Path:
 
 def test_a_run_leaves_every_file(finished):
     names = {"config.json", "activations.h5", "atlas.h5", "candidates.h5", "interactions.h5",
-             "graph.graphml", "graph.json", "graph.html", "degree.html", "decay.html", "types.html",
-             "summary.json", "stages.json"}
+             "graph.graphml", "graph.h5", "graph.json", "graph.html", "degree.html", "decay.html",
+             "types.html", "summary.json", "stages.json"}
     assert {path.name for path in finished.iterdir()} == names
     summary = json.loads((finished / "summary.json").read_text())
     G = json.loads((finished / "graph.json").read_text())

@@ -50,7 +50,7 @@ STAGES = {stage.name: stage for stage in (
     Stage("interactions", ("interactions.h5",), (*_measurement, "keep_responses"),
           "interactions.unfinished"),
     Stage("gates", ("gates.h5",), (*_measurement, "gated_pairs")),
-    Stage("graph", ("graph.graphml", "graph.json"), _all),
+    Stage("graph", ("graph.graphml", "graph.h5", "graph.json"), _all),
     Stage("pages", ("graph.html", "degree.html", "decay.html", "types.html"), _all),
     Stage("summary", ("summary.json",), _all),
 )}
