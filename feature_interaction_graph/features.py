@@ -33,7 +33,9 @@ from .dictionary.labels import load_labels as load_labels
 from .dictionary.store import ActivationStore
 from .engine.errors import InputError
 from .engine.hdf5 import Hdf5Kind, StoredGroup, write_columns
-from .engine.names import FeatureKey, Saes, feature_id, feature_key
+from feature_interaction_graph.engine.names import (
+    FeatureKey, Saes, feature_id, feature_key, listed
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -155,6 +157,11 @@ class FeatureTable(FeatureColumns):
 
     `importance` is NaN where it was not computed, the quantiles are where a feature never fires."""
 
+    def __repr__(self) -> str:
+        layers, labelled = np.unique(self["layer"]).tolist(), int((self["label"] != "").sum())
+        return (f"FeatureTable({len(self):,} features of layers {listed(layers)}, {labelled:,} "
+                f"with a label; columns {', '.join(self.columns)})")
+
     def find(
         self, layers: Int[np.ndarray, "n"], features: Int[np.ndarray, "n"]
     ) -> Int[np.ndarray, "n"]:
@@ -163,6 +170,13 @@ class FeatureTable(FeatureColumns):
         wanted = _sort_key(np.asarray(layers), np.asarray(features))
         at = np.minimum(np.searchsorted(key, wanted), max(len(key) - 1, 0))
         return np.where(key[at] == wanted, at, -1) if len(key) else np.full(len(wanted), -1)
+
+    def labels(
+        self, layers: Int[np.ndarray, "n"], features: Int[np.ndarray, "n"]
+    ) -> list[str]:
+        "Their labels; empty where there is none."
+        rows = self.find(layers, features)
+        return [str(self["label"][row]) if row >= 0 else "" for row in rows.tolist()]
 
     def lookup(self, which: str | FeatureKey) -> FeatureRow:
         """One feature, by id or by (layer, feature).

@@ -96,6 +96,12 @@ class Corpus:
 
     def __len__(self) -> int: return len(self.tokens)
 
+    def __repr__(self) -> str:
+        which = f" ({self.selection})" if self.selection else ""
+        return (f"Corpus({len(self):,} sequences of up to {self.tokens.shape[1]} tokens, "
+                f"{self.n_tokens:,} of which may be samples{which}; {self.source or 'no source'}"
+                f"{'' if self.labels is None else '; every token labelled'})")
+
     @property
     def n_tokens(self) -> int:
         "Number of positions that may be a sample."

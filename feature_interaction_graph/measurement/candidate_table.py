@@ -63,9 +63,11 @@ class CandidatePairs:
                 for bits in self["reason"].tolist()]
 
     def to_pandas(self) -> "pd.DataFrame":
-        "One row per pair; `reason` in words."
+        "One row per pair; `reason` in words, and what the ends are called."
         import pandas as pd
-        return pd.DataFrame({**self.columns, "reason": self.reasons()})
+        called = {f"{end}_label": self.features.labels(self[f"{end}_layer"], self[f"{end}_feature"])
+                  for end in ("src", "tgt")}
+        return pd.DataFrame({**self.columns, "reason": self.reasons(), **called})
 
     def report(self) -> str:
         "How many features and pairs were considered, kept, and dropped for which reason."
@@ -97,6 +99,8 @@ _META = {"kept": int, "considered": int, "by_reason": {str: int},
 class Candidates(CandidatePairs):
     """Pairs to measure, or, where every feature of the later layers is a target, none and the
     sources in `meta["chosen"]`. Make with `propose_candidates`, `identify_candidates`."""
+
+    def __repr__(self) -> str: return f"Candidates({self.report()})"
 
     @property
     def sources(self) -> list[FeatureKey]:

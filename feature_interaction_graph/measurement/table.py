@@ -154,6 +154,15 @@ class InteractionTable(TestedRows):
         other directions were pushed along."""
         return self.where((self.columns["q_value"] < alpha) & specific(self.columns, alpha))
 
+    def to_pandas(self) -> pd.DataFrame:
+        "All columns as a data frame, one row each, and what the ends are called, where known."
+        frame = super().to_pandas()
+        if self.features is None: return frame
+        ends = {end: (self.columns[f"{end}_layer"], self.columns[f"{end}_feature"])
+                for end in ("src", "tgt")}
+        return frame.assign(**{f"{end}_label": self.features.labels(*each)
+                               for end, each in ends.items()})
+
     def strongest(self, n_rows: int = 10, by: str = "strength_std") -> Self:
         "The `n_rows` rows with the greatest absolute value in column `by` (NaN last)."
         return self.where(
