@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -31,26 +32,35 @@ ROOT = get_config().config_path
 BASE = get_config().doc_host + get_config().doc_baseurl + "/"
 GFM = ("commonmark+autolink_bare_uris+emoji+footnotes+gfm_auto_identifiers+pipe_tables+raw_html"
        "+strikeout+task_lists+tex_math_dollars")
-TEMPLATE = """<!doctype html><html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width,initial-scale=1">
-<title>$title$</title><style>$css$
-$highlighting-css$</style></head><body><header><a href="$home$">$site$</a></header>
-<div class="cols"><nav>$sidenav$</nav><main><h1>$title$</h1><p class="sub">$description$</p>
-$body$</main><nav class="toc">$table-of-contents$</nav></div></body></html>"""
-CSS = """body{margin:0;font:16px/1.55 sans-serif;color:#222}
-header{background:#2c3e50;padding:.8em 1.5em}
-header a{color:#fff;text-decoration:none;font-weight:bold}
-.cols{display:flex;gap:2em;max-width:1280px;margin:0 auto;padding:1em}
-nav{flex:0 0 180px;font-size:.9em}nav a{display:block;text-decoration:none}
-nav b{display:block;margin-top:.8em}
-nav .here{font-weight:bold}nav ul{list-style:none;padding-left:.8em;margin:0}
-main{flex:1;min-width:0}
-pre{background:#f2f4f6;padding:.7em;overflow:auto;font-size:.88em}
-.out pre{background:none;border-left:2px solid #e9b8a6}
-img{max-width:100%}table{border-collapse:collapse;font-size:.92em}
-td,th{border-bottom:1px solid #ddd;padding:.2em .6em;text-align:left}
-.sub{color:#666}hr{border:0;border-top:1px solid #ddd}
-@media(max-width:900px){.cols{display:block}.toc{display:none}}"""
+SITE = ROOT / "tools" / "site"           # page.html (a template of pandoc's), style.css, search.js
+# what a reader meets first; a folder that is not named here comes last
+SECTIONS = {"tutorials": "Tutorials", "": "The pipeline", "measurement": "Measurement",
+            "graphs": "Graphs", "structure": "Structure of graphs", "dictionary": "Features",
+            "tracing": "Attribution graphs", "patching": "Patching", "circuits": "Circuits",
+            "lenses": "Lenses", "control": "Steering", "drawing": "Drawing",
+            "training": "Training", "planted": "Planted models", "hosts": "Models and SAEs",
+            "tracking": "Tracking", "shell": "The command line", "engine": "Engine"}
+
+
+def ordered(contents: list[Any]) -> list[Any]:
+    "The sidebar by `SECTIONS`, the first page before them."
+    first, *root = [entry for entry in contents if isinstance(entry, str)]
+    folders = {entry["section"]: entry["contents"] for entry in contents
+               if not isinstance(entry, str)} | {"": root}
+    names = [*(name for name in SECTIONS if name in folders),
+             *(name for name in folders if name not in SECTIONS)]
+    return [first, *({"section": SECTIONS.get(name, name.capitalize()), "contents": folders[name]}
+                     for name in names)]
+
+
+def write_sidebar(nbs: Path) -> None:
+    "The sidebar that nbdev finds, in the order of a reader."
+    nbdev_sidebar.__wrapped__()
+    file = nbs / "sidebar.yml"
+    known = yaml.safe_load(file.read_text(encoding="utf-8"))
+    sidebar = known["website"]["sidebar"]
+    sidebar["contents"] = ordered(sidebar["contents"])
+    file.write_text(yaml.safe_dump(known, sort_keys=False), encoding="utf-8")
 
 
 def prepare() -> Path:
@@ -58,7 +68,7 @@ def prepare() -> Path:
     cached."""
     proc, nbs = ROOT / "_proc", get_config().nbs_path
     _build_modidx()
-    nbdev_sidebar.__wrapped__()
+    write_sidebar(nbs)
     shutil.rmtree(proc, ignore_errors=True)
     jobs = []
     for src in nbglob(nbs, file_glob="", skip_file_re=r"^[.]").map(Path):
@@ -133,14 +143,18 @@ def page(notebook: Path, folder: Path, web: bool = True) -> tuple[dict[str, Any]
 
 
 def navigation(contents: list[Any], titles: dict[str, tuple[str, str]], here: str) -> str:
-    "The sidebar as seen from the page `here`; a folder of notebooks is a section."
+    "The sidebar as seen from the page `here`: a section is open where it holds that page."
     up, parts = "../" * here.count("/"), []
     for entry in contents:
         if isinstance(entry, str):
             href, title = titles[entry]
-            parts.append(f'<a{" class=here" if href == here else ""} href="{up}{href}">{title}</a>')
+            mark = ' class="here" aria-current="page"' if href == here else ""
+            parts.append(f'<a{mark} href="{up}{href}">{title}</a>')
         else:
-            parts.append(f"<b>{entry['section']}</b>" + navigation(entry["contents"], titles, here))
+            pages = entry["contents"]
+            inside = any(titles[name][0] == here for name in flat(pages))
+            parts.append(f"<details{' open' if inside or here == 'index.html' else ''}><summary>"
+                         f"{entry['section']}</summary>{navigation(pages, titles, here)}</details>")
     return "".join(parts)
 
 
@@ -149,31 +163,61 @@ def flat(contents: list[Any]) -> list[str]:
             for name in ([entry] if isinstance(entry, str) else flat(entry["contents"]))]
 
 
+class Sections(HTMLParser):
+    "Heading, anchor and prose of each section of a page, for the search."
+
+    def __init__(self, main: str) -> None:
+        super().__init__()
+        self.found: list[list[str]] = [["", "", ""]]
+        self.within: list[str] = []
+        self.feed(main)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in ("h2", "h3", "h4"): self.found.append(["", dict(attrs).get("id") or "", ""])
+        if tag in ("h2", "h3", "h4", "p", "li", "td", "pre", "math"): self.within.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self.within: del self.within[len(self.within) - 1 - self.within[::-1].index(tag):]
+
+    def handle_data(self, data: str) -> None:
+        if not self.within or {"pre", "math"} & {*self.within}: return
+        self.found[-1][0 if self.within[-1].startswith("h") else 2] += data
+
+    def told(self, most: int = 600) -> list[list[str]]:
+        "Without empty ones; of prose the first `most` letters."
+        tidy = [[" ".join(part.split()) for part in section] for section in self.found]
+        return [[heading, anchor, text[:most]] for heading, anchor, text in tidy if heading or text]
+
+
 def site(proc: Path, dest: Path) -> list[str]:
     "Writes the whole site to `dest`; returns its pages."
     shutil.rmtree(dest, ignore_errors=True)
     skip = shutil.ignore_patterns("*.ipynb", "*.yml", ".*")
     shutil.copytree(proc, dest, ignore=skip)
+    for name in ("style.css", "search.js"): shutil.copy2(SITE / name, dest)
     contents = yaml.safe_load(
         (proc / "sidebar.yml").read_text(encoding="utf-8")
     )["website"]["sidebar"]["contents"]
     pages = {name: page(proc / name, (dest / name).parent) for name in flat(contents)}
     titles = {name: (Path(name).with_name(meta["output-file"]).as_posix(), meta["title"])
               for name, (meta, _) in pages.items()}
-    template = dest / "page.template"
-    template.write_text(TEMPLATE, encoding="utf-8")
+    index = []
     for name, (meta, text) in pages.items():
         href, up = titles[name][0], "../" * name.count("/")
-        values = dict(site=get_config().title, home=up + "index.html",
-                      sidenav=navigation(contents, titles, href), css=CSS, title=meta["title"],
-                      description=meta.get("description", ""))
-        options = [f"--template={template}", "--toc", "--mathml",
+        about = meta.get("description", "")
+        values = dict(site=get_config().title, up=up, title=meta["title"], description=about,
+                      sidenav=navigation(contents, titles, href))
+        options = [f"--template={SITE / 'page.html'}", "--toc", "--mathml",
                    *(a for k, v in values.items() for a in ("-V", f"{k}={v}"))]
         html = pypandoc.convert_text(text, "html5", format="markdown", extra_args=options)
         file = dest / href
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(html.replace(f'href="{BASE}', f'href="{up}'), encoding="utf-8")
-    template.unlink()
+        main = re.sub(r"^.*?</h1>|</main>.*$", "", html, flags=re.DOTALL)
+        index.append({"href": href, "title": meta["title"], "about": about,
+                      "sections": Sections(main).told() or [["", "", about]]})
+    (dest / "search-index.js").write_text(
+        f"const SEARCH_INDEX = {json.dumps(index, ensure_ascii=False)};\n", encoding="utf-8")
     return sorted(href for href, _ in titles.values())
 
 
