@@ -189,6 +189,9 @@ class MeasurementSettings:
     memory_gb: float | None = setting(
         None, "gigabytes of responses held at a time; None: a quarter of the free memory", above=0
     )
+    executor: str = setting("local", "who measures: this process, or workers of a Ray cluster",
+                            choices=("local", "ray"))
+    n_workers: int = setting(2, "workers, with executor `ray`", low=1, high=4096)
 
 # %% ../nbs/00_config.ipynb #ef009960
 # None stands last
@@ -457,7 +460,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 # %% ../nbs/00_config.ipynb #3aff3630
 # where and how fast, not what
 FREE_SETTINGS = ("output_dir", "device", "batch_size", "batch_rows", "memory_gb",
-                 "sae_gb")
+                 "sae_gb", "executor", "n_workers")
 
 # %% ../nbs/00_config.ipynb #ea590b12
 # what an activation store depends on

@@ -36,6 +36,7 @@ from .engine.transport import transport_scores
 from .loading import chosen_and_measured, load_corpus
 from .measurement.blocks import Measured, RunSettings, measure
 from .measurement.curves import response_curve
+from .measurement.distributed import place_of
 from .measurement.gating import measure_gating
 from .measurement.jacobian import jacobian_measure
 from .measurement.kept import MeasuredBlock
@@ -386,7 +387,8 @@ def _measure_later(model: nn.Module, saes: Saes, corpus: Corpus, pairs: _Pairs, 
     question = question_of(pairs, saes, cfg)
     settings = run_settings(cfg)
     found = measure(model, saes, corpus, question, settings, progress=progress,
-                    checkpoint=cfg.output_path / _UNFINISHED)
+                    checkpoint=cfg.output_path / _UNFINISHED,
+                    place=place_of(cfg.executor, cfg.n_workers))
     return only_asked(found, pairs, len(question.looks))
 
 def _measure_inside(model: nn.Module, saes: Saes, corpus: Corpus, pairs: _Pairs, cfg: Config,
@@ -415,7 +417,8 @@ def _measure_spanned(model: nn.Module, saes: Saes, corpus: Corpus, candidates: C
         question = question_of(pairs, saes, cfg)
     settings = run_settings(cfg)
     found = measure(model, saes, corpus, question, settings, progress=progress,
-                    checkpoint=cfg.output_path / _UNFINISHED)
+                    checkpoint=cfg.output_path / _UNFINISHED,
+                    place=place_of(cfg.executor, cfg.n_workers))
     told = account(found, question, cfg.correction_method, cfg.placebo)
     attempted, measured = (_spanned(question, sources, saes) for sources in (question.sources,
                                                                              found.kept))

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['BLOCK_BYTES', 'TABLE_BYTES', 'RunSettings', 'blocks_of', 'held_bytes', 'undecided_sources', 'placebo_references',
            'push_lengths', 'gather_block', 'read_block', 'measure_block', 'question_facts', 'save_block',
-           'restore_block', 'Measured', 'measure']
+           'restore_block', 'Measured', 'Here', 'measure']
 
 # %% ../../nbs/measurement/05_blocks.ipynb #75eacfc9
 import contextlib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from .testing import Gathered
 
 # %% ../../nbs/measurement/05_blocks.ipynb #22b4205b
 _Columns = dict[str, np.ndarray]
+_Block = Mapping[int, Int[np.ndarray, "n_places"]]
 BLOCK_BYTES, TABLE_BYTES = 2**28, 2**29
 _ROW_BYTES = 512      # of one row on its way into the table
 
@@ -283,35 +284,64 @@ class Measured:
     tests: _Columns = field(default_factory=dict)
     sample: _Columns = field(default_factory=dict)
 
+# %% ../../nbs/measurement/05_blocks.ipynb #9abbcc77
+class Here:
+    "This process measures one block after the other."
+    n_workers = 1
+
+    def cut(self, prepared: Prepared, settings: RunSettings, begun: int | None = None
+            ) -> tuple[list[dict[int, Int[np.ndarray, "n_places"]]], int]:
+        """The blocks, and how many bytes of responses are held for one (see `held_bytes`): workers
+        share what is free, where it does not hold all."""
+        held = held_bytes(settings, begun)
+        blocks = blocks_of(prepared, settings, held)
+        if self.n_workers == 1 or len(blocks) == 1 or held in (settings.block_bytes, begun):
+            return blocks, held
+        held = max(held // self.n_workers, 1)
+        return blocks_of(prepared, settings, held), held
+
+    def measured(self, prepared: Prepared, blocks: Mapping[int, _Block], settings: RunSettings
+                 ) -> Iterator[tuple[int, MeasuredBlock]]:
+        "Number and rows of each of `blocks`, as they are finished."
+        references = placebo_references(prepared, settings)
+        for number, block in blocks.items():
+            yield number, measure_block(prepared, block, settings, references)
+
+_HERE = Here()
+
 # %% ../../nbs/measurement/05_blocks.ipynb #d090e76b
 def measure(
     model: nn.Module, saes: Saes, corpus: Corpus, question: Question,
-    settings: RunSettings = RunSettings(), *, progress: bool = True, checkpoint: Path | None = None
+    settings: RunSettings = RunSettings(), *, progress: bool = True, checkpoint: Path | None = None,
+    place: Here = _HERE
 ) -> Measured:
     """Clamps every source of `question` that fires often enough and tests all its targets.
 
-    `checkpoint`: a folder for finished blocks; who has saved the answer removes it (`drop_shards`).
-    Raises `InputError` when no source fires often enough, and when another process works in that
-    folder.
+    `checkpoint`: a folder for finished blocks; who has saved the answer removes it (`drop_shards`);
+    `place`: who measures them. Raises `InputError` when no source fires often enough, and when
+    another process works in that folder.
     """
     with contextlib.nullcontext() if checkpoint is None else kept_shards(checkpoint) as shards:
         prepared = prepare(model, saes, corpus, question, settings.batch_size, progress)
         refuse_rare(prepared)
-        held = held_bytes(settings, shards.facts.get("block_bytes") if shards else None)
-        blocks, settings = blocks_of(prepared, settings, held), replace(settings, block_bytes=held)
+        begun = shards.facts.get("block_bytes") if shards else None
+        blocks, held = place.cut(prepared, settings, begun)
+        settings = replace(settings, block_bytes=held)
         if shards: shards.begin(question_facts(prepared, blocks, settings), len(blocks))
-        references: _References | None = None
-        parts: list[MeasuredBlock] = []
-        shown = tqdm(blocks, desc="blocks of sources", disable=not progress or len(blocks) == 1)
-        for number, block in enumerate(shown):
-            name = f"block_{number:05d}.npz"
-            done = restore_block(shards, name) if shards else None
-            if done is None:
-                if references is None: references = placebo_references(prepared, settings)
-                done = measure_block(prepared, block, settings, references)
-                if shards: save_block(shards, name, done)
-            parts.append(done)
-    return _in_order(parts, prepared)
+        parts: dict[int, MeasuredBlock] = {}
+        for number in range(len(blocks) if shards else 0):
+            done = restore_block(shards, _file(number)) if shards else None
+            if done is not None: parts[number] = done
+        left = {number: block for number, block in enumerate(blocks) if number not in parts}
+        found = place.measured(prepared, left, settings) if left else iter(())
+        shown = tqdm(found, desc="blocks of sources", total=len(blocks), initial=len(parts),
+                     disable=not progress or len(blocks) == 1)
+        for number, done in shown:
+            if shards: save_block(shards, _file(number), done)
+            parts[number] = done
+    return _in_order([parts[number] for number in range(len(blocks))], prepared)
+
+def _file(number: int) -> str: return f"block_{number:05d}.npz"
 
 def _in_order(parts: Sequence[MeasuredBlock], prepared: Prepared) -> Measured:
     "Of all blocks, in one order whatever the blocks were."
