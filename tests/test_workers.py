@@ -185,7 +185,7 @@ def test_a_model_arrives_as_it_was_sent(asked, kind):
     model, saes, corpus, question = asked
     if kind == "hugging face": model = plain_twin(model)
     sent = distributed.Sent.of(prepare(model, saes, corpus, question, progress=False), CUT)
-    again = engine_workers._unpacked(packed(sent)).prepared
+    again = engine_workers._arrived(packed(sent)).prepared
     assert again.model is not model and type(again.model) is type(model)
     assert weights_fingerprint(again.model) == weights_fingerprint(model)
     assert saes_fingerprint(again.saes) == saes_fingerprint(saes)

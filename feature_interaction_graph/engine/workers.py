@@ -6,7 +6,7 @@
 __all__ = ['Task', 'Done', 'EXECUTORS', 'Workers', 'LocalWorkers', 'packed', 'threads_each', 'installed_ray', 'ray_cluster',
            'Crew', 'RayWorkers', 'workers']
 
-# %% ../../nbs/engine/37_workers.ipynb #7cf69290
+# %% ../../nbs/engine/37_workers.ipynb #4651c882
 import contextlib
 import copy
 import io
@@ -25,7 +25,7 @@ from jaxtyping import UInt8
 from .errors import InputError, brief, one_line
 from .provenance import provenance
 
-# %% ../../nbs/engine/37_workers.ipynb #ba2f6d7d
+# %% ../../nbs/engine/37_workers.ipynb #93e0f6ba
 Task = Callable[[Any, Any], Any]        # of what is shared, and of one part
 Done = Generator[tuple[int, Any], None, None]
 
@@ -36,7 +36,7 @@ class Workers(Protocol):
     def done(self, work: Task, parts: Sequence[Any], names: Sequence[str]
              ) -> Done: ...
 
-# %% ../../nbs/engine/37_workers.ipynb #d0f73838
+# %% ../../nbs/engine/37_workers.ipynb #8b3ca575
 class _Named:
     "Adds the name of a part to whatever its work raises, but for Ctrl-C."
     def __init__(self, name: str) -> None: self.name = name
@@ -55,9 +55,10 @@ class LocalWorkers:
             with _Named(name): result = work(self.shared, part)
             yield number, result
 
-# %% ../../nbs/engine/37_workers.ipynb #c79bdf46
+# %% ../../nbs/engine/37_workers.ipynb #b8c0786e
 def packed(shared: Any) -> UInt8[np.ndarray, "n_bytes"]:
-    """`shared` in the bytes of `torch.save`, functions and classes of the caller's own by value.
+    """`shared` in the bytes of `torch.save` (`[n_bytes]`); functions and classes of the caller's
+    own by value.
 
     Raises `InputError` for what cannot be sent: an open file, SAEs that stand on a shelf."""
     from ray import cloudpickle
@@ -68,10 +69,10 @@ def packed(shared: Any) -> UInt8[np.ndarray, "n_bytes"]:
                          "'local'.") from error
     return np.frombuffer(stream.getbuffer(), np.uint8)
 
-def _unpacked(sent: UInt8[np.ndarray, "n_bytes"]) -> Any:
+def _arrived(sent: UInt8[np.ndarray, "n_bytes"]) -> Any:
     return torch.load(io.BytesIO(sent.tobytes()), weights_only=False)
 
-# %% ../../nbs/engine/37_workers.ipynb #05efd89c
+# %% ../../nbs/engine/37_workers.ipynb #55511cee
 _VERSIONS = ("feature_interaction_graph", "torch", "numpy", "scipy")
 
 def _versions() -> dict[str, str]:
@@ -82,7 +83,7 @@ class _Worker:
     "What lives in a process of its own: `sent` is what is shared, packed."
     def __init__(self, sent: UInt8[np.ndarray, "n_bytes"], n_threads: int) -> None:
         torch.set_num_threads(n_threads)
-        self.shared = _unpacked(sent)
+        self.shared = _arrived(sent)
 
     def versions(self) -> dict[str, str]:
         "Of the libraries there."
@@ -92,7 +93,7 @@ class _Worker:
         "One part."
         with _Named(name): return work(self.shared, part)
 
-# %% ../../nbs/engine/37_workers.ipynb #4661b658
+# %% ../../nbs/engine/37_workers.ipynb #11de0cc7
 def threads_each(n_workers: int, processors: Sequence[int]) -> int:
     """The most threads that each of `n_workers` can have on machines with so many `processors`.
 
@@ -103,7 +104,7 @@ def threads_each(n_workers: int, processors: Sequence[int]) -> int:
     raise InputError(f"n_workers is {n_workers} but there are {sum(processors)} processors; ask "
                      "for fewer workers.")
 
-# %% ../../nbs/engine/37_workers.ipynb #fbd75297
+# %% ../../nbs/engine/37_workers.ipynb #f9df252b
 def installed_ray() -> ModuleType:
     "The library. Raises `InputError` where it is not installed."
     try: import ray
@@ -142,7 +143,7 @@ def _join(ray: ModuleType, threads: int, n_bytes: int, quiet: dict[str, Any]) ->
         raise InputError(f"the Ray cluster does not answer ({error}); start it, or let neither "
                          "RAY_ADDRESS nor an earlier `ray start` name it.") from error
 
-# %% ../../nbs/engine/37_workers.ipynb #d4c1971a
+# %% ../../nbs/engine/37_workers.ipynb #efc8eb4b
 _TRIES = 3
 
 class Crew:
@@ -199,7 +200,7 @@ def _last_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return one_line(lines[-1] if lines else type(error).__name__, 160)
 
-# %% ../../nbs/engine/37_workers.ipynb #f0e31cd6
+# %% ../../nbs/engine/37_workers.ipynb #de0d10b9
 class RayWorkers(Crew):
     "A `Crew` at work; `lost`: how often each part has lost its worker."
     lost: Counter[int]
@@ -249,7 +250,7 @@ def _losses(ray: ModuleType) -> tuple[type[Exception], ...]:
     errors = ray.exceptions
     return errors.RayActorError, errors.OutOfMemoryError, errors.ObjectLostError
 
-# %% ../../nbs/engine/37_workers.ipynb #a24b8b49
+# %% ../../nbs/engine/37_workers.ipynb #677a0d18
 EXECUTORS = ("local", "ray")
 
 @contextlib.contextmanager

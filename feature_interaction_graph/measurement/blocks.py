@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BLOCK_BYTES', 'TABLE_BYTES', 'RunSettings', 'blocks_of', 'held_bytes', 'undecided_sources', 'placebo_references',
            'push_lengths', 'gather_block', 'read_block', 'measure_block', 'question_facts', 'save_block',
-           'restore_block', 'Measured', 'Here', 'measure']
+           'restore_block', 'Here', 'Measured', 'measure']
 
 # %% ../../nbs/measurement/05_blocks.ipynb #75eacfc9
 import contextlib
@@ -272,18 +272,6 @@ def restore_block(shards: ShardFolder, name: str) -> MeasuredBlock | None:
             parts[part][column] = stored[entry]
     return MeasuredBlock(**parts)
 
-# %% ../../nbs/measurement/05_blocks.ipynb #78ea3e44
-@dataclass(frozen=True)
-class Measured:
-    """The answer to a question: `columns` and `curves` in the order of source, target layer, offset
-    and target, `kept`, the measured sources by layer, and what was tested where not all rows are
-    there (see `MeasuredBlock`)."""
-    columns: _Columns
-    curves: _Columns
-    kept: dict[int, Int[np.ndarray, "n_sources"]]
-    tests: _Columns = field(default_factory=dict)
-    sample: _Columns = field(default_factory=dict)
-
 # %% ../../nbs/measurement/05_blocks.ipynb #9abbcc77
 class Here:
     "This process measures one block after the other."
@@ -308,6 +296,18 @@ class Here:
             yield number, measure_block(prepared, block, settings, references)
 
 _HERE = Here()
+
+# %% ../../nbs/measurement/05_blocks.ipynb #78ea3e44
+@dataclass(frozen=True)
+class Measured:
+    """The answer to a question: `columns` and `curves` in the order of source, target layer, offset
+    and target, `kept`, the measured sources by layer, and what was tested where not all rows are
+    there (see `MeasuredBlock`)."""
+    columns: _Columns
+    curves: _Columns
+    kept: dict[int, Int[np.ndarray, "n_sources"]]
+    tests: _Columns = field(default_factory=dict)
+    sample: _Columns = field(default_factory=dict)
 
 # %% ../../nbs/measurement/05_blocks.ipynb #d090e76b
 def measure(

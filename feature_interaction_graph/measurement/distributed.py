@@ -6,7 +6,7 @@
 __all__ = ['layer_costs', 'layer_groups', 'Sent', 'placebo_of_layer', 'rows_by_layer', 'placebo_by', 'rows_by', 'OnWorkers',
            'place_of']
 
-# %% ../../nbs/measurement/17_distributed.ipynb #50f895b9
+# %% ../../nbs/measurement/17_distributed.ipynb #73ada728
 import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ from feature_interaction_graph.measurement.blocks import (
 from .kept import MeasuredBlock
 from .prepared import Prepared
 
-# %% ../../nbs/measurement/17_distributed.ipynb #c1b7b943
+# %% ../../nbs/measurement/17_distributed.ipynb #5c1c5b2d
 _Block = Mapping[int, Int[np.ndarray, "n_places"]]
 _References = dict[tuple[int, int, str], PlaceboReference]
 
@@ -47,7 +47,7 @@ def layer_groups(prepared: Prepared, block: _Block, n_groups: int) -> list[list[
         taken[lightest] += costs[layer]
     return [sorted(group) for group in groups]
 
-# %% ../../nbs/measurement/17_distributed.ipynb #0c9cd971
+# %% ../../nbs/measurement/17_distributed.ipynb #68f466bc
 @dataclass(frozen=True)
 class Sent:
     "What every part needs."
@@ -65,7 +65,7 @@ class Sent:
         model = self.prepared.model
         if model is not self.twin: attach_twin(model, cast(Any, self.twin))
 
-# %% ../../nbs/measurement/17_distributed.ipynb #8ce82b7a
+# %% ../../nbs/measurement/17_distributed.ipynb #bbf90086
 def placebo_of_layer(shared: Sent, layer: int) -> _References:
     "`placebo_references` of one source layer."
     prepared, settings = shared.prepared, shared.settings
@@ -81,7 +81,7 @@ def rows_by_layer(shared: Sent, part: tuple[_Block, _References]) -> dict[int, M
     return {layer: read_block(prepared, block, {layer: mine}, references)
             for layer, mine in gathered.items()}
 
-# %% ../../nbs/measurement/17_distributed.ipynb #92b5979f
+# %% ../../nbs/measurement/17_distributed.ipynb #fc8f1563
 def _shown(crew: Workers, work: Task, parts: Sequence[Any], names: Sequence[str], what: str,
            progress: bool) -> Done:
     "What `crew` does, under a bar."
@@ -114,7 +114,7 @@ def rows_by(
         by_layer = rows.pop(number)
         yield number, MeasuredBlock.join([by_layer[layer] for layer in blocks[number]])
 
-# %% ../../nbs/measurement/17_distributed.ipynb #3f2c5c7d
+# %% ../../nbs/measurement/17_distributed.ipynb #b8e56677
 @dataclass(frozen=True)
 class OnWorkers(Here):
     """Blocks are measured by `n_workers` of an `executor` (see `engine.workers`); the run's files
@@ -147,7 +147,7 @@ class OnWorkers(Here):
         return [(number, group) for number, block in blocks.items()
                 for group in layer_groups(prepared, block, n_groups)]
 
-# %% ../../nbs/measurement/17_distributed.ipynb #274e0569
+# %% ../../nbs/measurement/17_distributed.ipynb #b4d6404d
 def place_of(executor: str, n_workers: int) -> Here:
     """Who measures: this process for "local", else `n_workers` of an executor.
 
