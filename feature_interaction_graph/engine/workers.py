@@ -6,7 +6,7 @@
 __all__ = ['Task', 'Done', 'EXECUTORS', 'Workers', 'LocalWorkers', 'packed', 'threads_each', 'installed_ray', 'ray_cluster',
            'Crew', 'RayWorkers', 'workers']
 
-# %% ../../nbs/engine/37_workers.ipynb #4651c882
+# %% ../../nbs/engine/37_workers.ipynb #eb9b4de8
 import contextlib
 import copy
 import io
@@ -25,7 +25,7 @@ from jaxtyping import UInt8
 from .errors import InputError, brief, one_line
 from .provenance import provenance
 
-# %% ../../nbs/engine/37_workers.ipynb #93e0f6ba
+# %% ../../nbs/engine/37_workers.ipynb #b31561f1
 Task = Callable[[Any, Any], Any]        # of what is shared, and of one part
 Done = Generator[tuple[int, Any], None, None]
 
@@ -36,7 +36,7 @@ class Workers(Protocol):
     def done(self, work: Task, parts: Sequence[Any], names: Sequence[str]
              ) -> Done: ...
 
-# %% ../../nbs/engine/37_workers.ipynb #8b3ca575
+# %% ../../nbs/engine/37_workers.ipynb #b5852c6d
 class _Named:
     "Adds the name of a part to whatever its work raises, but for Ctrl-C."
     def __init__(self, name: str) -> None: self.name = name
@@ -55,7 +55,7 @@ class LocalWorkers:
             with _Named(name): result = work(self.shared, part)
             yield number, result
 
-# %% ../../nbs/engine/37_workers.ipynb #b8c0786e
+# %% ../../nbs/engine/37_workers.ipynb #f17c0ec0
 def packed(shared: Any) -> UInt8[np.ndarray, "n_bytes"]:
     """`shared` in the bytes of `torch.save` (`[n_bytes]`); functions and classes of the caller's
     own by value.
@@ -72,7 +72,7 @@ def packed(shared: Any) -> UInt8[np.ndarray, "n_bytes"]:
 def _arrived(sent: UInt8[np.ndarray, "n_bytes"]) -> Any:
     return torch.load(io.BytesIO(sent.tobytes()), weights_only=False)
 
-# %% ../../nbs/engine/37_workers.ipynb #55511cee
+# %% ../../nbs/engine/37_workers.ipynb #b1dcfe34
 _VERSIONS = ("feature_interaction_graph", "torch", "numpy", "scipy")
 
 def _versions() -> dict[str, str]:
@@ -93,7 +93,7 @@ class _Worker:
         "One part."
         with _Named(name): return work(self.shared, part)
 
-# %% ../../nbs/engine/37_workers.ipynb #11de0cc7
+# %% ../../nbs/engine/37_workers.ipynb #e47797de
 def threads_each(n_workers: int, processors: Sequence[int]) -> int:
     """The most threads that each of `n_workers` can have on machines with so many `processors`.
 
@@ -104,7 +104,7 @@ def threads_each(n_workers: int, processors: Sequence[int]) -> int:
     raise InputError(f"n_workers is {n_workers} but there are {sum(processors)} processors; ask "
                      "for fewer workers.")
 
-# %% ../../nbs/engine/37_workers.ipynb #f9df252b
+# %% ../../nbs/engine/37_workers.ipynb #d72ba2ec
 def installed_ray() -> ModuleType:
     "The library. Raises `InputError` where it is not installed."
     try: import ray
@@ -143,7 +143,7 @@ def _join(ray: ModuleType, threads: int, n_bytes: int, quiet: dict[str, Any]) ->
         raise InputError(f"the Ray cluster does not answer ({error}); start it, or let neither "
                          "RAY_ADDRESS nor an earlier `ray start` name it.") from error
 
-# %% ../../nbs/engine/37_workers.ipynb #efc8eb4b
+# %% ../../nbs/engine/37_workers.ipynb #9c66eb23
 _TRIES = 3
 
 class Crew:
@@ -200,7 +200,7 @@ def _last_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return one_line(lines[-1] if lines else type(error).__name__, 160)
 
-# %% ../../nbs/engine/37_workers.ipynb #de0d10b9
+# %% ../../nbs/engine/37_workers.ipynb #fc63b70b
 class RayWorkers(Crew):
     "A `Crew` at work; `lost`: how often each part has lost its worker."
     lost: Counter[int]
@@ -250,7 +250,7 @@ def _losses(ray: ModuleType) -> tuple[type[Exception], ...]:
     errors = ray.exceptions
     return errors.RayActorError, errors.OutOfMemoryError, errors.ObjectLostError
 
-# %% ../../nbs/engine/37_workers.ipynb #677a0d18
+# %% ../../nbs/engine/37_workers.ipynb #80417f39
 EXECUTORS = ("local", "ray")
 
 @contextlib.contextmanager
