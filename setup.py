@@ -24,7 +24,7 @@ setuptools.setup(
     package_data={package: ["py.typed", "demo/**", "assets/**"]},
     install_requires=shlex.split(cfg["requirements"]),
     extras_require={name: shlex.split(cfg[f"{name}_requirements"])
-                    for name in ("dev", "smollm2", "lenses", "umap", "wandb")},
+                    for name in ("dev", "smollm2", "lenses", "umap", "wandb", "ray")},
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     entry_points={

@@ -193,6 +193,9 @@ class MeasurementSettings:
     memory_gb: float | None = setting(
         None, "gigabytes of responses held at a time; None: a quarter of the free memory", above=0
     )
+    executor: str = setting("local", "who measures: this process, or workers of a Ray cluster",
+                            choices=("local", "ray"))
+    n_workers: int = setting(2, "workers, with executor `ray`", low=1, high=4096)
 
 # %% ../nbs/00_config.ipynb #ef009960
 # None stands last
@@ -301,6 +304,9 @@ def _check_kept(cfg: "Config") -> None:
     if cfg.keep is not None and not re.fullmatch(r"all|significant|edges|[1-9]\d{0,8}", cfg.keep):
         raise InputError(f"keep is {brief(cfg.keep)}; give 'all', 'significant', 'edges', or how "
                          "many of the largest effects of each source stay.")
+    if cfg.keep_responses and cfg.executor != "local":
+        raise InputError(f"keep_responses is True, but executor is {cfg.executor!r}, whose workers "
+                         "do not keep responses; use executor='local', or keep_responses=False.")
     if cfg.kept != "all" and cfg.within_layer:
         raise InputError("within_layer measures chosen pairs and keeps all their rows, but "
                          f"{'whole_dictionary' if cfg.whole_dictionary else 'keep'} is set; make "
@@ -461,7 +467,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 # %% ../nbs/00_config.ipynb #3aff3630
 # where and how fast, not what
 FREE_SETTINGS = ("output_dir", "device", "batch_size", "batch_rows", "memory_gb",
-                 "sae_gb", "keep_responses")
+                 "sae_gb", "keep_responses", "executor", "n_workers")
 
 # %% ../nbs/00_config.ipynb #ea590b12
 # what an activation store depends on

@@ -33,11 +33,12 @@ from .engine.shards import drop_shards
 from .engine.transport import transport_scores
 from .loading import chosen_and_measured, load_corpus
 from .measurement.asking_anew import read_kept
-from .measurement.blocks import Measured, RunSettings, measure
+from .measurement.blocks import Here, Measured, RunSettings, measure
 from .measurement.curves import response_curve
 from feature_interaction_graph.measurement.decisions import (
     account, decide, kept_table, stability_of
 )
+from .measurement.distributed import place_of
 from .measurement.gating import measure_gating
 from .measurement.jacobian import jacobian_measure
 from feature_interaction_graph.measurement.mechanisms import (
@@ -119,7 +120,7 @@ def clamp_measure(
     settings, progress = RunSettings(horizon, placebo, how.pop("batch_rows")), how.pop("progress")
     saes, keeper = number_saes(saes), keeper_of(how.pop("responses"))
     question = ask(saes, sources, targets, target_layers, **how)
-    found = measure(model, saes, corpus, question, settings, progress=progress, keeper=keeper)
+    found = measure(model, saes, corpus, question, settings, progress=progress, place=Here(keeper))
     refuse_silent(question, found.kept, len(corpus))
     return _table_of(found, question, placebo, saes, corpus.told())
 
@@ -298,7 +299,8 @@ def _measured(model: nn.Module, saes: Saes, corpus: Corpus, question: Question, 
     "Finished blocks, and responses that are to be kept, are in the run's folder."
     kept = cfg.output_path / "responses.h5" if cfg.keep_responses else None
     return measure(model, saes, corpus, question, run_settings(cfg), progress=progress,
-                   checkpoint=cfg.output_path / _UNFINISHED, keeper=keeper_of(kept))
+                   checkpoint=cfg.output_path / _UNFINISHED,
+                   place=place_of(cfg.executor, cfg.n_workers, kept))
 
 def _measure_later(model: nn.Module, saes: Saes, corpus: Corpus, pairs: _Pairs, cfg: Config,
                    progress: bool) -> MeasuredPairs:

@@ -80,7 +80,8 @@ def test_the_fingerprint_follows_what_can_change_a_result():
         "clamp_percentile_high": 80, "significance_level": 0.02, "max_samples": 500,
         "evidence": "pre-activation", "candidate_method": "transport", "all_targets": False,
         "bos": "none", "positions": "last", "keep": "edges", "memory_gb": 2.0,
-        "sae_gb": 2.0, "whole_dictionary": True, "keep_responses": True
+        "sae_gb": 2.0, "whole_dictionary": True, "keep_responses": True,
+        "executor": "ray"
     }
     base = Config()
     for name in NAMES:

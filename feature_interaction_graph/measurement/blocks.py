@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['BLOCK_BYTES', 'TABLE_BYTES', 'RunSettings', 'Keeper', 'blocks_of', 'held_bytes', 'undecided_sources', 'placebo_draws',
            'placebo_references', 'push_lengths', 'gather_block', 'read_block', 'measure_block', 'question_facts',
-           'save_block', 'restore_block', 'Measured', 'measure']
+           'save_block', 'restore_block', 'Here', 'Measured', 'measure']
 
 # %% ../../nbs/measurement/05_blocks.ipynb #75eacfc9
 import contextlib
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -43,6 +43,7 @@ from .testing import Gathered
 
 # %% ../../nbs/measurement/05_blocks.ipynb #22b4205b
 _Columns = dict[str, np.ndarray]
+_Block = Mapping[int, Int[np.ndarray, "n_places"]]
 BLOCK_BYTES, TABLE_BYTES = 2**28, 2**29
 _ROW_BYTES = 512      # of one row on its way into the table
 
@@ -58,7 +59,6 @@ class RunSettings:
     block_bytes: int | None = None
 
 # %% ../../nbs/measurement/05_blocks.ipynb #e86bee1e
-_Block = Mapping[int, Int[np.ndarray, "n_places"]]
 _Keep = Callable[[_Block, Mapping[int, Gathered]], None]
 
 class Keeper:
@@ -306,6 +306,34 @@ def restore_block(shards: ShardFolder, name: str) -> MeasuredBlock | None:
             parts[part][column] = stored[entry]
     return MeasuredBlock(**parts)
 
+# %% ../../nbs/measurement/05_blocks.ipynb #9abbcc77
+class Here:
+    "This process measures one block after the other, and shows responses to a `keeper`."
+    n_workers, keeper = 1, _NOBODY
+
+    def __init__(self, keeper: Keeper = _NOBODY) -> None: self.keeper = keeper
+
+    def cut(self, prepared: Prepared, settings: RunSettings, begun: int | None = None
+            ) -> tuple[list[dict[int, Int[np.ndarray, "n_places"]]], int]:
+        """The blocks, and how many bytes of responses are held for one (see `held_bytes`): workers
+        share what is free, where it does not hold all."""
+        held = held_bytes(settings, begun)
+        blocks = blocks_of(prepared, settings, held)
+        if self.n_workers == 1 or len(blocks) == 1 or held in (settings.block_bytes, begun):
+            return blocks, held
+        held = max(held // self.n_workers, 1)
+        return blocks_of(prepared, settings, held), held
+
+    def measured(self, prepared: Prepared, blocks: Mapping[int, _Block], settings: RunSettings
+                 ) -> Iterator[tuple[int, MeasuredBlock]]:
+        "Number and rows of each of `blocks`, as they are finished."
+        references = placebo_references(prepared, settings, self.keeper)
+        for number, block in blocks.items():
+            keep = partial(self.keeper.block, number=number)
+            yield number, measure_block(prepared, block, settings, references, keep)
+
+_HERE = Here()
+
 # %% ../../nbs/measurement/05_blocks.ipynb #78ea3e44
 @dataclass(frozen=True)
 class Measured:
@@ -331,42 +359,42 @@ class Measured:
 # %% ../../nbs/measurement/05_blocks.ipynb #4f0d7c21
 def _measured_blocks(
     prepared: Prepared, blocks: Sequence[_Block], settings: RunSettings,
-    shards: ShardFolder | None, keeper: Keeper
+    shards: ShardFolder | None, place: Here
 ) -> list[MeasuredBlock]:
     "Every block: restored, where it was finished and what is to be kept of it is there."
-    references: _References | None = None
-    parts: list[MeasuredBlock] = []
-    shown = tqdm(blocks, desc="blocks of sources",
-                 disable=not prepared.progress or len(blocks) == 1)
-    for number, block in enumerate(shown):
-        name = f"block_{number:05d}.npz"
-        done = restore_block(shards, name) if shards and keeper.has(number) else None
-        if done is None:
-            if references is None: references = placebo_references(prepared, settings, keeper)
-            done = measure_block(prepared, block, settings, references,
-                                 partial(keeper.block, number=number))
-            if shards: save_block(shards, name, done)
-        parts.append(done)
-    return parts
+    parts: dict[int, MeasuredBlock] = {}
+    for number in range(len(blocks)):
+        kept = restore_block(shards, _file(number)) if shards and place.keeper.has(number) else None
+        if kept is not None: parts[number] = kept
+    left = {number: block for number, block in enumerate(blocks) if number not in parts}
+    found = place.measured(prepared, left, settings) if left else iter(())
+    for number, done in tqdm(found, desc="blocks of sources", total=len(blocks), initial=len(parts),
+                             disable=not prepared.progress or len(blocks) == 1):
+        if shards: save_block(shards, _file(number), done)
+        parts[number] = done
+    return [parts[number] for number in range(len(blocks))]
+
+def _file(number: int) -> str: return f"block_{number:05d}.npz"
 
 # %% ../../nbs/measurement/05_blocks.ipynb #d090e76b
 def measure(
     model: nn.Module, saes: Saes, corpus: Corpus, question: Question,
     settings: RunSettings = RunSettings(), *, progress: bool = True, checkpoint: Path | None = None,
-    keeper: Keeper = _NOBODY
+    place: Here = _HERE
 ) -> Measured:
     """Clamps every source of `question` that fires often enough and tests all its targets.
 
-    `checkpoint`: a folder for finished blocks; who has saved the answer removes it (`drop_shards`).
-    `keeper`: keeps responses. Raises `InputError` when no source fires often enough, and when
+    `checkpoint`: a folder for finished blocks; who has saved the answer removes it (`drop_shards`);
+    `place`: who measures them. Raises `InputError` when no source fires often enough, and when
     another process works in that folder.
     """
     with contextlib.nullcontext() if checkpoint is None else kept_shards(checkpoint) as shards:
         prepared = prepare(model, saes, corpus, question, settings.batch_size, progress)
         refuse_rare(prepared)
-        held = held_bytes(settings, shards.facts.get("block_bytes") if shards else None)
-        blocks, settings = blocks_of(prepared, settings, held), replace(settings, block_bytes=held)
+        begun = shards.facts.get("block_bytes") if shards else None
+        blocks, held = place.cut(prepared, settings, begun)
+        settings = replace(settings, block_bytes=held)
         if shards: shards.begin(question_facts(prepared, blocks, settings), len(blocks))
-        with keeper.keeping(prepared, settings, shards):
-            parts = _measured_blocks(prepared, blocks, settings, shards, keeper)
+        with place.keeper.keeping(prepared, settings, shards):
+            parts = _measured_blocks(prepared, blocks, settings, shards, place)
     return Measured.of(parts, prepared.kept)

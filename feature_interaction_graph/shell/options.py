@@ -85,6 +85,8 @@ class RunOptions:
         int | None, Option(help="Largest layer distance from source to target.")] = None
     n_samples: Annotated[int | None, Option(help="Interventions per source and dose.")] = None
     device: Annotated[str | None, Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None
+    executor: Annotated[str | None, Option(help="Who measures: local, or ray.")] = None
+    workers: Annotated[int | None, Option(help="Workers, with --executor ray.")] = None
     seed: Annotated[int | None, Option(help="Seed of every random choice.")] = None
     setting: Annotated[list[str] | None, Option(
         "--set", help="Any other setting, as name=value; may be repeated.")] = None
@@ -102,8 +104,10 @@ def configured(options: RunOptions, given: dict[str, Path] | None = None) -> Run
     Raises `InputError` for settings that are none."""
     named = dict(map(parse_setting, options.setting or []))
     own = {name: getattr(options, name) for name in (
-        "sae_release", "dataset", "n_tokens", "layer_window", "n_samples", "device", "seed")}
+        "sae_release", "dataset", "n_tokens", "layer_window", "n_samples", "device", "executor",
+        "seed")}
     own |= {"model_name": options.model, "top_k_features": options.top_k,
+            "n_workers": options.workers,
             "layers": None if options.layers is None else parse_layers(options.layers)}
     settings = named | {name: value for name, value in own.items() if value is not None}
     cfg = build_config(options.preset, options.config, options.output_dir, settings)
