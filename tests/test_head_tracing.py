@@ -38,7 +38,7 @@ def test_loadings_add_up_over_two_blocks_and_to_the_logits(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gpt_neox", "gptj", "mistral", "gpt2"])
 def test_pairs_add_up_to_the_scores_behind_the_pattern(name: str) -> None:
-    "A softmax keeps differences of scores: the logarithm of two weights of the model's own pattern."
+    "A softmax keeps differences of scores: logarithms of weights of the model's own pattern."
     model = random_model(name)
     for saes in ({1: coordinates("blocks.1.hook_resid_post")},
                  {1: coordinates("blocks.0.hook_resid_post")}):

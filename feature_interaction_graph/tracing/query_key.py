@@ -54,8 +54,13 @@ class _Watched(FrozenPatterns):
 @contextlib.contextmanager
 def _norms_held(attention: nn.Module, clean: dict[nn.Module, Tensor]) -> Iterator[None]:
     "Norms of queries and keys (QK-norm) divide by what they divided by in the first pass."
+    asked = set[nn.Module]()
     def held(module: nn.Module, args: tuple, output: Any) -> Any:
-        return frozen_norm(module, clean.setdefault(module, args[0].detach()))(args[0])
+        if module in asked: return None            # for its gain, below
+        asked.add(module)
+        forward = frozen_norm(module, clean.setdefault(module, args[0].detach()))
+        asked.remove(module)
+        return forward(args[0])
     handles = [part.register_forward_hook(held) for part in attention.modules() if is_norm(part)]
     try: yield
     finally:
