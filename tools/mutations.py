@@ -622,8 +622,8 @@ MUTATIONS = {
          "return ((base.mean(0) + other.mean(0)) / 2).expand_as(base)",
          "return base.mean(0).expand_as(base)"),
         ("an error lent to itself",
-         "return Change(whole.write_point, _lent(runs, base, other, lender) - base)",
-         "return Change(whole.write_point, _lent(runs, base, base, lender) - base)"),
+         "return Change(whole.write_point, lent_values(runs, base, other, lender) - base)",
+         "return Change(whole.write_point, lent_values(runs, base, base, lender) - base)"),
     ],
     "patching/activation.py": [
         ("a span without its last position",
