@@ -23,7 +23,9 @@ from typer import Option
 from . import __version__
 from .engine.errors import InputError
 from .shell.options import goes_on_with_a_run, takes_settings
-from .shell.prompt_options import AttributeOptions, PatchOptions
+from feature_interaction_graph.shell.prompt_options import (
+    AttributeOptions, DiscoverOptions, PatchOptions
+)
 
 if TYPE_CHECKING:
     from feature_interaction_graph.shell.pipeline import Run
@@ -301,6 +303,14 @@ def _attribute(run: "Run", options: AttributeOptions) -> None:
     graph, paths = attribute_command(run, options)
     typer.echo("\n".join([*attribution_lines(graph, options.edges),
                           *(f"wrote {path}" for path in paths)]))
+
+@app.command("discover")
+@goes_on_with_a_run
+def _discover(run: "Run", options: DiscoverOptions) -> None:
+    "Which edges between heads and MLPs carry a behaviour: edges_NAME.json."
+    from feature_interaction_graph.shell.prompt_commands import discover_command
+    found, path = discover_command(run, options)
+    typer.echo(f"{found}\nwrote {path}")
 
 # %% ../nbs/12_cli.ipynb #8cf4adc5
 @app.command("train-saes")

@@ -19,7 +19,7 @@ PROMPT = "Leo is a clever boy. he has a dog named Zibo Tarn. his friend is Carl.
 def test_patched_heads_are_those_of_plain_passes(tmp_path, capsys):
     assert run("patch", "--behavior", "agreement", "--direction", "noising", "--n-prompts", "6",
                *DEMO, "--output-dir", tmp_path / "out") == 0
-    assert "head 0.2" in capsys.readouterr().out
+    assert "head 1.3, all: -" in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "patch_agreement_heads.json", "patch_agreement_heads.png"}
     kept = json.loads((tmp_path / "out" / "patch_agreement_heads.json").read_text())
@@ -47,10 +47,10 @@ def test_every_kind_of_part_into_a_table(tmp_path, what, rows):
 
 def test_a_prompt_is_traced_checked_and_kept(tmp_path, capsys):
     path = tmp_path / "tarn.json"
-    assert run("attribute", PROMPT, "--target", " Tarn", "--max-features", "60", "--edges", "5",
+    assert run("attribute", PROMPT, "--target", " Tarn", "--max-features", "60", "--edges", "90",
                "--check", "--heads", "-o", path, *DEMO, "--output-dir", tmp_path / "out") == 0
     said = capsys.readouterr().out
-    for words in ("the 5 strongest edges", "measured:", "rank correlation", "carried_by", "0.2",
+    for words in ("the 90 strongest edges", "measured:", "rank correlation", "carried_by", "0.2 (",
                   "probability", f"wrote {path}"): assert words in said, words
     graph = load_attribution(path)
     assert graph.edges.nnz > 100 and "effect" in graph.columns

@@ -133,7 +133,7 @@ def corpus_head_loadings(
     return CorpusLoadings(edge, ["bypass", *names], parts)
 
 # %% ../../nbs/tracing/11_corpus_heads.ipynb #bc7cfac3
-def _by_name(nodes: Nodes, which: Int[np.ndarray, "n"], put: Float[np.ndarray, "n d_head"]
+def _put_by_name(nodes: Nodes, which: Int[np.ndarray, "n"], put: Float[np.ndarray, "n d_head"]
              ) -> dict[str, Float[np.ndarray, "d_head"]]:
     "What nodes put in, whatever their position: name -> sum."
     found: dict[str, np.ndarray] = {}
@@ -144,6 +144,7 @@ def _by_name(nodes: Nodes, which: Int[np.ndarray, "n"], put: Float[np.ndarray, "
         found[name] = found.get(name, 0) + vector
     return found
 
+# %% ../../nbs/tracing/11_corpus_heads.ipynb #c55dc5de
 @dataclass(frozen=True, repr=False)
 class CorpusQueryKey:
     """What a head looks for over a corpus. `pairs`: `[n_sequences, n_pairs]`, what each pair of
@@ -159,7 +160,8 @@ class CorpusQueryKey:
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per tested pair: query, key, n (sequences it occurs in), mean, 95 % interval,
-        p_value, q_value over all tested pairs; largest mean first."""
+        p_value, q_value over all tested pairs; largest mean first. Raises `InputError` where no
+        pair can be tested."""
         counts = self.pairs.getnnz(0)
         tested = np.flatnonzero(counts >= self.min_sequences)
         if not len(tested):
@@ -188,13 +190,15 @@ def looks_of(
     if wanted is None: return pattern[query] - even
     return wanted[query].float() / wanted[query].sum() - even
 
+# %% ../../nbs/tracing/11_corpus_heads.ipynb #60f76421
 def corpus_query_key(
     model: nn.Module, saes: Saes, tokens: Any, head: tuple[int, int], *,
-    kind: "str | Callable | Tensor | None" = None, n_samples: int = 64, min_sequences: int = 5,
-    seed: int = 0, progress: bool = True
+    kind: "str | Callable | Tensor | None" = None, n_samples: int = 64, seed: int = 0,
+    progress: bool = True
 ) -> CorpusQueryKey:
     """Which pairs of features make `head` (block, head) look where it looks, or along pairs of
-    `kind` (as in `head_scores`), over up to `n_samples` sequences of `tokens`.
+    `kind` (as in `head_scores`; a tensor is `[n_seq, seq_len, seq_len]`), over up to
+    `n_samples` sequences of `tokens`.
 
     Raises `InputError` for a head that does not exist, fewer than two sequences with a query, and
     as `corpus_for` and `pairs_of` do.
@@ -218,11 +222,11 @@ def corpus_query_key(
         weight = looks_of(inputs.pattern[min(head[1], len(inputs.pattern) - 1)], pairs, query)
         score, (query_node, q), (key_node, k) = paired_sides(inputs, head[1], query, weight)
         scores.append(score)
-        sides = _by_name(inputs.nodes, query_node, q), _by_name(inputs.nodes, key_node, k)
+        sides = _put_by_name(inputs.nodes, query_node, q), _put_by_name(inputs.nodes, key_node, k)
         values = np.array(list(sides[0].values())) @ np.array(list(sides[1].values())).T
         for (i, one), (j, other) in itertools.product(*map(enumerate, sides)):
             place = column.setdefault((one, other), len(column))
             entries.append((number, place, values[i, j]))
     at_row, at_column, value = (np.array(part) for part in zip(*entries, strict=True))
     table = scipy.sparse.csr_matrix((value, (at_row, at_column)), (len(scores), len(column)))
-    return CorpusQueryKey(head, list(column), table, np.array(scores), min_sequences)
+    return CorpusQueryKey(head, list(column), table, np.array(scores))

@@ -154,7 +154,7 @@ class Writers:
 
 # %% ../../nbs/tracing/01_nodes.ipynb #1758f370
 def writers_of(frozen: FrozenModel, nodes: Nodes) -> dict[HookPoint, Writers]:
-    "Point that is cut -> those of `nodes` (all, or a pruned few) that write there, in forward order."
+    "Point that is cut -> those of `nodes` (all, or some) that write there, in forward order."
     def sorted_by(point: HookPoint, parts: list[tuple[np.ndarray, Tensor]]) -> Writers:
         node = torch.as_tensor(np.concatenate([numbers for numbers, _ in parts]))
         position = torch.as_tensor(nodes.position)[node].to(frozen.tokens.device)

@@ -30,7 +30,7 @@ from ..engine.weight_paths import is_norm
 from feature_interaction_graph.tracing.frozen import (
     FrozenModel, FrozenPatterns, Leaves, frozen_norm, run_frozen
 )
-from .graph import words_of
+from .graph import prompt_words
 from .head_loadings import given_by, gradients_at
 from feature_interaction_graph.tracing.nodes import (
     NODE_KINDS, Nodes, leaves_of, nodes_of, writers_of
@@ -51,6 +51,7 @@ class _Watched(FrozenPatterns):
         if module is self.module: self.seen.append((query, key, scores))
         return super().attend(module, query, key, value, scores)
 
+# %% ../../nbs/tracing/10_query_key.ipynb #fefee3f1
 @contextlib.contextmanager
 def _norms_held(attention: nn.Module, clean: dict[nn.Module, Tensor]) -> Iterator[None]:
     "Norms of queries and keys (QK-norm) divide by what they divided by in the first pass."
@@ -78,12 +79,14 @@ class Attended:
         "Of every query with every key, before cap and mask."
         return self.query[head] @ self.key[head].T * self.scores.scaling
 
+# %% ../../nbs/tracing/10_query_key.ipynb #8b22a85a
 def attended_by(
     frozen: FrozenModel, leaves: Leaves, block: int, clean: dict[nn.Module, Tensor],
     tangent: bool = True
 ) -> Attended:
-    """What the heads of `block` multiply when `leaves` leave the cuts; `clean`: what norms inside
-    attention divide by, filled by the first call, which has to be the clean one."""
+    """What the heads of `block` multiply when `leaves` (`[1, seq_len, width]`) leave the cuts;
+    `clean`: what norms inside attention divide by, filled by the first call, which has to be the
+    clean one."""
     attention = map_block(frozen.layers[block]).attention
     watched, copied = _Watched(frozen._patterns.kept, attention), copy.copy(frozen)
     copied._patterns = watched
@@ -238,7 +241,7 @@ def query_key(
     weight = inputs.at(key)
     if against_mean: weight[:query + 1] -= 1 / (query + 1)
     score, (query_node, q), (key_node, k) = paired_sides(inputs, head[1], query, weight)
-    words = words_of(getattr(model, "tokenizer", None), frozen.tokens[0].tolist())
+    words = prompt_words(getattr(model, "tokenizer", None), frozen.tokens[0].tolist())
     return QueryKey(inputs.nodes, words, head, query, key, score, query_node, key_node, q, k,
                     against_mean)
 
