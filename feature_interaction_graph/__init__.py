@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from .measurement.parts import head_dictionary, neuron_dictionary
     from .patching.ablations import ablate_components
     from .patching.activation import activation_patching
+    from .patching.attribution import attribute_attention, attribute_components
+    from .patching.discovery import discover
     from .patching.pairs import PromptPairs
     from .patching.paths import path_patching
     from .steering import Clamp, compare_steering, plot_cascade, predict_cascade, steer, steer_compensated
@@ -142,6 +144,9 @@ _MODULE_OF = {
     "PromptPairs": "patching.pairs",
     "ablate_components": "patching.ablations",
     "activation_patching": "patching.activation",
+    "attribute_attention": "patching.attribution",
+    "attribute_components": "patching.attribution",
+    "discover": "patching.discovery",
     "path_patching": "patching.paths",
     "mechanism_split": "measurement.mechanisms",
     "plot_mechanisms": "measurement.mechanisms",
@@ -177,7 +182,8 @@ __all__ = [  # noqa: F822  resolved by __getattr__
     "ActivationStore", "AttributionGraph", "Behavior", "Candidates", "Clamp", "CoactivationAtlas", "Config",
     "Corpus", "Direction", "FeatureTable", "GatingTable", "GraphStatistics", "InputError", "InteractionTable",
     "MechanismTable", "PromptPairs", "ResponseCurves", "TransportScores", "ablate_components",
-    "activation_patching", "as_corpus", "attention_patterns", "attribute", "build_coactivation_atlas",
+    "activation_patching", "as_corpus", "attention_patterns", "attribute",
+    "attribute_attention", "attribute_components", "build_coactivation_atlas", "discover",
     "build_interaction_graph", "check_edges", "clamp_measure", "clamped_contexts", "cluster_roles",
     "collect_activations", "compare_graphs", "compare_steering", "compute_graph_statistics",
     "corpus_head_loadings", "corpus_query_key", "count_motifs", "detect_communities", "explain_edges",

@@ -5,26 +5,22 @@
 # %% auto #0
 __all__ = ['edge_faithfulness', 'circuit_sizes', 'CircuitCurve', 'circuit_curve', 'roc_auc', 'plot_circuit_curves']
 
-# %% ../../nbs/patching/11_circuit_curves.ipynb #8030932e
+# %% ../../nbs/patching/11_circuit_curves.ipynb #63decd74
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from scipy.stats import rankdata
 from torch import Tensor
 
-from ..drawing.figures import EXCITATORY, INHIBITORY, new_figure
 from ..engine.errors import InputError
 from .edge_circuit import EdgeCircuit
 from .edge_model import EdgeModel
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-# %% ../../nbs/patching/11_circuit_curves.ipynb #3d5c429c
+# %% ../../nbs/patching/11_circuit_curves.ipynb #64d6f0ed
 def edge_faithfulness(
     on: EdgeModel, keep: Float[Tensor, "n_sets n_edges"]
 ) -> Float[np.ndarray, "n_sets"]:
@@ -37,20 +33,20 @@ def edge_faithfulness(
                          "another ablation.")
     return (on.values(keep).double().mean(1).numpy() - empty) / (whole - empty)
 
-# %% ../../nbs/patching/11_circuit_curves.ipynb #3d2718a9
+# %% ../../nbs/patching/11_circuit_curves.ipynb #8552e54f
 def circuit_sizes(n_edges: int) -> list[int]:
-    "1, 2, 3, 4, 6, 8, ... up to `n_edges`: each about 1.4 times the one before."
+    "1, 2, 3, 4, 5, 6, 8, 11, ... up to `n_edges`: each about 1.4 times the one before."
     found, size = [1], 1.0
     while found[-1] < n_edges:
         size *= 2**0.5
         found.append(min(n_edges, max(found[-1] + 1, round(size))))
     return found
 
-# %% ../../nbs/patching/11_circuit_curves.ipynb #566997ae
+# %% ../../nbs/patching/11_circuit_curves.ipynb #730a3e4c
 @dataclass(frozen=True, repr=False)
 class CircuitCurve:
-    """A ranking cut at `sizes` (of `n_edges`): `faithfulness` of what is kept, `completeness` (the F
-    of what is left without it), both `[n_sizes]`."""
+    """A ranking cut at `sizes` (of `n_edges`): `faithfulness` of what is kept, `completeness` (the
+    F of what is left without it), both `[n_sizes]`."""
     sizes: list[int]
     n_edges: int
     faithfulness: Float[np.ndarray, "n_sizes"]
@@ -85,7 +81,7 @@ class CircuitCurve:
                  for size, one, two in rows]
         return f"CPR {self.cpr:.2f}, CMD {self.cmd:.2f}\n" + "\n".join(lines)
 
-# %% ../../nbs/patching/11_circuit_curves.ipynb #a2c50cf5
+# %% ../../nbs/patching/11_circuit_curves.ipynb #6850fc7f
 def circuit_curve(
     on: EdgeModel, circuit: EdgeCircuit, sizes: Sequence[int] | None = None
 ) -> CircuitCurve:
@@ -108,7 +104,7 @@ def circuit_curve(
     return CircuitCurve(chosen, n_edges, edge_faithfulness(on, keep),
                         edge_faithfulness(on, 1 - keep))
 
-# %% ../../nbs/patching/11_circuit_curves.ipynb #d38ade78
+# %% ../../nbs/patching/11_circuit_curves.ipynb #eed3924a
 def roc_auc(scores: Float[np.ndarray, "n"], truth: Bool[np.ndarray, "n"]) -> float:
     """Area under the ROC curve of `scores` (larger: more probable) for `truth`. Raises `InputError`
     where all or none are true."""
@@ -121,15 +117,14 @@ def roc_auc(scores: Float[np.ndarray, "n"], truth: Bool[np.ndarray, "n"]) -> flo
     above = ranks[known].sum() - n_true * (n_true + 1) / 2
     return float(above / (n_true * (len(known) - n_true)))
 
-# %% ../../nbs/patching/11_circuit_curves.ipynb #2928ba07
-def plot_circuit_curves(curves: dict[str, CircuitCurve]) -> "Figure":
+# %% ../../nbs/patching/11_circuit_curves.ipynb #c381c951
+def plot_circuit_curves(curves: dict[str, CircuitCurve], ax: Any = None) -> Any:
     "Faithfulness over the number of edges kept, one line for each ranking."
-    figure, axis = new_figure(5.5, 3.2)
-    colours = [EXCITATORY, INHIBITORY]
-    for number, (name, curve) in enumerate(curves.items()):
-        axis.plot(curve.sizes, curve.faithfulness, marker="o", markersize=3, label=name,
-                  color=colours[number] if number < 2 else None)
-    axis.axhline(1, linewidth=0.8, color="grey")
-    axis.set(xscale="log", xlabel="edges kept", ylabel="faithfulness")
-    axis.legend(frameon=False)
-    return figure
+    import matplotlib.pyplot as plt
+    if ax is None: ax = plt.subplots(figsize=(5, 3))[1]
+    for name, curve in curves.items():
+        ax.plot(curve.sizes, curve.faithfulness, marker="o", markersize=3, label=name)
+    ax.axhline(1, linewidth=0.8, color="grey")
+    ax.set(xscale="log", xlabel="edges kept", ylabel="faithfulness")
+    ax.legend(frameon=False)
+    return ax

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['INDUCTION_EDGES', 'induction_transformer', 'induction_prompts']
 
-# %% ../../nbs/planted/07_induction.ipynb #314477ff
+# %% ../../nbs/planted/07_induction.ipynb #1cbc9fca
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from ..engine.errors import InputError
@@ -17,7 +17,7 @@ from ..engine.errors import InputError
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
-# %% ../../nbs/planted/07_induction.ipynb #77cf56b5
+# %% ../../nbs/planted/07_induction.ipynb #91152c7e
 # sender and receiver, named as in `patching.edge_model`
 INDUCTION_EDGES = [("resid_pre 0", "head 0.0 v"), ("head 0.0", "head 1.0 k"),
                    ("resid_pre 0", "head 1.0 q"), ("resid_pre 0", "head 1.0 v"),
@@ -30,7 +30,7 @@ def _norm_factor(total: float, width: int) -> float:
 
 @torch.no_grad()
 def induction_transformer(
-    n_tokens: int = 16, *, beta: float = 8.0, noise: float = 0.05, seed: int = 0
+    n_tokens: int = 16, *, beta: float = 8.0, noise: float = 0.02, seed: int = 0
 ) -> "GPT2LMHeadModel":
     """Two layers of five heads that do induction over `n_tokens` tokens and as many positions.
 
@@ -59,7 +59,7 @@ def induction_transformer(
     model.lm_head.weight.copy_(answer)
     return model.eval().requires_grad_(False)
 
-# %% ../../nbs/planted/07_induction.ipynb #cb1382a1
+# %% ../../nbs/planted/07_induction.ipynb #853cdfc7
 def _set_head(attention: Any, query: Tensor, key: Tensor, value: Tensor, out: Tensor) -> None:
     "Head 0 of one block."
     n, width = query.shape[1], query.shape[0]
@@ -75,32 +75,31 @@ def _set_idle(block: Any, token: Tensor, idle: Tensor, noise: float, seed: int) 
     block.attn.c_attn.weight[:, 2 * width + n:] = token.T.repeat(1, _SLOTS - 1)
     block.attn.c_proj.weight[n:] = random(width - n) @ idle
     block.mlp.c_fc.weight.copy_(token.T @ torch.randn(n, width, generator=generator))
-    block.mlp.c_proj.weight.copy_(random(width) @ idle)
+    block.mlp.c_proj.weight.copy_(random(width) @ idle / width**0.5)
 
-# %% ../../nbs/planted/07_induction.ipynb #ffb17dd7
+# %% ../../nbs/planted/07_induction.ipynb #b7934042
 def induction_prompts(
     n_tokens: int = 16, n_pairs: int = 16, length: int = 8, seed: int = 0
 ) -> tuple[Int[Tensor, "n_pairs length"], Int[Tensor, "n_pairs length"], list[int], list[int]]:
     """Clean and corrupted prompts, and what induction says after each, two different tokens.
 
     Raises `InputError` for a length that the tokens do not fill."""
-    if not 3 <= length <= n_tokens:
-        raise InputError(f"prompts of length {length} were asked for, but {n_tokens} tokens fill 3 "
+    if not 5 <= length <= n_tokens:
+        raise InputError(f"prompts of length {length} were asked for, but {n_tokens} tokens fill 5 "
                          f"to {n_tokens}; ask for one of those.")
     generator = torch.Generator().manual_seed(seed)
     sides, answers = [list[Tensor](), list[Tensor]()], [list[int](), list[int]()]
-    for _ in range(n_pairs):
-        # two draws without a token in common at the same place
-        shift = int(torch.randint(1, n_tokens, (1,), generator=generator))
+    while len(sides[0]) < n_pairs:
+        # no token in common at the same place; the first position has none before it
         tokens = torch.randperm(n_tokens, generator=generator)[:length]
-        at = torch.randint(0, length - 2, (2,), generator=generator).tolist()
-        if at[0] == at[1]: at[1] = (at[1] + 1) % (length - 2)
-        both = tokens, torch.where(tokens + shift < n_tokens, tokens + shift,
-                                   tokens + shift - n_tokens)
-        for side, (drawn, where) in enumerate(zip(both, at, strict=True)):
-            drawn = drawn.clone()
-            drawn[-1] = drawn[where]
-            sides[side].append(drawn)
-            answers[side].append(int(drawn[where + 1]))
+        shift = int(torch.randint(1, n_tokens, (1,), generator=generator))
+        at = 1 + torch.randperm(length - 3, generator=generator)[:2]
+        drawn = torch.stack([tokens, (tokens + shift) % n_tokens])
+        drawn[:, -1] = drawn[[0, 1], at]
+        told = drawn[[0, 1], at + 1].tolist()
+        if told[0] == told[1]: continue
+        for side in (0, 1):
+            sides[side].append(drawn[side])
+            answers[side].append(told[side])
     clean, corrupted = (torch.stack(side) for side in sides)
     return clean, corrupted, answers[0], answers[1]
