@@ -91,3 +91,16 @@ def test_help_shows_defaults(capsys, command, defaults):
     assert run(command, "--help") == 0
     said = capsys.readouterr().out
     for default in defaults: assert f"[default: {default}]" in said.replace("\n", " ")
+
+
+def test_edges_are_discovered_and_kept(tmp_path, capsys):
+    path = tmp_path / "edges.json"
+    assert run("discover", "--behavior", "agreement", "--method", "eap", "--n-edges", "12",
+               "--n-prompts", "4", "-o", path, *DEMO, "--output-dir", tmp_path / "out") == 0
+    assert "12 of 479 edges" in capsys.readouterr().out
+    kept = json.loads(path.read_text())
+    assert kept["n_edges"] == 12 and len(kept["ranking"]) == len(kept["scores"]) == 479
+    assert run("discover", "--behavior", "agreement", "--method", "guess", *DEMO, "--output-dir",
+               tmp_path / "out") == 2
+    assert "method 'guess' is unknown" in capsys.readouterr().err
+    assert [entry.name for entry in tmp_path.iterdir()] == ["edges.json"]
