@@ -58,16 +58,21 @@ if TYPE_CHECKING:
     from .measurement.parts import head_dictionary, neuron_dictionary
     from .patching.ablations import ablate_components
     from .patching.activation import activation_patching
+    from .patching.attribution import attribute_attention, attribute_components
+    from .patching.discovery import discover
     from .patching.pairs import PromptPairs
     from .patching.paths import path_patching
     from .steering import Clamp, compare_steering, plot_cascade, predict_cascade, steer, steer_compensated
     from .subgraphs import extract_behavior_subgraph, validate_subgraph
     from .tracking.track import track
     from .tracing.checks import check_edges
+    from .tracing.corpus_heads import corpus_head_loadings, corpus_query_key
     from .tracing.explained import explain_edges
     from .tracing.files import load_attribution, save_attribution
     from .tracing.graph import AttributionGraph, attribute
+    from .tracing.head_loadings import head_loadings
     from .tracing.pruning import prune_graph
+    from .tracing.query_key import query_key
     from .visualization import plot_circuit, plot_neighborhood, render_interactive_graph, render_neighborhood
 
 _MODULE_OF = {
@@ -140,6 +145,9 @@ _MODULE_OF = {
     "PromptPairs": "patching.pairs",
     "ablate_components": "patching.ablations",
     "activation_patching": "patching.activation",
+    "attribute_attention": "patching.attribution",
+    "attribute_components": "patching.attribution",
+    "discover": "patching.discovery",
     "path_patching": "patching.paths",
     "mechanism_split": "measurement.mechanisms",
     "plot_mechanisms": "measurement.mechanisms",
@@ -156,12 +164,16 @@ _MODULE_OF = {
     "extract_behavior_subgraph": "subgraphs",
     "validate_subgraph": "subgraphs",
     "check_edges": "tracing.checks",
+    "corpus_head_loadings": "tracing.corpus_heads",
+    "corpus_query_key": "tracing.corpus_heads",
     "explain_edges": "tracing.explained",
     "load_attribution": "tracing.files",
     "save_attribution": "tracing.files",
     "AttributionGraph": "tracing.graph",
     "attribute": "tracing.graph",
+    "head_loadings": "tracing.head_loadings",
     "prune_graph": "tracing.pruning",
+    "query_key": "tracing.query_key",
     "plot_neighborhood": "visualization",
     "render_interactive_graph": "visualization",
     "render_neighborhood": "visualization",
@@ -171,21 +183,22 @@ __all__ = [  # noqa: F822  resolved by __getattr__
     "ActivationStore", "AttributionGraph", "Behavior", "Candidates", "Clamp", "CoactivationAtlas", "Config",
     "Corpus", "Direction", "FeatureTable", "GatingTable", "GraphStatistics", "InputError", "InteractionTable",
     "MechanismTable", "PromptPairs", "ResponseCurves", "TransportScores", "ablate_components",
-    "activation_patching", "as_corpus", "attention_patterns", "attribute", "build_coactivation_atlas",
-    "build_interaction_graph", "check_edges", "clamp_measure", "clamped_contexts", "cluster_roles",
-    "collect_activations", "compare_graphs", "compare_steering", "compute_graph_statistics", "count_motifs",
-    "detect_communities", "explain_edges", "extract_behavior_subgraph", "feature_table", "find_hubs",
-    "fit_context_effects", "get_edge_type_subgraph", "get_subgraph", "graph_summary", "head_dictionary",
-    "head_scores", "identify_candidates", "import_sae", "jacobian_measure", "join_candidates", "knock_out",
-    "layer_distance_decay", "load_attribution", "load_corpus", "load_graph", "load_model_and_saes",
-    "logit_attribution", "logit_lens", "match_features", "measure_gating", "measure_interactions",
-    "mechanism_split", "neuron_dictionary", "number_saes", "pairs_to_gate", "path_patching", "plot_analysis",
-    "plot_cascade", "plot_circuit", "plot_mechanisms", "plot_neighborhood", "plot_response",
-    "predefined_behavior", "predict_cascade", "probe_layers", "project", "propose_candidates", "prune_graph",
-    "read_responses", "render_interactive_graph", "render_neighborhood", "response_curve", "sae_from_weights",
-    "save_attribution", "save_graph", "steer", "steer_compensated", "top_examples", "track",
-    "transport_candidates", "transport_scores", "validate_subgraph", "with_directions", "within_layer_measure",
-    "wrap_model",
+    "activation_patching", "as_corpus", "attention_patterns", "attribute", "attribute_attention",
+    "attribute_components", "build_coactivation_atlas", "build_interaction_graph", "check_edges",
+    "clamp_measure", "clamped_contexts", "cluster_roles", "collect_activations", "compare_graphs",
+    "compare_steering", "compute_graph_statistics", "corpus_head_loadings", "corpus_query_key", "count_motifs",
+    "detect_communities", "discover", "explain_edges", "extract_behavior_subgraph", "feature_table",
+    "find_hubs", "fit_context_effects", "get_edge_type_subgraph", "get_subgraph", "graph_summary",
+    "head_dictionary", "head_loadings", "head_scores", "identify_candidates", "import_sae", "jacobian_measure",
+    "join_candidates", "knock_out", "layer_distance_decay", "load_attribution", "load_corpus", "load_graph",
+    "load_model_and_saes", "logit_attribution", "logit_lens", "match_features", "measure_gating",
+    "measure_interactions", "mechanism_split", "neuron_dictionary", "number_saes", "pairs_to_gate",
+    "path_patching", "plot_analysis", "plot_cascade", "plot_circuit", "plot_mechanisms", "plot_neighborhood",
+    "plot_response", "predefined_behavior", "predict_cascade", "probe_layers", "project", "propose_candidates",
+    "prune_graph", "query_key", "read_responses", "render_interactive_graph", "render_neighborhood",
+    "response_curve", "sae_from_weights", "save_attribution", "save_graph", "steer", "steer_compensated",
+    "top_examples", "track", "transport_candidates", "transport_scores", "validate_subgraph", "with_directions",
+    "within_layer_measure", "wrap_model",
 ]
 
 

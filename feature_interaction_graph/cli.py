@@ -23,6 +23,9 @@ from typer import Option
 from . import __version__
 from .engine.errors import InputError
 from .shell.options import goes_on_with_a_run, takes_settings
+from feature_interaction_graph.shell.prompt_options import (
+    AttributeOptions, DiscoverOptions, PatchOptions
+)
 
 if TYPE_CHECKING:
     from feature_interaction_graph.shell.pipeline import Run
@@ -279,6 +282,35 @@ def _steer(run: "Run", options: SteerOptions) -> None:
     result, paths = steer_command(run, SteeringRequest(**vars(options) | {"protect": protect}))
     typer.echo("\n".join([str(result), "largest side effects, and what is left of them:",
                           *side_effect_lines(result), *(f"wrote {path}" for path in paths)]))
+
+# %% ../nbs/12_cli.ipynb #77cc138b
+@app.command("patch")
+@goes_on_with_a_run
+def _patch(run: "Run", options: PatchOptions) -> None:
+    """Exchange heads, MLPs, the stream or features between the prompts of a behaviour, one by one:
+    patch_NAME_WHAT.json, and a picture."""
+    from feature_interaction_graph.shell.prompt_commands import patch_command
+    found, paths = patch_command(run, options)
+    typer.echo("\n".join([str(found), *(f"wrote {path}" for path in paths)]))
+
+@app.command("attribute")
+@goes_on_with_a_run
+def _attribute(run: "Run", options: AttributeOptions) -> None:
+    "What made the model say what it says after one prompt: its pruned attribution graph."
+    from feature_interaction_graph.shell.prompt_commands import (
+        attribute_command, attribution_lines
+    )
+    graph, paths = attribute_command(run, options)
+    typer.echo("\n".join([*attribution_lines(graph, options.edges),
+                          *(f"wrote {path}" for path in paths)]))
+
+@app.command("discover")
+@goes_on_with_a_run
+def _discover(run: "Run", options: DiscoverOptions) -> None:
+    "Which edges between heads and MLPs carry a behaviour: edges_NAME.json."
+    from feature_interaction_graph.shell.prompt_commands import discover_command
+    found, path = discover_command(run, options)
+    typer.echo(f"{found}\nwrote {path}")
 
 # %% ../nbs/12_cli.ipynb #8cf4adc5
 @app.command("train-saes")

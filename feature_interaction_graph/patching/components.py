@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COMPONENT_KINDS', 'DIRECTIONS', 'LENDERS', 'Component', 'as_component', 'PairRuns', 'Change', 'component_change',
-           'components_of']
+           'lent_values', 'components_of']
 
 # %% ../../nbs/patching/03_components.ipynb #e1168721
 import re
@@ -187,10 +187,15 @@ def component_change(runs: PairRuns, component: Component, lender: str = "other"
     point, columns, width = _columns_of(runs, component)
     base, other = (runs.streams(point, which)[..., columns] for which in (False, True))
     whole = None if component.kind in KINDS else columns
-    return Change(point, _lent(runs, base, other, lender) - base, whole, None, width)
+    return Change(point, lent_values(runs, base, other, lender) - base, whole, None, width)
 
 # %% ../../nbs/patching/03_components.ipynb #8ec91fad
-def _lent(runs: PairRuns, base: Tensor, other: Tensor, lender: str) -> Tensor:
+def lent_values(
+    runs: PairRuns, base: Float[Tensor, "n_pairs seq_len k"],
+    other: Float[Tensor, "n_pairs seq_len k"], lender: str
+) -> Float[Tensor, "n_pairs seq_len k"]:
+    """What takes the place of `base`: `other`, 0, or the mean of both over pairs (and over
+    positions, where prompts differ in length)."""
     if lender == "zero": return torch.zeros_like(base)
     if lender == "other": return other
     if bool((runs.lengths == runs.lengths[0]).all()):
@@ -226,12 +231,12 @@ def _sae_change(runs: PairRuns, component: Component, lender: str) -> Change:
         base, other = (Place(component.layer, sae, whole, runs.streams(whole.hook_point, which),
                              runs.streams(whole.write_point, which)).error
                        for which in (False, True))
-        return Change(whole.write_point, _lent(runs, base, other, lender) - base)
+        return Change(whole.write_point, lent_values(runs, base, other, lender) - base)
     check_features([(component.layer, component.index)], runs.saes, "Feature")
     reader = FeatureReader(sae, torch.tensor([component.index]))
     here, there = (runs.streams(reader.hook_point, which) for which in (False, True))
     base, other = reader.read(here)[1], reader.read(there)[1]
-    amount = (_lent(runs, base, other, lender) - base) * reader.scale(here)
+    amount = (lent_values(runs, base, other, lender) - base) * reader.scale(here)
     return Change(reader.write_point, amount, None, reader.written[0])
 
 # %% ../../nbs/patching/03_components.ipynb #fb1d308c

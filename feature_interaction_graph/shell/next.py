@@ -50,7 +50,8 @@ def next_steps(folder: Path) -> str:
         feature = graph["strongest"][0]["source"]
         lines += [f"fig visualize{where} --feature {feature}   what acts on it and what it acts on",
                   f"fig steer{where} --feature {feature}   clamp it, and cancel what it breaks"]
-    lines += [f"fig extract-subgraph{where} --behavior NAME   the circuit of a behaviour", more]
+    lines += [f"fig extract-subgraph{where} --behavior NAME   the circuit of a behaviour",
+              f'fig attribute{where} "A PROMPT"   what made the model say what it says next', more]
     return "\n".join(lines)
 
 _SUMMARY: Any = {"graph": {"n_edges": int, "n_nodes": int, "strongest": [{"source": str}]}}

@@ -154,22 +154,24 @@ class Writers:
 
 # %% ../../nbs/tracing/01_nodes.ipynb #1758f370
 def writers_of(frozen: FrozenModel, nodes: Nodes) -> dict[HookPoint, Writers]:
-    "Point that is cut -> the nodes that write there, in forward order."
+    "Point that is cut -> those of `nodes` (all, or some) that write there, in forward order."
     def sorted_by(point: HookPoint, parts: list[tuple[np.ndarray, Tensor]]) -> Writers:
         node = torch.as_tensor(np.concatenate([numbers for numbers, _ in parts]))
         position = torch.as_tensor(nodes.position)[node].to(frozen.tokens.device)
         order = position.argsort(stable=True)
         vector = torch.cat([vectors for _, vectors in parts])
         return Writers(point, node.to(order.device)[order], position[order], vector[order])
-    embedded = frozen.streams[EMBEDDING][0]
-    found = {EMBEDDING: sorted_by(EMBEDDING, [(nodes.of("token"), embedded)])}
+    def places(which: np.ndarray) -> Tensor:
+        return torch.as_tensor(nodes.position[which]).to(frozen.tokens.device)
+    embedded, tokens = frozen.streams[EMBEDDING][0], nodes.of("token")
+    found = {EMBEDDING: sorted_by(EMBEDDING, [(tokens, embedded[places(tokens)])])}
     for number, site in frozen.sites.items():
         mine = np.flatnonzero((nodes.layer == number) & (nodes.kind == NODE_KINDS.index("feature")))
         errors = np.flatnonzero((nodes.layer == number) & (nodes.kind == NODE_KINDS.index("error")))
-        at, which = (torch.as_tensor(column[mine]).to(embedded.device)
-                     for column in (nodes.position, nodes.feature))
+        which = torch.as_tensor(nodes.feature[mine]).to(embedded.device)
         point = site.reader.write_point
-        found[point] = sorted_by(point, [(mine, site.written(at, which)), (errors, site.error)])
+        found[point] = sorted_by(point, [(mine, site.written(places(mine), which)),
+                                         (errors, site.error[places(errors)])])
     return found
 
 # %% ../../nbs/tracing/01_nodes.ipynb #a9556c1d
