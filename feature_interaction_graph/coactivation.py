@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 from tqdm.auto import tqdm
 
 from .config import Config
+from .dictionary.cofirings import JointFirings, joint_firings
 from .dictionary.store import ActivationStore
 from .engine.encoders import counted_blocks
 from .engine.errors import InputError
@@ -222,27 +223,24 @@ _AT_ONCE = 2**24      # firings of all layers together that are in memory while 
 def _products(
     store: ActivationStore, source: int, targets: list[int], layers: dict[int, LayerMarginals],
     offset: int, size: int
-) -> list[scipy.sparse.csr_matrix]:
-    """Counts (real) and sums (imaginary) of all features of one layer, `size` in each matrix, with
-    all features of all target layers side by side."""
+) -> list[JointFirings]:
+    """Counts and sums of all features of one layer, `size` in each matrix, with all features of
+    all target layers side by side."""
     kept, read = layers[source].features, [source, *targets]
     starts = range(0, max(len(kept), 1), size)
-    width = sum(len(layers[b].features) for b in targets)
-    found = [scipy.sparse.csr_matrix((len(kept[first:first + size]), width), dtype=np.complex128)
-             for first in starts]
+    found: list[JointFirings] = []
     fired = sum(int(store.statistics(layer)["count"].sum()) for layer in read)
     n_rows = max(_AT_ONCE * store.n_tokens // max(fired, 1), 1)
     for here, *later in _row_blocks(store, read, [0] + [offset] * len(targets), offset, n_rows):
-        fires = (here[:, kept] != 0).T.astype(np.complex128).tocsr()
+        fires = here[:, kept].tocsc()
         values = scipy.sparse.hstack(
             [activations[:, layers[b].features]
              for b, activations in zip(targets, later, strict=True)], format="csr"
-        ).astype(np.complex128)
-        values.data = 1 + 1j * values.data.real
+        )
         for number, first in enumerate(starts):
-            part = fires[first:first + size] @ values
-            part.sort_indices()
-            found[number] = found[number] + part if found[number].nnz else part
+            part = joint_firings(fires[:, first:first + size], values)
+            if number == len(found): found.append(part)
+            else: found[number] = found[number].plus(part)
     return found
 
 # %% ../nbs/04_coactivation.ipynb #538b1678
@@ -254,18 +252,15 @@ def _count_layer(
     both signs) is stored too where something was counted."""
     edges = np.cumsum([0, *(len(layers[b].features) for b in targets)])
     size = max(1, max_bytes // (20 * max(int(edges[-1]), 1)))
-    parts: list[tuple[scipy.sparse.csr_matrix, scipy.sparse.csr_matrix]] = []
-    found = _products(store, source, targets, layers, offset, size)[::-1]
-    while found:                       # what was taken apart is given back
-        both = found.pop()
-        parts.append(tuple(
-            scipy.sparse.csr_matrix((data, both.indices, both.indptr), shape=both.shape)
-            for data in (both.data.real.astype(np.int32), both.data.imag.copy())
-        ))
-    counts, sums = (
-        scipy.sparse.vstack(pieces, format="csr") for pieces in zip(*parts, strict=True)
-    )
-    return {b: (counts[:, first:last], sums[:, first:last])
+    found = _products(store, source, targets, layers, offset, size)
+    counts, sums = (list(parts) for parts in zip(*found, strict=True))
+    del found
+    whole = []
+    for parts in (counts, sums):       # what was put together is given back
+        whole.append(parts[0] if len(parts) == 1 else scipy.sparse.vstack(parts, format="csr"))
+        parts.clear()
+    if len(targets) == 1: return {targets[0]: (whole[0], whole[1])}
+    return {b: (whole[0][:, first:last], whole[1][:, first:last])
             for b, first, last in zip(targets, edges[:-1], edges[1:], strict=True)}
 
 # %% ../nbs/04_coactivation.ipynb #948c9d13
