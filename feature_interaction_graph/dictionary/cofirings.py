@@ -14,15 +14,22 @@ import scipy.sparse
 from jaxtyping import Int, Shaped
 
 # %% ../../nbs/dictionary/05_cofirings.ipynb #bf8e17ed
+def _fetched(
+    sources: scipy.sparse.csc_matrix, targets: scipy.sparse.csr_matrix
+) -> scipy.sparse.csr_matrix:
+    "The rows of `targets` in which each source fires, end to end: targets come up repeatedly."
+    found = targets[sources.indices]
+    ends = found.indptr[sources.indptr]
+    shape = sources.shape[1], targets.shape[1]
+    return scipy.sparse.csr_matrix((found.data, found.indices, ends), shape=shape)
+
+
 def fired_with(
     sources: scipy.sparse.csc_matrix, targets: scipy.sparse.csr_matrix
 ) -> Shaped[np.ndarray, "n_sources n_targets"]:
     """What `targets` `[n_rows, n_targets]` hold, summed over the rows in which each of `sources`
     `[n_rows, n_sources]` fires, in the number type of `targets`."""
-    found = targets[sources.indices]
-    ends = found.indptr[sources.indptr]        # of the rows of each source, laid end to end
-    shape = sources.shape[1], targets.shape[1]
-    return scipy.sparse.csr_matrix((found.data, found.indices, ends), shape=shape).toarray()
+    return _fetched(sources, targets).toarray()
 
 # %% ../../nbs/dictionary/05_cofirings.ipynb #175465b8
 def joint_counts(
@@ -33,9 +40,15 @@ def joint_counts(
     `sources`: `[n_rows, n_sources]`; `targets`: `[n_rows, n_targets]`; what is stored in them
     fires, whatever its value."""
     largest = int(np.diff(sources.indptr).max(initial=0))
-    ones = np.ones(targets.nnz, dtype=np.min_scalar_type(largest))
-    return fired_with(sources, scipy.sparse.csr_matrix((ones, targets.indices, targets.indptr),
-                                                       shape=targets.shape))
+    return _counted(_fetched(sources, targets), largest)
+
+
+def _counted(
+    found: scipy.sparse.csr_matrix, largest: int
+) -> Int[np.ndarray, "n_sources n_targets"]:
+    "How often each target comes up, `largest` times at most."
+    ones = np.ones(found.nnz, dtype=np.min_scalar_type(largest))
+    return scipy.sparse.csr_matrix((ones, found.indices, found.indptr), shape=found.shape).toarray()
 
 # %% ../../nbs/dictionary/05_cofirings.ipynb #543239be
 _FIRINGS, _CELLS = 2**22, 2**21       # fetched, and counted, at once: what caches like
@@ -81,13 +94,14 @@ def joint_firings(
     n_pairs, places, counts, sums = [np.zeros(1, np.int64)], [], [], []
     for first, last in source_blocks(sources, targets):
         some = sources[:, first:last]
-        both = joint_counts(some, targets)
+        found = _fetched(some, values)
+        both = _counted(found, int(np.diff(some.indptr).max(initial=0)))
         fired = both != 0
         place = np.flatnonzero(fired)
         n_pairs.append(fired.sum(1))
         places.append((place % targets.shape[1]).astype(np.int32))
         counts.append(both.ravel()[place].astype(np.int32))
-        sums.append(fired_with(some, values).ravel()[place])
+        sums.append(found.toarray().ravel()[place])
     shape, ends = (sources.shape[1], targets.shape[1]), np.concatenate(n_pairs).cumsum()
     column = np.concatenate([np.zeros(0, np.int32), *places])
     return JointFirings(*(

@@ -18,7 +18,6 @@ from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
 from .store import ActivationStore, feature_blocks
-from ..engine.errors import InputError
 from ..engine.hdf5 import Hdf5Kind, StoredGroup
 from ..engine.names import feature_id, parse_feature_id
 
