@@ -250,7 +250,7 @@ def find_notable_pairs(
 # %% ../../nbs/measurement/15_indexed_atlas.ipynb #8e17be58
 @dataclass(frozen=True)
 class NotablePairs:
-    "A file of notable pairs: how many were `found` and kept for each pair of layers; the rest is read."
+    "A file of notable pairs: how many were `found` and `kept` of each pair of layers."
     path: Path
     n_rows: int
     found: Mapping[tuple[int, int], int]
