@@ -153,7 +153,8 @@ def notable_block(
     n_both = counts[row, column].astype(np.int64)
     stats = pair_statistics(n_both, n_source[row], n_target[column], n_rows)
     rules = pair_rules(stats, cfg)
-    bits = sum(rules[word].astype(np.uint8) << place for place, word in enumerate(RULES))
+    bits = np.sum([rules[word].astype(np.uint8) << place for place, word in enumerate(RULES)],
+                  axis=0, dtype=np.uint8)
     surprise = 2 * (scipy.special.xlogy(n_both, stats.ratio) - n_both + stats.expected)
     chosen = np.flatnonzero(bits)
     return NotableBlock(*(values[chosen] for values in (row, column, n_both, bits, surprise)))
@@ -243,8 +244,8 @@ def find_notable_pairs(
             group.attrs.update(n_found=strongest.n_found, least=kept.surprise.min(initial=np.inf))
             write_columns(group, {name: values.astype(np.uint8 if name == "rules" else np.uint32)
                                   for name, values in zip(_COLUMNS, kept[:4], strict=True)})
-        for layer, kept in atlas.layers.items():
-            write_columns(file.create_group(f"layer_{layer}"), kept._asdict())
+        for layer, fired in atlas.layers.items():
+            write_columns(file.create_group(f"layer_{layer}"), fired._asdict())
     return NotablePairs.open(path)
 
 # %% ../../nbs/measurement/15_indexed_atlas.ipynb #8e17be58
