@@ -88,7 +88,7 @@ def norm_epsilon(norm: Any) -> float:
     found = getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
     return torch.finfo(torch.float32).eps if found is None else float(found)
 
-# %% ../../nbs/engine/18_weight_paths.ipynb #593747f4
+
 def _asked(norm: Any, rows: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
     "What the linear part of a norm makes of `rows`: its bias falls out."
     return ((norm(rows) - norm(-rows)) / 2).detach().float()
