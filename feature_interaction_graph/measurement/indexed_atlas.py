@@ -157,7 +157,8 @@ def notable_block(
                   axis=0, dtype=np.uint8)
     surprise = 2 * (scipy.special.xlogy(n_both, stats.ratio) - n_both + stats.expected)
     chosen = np.flatnonzero(bits)
-    return NotableBlock(*(np.take(values, chosen) for values in (row, column, n_both, bits, surprise)))
+    whole = row, column, n_both, bits, surprise
+    return NotableBlock(*(np.take(values, chosen) for values in whole))
 
 # %% ../../nbs/measurement/15_indexed_atlas.ipynb #dad9e607
 RULES = ("together", "associated", "apart")
