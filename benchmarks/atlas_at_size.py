@@ -44,8 +44,9 @@ def firings(tokens: int, width: int, layers: int) -> Iterator[list[FiringBlock]]
         for order in orders:
             again = rng.random(ranks.shape) < 0.5
             ranks = np.where(again, ranks, rng.random(ranks.shape))
-            features = order[np.minimum(np.searchsorted(ends, ranks), width - 1)]
-            row, feature = np.divmod(np.unique(np.arange(n)[:, None] * width + features), width)
+            features = np.sort(order[np.minimum(np.searchsorted(ends, ranks), width - 1)], axis=1)
+            once = np.diff(features, axis=1, prepend=-1) != 0
+            row, feature = np.nonzero(once)[0], features[once]
             value = torch.from_numpy(rng.gamma(2.0, 1.0, len(row)) + 0.01).float()
             blocks.append(FiringBlock(n, torch.from_numpy(row), torch.from_numpy(feature), value))
         yield blocks

@@ -56,6 +56,8 @@ CELLS: dict[str, dict[str, Any]] = {
     "split and dead features": {"flaws": Flaws(split=3, dead=5)},
     "60 degrees, 5 % error, split": {"angle": 60.0, "flaws": Flaws(error=0.05, split=3, dead=5)},
 }
+# where every way of measuring is scored
+WHOLE = ("orthogonal", "60 degrees", "60 degrees, 5 % error, split")
 
 
 @dataclass
@@ -212,6 +214,48 @@ def direct(case: Case) -> pd.DataFrame:
     return weights_only(case, lambda a, b: direct_path_scores(case.planted.saes, a, b).numpy())
 
 
+def twera(case: Case) -> pd.DataFrame:
+    """Target-weighted expected residual attribution (Ameisen et al. 2025): the virtual weight from
+    decoder to encoder, times E[f_s f_t] / E[f_t]."""
+    active = {layer: _activations(case.planted, case.corpus, layer).astype(float)
+              for layer in case.planted.saes}
+    def score(a: int, b: int) -> np.ndarray:
+        mean = np.maximum(active[b].sum(0), 1e-12)
+        both = active[a].T @ active[b]
+        return direct_path_scores(case.planted.saes, a, b).numpy() * both / mean
+    return weights_only(case, score)
+
+
+def lasso(case: Case) -> pd.DataFrame:
+    """Sparse regression as in CircuitLasso (arXiv 2606.16939): every target's activation on those
+    of all features of all earlier layers, here at the target's position and the two before; columns
+    and targets are standardised, the penalty is the universal one, sqrt(2 ln p / n). No p-values:
+    ranked by the size of the standardised coefficient."""
+    from sklearn.linear_model import Lasso
+    n_sequences, layers = len(case.corpus), sorted(case.planted.saes)
+    wide = {layer: _activations(case.planted, case.corpus, layer).astype(float).reshape(
+        n_sequences, -1, case.planted.saes[layer].cfg.d_sae) for layer in layers}
+    length, parts = wide[layers[0]].shape[1], []
+    for later in layers[1:]:
+        keys = [(a, offset) for a in layers if a < later for offset in range(HORIZON + 1)]
+        columns = [wide[a][:, HORIZON - offset:length - offset] for a, offset in keys]
+        x = np.concatenate([each.reshape(-1, each.shape[-1]) for each in columns], axis=1)
+        y = wide[later][:, HORIZON:].reshape(len(x), -1)
+        size = [np.where(each.std(0) > 0, each.std(0), 1.0) for each in (x, y)]
+        penalty = np.sqrt(2 * np.log(x.shape[1]) / len(x))
+        model = Lasso(alpha=penalty, precompute=True, fit_intercept=False, max_iter=5000)
+        found = model.fit((x - x.mean(0)) / size[0], (y - y.mean(0)) / size[1]).coef_.T
+        ends = np.cumsum([0, *(each.shape[-1] for each in columns)])
+        for (a, offset), first, last in zip(keys, ends[:-1], ends[1:], strict=True):
+            standard = found[first:last]
+            strength = standard * size[1] / size[0][first:last, None]
+            parts.append(_matrix(a, later, offset, strength).assign(score=np.abs(standard).ravel()))
+    frame = pd.concat(parts, ignore_index=True)
+    return frame.assign(
+        q_value=np.nan, interaction_type=np.where(frame["strength"] > 0, "excitatory", "inhibitory")
+    )
+
+
 def older_rules(case: Case, n_sequences: int = 100) -> pd.DataFrame:
     """The rules of an earlier published tool, as they stand in its code (with its two crashes
     repaired): random sequences whether or not the source fires there; doses from the 10 % and 90 %
@@ -276,6 +320,8 @@ METHODS: dict[str, Callable[[Case], pd.DataFrame]] = {
     "direct path": direct,
     "co-activation (PMI)": pmi,
     "decoder cosine": cosine,
+    "virtual weights by co-activation (TWERA)": twera,
+    "sparse regression (CircuitLasso)": lasso,
     "older rules": older_rules,
 }
 
@@ -366,6 +412,36 @@ def against_readings(seeds: int, n_sequences: int, how: dict[str, Any]) -> dict[
     return averaged([judge(case, METHODS["clamping"](case)) for case in cases])
 
 
+def rows_of(measure: Callable[[Case], pd.DataFrame], cases: list[Case]) -> dict[str, float]:
+    "What one way of measuring scores on some models, and its seconds."
+    rows = []
+    for case in cases:
+        begin, used = time.perf_counter(), time.process_time()
+        table = measure(case)
+        rows.append({**judge(case, table), "seconds": time.perf_counter() - begin,
+                     "processor_seconds": time.process_time() - used})
+    return averaged(rows)
+
+
+def add_methods(names: list[str], stored: dict[str, Any]) -> None:
+    """Scores the ways `names` on the models of the file, beside the clamp measured again: to its
+    seconds, which this run's may not compare with, theirs are scaled."""
+    settings = stored["settings"]
+    for cell in WHOLE:
+        cases = [Case.make(seed, settings["sequences"], **CELLS[cell])
+                 for seed in range(settings["models_per_cell"])]
+        rows, there = {}, stored["numbers"]["methods"][cell]
+        for name in ("clamping", *names):
+            rows[name] = rows_of(METHODS[name], cases)
+            print(f"{cell:32s} {name:32s}", rows[name], flush=True)
+        here = rows.pop("clamping")["processor_seconds"]
+        for row in rows.values():
+            row["seconds"] = row["processor_seconds"] / here * there["clamping"]["seconds"]
+        found = {**there, **rows}
+        stored["numbers"]["methods"][cell] = {name: found[name] for name in METHODS
+                                              if name in found}
+
+
 def run(seeds: int, n_sequences: int, names: list[str]) -> dict[str, Any]:
     methods: dict[str, dict[str, Any]] = {}
     difficulty: dict[str, Any] = {}
@@ -373,16 +449,11 @@ def run(seeds: int, n_sequences: int, names: list[str]) -> dict[str, Any]:
     for name in names:
         how = CELLS[name]
         cases = [Case.make(seed, n_sequences, **how) for seed in range(seeds)]
-        chosen = (METHODS if name in ("orthogonal", "60 degrees", "60 degrees, 5 % error, split")
+        chosen = (METHODS if name in WHOLE
                   else {key: METHODS[key] for key in list(METHODS)[:4]})
         methods[name] = {}
         for method, measure in chosen.items():
-            rows = []
-            for case in cases:
-                begin = time.perf_counter()
-                table = measure(case)
-                rows.append({**judge(case, table), "seconds": time.perf_counter() - begin})
-            methods[name][method] = averaged(rows)
+            methods[name][method] = rows_of(measure, cases)
             print(
                 f"{name:32s} {method:32s}",
                 {key: round(value, 3) for key, value in methods[name][method].items()}, flush=True
@@ -416,10 +487,17 @@ def main() -> None:
     )
     parser.add_argument("--gates", action="store_true",
                         help="only the gates; the rest of results/truth.json is kept")
+    parser.add_argument("--methods", nargs="*", choices=METHODS, default=[],
+                        help="only these ways; the rest of results/truth.json is kept")
     chosen = parser.parse_args()
     settings = {"models_per_cell": chosen.seeds, "sequences": chosen.sequences, "length": 24,
                 "level": LEVEL, "offsets": HORIZON + 1, "n_samples": 100}
     path = RESULTS / "truth.json"
+    if chosen.methods:
+        stored = json.loads(path.read_text())
+        add_methods(chosen.methods, stored)
+        write("truth", stored["settings"], stored["numbers"])
+        return
     if chosen.readings:
         numbers = json.loads(path.read_text())["numbers"]
         for name, row in numbers["difficulty"].items():

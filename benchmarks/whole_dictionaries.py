@@ -36,20 +36,23 @@ WIDTH, D_MODEL, SOURCE, LATER, FIRES = 24_576, 768, 4, (5, 6, 7), 60
 WHOLE = {"sources": 2400, "targets": WIDTH * len(LATER), "samples": 100, "doses": 2}
 
 
-def random_sae(layer: int, rows: torch.Tensor) -> JumpReLUSAE:
+def random_sae(
+    layer: int, rows: torch.Tensor, width: int = WIDTH, fires: int = FIRES
+) -> JumpReLUSAE:
     "Random unit directions, read along themselves; each fires as often as any other."
+    d_model = rows.shape[1]
     metadata = SAEMetadata(hook_name=f"blocks.{layer}.hook_resid_pre", model_name="random",
                            prepend_bos=False)
-    settings = JumpReLUSAEConfig(d_in=D_MODEL, d_sae=WIDTH, apply_b_dec_to_input=True,
+    settings = JumpReLUSAEConfig(d_in=d_model, d_sae=width, apply_b_dec_to_input=True,
                                  metadata=metadata)
     sae = JumpReLUSAE(settings).requires_grad_(False)
-    sae.W_dec.copy_(torch.nn.functional.normalize(torch.randn(WIDTH, D_MODEL), dim=-1))
+    sae.W_dec.copy_(torch.nn.functional.normalize(torch.randn(width, d_model), dim=-1))
     sae.W_enc.copy_(sae.W_dec.T)
     sae.b_dec.copy_(rows.mean(0))
     sae.b_enc.zero_()
     # a normal quantile of each latent's own pre-activations
-    cut = torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor(1 - FIRES / WIDTH))
-    for some in torch.arange(WIDTH).split(4096):
+    cut = torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor(1 - fires / width))
+    for some in torch.arange(width).split(4096):
         pre = (rows - sae.b_dec) @ sae.W_enc[:, some]
         sae.threshold[some] = (pre.mean(0) + cut * pre.std(0)).clamp(min=0.01)
     return sae

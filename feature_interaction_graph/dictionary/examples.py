@@ -29,12 +29,7 @@ def firings(
 
     Raises `InputError` if the layer or the feature does not exist."""
     parse_feature_id(feature_id(layer, feature), store.widths)
-    rows, strengths = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.float32)]
-    for start, block in store.iter_blocks(layer):
-        at = np.flatnonzero(block.indices == feature)
-        rows.append(start + np.searchsorted(block.indptr, at, side="right") - 1)
-        strengths.append(block.data[at])
-    return np.concatenate(rows), np.concatenate(strengths)
+    return store.column(layer, feature)
 
 # %% ../../nbs/dictionary/02_examples.ipynb #03150f88
 def known_firings(

@@ -154,7 +154,8 @@ class LayerWriter:
             ("indptr", np.int64), ("indices", np.uint16 if width <= 2**16 else np.uint32),
             ("values", value_dtype)
         ):
-            group.create_dataset(name, shape=(0,), maxshape=(None,), chunks=(_CHUNK,), dtype=dtype)
+            group.create_dataset(name, shape=(0,), maxshape=(None,), chunks=(_CHUNK,), dtype=dtype,
+                                 compression="gzip", compression_opts=1, shuffle=True)
         _append(group["indptr"], np.zeros(1, dtype=np.int64))
 
     def add(self, fired: FiringBlock, worth: Float[Tensor, "n_firings"] | None = None) -> None:
@@ -322,6 +323,21 @@ class ActivationStore(FeatureStatistics):
             (found,) = stored_csr(self._group(file, layer), (self.n_tokens, self.widths[layer]),
                                   {"values": np.float32}, start, stop)
         return found
+
+    def value_dtype(self, layer: int) -> np.dtype:
+        "What activations of a layer are kept as, float16 or float32."
+        with self._opened() as file: return self._group(file, layer).sized("values").dtype
+
+    def column(
+        self, layer: int, feature: int
+    ) -> tuple[Int[np.ndarray, "n_firings"], Float[np.ndarray, "n_firings"]]:
+        "Rows in which a feature fires, ascending, and how strongly; a pass over the layer."
+        rows, strengths = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.float32)]
+        for start, block in self.iter_blocks(layer):
+            at = np.flatnonzero(block.indices == feature)
+            rows.append(start + np.searchsorted(block.indptr, at, side="right") - 1)
+            strengths.append(block.data[at])
+        return np.concatenate(rows), np.concatenate(strengths)
 
     def iter_blocks(
         self, layer: int, n_rows: int = 65_536

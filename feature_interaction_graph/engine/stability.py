@@ -61,6 +61,7 @@ def _most_likely(
 
 # %% ../../nbs/engine/28_stability.ipynb #1b989c94
 _STEPS_OF_TREND = 20
+_NARROWEST = 1e-3       # a spread of 0 is none that was seen
 
 def _trend(evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:
     """How the spread goes with the score: knots, and the median spread between them.
@@ -69,13 +70,13 @@ def _trend(evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:
     very chance that made the score."""
     some = evidence.score > 0
     if some.sum() < 2 * _STEPS_OF_TREND:
-        return np.zeros(1), np.array([np.median(evidence.spread)])
+        return np.zeros(1), np.maximum([np.median(evidence.spread)], _NARROWEST)
     cuts = np.quantile(evidence.score[some], np.linspace(0, 1, _STEPS_OF_TREND + 1))
     part = np.searchsorted(cuts[1:-1], evidence.score[some])
     knots, spread = np.array([(evidence.score[some][part == step].mean(),
                                np.median(evidence.spread[some][part == step]))
                               for step in np.unique(part)]).T
-    return knots, np.maximum(spread, 1e-3)
+    return knots, np.maximum(spread, _NARROWEST)
 
 # %% ../../nbs/engine/28_stability.ipynb #800e6a8a
 class HiddenEffects:
@@ -89,7 +90,7 @@ class HiddenEffects:
         self, evidence: Evidence, beside: Int[np.ndarray, "n_edges"] | None = None
     ) -> None:
         score, trend = evidence.score, _trend(evidence)
-        ratio = np.maximum(evidence.spread, 1e-3) / np.interp(score, *trend)
+        ratio = np.maximum(evidence.spread, _NARROWEST) / np.interp(score, *trend)
         top = max(float(score.max(initial=0)), 1.0)
         self.grid = np.r_[0, np.geomspace(0.2, top, _GRID - 1)]
         ends = np.r_[0, np.geomspace(0.05, top * (1 + 1e-9), _BINS)]
