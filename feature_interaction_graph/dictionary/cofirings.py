@@ -40,10 +40,10 @@ def joint_counts(
     `sources`: `[n_rows, n_sources]`; `targets`: `[n_rows, n_targets]`; what is stored in them
     fires, whatever its value."""
     largest = int(np.diff(sources.indptr).max(initial=0))
-    return _counted(_fetched(sources, targets), largest)
+    return _counted_block(_fetched(sources, targets), largest)
 
 
-def _counted(
+def _counted_block(
     found: scipy.sparse.csr_matrix, largest: int
 ) -> Int[np.ndarray, "n_sources n_targets"]:
     "How often each target comes up, `largest` times at most."
@@ -84,7 +84,7 @@ class JointFirings(NamedTuple):
             scipy.sparse.csr_matrix((data, whole.indices, whole.indptr), shape=whole.shape)
             for data in (whole.data.real.astype(np.int32), whole.data.imag.copy())))
 
-
+# %% ../../nbs/dictionary/05_cofirings.ipynb #37227543
 def joint_firings(
     sources: scipy.sparse.csc_matrix, targets: scipy.sparse.csr_matrix
 ) -> JointFirings:
@@ -95,7 +95,7 @@ def joint_firings(
     for first, last in source_blocks(sources, targets):
         some = sources[:, first:last]
         found = _fetched(some, values)
-        both = _counted(found, int(np.diff(some.indptr).max(initial=0)))
+        both = _counted_block(found, int(np.diff(some.indptr).max(initial=0)))
         fired = both != 0
         place = np.flatnonzero(fired)
         n_pairs.append(fired.sum(1))

@@ -160,6 +160,7 @@ def _rerouted(twin: Any, attentions: Sequence[nn.Module]) -> Iterator[None]:
         for module in own:
             for name in ("_attn", "forward"): module.__dict__.pop(name, None)
 
+# %% ../../nbs/engine/08_branched_rows.ipynb #ad4f6ae4
 @contextlib.contextmanager
 def attending(
     twin: Any, blocks: Iterable[nn.Module], mode: Any

@@ -40,6 +40,7 @@ def resident_blocks(model: nn.Module, window: range, room: int) -> list[int]:
         left -= sizes[block]
     return sorted(found)
 
+# %% ../../nbs/engine/32_large_models.ipynb #f6be8776
 def _outside_bytes(model: nn.Module) -> int:
     "Of embeddings, norms and whatever else is no block, without an unembedding of its own."
     twin = plain_twin(model)

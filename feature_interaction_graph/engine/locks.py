@@ -71,6 +71,7 @@ def alone_in(folder: Path) -> Iterator[None]:
         path.unlink(missing_ok=True)             # while it is held, so nobody else's
         os.close(held)
 
+# %% ../../nbs/engine/33_locks.ipynb #d22283fe
 def _by_whom(path: Path) -> str:
     "What the holder of a lock wrote of itself, as the end of a sentence."
     try: said = path.read_text(encoding="utf-8", errors="replace").strip()

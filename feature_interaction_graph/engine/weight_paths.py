@@ -89,7 +89,7 @@ def norm_epsilon(norm: Any) -> float:
     return torch.finfo(torch.float32).eps if found is None else float(found)
 
 
-def _asked(norm: Any, rows: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
+def _signed_gain(norm: Any, rows: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
     "What the linear part of a norm makes of `rows`: its bias falls out."
     return ((norm(rows) - norm(-rows)) / 2).detach().float()
 
@@ -106,7 +106,7 @@ def centres(norm: Any) -> bool:
     is asked: nothing is left of a constant then."""
     if isinstance(norm, nn.LayerNorm) or getattr(norm, "weight", None) is None:
         return isinstance(norm, nn.LayerNorm)
-    constant, other = _asked(norm, torch.ones_like(_signs(norm))), _asked(norm, _signs(norm))
+    constant, other = _signed_gain(norm, torch.ones_like(_signs(norm))), _signed_gain(norm, _signs(norm))
     return bool(constant.abs().max() < 1e-3 * other.abs().max())
 
 # %% ../../nbs/engine/18_weight_paths.ipynb #ddd1264a
@@ -119,7 +119,7 @@ def norm_gain(norm: Any) -> Float[Tensor, "*heads width"]:
     signs = _signs(norm)
     scaled = signs - signs.mean(-1, keepdim=True) if centres(norm) else signs
     root = (scaled.square().mean(-1, keepdim=True) + norm_epsilon(norm)).sqrt()
-    return _asked(norm, signs) * root / scaled
+    return _signed_gain(norm, signs) * root / scaled
 
 # %% ../../nbs/engine/18_weight_paths.ipynb #3a7b4637
 def ov_scores(

@@ -51,7 +51,7 @@ def _append_values(group: h5py.Group, name: str, values: np.ndarray) -> None:
     data.resize(len(data) + len(values), axis=0)
     if len(values): data[-len(values):] = values
 
-
+# %% ../../nbs/graphs/05_columns.ipynb #e473e07f
 def write_words(group: h5py.Group, words: Iterable[str]) -> None:
     "Texts of any length as `bytes` and `lengths`."
     words, more = iter(words), True

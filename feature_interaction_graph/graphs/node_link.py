@@ -131,7 +131,7 @@ def _entries(window: JsonWindow, name: str) -> Iterator[Any]:
         yield window.value()
         while window.take(",", "]") == ",": yield window.value()
 
-
+# %% ../../nbs/graphs/03_node_link.ipynb #785a02fd
 def node_link_parts(window: JsonWindow) -> Iterator[tuple[str, Any]]:
     """Names and values of the outermost object; of its lists of nodes, edges and links a mark and
     every entry.
@@ -159,7 +159,7 @@ def _name(value: Any) -> str:
     if isinstance(value, str | int): return str(value)
     raise TypeError(f"an id that is {brief(value)}")
 
-
+# %% ../../nbs/graphs/03_node_link.ipynb #a8e80aaf
 def _graph_of_parts(parts: Iterator[tuple[str, Any]], path: str | Path) -> nx.DiGraph:
     """The graph of parts in the order of `_RANKS`.
 

@@ -109,7 +109,7 @@ def _usual_warnings() -> Iterator[None]:
 class MissingSae(InputError):
     "An SAE that is not where it was looked for."
 
-
+# %% ../../nbs/hosts/10_saes.ipynb #c84b4832
 def load_sae(
     release: str,
     sae_id: str,

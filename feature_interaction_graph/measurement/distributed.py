@@ -99,6 +99,7 @@ def placebo_by(crew: Workers, prepared: Prepared, layers: Sequence[int]) -> _Ref
         found |= one
     return found
 
+# %% ../../nbs/measurement/18_distributed.ipynb #36d59040
 def rows_by(
     crew: Workers, prepared: Prepared, blocks: Mapping[int, _Block],
     pieces: Sequence[tuple[int, Sequence[int]]], references: _References

@@ -67,7 +67,7 @@ class IndexedAtlas(CoactivationAtlas):
                              f"{target_layer}; it has {known}.")
         ends = [self.layers[layer].features[self.places(layer, some)]
                 for layer, some in ((source_layer, sources), (target_layer, targets))]
-        here, later = _columns(self.store, source_layer, ends[0]), self.rows_of(target_layer)
+        here, later = _pair_columns(self.store, source_layer, ends[0]), self.rows_of(target_layer)
         later = later[:, ends[1]]
         counts = np.zeros((here.shape[1], later.shape[1]), np.int32)
         sums, values = np.zeros(counts.shape), later.astype(np.float64)
@@ -82,7 +82,7 @@ class IndexedAtlas(CoactivationAtlas):
                          "it again with index_atlas, and keep its pairs with find_notable_pairs.")
 
 # %% ../../nbs/measurement/19_indexed_atlas.ipynb #88d41bfd
-def _columns(
+def _pair_columns(
     store: IndexedStore, layer: int, features: Int[np.ndarray, "n"]
 ) -> scipy.sparse.csc_matrix:
     "The named features, `[n_rows, n]`; neighbours are read together."
@@ -286,7 +286,7 @@ class NotablePairs:
             here = file.subgroup(f"pair_{source_layer}_{target_layer}").columns(_COLUMNS)
             known = [file.subgroup(f"layer_{layer}").columns(
                 dict(features=np.int64, n_source=np.int64, n_target=np.int64)) for layer in pair]
-        n_source, n_target = (_fired(self.path, ends, here[name], column) for ends, name, column in
+        n_source, n_target = (_firing_rows(self.path, ends, here[name], column) for ends, name, column in
                               zip(known, ("source", "target"), ("n_source", "n_target"),
                                   strict=True))
         stats = pair_statistics(here["n_both"], n_source, n_target, self.n_rows)
@@ -297,7 +297,7 @@ class NotablePairs:
                              **stats._asdict(), **rules})
 
 # %% ../../nbs/measurement/19_indexed_atlas.ipynb #5e735dcf
-def _fired(path: Path, known: Mapping[str, np.ndarray], features: Int[np.ndarray, "n"],
+def _firing_rows(path: Path, known: Mapping[str, np.ndarray], features: Int[np.ndarray, "n"],
            column: str) -> Int[np.ndarray, "n"]:
     "How often each of `features` fires."
     place = np.searchsorted(known["features"], features)

@@ -31,6 +31,7 @@ def _block_of(model: nn.Module, layer: int) -> nn.Module:
     raise InputError(f"layer {layer} was asked for, but the model has blocks 0 to {n_layers - 1}; "
                      "choose one of those.")
 
+# %% ../../nbs/measurement/13_parts.ipynb #7a593b66
 def neuron_dictionary(
     model: nn.Module, layer: int, neurons: Sequence[int] | None = None
 ) -> DirectionSAE:

@@ -40,6 +40,7 @@ def _row_metric(runs: PairRuns, stream: Float[Tensor, "n seq_len d_model"], rows
     logits = stream_logits(runs.model, ends.to(runs.engine.twin.dtype)).float()
     return runs.pairs.value(logits, runs.tokens.of(rows))
 
+# %% ../../nbs/patching/09_attribution.ipynb #dac5a5b5
 def _derivatives(
     runs: PairRuns, points: Sequence[HookPoint], rows: Int[Tensor, "n"],
     moved: HookPoint | None = None, level: float = 0.0
@@ -234,6 +235,7 @@ def attribute_attention(
     return PatchEffects(names, ["all"], effects.flatten(0, 1)[:, None].double().cpu().numpy(),
                         runs.values.double().numpy(), runs.other_values.double().numpy(), facts)
 
+# %% ../../nbs/patching/09_attribution.ipynb #05e35d47
 def _behind_heads(
     runs: PairRuns, rows: Int[Tensor, "n"], modules: Sequence[nn.Module]
 ) -> tuple[Sequence[Tensor], dict[nn.Module, Any]]:

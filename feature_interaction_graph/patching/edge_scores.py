@@ -67,6 +67,7 @@ def _along_activations(levels: list[float]) -> Callable[[EdgeModel, Tensor], Ten
         return total
     return score
 
+# %% ../../nbs/patching/08_edge_scores.ipynb #56b280c1
 def _stages(on: EdgeModel) -> list[list[int]]:
     "Numbers of the senders that write at the same moment."
     moments: dict[tuple[str, int], list[int]] = {}
