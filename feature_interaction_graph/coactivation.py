@@ -139,6 +139,13 @@ class CoactivationCounts:
     sums: dict[tuple[int, int], scipy.sparse.csr_matrix]
     meta: dict[str, Any]
 
+    def __repr__(self) -> str:
+        pairs = ", ".join(f"{source} -> {target}" for source, target in self.layer_pairs[:6])
+        more = f" and {len(self.counts) - 6} more" if len(self.counts) > 6 else ""
+        stored = sum(counts.nnz for counts in self.counts.values())
+        return (f"{type(self).__name__}({self.n_rows:,} positions; {stored:,} pairs that fire "
+                f"together, of layers {pairs}{more})")
+
     @property
     def layer_pairs(self) -> list[tuple[int, int]]:
         "(source layer, target layer) of all that was counted."

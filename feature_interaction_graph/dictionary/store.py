@@ -306,6 +306,10 @@ class ActivationStore(FeatureStatistics):
 
     A feature *fires* in a row when its activation is not zero."""
 
+    def __repr__(self) -> str:
+        return (f"ActivationStore({self.n_tokens:,} tokens, features of layers "
+                f"{listed(self.layers)}, in {self.path})")
+
     def check_tokenizer(self, tokenizer: Any) -> None:
         """Raises `InputError` for another tokenizer than the one it was collected with, whose ids
         mean other words."""

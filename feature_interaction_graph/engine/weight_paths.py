@@ -106,7 +106,8 @@ def centres(norm: Any) -> bool:
     is asked: nothing is left of a constant then."""
     if isinstance(norm, nn.LayerNorm) or getattr(norm, "weight", None) is None:
         return isinstance(norm, nn.LayerNorm)
-    constant, other = _signed_gain(norm, torch.ones_like(_signs(norm))), _signed_gain(norm, _signs(norm))
+    constant, other = (_signed_gain(norm, rows)
+                       for rows in (torch.ones_like(_signs(norm)), _signs(norm)))
     return bool(constant.abs().max() < 1e-3 * other.abs().max())
 
 # %% ../../nbs/engine/18_weight_paths.ipynb #ddd1264a

@@ -286,9 +286,9 @@ class NotablePairs:
             here = file.subgroup(f"pair_{source_layer}_{target_layer}").columns(_COLUMNS)
             known = [file.subgroup(f"layer_{layer}").columns(
                 dict(features=np.int64, n_source=np.int64, n_target=np.int64)) for layer in pair]
-        n_source, n_target = (_firing_rows(self.path, ends, here[name], column) for ends, name, column in
-                              zip(known, ("source", "target"), ("n_source", "n_target"),
-                                  strict=True))
+        n_source, n_target = (
+            _firing_rows(self.path, ends, here[name], f"n_{name}")
+            for ends, name in zip(known, ("source", "target"), strict=True))
         stats = pair_statistics(here["n_both"], n_source, n_target, self.n_rows)
         rules = {word: (here["rules"] >> place & 1).astype(bool)
                  for place, word in enumerate(RULES)}

@@ -1,0 +1,105 @@
+"The docs site without Quarto: its order, its search, and that a page is read before its menu."
+import html
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
+docs = pytest.importorskip("docs", reason="the docs need pandoc and nbdev")
+
+CHROMIUM = os.environ.get("CHROMIUM") or next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome")
+     if (path := shutil.which(name))), None)
+PAGES = {
+    "index.ipynb": ("the package", "What it is for.", "## Install\n\nOne command."),
+    "00_config.ipynb": ("config", "Every setting of a run.", "## Choices\n\nA seed & `<a dose>`."),
+    "engine/05_corpus.ipynb": ("corpus", "Tokens of a text.", "## Padding\n\nNever read: dose."),
+    "tutorials/01_lesson.ipynb": ("a lesson", "From text to edges.", "## Clamping\n\nSet a dose."),
+}
+
+
+def test_a_reader_meets_tutorials_first_and_no_folder_is_lost():
+    contents = ["index.ipynb", "00_config.ipynb",
+                {"section": "engine", "contents": ["engine/05_corpus.ipynb"]},
+                {"section": "novel", "contents": ["novel/00_new.ipynb"]},
+                {"section": "tutorials", "contents": ["tutorials/01_lesson.ipynb"]}]
+    found = docs.ordered(contents)
+    assert found[0] == "index.ipynb"
+    assert [entry["section"] for entry in found[1:]] == ["Tutorials", "The pipeline", "Engine",
+                                                         "Novel"]
+    assert sorted(docs.flat(found)) == sorted(docs.flat(contents))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    "A site of four pages."
+    proc, dest = (tmp_path_factory.mktemp("docs") / name for name in ("proc", "site"))
+    for name, (title, about, text) in PAGES.items():
+        stem = re.sub(r"^\d+_", "", Path(name).stem)
+        front = f"---\noutput-file: {stem}.html\ntitle: {title}\ndescription: {about}\n---"
+        cells = [{"cell_type": "raw", "source": front, "metadata": {}},
+                 {"cell_type": "markdown", "source": text, "metadata": {}}]
+        (proc / name).parent.mkdir(parents=True, exist_ok=True)
+        (proc / name).write_text(json.dumps({"cells": cells}), encoding="utf-8")
+    names = [*(name for name in PAGES if "/" not in name),
+             *({"section": name.partition("/")[0], "contents": [name]}
+               for name in PAGES if "/" in name)]
+    (proc / "sidebar.yml").write_text(json.dumps(
+        {"website": {"sidebar": {"contents": docs.ordered(names)}}}), encoding="utf-8")
+    assert docs.site(proc, dest) == ["config.html", "engine/corpus.html", "index.html",
+                                     "tutorials/lesson.html"]
+    return dest
+
+
+def test_the_text_comes_before_the_menu_and_only_its_section_is_open(site):
+    page = (site / "engine" / "corpus.html").read_text(encoding="utf-8")
+    assert page.index("<main") < page.index('<nav id="menu"') < page.index("search-index.js")
+    assert re.findall(r"<details( open)?><summary>([^<]*)", page) == [
+        ("", "Tutorials"), ("", "The pipeline"), (" open", "Engine")]
+    assert 'class="here" aria-current="page" href="../engine/corpus.html"' in page
+
+
+def asked(site: Path, page: str, question: str) -> list[list[str]]:
+    "What the search lists: text and address of each row, in a browser."
+    script = f"""<script>
+      const field = document.getElementById("query");
+      field.value = {json.dumps(question)};
+      field.dispatchEvent(new Event("input"));
+      const rows = [...document.querySelectorAll("#found li")].map(row =>
+        [row.textContent, row.dataset.href || ""]);
+      document.body.append(Object.assign(document.createElement("pre"),
+        {{id: "answer", textContent: JSON.stringify(rows)}}));
+    </script>"""
+    driven = site / Path(page).with_name("driven.html")
+    driven.write_text((site / page).read_text(encoding="utf-8").replace("</body>",
+                                                                       script + "</body>"),
+                      encoding="utf-8")
+    assert CHROMIUM is not None
+    dom = subprocess.run(
+        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
+         f"--user-data-dir={site / 'profile'}", driven.resolve().as_uri()],
+        capture_output=True, timeout=120, check=True).stdout.decode("utf-8")
+    driven.unlink()
+    (answer,) = re.findall(r'<pre id="answer">(.*?)</pre>', dom, re.DOTALL)
+    return json.loads(html.unescape(answer))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium; install it or set CHROMIUM")
+def test_the_search_finds_sections_by_all_their_words(site):
+    found = {where: text for text, where in asked(site, "engine/corpus.html", "dose")}
+    assert [*found] == ["../tutorials/lesson.html#clamping", "../config.html#choices",
+                        "../engine/corpus.html#padding"]
+    # shown as text, never as a tag
+    assert found["../config.html#choices"] == "config: ChoicesA seed & <a dose>."
+    assert [row[1] for row in asked(site, "index.html", "dose clamp")] == [
+        "tutorials/lesson.html#clamping"]
+    assert asked(site, "index.html", "CORPUS")[0][1].startswith("engine/corpus.html")
+    ((told, nowhere),) = asked(site, "index.html", "zebra")
+    assert told == "No page has all of these words; try fewer." and not nowhere
+    assert asked(site, "index.html", "  ") == []
