@@ -28,7 +28,7 @@ from record import RESULTS, write
 
 from feature_interaction_graph.config import Config
 from feature_interaction_graph.dictionary.cofirings import joint_counts
-from feature_interaction_graph.dictionary.firing_index import (
+from feature_interaction_graph.dictionary.by_feature import (
     IndexedStore, index_store, where_it_fires
 )
 from feature_interaction_graph.measurement.indexed_atlas import find_notable_pairs, index_atlas

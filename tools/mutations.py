@@ -608,7 +608,7 @@ MUTATIONS = {
          "return self.max_per_sequence > 1",
          "return self.max_per_sequence > 2"),
     ],
-    "dictionary/firing_index.py": [
+    "dictionary/by_feature.py": [
         ("stretches laid behind each other in the wrong place",
          "begins = indptr[:-1] + np.cumsum(n_fired, axis=0) - n_fired",
          "begins = indptr[:-1] + np.cumsum(n_fired, axis=0) * 0"),

@@ -23,7 +23,7 @@ from feature_interaction_graph.coactivation import (
 )
 from ..config import Config
 from ..dictionary.cofirings import fired_with, joint_counts, source_blocks
-from ..dictionary.firing_index import IndexedStore
+from ..dictionary.by_feature import IndexedStore
 from ..engine.errors import InputError
 from ..engine.hdf5 import Hdf5Kind, write_columns
 from ..features import FeatureTable, feature_table
