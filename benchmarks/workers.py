@@ -76,7 +76,7 @@ def check_same(here: dict[int, MeasuredBlock], there: dict[int, MeasuredBlock]) 
 def main() -> None:
     "Measures, checks, prints and writes."
     parser = argparse.ArgumentParser(description=__doc__)
-    for name, value in (("tokens", 40_000), ("sources", 200), ("targets", 200), ("samples", 100),
+    for name, value in (("tokens", 40_000), ("sources", 300), ("targets", 200), ("samples", 200),
                         ("repeats", 3)):
         parser.add_argument(f"--{name}", type=int, default=value)
     given = parser.parse_args()
