@@ -19,7 +19,8 @@ CHROMIUM = os.environ.get("CHROMIUM") or next(
 PAGES = {
     "index.ipynb": ("the package", "What it is for.", "## Install\n\nOne command."),
     "00_config.ipynb": ("config", "Every setting of a run.", "## Choices\n\nA seed & `<a dose>`."),
-    "engine/05_corpus.ipynb": ("corpus", "Tokens of a text.", "## Padding\n\nNever read: dose."),
+    "engine/05_corpus.ipynb": ("corpus", "Tokens of a text.",
+                               "## Padding\n\nNever read: dose.\n\nTwice."),
     "tutorials/01_lesson.ipynb": ("a lesson", "From text to edges.", "## Clamping\n\nSet a dose."),
 }
 
@@ -95,6 +96,7 @@ def test_the_search_finds_sections_by_all_their_words(site):
     found = {where: text for text, where in asked(site, "engine/corpus.html", "dose")}
     assert [*found] == ["../tutorials/lesson.html#clamping", "../config.html#choices",
                         "../engine/corpus.html#padding"]
+    assert found["../engine/corpus.html#padding"] == "corpus: PaddingNever read: dose. Twice."
     # shown as text, never as a tag
     assert found["../config.html#choices"] == "config: ChoicesA seed & <a dose>."
     assert [row[1] for row in asked(site, "index.html", "dose clamp")] == [

@@ -1,27 +1,12 @@
 """Edges split by heads and scores split by features, on architectures of every kind."""
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
-import torch
+from coordinate_saes import TOKENS, coordinates, random_model
 
 from feature_interaction_graph import attribute
-from feature_interaction_graph.hosts.own_saes import sae_from_weights
 from feature_interaction_graph.tracing.frozen import FrozenModel
 from feature_interaction_graph.tracing.head_loadings import head_loadings
 from feature_interaction_graph.tracing.query_key import query_key
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
-from architectures import random_model  # noqa: E402
-
-TOKENS = torch.randint(3, 97, (1, 9), generator=torch.Generator().manual_seed(2))
-BOTH_SIDES = torch.cat([torch.eye(32), -torch.eye(32)])
-
-
-def coordinates(hook: str):
-    "An SAE whose features are the two sides of every coordinate, a tenth too weak."
-    return sae_from_weights(BOTH_SIDES.T, None, 0.9 * BOTH_SIDES, None, hook=hook)
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gemma2", "gptj", "falcon, alibi", "olmo3"])

@@ -1,11 +1,10 @@
 """The attribution graph on architectures of every kind, with SAEs on every place of a block."""
 import contextlib
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from coordinate_saes import BOTH_SIDES, TOKENS, coordinates, random_model
 
 from feature_interaction_graph import attribute, check_edges
 from feature_interaction_graph.engine.errors import InputError
@@ -15,17 +14,6 @@ from feature_interaction_graph.tracing.frozen import OUTPUT, FrozenModel, run_fr
 from feature_interaction_graph.tracing.graph import AttributionGraph
 from feature_interaction_graph.tracing.nodes import leaves_of, reads_at, rows_of, writers_of
 from feature_interaction_graph.tracing.paths import BlockPaths, GradientPaths, paths_to
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
-from architectures import random_model  # noqa: E402
-
-TOKENS = torch.randint(3, 97, (1, 9), generator=torch.Generator().manual_seed(2))
-BOTH_SIDES = torch.cat([torch.eye(32), -torch.eye(32)])
-
-
-def coordinates(hook: str):
-    "An SAE whose features are the two sides of every coordinate, a tenth too weak."
-    return sae_from_weights(BOTH_SIDES.T, None, 0.9 * BOTH_SIDES, None, hook=hook)
 
 
 def fitted_transcoder(model, layer: int):

@@ -174,6 +174,7 @@ class Sections(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag in ("h2", "h3", "h4"): self.found.append(["", dict(attrs).get("id") or "", ""])
+        elif tag in ("p", "li", "td"): self.found[-1][2] += " "     # what follows is another word
         if tag in ("h2", "h3", "h4", "p", "li", "td", "pre", "math"): self.within.append(tag)
 
     def handle_endtag(self, tag: str) -> None:

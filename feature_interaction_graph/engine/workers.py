@@ -60,9 +60,10 @@ def packed(shared: Any) -> UInt8[np.ndarray, "n_bytes"]:
     """`shared` in the bytes of `torch.save` (`[n_bytes]`); functions and classes of the caller's
     own by value.
 
-    Raises `InputError` for what cannot be sent: an open file, SAEs that stand on a shelf."""
+    Raises `InputError` for what cannot be sent, such as an open file."""
     from ray import cloudpickle
     stream = io.BytesIO()
+    # what pickle, torch and locks raise for what has no bytes
     try: torch.save(shared, stream, pickle_module=cloudpickle)
     except (pickle.PicklingError, TypeError, AttributeError, NotImplementedError) as error:
         raise InputError(f"what is to be done cannot be sent to workers ({error}); use executor "

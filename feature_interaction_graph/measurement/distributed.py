@@ -60,7 +60,10 @@ class Sent:
 
     @classmethod
     def of(cls, prepared: Prepared, settings: RunSettings) -> "Sent":
-        "Workers show no bars."
+        "Workers show no bars. Raises `InputError` for SAEs on a shelf, which each would hold whole."
+        if any(getattr(sae, "shelf", None) is not None for sae in prepared.saes.values()):
+            raise InputError("the SAEs stand on a shelf (sae_gb), and workers would each hold them "
+                             "whole; use executor='local', or SAEs that fit.")
         return cls(replace(prepared, progress=False), settings, plain_twin(prepared.model))
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -15,14 +15,15 @@ from typer import Argument, Option
 from ..engine.errors import InputError, as_path, brief
 
 # %% ../../nbs/shell/08_prompt_options.ipynb #63a6c662
+_Behavior = Annotated[str, Option(
+    help="A ready-made behaviour, such as agreement (demo) or ioi, or a file: .json with name, "
+         "prompts, counterfactuals and answers, or a published set (.csv, .jsonl).")]
 PATCH_KINDS = {"heads": "head", "mlps": "mlp_out", "residual": "resid_pre", "features": "feature"}
 
 @dataclass(frozen=True)
 class PatchOptions:
     "What `fig patch` may be told."
-    behavior: Annotated[str, Option(
-        help="A ready-made behaviour, such as agreement (demo) or ioi, or a file: .json with name, "
-             "prompts, counterfactuals and answers, or a published set (.csv, .jsonl).")]
+    behavior: _Behavior
     what: Annotated[str, Option(help="heads, mlps, residual or features.")] = "heads"
     direction: Annotated[str, Option(
         help="denoising (clean values into the corrupted prompt) or noising (the reverse).")] = (
@@ -75,9 +76,7 @@ class AttributeOptions:
 @dataclass(frozen=True)
 class DiscoverOptions:
     "What `fig discover` may be told."
-    behavior: Annotated[str, Option(
-        help="A ready-made behaviour, such as agreement (demo) or ioi, or a file: .json with name, "
-             "prompts, counterfactuals and answers, or a published set (.csv, .jsonl).")]
+    behavior: _Behavior
     method: Annotated[str, Option(
         help="How edges are scored or chosen: eap, eap-ig or another; a wrong name lists all.")] = (
         "eap-ig")
