@@ -60,7 +60,7 @@ class Sent:
 
     @classmethod
     def of(cls, prepared: Prepared, settings: RunSettings) -> "Sent":
-        "Workers show no bars. Raises `InputError` for SAEs on a shelf, which each would hold whole."
+        "Workers show no bars. Raises `InputError` for SAEs on a shelf, that each would hold."
         if any(getattr(sae, "shelf", None) is not None for sae in prepared.saes.values()):
             raise InputError("the SAEs stand on a shelf (sae_gb), and workers would each hold them "
                              "whole; use executor='local', or SAEs that fit.")
