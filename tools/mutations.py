@@ -306,6 +306,14 @@ MUTATIONS = {
         ("dropout on while measuring",
          "with evaluating(twin): return twin(tokens, use_cache=False, **arguments)",
          "return twin(tokens, use_cache=False, **arguments)"),
+        ("logits after the token before the last",
+         "(lengths - 1).unique(", "(lengths - 2).unique("),
+    ],
+    "circuits/ablation.py": [
+        ("the same prompt below the first SAE", "self.stream[prompts], self", "self.stream, self"),
+        ("a patch in a block that is left out",
+         "any(point.layer < self.start", "any(point.layer < 0"),
+        ("never left out", "self.left_out = model.start > 0", "self.left_out = False"),
     ],
     "engine/weight_paths.py": [
         ("a norm that centres is asked with a constant",

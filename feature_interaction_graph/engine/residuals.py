@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ending_at', 'streams_at', 'is_hooked_transformer', 'check_hooks', 'clean_residuals', 'window_of', 'hooked_forward',
            'pushed_at', 'CleanRun', 'record_streams', 'check_downstream', 'check_places', 'check_rows', 'row_blocks',
-           'entering_rows', 'hooked_transformer_pass', 'suffix_forward']
+           'entering_rows', 'skipping', 'returned_by_blocks', 'hooked_transformer_pass', 'suffix_forward']
 
 # %% ../../nbs/engine/07_residuals.ipynb #a928e393
 import contextlib
@@ -284,7 +284,7 @@ def entering_rows(
 
 # %% ../../nbs/engine/07_residuals.ipynb #8358d928
 @contextlib.contextmanager
-def _skipping(
+def skipping(
     layers: nn.ModuleList, start: int, stream: Float[Tensor, "n_seq seq_len d_model"],
     returned: Sequence[Any]
 ) -> Iterator[None]:
@@ -307,7 +307,9 @@ def _skipping(
 
 # %% ../../nbs/engine/07_residuals.ipynb #264be341
 @torch.no_grad()
-def _returned(twin: nn.Module, layers: nn.ModuleList, token: Int[Tensor, "1 1"]) -> list[Any]:
+def returned_by_blocks(
+    twin: nn.Module, layers: nn.ModuleList, token: Int[Tensor, "1 1"]
+) -> list[Any]:
     "What each block returns: the stream itself, or a tuple (older architectures) of so many parts."
     seen: list[Any] = []
     handles = [block.register_forward_hook(lambda *call: seen.append(call[-1])) for block in layers]
@@ -355,9 +357,9 @@ def _suffix_pass(
     twin = plain_twin(model)
     layers = decoder_layers(twin)
     check_parts(twin, [entry, *points])
-    returned = _returned(twin, layers, clean.tokens[:1, :1])
+    returned = returned_by_blocks(twin, layers, clean.tokens[:1, :1])
     def run(sequences: Tensor, push: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        with (torch.no_grad(), _skipping(layers, entry.layer, recorded[sequences], returned),
+        with (torch.no_grad(), skipping(layers, entry.layer, recorded[sequences], returned),
               edit(layers, entry, push)):
             return streams_at(twin, layers, clean.tokens[sequences], points)
     return run
