@@ -24,7 +24,7 @@ from . import __version__
 from .engine.errors import InputError
 from .shell.options import goes_on_with_a_run, takes_settings
 from feature_interaction_graph.shell.prompt_options import (
-    AttributeOptions, DiscoverOptions, PatchOptions
+    AttributeOptions, DiscoverOptions, ExplainOptions, PatchOptions
 )
 
 if TYPE_CHECKING:
@@ -303,6 +303,14 @@ def _attribute(run: "Run", options: AttributeOptions) -> None:
     graph, paths = attribute_command(run, options)
     typer.echo("\n".join([*attribution_lines(graph, options.edges),
                           *(f"wrote {path}" for path in paths)]))
+
+@app.command("explain")
+@goes_on_with_a_run
+def _explain(run: "Run", options: ExplainOptions) -> None:
+    "When features fire, in sentences judged on unseen text: explanations.json, a file of labels."
+    from feature_interaction_graph.shell.explain_command import explain_command, explanation_lines
+    records, path = explain_command(run, options)
+    typer.echo("\n".join([*explanation_lines(records, options.show), f"wrote {path}"]))
 
 @app.command("discover")
 @goes_on_with_a_run

@@ -176,6 +176,10 @@ class MeasurementSettings:
               "None: all, and with whole_dictionary the edges"
     )
     edge_strength_threshold: float = setting(0.0, "smallest |strength| of an edge", low=0)
+    labels: str = setting(
+        "first", "what features are called: `first` (by where they fire), `rules` (by sentences of "
+                 "several terms, where these hold), or a file of labels"
+    )
     gated_pairs: int = setting(0,
                                "measured pairs examined for gates: half the strongest, half those "
                                "whose effect varies most; 0: none", low=0)

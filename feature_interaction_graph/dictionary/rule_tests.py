@@ -4,48 +4,31 @@
 
 # %% auto #0
 __all__ = ['OutputContrasts', 'rule_contrasts', 'clamped_outputs', 'ClampCheck', 'check_by_clamp', 'weighted_correlations',
-           'EditCheck', 'check_by_edit']
+           'can_be_edited', 'EditCheck', 'check_by_edit']
 
 # %% ../../nbs/dictionary/08_rule_tests.ipynb #e0ef5a7b
 from collections.abc import Sequence
-
 from typing import NamedTuple
 
 import numpy as np
-
 import scipy.stats
-
 import torch
-
 from jaxtyping import Bool, Float, Int
-
 from torch import nn
 
 from .examples import stream_logits, token_text_of
-
 from .labels import quote_token
-
 from .predicates import Predicates
-
-from .rules import Explanation, Term
-
-# %% ../../nbs/dictionary/08_rule_tests.ipynb #da2737ae
+from .rules import Explanation, FeatureRule, Term
 from .store import ActivationStore
-
 from ..engine.branched import BranchedForward
-
 from ..engine.encoders import FeatureReader, number_saes
-
 from ..engine.errors import InputError
-
 from feature_interaction_graph.engine.hook_points import (
     HookPoint, decoder_layers, plain_twin, start_block
 )
-
 from ..engine.names import Saes
-
 from ..engine.residuals import clean_residuals
-
 from ..engine.statistics import adjust
 
 # %% ../../nbs/dictionary/08_rule_tests.ipynb #0d45fa42
@@ -109,9 +92,14 @@ def clamped_outputs(
     added = (reader.scale(streams[reader.hook_point.name][at])
              * (doses[:, None] * reader.written)[feature])
     moved = torch.zeros(len(explained), _n_vocab(model), dtype=torch.float64, device=engine.device)
-    for part, seen in engine.run(clean, source, *at, added, [final], batch_rows=512):
-        before, after = (stream_logits(model, stream).float().log_softmax(-1) for stream in
-                         (streams[final.name][at[0][part], at[1][part]], seen[final.name][:, 0]))
+    last = streams[final.name][at]
+    passes = (((part, last[part] + added[part]) for part in torch.arange(len(which)).split(512))
+              if source == final else
+              ((part, seen[final.name][:, 0]) for part, seen in
+               engine.run(clean, source, *at, added, [final], batch_rows=512)))
+    for part, pushed in passes:
+        before, after = (stream_logits(model, stream).float().log_softmax(-1)
+                         for stream in (last[part], pushed))
         moved.index_add_(0, feature[part].to(engine.device), (after - before).double())
     return (moved.cpu().numpy() / np.bincount(which, minlength=len(explained))[:, None])
 
@@ -201,24 +189,35 @@ def weighted_correlations(
 # families of predicates that an edit of the token at a position does not touch
 _BEFORE = ("before", "two before", "word before", "position", "class before", "label before")
 
-def _places_to_edit(
-    store: ActivationStore, each: Explanation, predicates: Predicates, rng: np.random.Generator,
-    n: int
-) -> tuple[Term, Int[np.ndarray, "n_places"]] | None:
-    "The term that names tokens, and rows at which only it is wanting; None where there is none."
+def _named_token(
+    each: Explanation, predicates: Predicates
+) -> tuple[Term, FeatureRule] | None:
+    "The term that names tokens, and the rest of the rule; None where an edit cannot make it true."
     family = [predicates.families[term.members[0]] for term in each.terms.terms]
     naming = [term for term, kind in zip(each.terms.terms, family, strict=True)
               if kind == "token" and term.holds]
     rest = [term for term, kind in zip(each.terms.terms, family, strict=True) if kind in _BEFORE]
     if len(naming) != 1 or len(rest) + 1 != len(family): return None
+    return naming[0], FeatureRule(tuple(rest))
+
+def can_be_edited(each: Explanation, predicates: Predicates) -> bool:
+    "Whether a token put in can make its rule true: it names tokens, and else what stands before."
+    return _named_token(each, predicates) is not None
+
+# %% ../../nbs/dictionary/08_rule_tests.ipynb #c9eb2699
+def _places_to_edit(
+    store: ActivationStore, each: Explanation, predicates: Predicates, rng: np.random.Generator,
+    n: int
+) -> tuple[Term, Int[np.ndarray, "n_places"]] | None:
+    "The term that names tokens, and rows at which only it is wanting; None where there is none."
+    found = _named_token(each, predicates)
+    if found is None: return None
     free = (store.rows[:, 0] % 2 == 1) & (store.rows[:, 1] > 0)
-    free &= ~type(each.terms)(tuple(naming)).holds(predicates)
-    free &= type(each.terms)(tuple(rest)).holds(predicates)
+    free &= ~FeatureRule((found[0],)).holds(predicates) & found[1].holds(predicates)
     free[store.column(each.layer, each.feature)[0]] = False
     rows = rng.permutation(np.flatnonzero(free))[:n]
-    return (naming[0], rows) if len(rows) else None
+    return (found[0], rows) if len(rows) else None
 
-# %% ../../nbs/dictionary/08_rule_tests.ipynb #a0714930
 def _token_ids(store: ActivationStore) -> dict[str, list[int]]:
     "Quoted text -> tokens that read so."
     found: dict[str, list[int]] = {}

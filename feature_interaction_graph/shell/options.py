@@ -84,6 +84,8 @@ class RunOptions:
     layer_window: Annotated[
         int | None, Option(help="Largest layer distance from source to target.")] = None
     n_samples: Annotated[int | None, Option(help="Interventions per source and dose.")] = None
+    labels: Annotated[str | None, Option(
+        help="What features are called: first, rules, or a file of labels.")] = None
     device: Annotated[str | None, Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None
     executor: Annotated[str | None, Option(help="Who measures: local, or ray.")] = None
     workers: Annotated[int | None, Option(help="Workers, with --executor ray.")] = None
@@ -104,8 +106,8 @@ def configured(options: RunOptions, given: dict[str, Path] | None = None) -> Run
     Raises `InputError` for settings that are none."""
     named = dict(map(parse_setting, options.setting or []))
     own = {name: getattr(options, name) for name in (
-        "sae_release", "dataset", "n_tokens", "layer_window", "n_samples", "device", "executor",
-        "seed")}
+        "sae_release", "dataset", "n_tokens", "layer_window", "n_samples", "labels", "device",
+        "executor", "seed")}
     own |= {"model_name": options.model, "top_k_features": options.top_k,
             "n_workers": options.workers,
             "layers": None if options.layers is None else parse_layers(options.layers)}

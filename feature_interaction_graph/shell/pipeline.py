@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'MAX_CONTEXTS', 'stage_of', 'input_state', 'stage_key', 'stage_facts', 'RunInputs', 'named_features',
-           'saved', 'counted', 'measurement_counts', 'at_level', 'evidence_facts', 'draw_pages', 'draw_neighborhood',
-           'Run', 'texts_of', 'analysis']
+           'call_features', 'saved', 'counted', 'measurement_counts', 'at_level', 'evidence_facts', 'draw_pages',
+           'draw_neighborhood', 'Run', 'texts_of', 'analysis']
 
 # %% ../../nbs/shell/00_pipeline.ipynb #57eb3a36
 import dataclasses
@@ -23,6 +23,7 @@ from feature_interaction_graph.config import (
 )
 from ..engine.errors import InputError, no_empty_folder
 from ..engine.files import check_shape, read_json, regular_file
+from ..engine.names import parse_feature_id
 from ..engine.run_folder import RunFolder, Stage, write_json
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ _selection = (*ACTIVATION_SETTINGS, *(item.name for item in dataclasses.fields(C
 _atlas = tuple(name for name in _selection
                if name not in ("candidate_method", "n_transport_tokens", "all_targets"))
 _measurement = tuple(name for name in _all if name not in
-                     ("significance_level", "edge_strength_threshold", "gated_pairs"))
+                     ("significance_level", "edge_strength_threshold", "gated_pairs", "labels"))
 STAGES = {stage.name: stage for stage in (
     Stage("activations", ("activations.h5",), ACTIVATION_SETTINGS),
     Stage("atlas", ("atlas.h5",), _atlas),
@@ -62,11 +63,12 @@ def stage_of(name: str, cfg: Config) -> Stage:
     return dataclasses.replace(stage, files=(*stage.files, "responses.h5"))
 
 # %% ../../nbs/shell/00_pipeline.ipynb #02cde80e
-def input_state(cfg: Config) -> list[tuple[str, int, int]]:
+def input_state(cfg: Config, labelled: bool = False) -> list[tuple[str, int, int]]:
     """(name, bytes, time of change) of every local file behind the model, the SAEs and the text of
-    `cfg`; nothing for names on a hub. Raises `InputError` for what cannot be read."""
-    state = []
-    for place in dict.fromkeys((cfg.model_name, cfg.sae_release, cfg.dataset)):
+    `cfg`, and behind its labels if they matter; nothing for names on a hub. Raises `InputError` for
+    what cannot be read."""
+    state, more = [], (cfg.labels,) if labelled else ()
+    for place in dict.fromkeys((cfg.model_name, cfg.sae_release, cfg.dataset, *more)):
         path = (Path(str(files("feature_interaction_graph"))) / "demo" if place == "demo"
                 else Path(place))
         try:
@@ -94,7 +96,8 @@ def stage_key(stage: Stage, cfg: Config) -> str:
     the version of the package."""
     from feature_interaction_graph import __version__
     return hashlib.sha256(json.dumps(
-        [cfg.fingerprint(_settings_of(stage, cfg)), input_state(cfg), __version__]
+        [cfg.fingerprint(_settings_of(stage, cfg)), input_state(cfg, "labels" in stage.settings),
+         __version__]
     ).encode()).hexdigest()[:16]
 
 
@@ -103,7 +106,7 @@ def stage_facts(stage: Stage, cfg: Config) -> dict[str, Any]:
     from feature_interaction_graph import __version__
     values = dataclasses.asdict(cfg)
     times = {name: (size, datetime.fromtimestamp(at / 1e9).isoformat(" ", "microseconds"))
-             for name, size, at in input_state(cfg)}
+             for name, size, at in input_state(cfg, "labels" in stage.settings)}
     return {**{name: values[name] for name in _settings_of(stage, cfg)}, "version": __version__,
             **{name: f"{size:,} bytes of {changed}" for name, (size, changed) in times.items()}}
 
@@ -123,6 +126,8 @@ class RunInputs:
         self.folder = RunFolder(cfg.output_path, force, say)
         for path in self.given.values():
             regular_file(path, "give a file that an earlier command wrote")
+        if cfg.labels not in ("first", "rules"):
+            regular_file(Path(cfg.labels), "let labels be first, rules or a file of labels")
 
     def _sources(self) -> list[tuple[str, int, int]]:
         return [(str(path), path.stat().st_size, path.stat().st_mtime_ns)
@@ -180,6 +185,30 @@ def named_features(G: "nx.DiGraph") -> list[str]:
     gated = [gate[end] for gate in G.graph.get("hyperedges", [])[:10]
              for end in ("source", "gate", "target")]
     return list(dict.fromkeys([*gated, *(node for edge in edges for node in edge[:2])]))
+
+# %% ../../nbs/shell/00_pipeline.ipynb #574db359
+def call_features(
+    G: "nx.DiGraph", labels: str, store: Callable[[], "ActivationStore"]
+) -> None:
+    """Labels the features of `G` as `Config.labels` says; those without a rule that holds, or
+    without an entry in the file, keep the label they have.
+
+    `store`: called where rules are to be found. Raises `InputError` for a file that is no file of
+    labels."""
+    from feature_interaction_graph.dictionary.labels import load_labels
+    from feature_interaction_graph.dictionary.predicates import predicates_of
+    from feature_interaction_graph.dictionary.rules import explain_features, rule_labels
+    if labels == "first": return
+    found = {} if labels == "rules" else load_labels(labels)
+    if labels == "rules":
+        known = predicates_of(store())
+        keys = [parse_feature_id(name) for name in G]
+        for layer in sorted({layer for layer, _ in keys}):
+            mine = [feature for at, feature in keys if at == layer]
+            found |= rule_labels(explain_features(store(), layer, mine, predicates=known))
+    for name in G:
+        label = found.get(parse_feature_id(name))
+        if label: G.nodes[name]["label"] = label
 
 # %% ../../nbs/shell/00_pipeline.ipynb #50afddd9
 def saved(value: Any, paths: list[Path]) -> Any:
@@ -329,6 +358,7 @@ class Run(RunInputs):
         from feature_interaction_graph.graph import build_interaction_graph, load_graph, save_graph
         def build(paths: list[Path]) -> "nx.DiGraph":
             graph = build_interaction_graph(self.interactions, self.cfg, gates=self.gates)
+            call_features(graph, self.cfg.labels, lambda: self.activations)
             for path in paths: save_graph(graph, path)
             return graph
         return self.stage("graph", lambda paths: load_graph(paths[-1]), build)
