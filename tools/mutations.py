@@ -854,6 +854,14 @@ MUTATIONS = {
          "precision if holds else -precision"),
         ("labels of any worth", "each.scores.f1 >= min_f1 and", ""),
     ],
+    "dictionary/explainers.py": [
+        ("judged on what was read", "== int(unseen)", "== 1"),
+        ("unanswered counts as no", "answer is not None and bool(answer) == fires",
+         "bool(answer) == fires"),
+        ("accuracy unbalanced", "mean = sum(both) / 2", "mean = float(right.mean()) * both[0]"),
+        ("numbers off by one", "found.get(number) for number in range(1, len(passages) + 1)",
+         "found.get(number) for number in range(len(passages))"),
+    ],
     "dictionary/rule_tests.py": [
         ("where it holds against everywhere",
          "(total - sums).cpu().numpy() / (n - n_true)[:, None]",
