@@ -800,6 +800,9 @@ MUTATIONS = {
         ("edges left out after one that stays",
          "left -= min(n_cut + 1, len(tried))",
          "left -= len(tried)"),
+        ("edges that inhibit fall first",
+         "distances += (missed[rows, None] - effects).abs().sum(0) / scale",
+         "distances += effects.sum(0) / scale"),
     ],
     "patching/edge_circuit.py": [
         ("parts of an edge replace one another",
