@@ -102,6 +102,9 @@ MUTATIONS = {
          "pass"),
     ],
     "tracing/frozen.py": [
+        ("norms of other classes than torch's keep the mean",
+         "taken_off = centres(norm)",
+         "taken_off = isinstance(norm, nn.LayerNorm)"),
         ("patterns follow the perturbed stream",
          "if module not in self.kept:",
          "if True:"),
@@ -743,6 +746,9 @@ MUTATIONS = {
          "range(int(label), 100)"),
     ],
     "patching/components.py": [
+        ("clean values read through the hooks of the moment",
+         "(before.copy(), after.copy()) for module, (before, after) in then.items()",
+         "now[module] for module in then"),
         ("the mean of one side only",
          "return ((base.mean(0) + other.mean(0)) / 2).expand_as(base)",
          "return base.mean(0).expand_as(base)"),
@@ -914,7 +920,7 @@ MUTATIONS = {
     ],
     "lenses/logit_attribution.py": [
         ("shares without the mean taken off",
-         "return read - read.mean(-1, keepdim=True) if _centres(norm) else read", "return read"),
+         "return read - read.mean(-1, keepdim=True) if centres(norm) else read", "return read"),
         ("shares without the norm behind attention",
          "factor = frozen_scale(parts.attn_out, output(written))", "factor = 1.0"),
         ("heads' sources at the first query",
