@@ -4,19 +4,21 @@ one backward pass per target, and against a prompt that is repeated for every ta
 `python benchmarks/attribution_graph.py` traces a prompt of the demo, once with the demo's own
 residual-stream SAEs (one block between two of them: the closed form) and once with two of them left
 out (two blocks: batched gradients). All ways give the same numbers, which is checked; the slow ones
-are run on `--sample` targets of every layer and scaled up. Peak memory of each way is taken in a
-process of its own, above that of a process that has only loaded the model and the sources.
+are run on `--sample` targets of every layer and scaled up. Memory is counted: the bytes of all
+tensors that a way has made and that are still alive, at worst, its graph of derivatives included.
 """
 import argparse
-import multiprocessing
-import resource
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 sys.path.insert(0, str(Path(__file__).parent))
 from record import write
@@ -105,33 +107,54 @@ def arrivals(frozen: FrozenModel, leaves: dict, layer: int) -> torch.Tensor:
     return caught[point.name]
 
 
-def ways(prompt: Prompt, layer: int) -> dict[str, Way]:
-    n_nodes = len(prompt.nodes)
+def traced(prompt: Prompt, layer: int) -> Way:
     fast = paths_to(prompt.frozen, prompt.writers, layer)
-    batched = GradientPaths(prompt.frozen, prompt.writers, layer)
-    return {"traced": lambda rows: fast.edges(rows, n_nodes),
-            "batched gradients": lambda rows: batched.edges(rows, n_nodes),
-            "one by one": prompt.one_by_one(layer), "prompt repeated": prompt.repeated(layer)}
+    return lambda rows: fast.edges(rows, len(prompt.nodes))
 
 
-def peak(length: int, layers: tuple[int, ...], layer: int, name: str, found: object) -> None:
-    "Puts the peak of one way, in MiB, into a queue; `load`: without any way."
-    torch.set_num_threads(1)
-    prompt = Prompt(length, layers)
-    rows = rows_of(prompt.frozen, prompt.nodes, prompt.targets(layer)[:256])
-    if name != "load": ways(prompt, layer)[name](rows)
-    found.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)  # type: ignore
+def batched_gradients(prompt: Prompt, layer: int) -> Way:
+    paths = GradientPaths(prompt.frozen, prompt.writers, layer)
+    return lambda rows: paths.edges(rows, len(prompt.nodes))
 
 
-def peak_of(*how: object) -> float:
-    "Peak memory of one way in a process of its own."
-    context = multiprocessing.get_context("spawn")
-    found = context.Queue()
-    process = context.Process(target=peak, args=(*how, found))
-    process.start()
-    value = found.get()
-    process.join()
-    return value
+WAYS: dict[str, Callable[[Prompt, int], Way]] = {
+    "traced": traced, "batched gradients": batched_gradients, "one by one": Prompt.one_by_one,
+    "prompt repeated": Prompt.repeated}
+
+
+class Counted(TorchDispatchMode):
+    """Bytes of the tensors that are made and still alive, within the context; `most`: at worst.
+    What was there before is not counted."""
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self.known = weakref.WeakKeyDictionary[Any, int]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        old = {each.untyped_storage() for each in tree_leaves((args, kwargs))
+               if isinstance(each, torch.Tensor)}
+        for each in tree_leaves(found):
+            if not isinstance(each, torch.Tensor): continue
+            storage = each.untyped_storage()
+            if storage in self.known or storage in old: continue
+            self.known[storage] = size = storage.nbytes()
+            self.now += size
+            self.most = max(self.most, self.now)
+            weakref.finalize(storage, self.freed, size)
+        return found
+
+    def freed(self, size: int) -> None: self.now -= size
+
+
+def mebibytes(length: int, layers: tuple[int, ...], layer: int, n_targets: int = 256) -> dict:
+    "What each way holds at most while it finds the edges of so many targets, its graph included."
+    prompt, found = Prompt(length, layers), {}
+    rows = rows_of(prompt.frozen, prompt.nodes, prompt.targets(layer)[:n_targets])
+    for name, make in WAYS.items():
+        with Counted() as counted: make(prompt, layer)(rows)
+        found[name] = counted.most / 2**20
+    return {**found, "edges themselves": len(rows) * len(prompt.nodes) * 4 / 2**20}
 
 
 def measure(length: int, layers: tuple[int, ...], sample: int, memory: bool) -> dict:
@@ -142,14 +165,14 @@ def measure(length: int, layers: tuple[int, ...], sample: int, memory: bool) -> 
         chosen = np.random.default_rng(0).permutation(len(every))[:sample]
         rows = rows_of(prompt.frozen, prompt.nodes, every)
         few = rows.take(torch.as_tensor(np.sort(chosen)))
-        here = ways(prompt, layer)
+        here = {name: make(prompt, layer) for name, make in WAYS.items()}
         reference = here["one by one"](few)
         counts[layer] = len(every)
         for name, way in here.items():
             asked = rows if name in ("traced", "batched gradients") else few
-            began = time.perf_counter()
+            began = time.process_time()
             edges = way(asked)
-            spent = (time.perf_counter() - began) * len(rows) / len(asked)
+            spent = (time.process_time() - began) * len(rows) / len(asked)
             seconds[name] = seconds.get(name, 0.0) + spent
             edges = edges[torch.as_tensor(np.sort(chosen))] if asked is rows else edges
             gap = float((edges - reference).abs().max() / reference.abs().max())
@@ -160,9 +183,8 @@ def measure(length: int, layers: tuple[int, ...], sample: int, memory: bool) -> 
                                          for name, value in seconds.items()}}
     assert all(gap < 1e-4 for gap in apart.values()), apart
     if memory:
-        base = peak_of(length, layers, layers[-1], "load")
-        found["mebibytes_of_256_targets"] = {
-            name: peak_of(length, layers, layers[-1], name) - base for name in seconds}
+        found["mebibytes_of_256_targets"] = held = mebibytes(length, layers, layers[-1])
+        assert held["traced"] < held["prompt repeated"] / 2, held
     return found
 
 

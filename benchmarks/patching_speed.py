@@ -12,6 +12,7 @@ Times are processor seconds of this process, on one thread, so that other work o
 little, recording and checks included. Differences are relative to the metric. Pairs: the demo's
 agreement set, which differs late in the prompt; a larger random model on pairs that differ late, as
 most published sets do; and on pairs that differ in the second token, where rows save least.
+`bound`: how large a ratio could be at most, by the arithmetic that cannot be saved (see `bounds`).
 """
 import argparse
 import contextlib
@@ -144,6 +145,36 @@ def compared(
             "largest_difference": apart, "n_effects": int(results[0].size)}
 
 
+def bounds(
+    first: list[int], length: int, n_layers: int, n_heads: int, width: float
+) -> dict[str, float]:
+    """How many times less arithmetic than whole passes an exact answer needs, for both sweeps: the
+    largest ratio that any way of recomputing what changes can have. `first`: where each pair
+    begins to differ; `width`: size of the vocabulary over that of the stream.
+
+    Products with weights alone, in units of the stream's width squared; a block has 12: queries,
+    keys, values and output matrix 1 each, the MLP 8. What cannot be saved: a patched head at one
+    position changes one position of its own block and all later positions of later blocks; of the
+    last block only keys and values are needed but for the last position, whose logits are asked.
+    """
+    def after(block: int, n: int) -> float:
+        "Blocks after `block` at n positions, and the logits of the last."
+        later = n_layers - 1 - block
+        return width + (12 * n * (later - 1) + 2 * n + 10 if later else 0)
+    whole = length * (12 * n_layers + width)
+    sweep = paths = n_paths = 0.0
+    for begin in first:
+        for block in range(n_layers - 1):
+            sweep += sum(9 + after(block, length - at) for at in range(begin, length))
+        sweep += 9 + width
+        for block in range(1, n_layers):
+            n = length - begin if block < n_layers - 1 else 1
+            paths += block * (n * (8 + 1 / n_heads) + after(block, length - begin))
+            n_paths += block
+    return {"heads by position": len(first) * n_layers * length * whole / sweep,
+            "paths": n_paths * whole / paths}
+
+
 def id_pairs(n: int, length: int, at: int, n_vocab: int) -> PromptPairs:
     "Pairs of random tokens that differ in the token at `at`."
     clean = torch.randint(3, n_vocab, (n, length), generator=torch.Generator().manual_seed(0))
@@ -171,9 +202,13 @@ if __name__ == "__main__":
     numbers = {}
     for name, (model, pairs) in cases.items():
         if quick and model is not demo: continue
+        runs, config = PairRuns(model, pairs), plain_twin(model).config
+        most = bounds(runs.first.tolist(), runs.base.shape[1], config.n_layer, config.n_head,
+                      config.vocab_size / config.n_embd)
+        ways = {"heads by position": (plain_sweep, row_sweep), "paths": (plain_paths, row_paths)}
         numbers[name] = {
-            "heads by position": compared(plain_sweep, row_sweep, model, pairs),
-            "paths": compared(plain_paths, row_paths, model, pairs)
+            asked: {**compared(*both, model, pairs), "bound": round(most[asked], 1)}
+            for asked, both in ways.items()
         }
         print(name, numbers[name], flush=True)
     settings = {"larger": sizes, "pairs": 16, "larger_pairs": 8}

@@ -61,8 +61,8 @@ def doubled_moves_by_columns(model, saes, graph: AttributionGraph, n: int = 6) -
     return worst
 
 
-@pytest.mark.parametrize("name", ["gptj", "gpt_oss", "granite", "glm4", "olmo3", "gemma3",
-                                  "bloom", "falcon, grouped heads"])
+@pytest.mark.parametrize("name", ["gptj", "gpt_oss", "granite", "glm4", "olmo3", "cohere", "olmo",
+                                  "gemma3", "bloom", "falcon, grouped heads"])
 def test_sums_hold_on_every_architecture(name: str) -> None:
     model = random_model(name)
     saes = {layer: coordinates(f"blocks.{layer}.hook_resid_post") for layer in (0, 1)}
@@ -83,7 +83,7 @@ def test_saes_on_every_place(kind: str) -> None:
     assert (graph.edges.data < 0).mean() > 0.2 and len(graph.nodes.of("error"))
 
 
-@pytest.mark.parametrize("name", ["gptj", "granite", "glm4", "olmo3", "gemma3"])
+@pytest.mark.parametrize("name", ["gptj", "granite", "glm4", "olmo3", "gemma3", "cohere"])
 def test_the_closed_form_is_the_gradient(name: str) -> None:
     model = random_model(name)
     saes = {layer: coordinates(f"blocks.{layer}.hook_resid_post") for layer in (0, 1)}

@@ -102,6 +102,9 @@ MUTATIONS = {
          "pass"),
     ],
     "tracing/frozen.py": [
+        ("norms of other classes than torch's keep the mean",
+         "taken_off = centres(norm)",
+         "taken_off = isinstance(norm, nn.LayerNorm)"),
         ("patterns follow the perturbed stream",
          "if module not in self.kept:",
          "if True:"),
@@ -751,6 +754,9 @@ MUTATIONS = {
          "range(int(label), 100)"),
     ],
     "patching/components.py": [
+        ("clean values read through the hooks of the moment",
+         "(before.copy(), after.copy()) for module, (before, after) in then.items()",
+         "now[module] for module in then"),
         ("the mean of one side only",
          "return ((base.mean(0) + other.mean(0)) / 2).expand_as(base)",
          "return base.mean(0).expand_as(base)"),
@@ -808,6 +814,9 @@ MUTATIONS = {
         ("edges left out after one that stays",
          "left -= min(n_cut + 1, len(tried))",
          "left -= len(tried)"),
+        ("edges that inhibit fall first",
+         "distances += (missed[rows, None] - effects).abs().sum(0) / scale",
+         "distances += effects.sum(0) / scale"),
     ],
     "patching/edge_circuit.py": [
         ("parts of an edge replace one another",
@@ -963,7 +972,7 @@ MUTATIONS = {
     ],
     "lenses/logit_attribution.py": [
         ("shares without the mean taken off",
-         "return read - read.mean(-1, keepdim=True) if _centres(norm) else read", "return read"),
+         "return read - read.mean(-1, keepdim=True) if centres(norm) else read", "return read"),
         ("shares without the norm behind attention",
          "factor = frozen_scale(parts.attn_out, output(written))", "factor = 1.0"),
         ("heads' sources at the first query",

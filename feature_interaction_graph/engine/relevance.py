@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .hook_points import map_block
 from feature_interaction_graph.engine.weight_paths import (
-    is_norm, norm_epsilon, norm_gain, value_projection
+    centres, is_norm, norm_epsilon, norm_gain, value_projection
 )
 
 # %% ../../nbs/engine/19_relevance.ipynb #06ccd249
@@ -64,10 +64,10 @@ class _Secant(nn.Module):
 # %% ../../nbs/engine/19_relevance.ipynb #67e8e277
 def _frozen_scale(norm: Any) -> Callable[[Tensor], Tensor]:
     "The forward of `norm` with its scale constant."
-    gain, epsilon = norm_gain(norm), norm_epsilon(norm)
+    gain, epsilon, centred = norm_gain(norm), norm_epsilon(norm), centres(norm)
     def forward(x: Tensor) -> Tensor:
         wide = x.float()
-        if isinstance(norm, nn.LayerNorm): wide = wide - wide.mean(-1, keepdim=True)
+        if centred: wide = wide - wide.mean(-1, keepdim=True)
         scale = (wide.detach().square().mean(-1, keepdim=True) + epsilon).rsqrt()
         scaled = wide * scale * gain.to(x.device)
         bias = getattr(norm, "bias", None)

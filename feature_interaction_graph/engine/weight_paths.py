@@ -79,14 +79,20 @@ def _matrix(module: Any) -> Float[Tensor, "n_out n_in"]:
 
 # %% ../../nbs/engine/18_weight_paths.ipynb #f1719758
 def is_norm(module: nn.Module) -> bool:
-    "Whether `module` is a layer norm or an RMS norm."
-    return isinstance(module, nn.LayerNorm) or type(module).__name__.endswith("RMSNorm")
+    "Whether `module` is a layer norm or an RMS norm, of torch or of a class of its own (Cohere's)."
+    named = type(module).__name__.endswith(("LayerNorm", "RMSNorm"))
+    return isinstance(module, nn.LayerNorm) or named
 
 # %% ../../nbs/engine/18_weight_paths.ipynb #90b348ec
 def norm_epsilon(norm: Any) -> float:
     "What a norm adds to the mean square before the root."
     found = getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
-    return torch.finfo(torch.float32).eps if found is None else float(found)
+    if found is not None: return float(found)
+    if hasattr(norm, "eps") or getattr(norm, "weight", None) is not None:
+        return torch.finfo(torch.float32).eps
+    small = 1e-2 * _signs(norm)                 # OLMo's tells nobody, so it is asked
+    left = small - small.mean(-1, keepdim=True) if centres(norm) else small
+    return float(left.square().mean() * (1 / _signed_gain(norm, small).square().mean() - 1))
 
 
 def _signed_gain(norm: Any, rows: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
@@ -96,7 +102,9 @@ def _signed_gain(norm: Any, rows: Float[Tensor, "*rows width"]) -> Float[Tensor,
 
 def _signs(norm: Any) -> Float[Tensor, "*heads width"]:
     "1 and -1 in turn, of the shape of its weight: what no norm takes for a mean."
-    signs = torch.ones_like(norm.weight, dtype=torch.float32)
+    weight = getattr(norm, "weight", None)
+    if weight is None: weight = torch.empty(getattr(norm, "normalized_shape", (8,)))
+    signs = torch.ones_like(weight, dtype=torch.float32)
     signs[..., 1::2] = -1
     return signs
 
@@ -104,8 +112,7 @@ def _signs(norm: Any) -> Float[Tensor, "*heads width"]:
 def centres(norm: Any) -> bool:
     """Whether a norm takes the mean off before it scales. A norm of a class of its own (Cohere's)
     is asked: nothing is left of a constant then."""
-    if isinstance(norm, nn.LayerNorm) or getattr(norm, "weight", None) is None:
-        return isinstance(norm, nn.LayerNorm)
+    if isinstance(norm, nn.LayerNorm): return True
     constant, other = (_signed_gain(norm, rows)
                        for rows in (torch.ones_like(_signs(norm)), _signs(norm)))
     return bool(constant.abs().max() < 1e-3 * other.abs().max())

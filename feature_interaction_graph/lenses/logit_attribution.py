@@ -22,7 +22,7 @@ from feature_interaction_graph.engine.hook_points import (
     HookPoint, catch, decoder_layers, map_block, model_output, plain_twin
 )
 from ..engine.statistics import adjust, effect_test
-from ..engine.weight_paths import is_norm, norm_epsilon, norm_gain
+from ..engine.weight_paths import centres, is_norm, norm_epsilon, norm_gain
 from ..dictionary.examples import final_norm
 from ..circuits.behaviors import Behavior, BehaviorTokens, tokens_for
 from feature_interaction_graph.drawing.figures import (
@@ -39,21 +39,16 @@ def frozen_scale(
     norm: nn.Module, entering: Float[Tensor, "*rows d_model"]
 ) -> Float[Tensor, "*rows"]:
     "What `norm` multiplies `entering` by (before its gain): 1 / root mean square, or deviation."
-    if _centres(norm): entering = entering - entering.mean(-1, keepdim=True)
+    if centres(norm): entering = entering - entering.mean(-1, keepdim=True)
     return (entering.float().square().mean(-1) + norm_epsilon(norm)).rsqrt()
-
-def _centres(norm: nn.Module) -> bool:
-    "Whether a norm takes the mean off; Cohere's is a class of its own."
-    return type(norm).__name__.endswith("LayerNorm")
 
 # %% ../../nbs/lenses/04_logit_attribution.ipynb #3828efe6
 def read_through(
     norm: Any, reading: Float[Tensor, "*rows d_model"]
 ) -> Float[Tensor, "*rows d_model"]:
     "The reading of a norm's input, at scale 1, that `reading` is of its output."
-    gain = norm.weight.detach().float() if _centres(norm) else norm_gain(norm)
-    read = reading * gain.to(reading.device)
-    return read - read.mean(-1, keepdim=True) if _centres(norm) else read
+    read = reading * norm_gain(norm).to(reading.device)
+    return read - read.mean(-1, keepdim=True) if centres(norm) else read
 
 # %% ../../nbs/lenses/04_logit_attribution.ipynb #fff739ba
 def answer_weights(tokens: BehaviorTokens) -> Float[Tensor, "n_prompts n_vocab"]:

@@ -30,7 +30,7 @@ from feature_interaction_graph.engine.hook_points import (
 )
 from ..engine.names import FeatureKey
 from ..engine.positions import Positions, corpus_for
-from ..engine.weight_paths import is_norm, norm_epsilon, norm_gain
+from ..engine.weight_paths import centres, is_norm, norm_epsilon, norm_gain
 from ..features import FEATURE_COLUMNS, FeatureTable
 from ..training.rows import sampled_activations
 
@@ -300,7 +300,7 @@ def unembedding_directions(
         return (head.weight.detach().float()[token],
                 0.0 if getattr(head, "bias", None) is None else float(head.bias[token]))
     inverse = 1.0 if folded_on is None else float(_inverse_scales(model, norm, folded_on).mean())
-    centred = isinstance(norm, nn.LayerNorm)
+    centred = centres(norm)
     found = []
     for index, token in enumerate(tokens):
         number, name = _one_token(model, token)
@@ -351,7 +351,7 @@ def _inverse_scales(
     rows = sampled_activations(
         model, corpus, f"blocks.{len(decoder_layers(plain_twin(model))) - 1}.hook_resid_post"
     )
-    if isinstance(norm, nn.LayerNorm): rows = rows - rows.mean(-1, keepdim=True)
+    if centres(norm): rows = rows - rows.mean(-1, keepdim=True)
     return (rows.square().mean(-1) + norm_epsilon(norm)).rsqrt()
 
 # %% ../../nbs/measurement/11_directions.ipynb #a90a14a8

@@ -7,9 +7,11 @@ __all__ = ['COMPONENT_KINDS', 'DIRECTIONS', 'LENDERS', 'Component', 'as_componen
            'lent_values', 'components_of']
 
 # %% ../../nbs/patching/03_components.ipynb #e1168721
+import contextlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -94,6 +96,7 @@ class PairRuns:
         self.values, self.other_values = (self.metric(prompt_logits(model, part, self.lengths))
                                           for part in both)
         self._streams: dict[tuple[bool, str], Tensor] = {}
+        self._hooks = _hooks_of(self)
         _check_logits(self)
 
     def __len__(self) -> int: return len(self.base)
@@ -111,10 +114,12 @@ class PairRuns:
         return self.pairs.value(logits, tokens).detach().float().cpu()
 
     def streams(self, point: HookPoint, other: bool = False) -> Float[Tensor, "n_pairs seq_len w"]:
-        "What stands at `point` in the base, or in the other run."
+        """What stands at `point` in the base, or in the other run; hooks that came after these runs
+        were made have no part in it, and may ask for it."""
         if (other, point.name) not in self._streams:
             tokens = self.other if other else self.base
-            read = clean_residuals(self.model, tokens, _points_of_kind(self, point))
+            with _hooked_as_then(self._hooks):
+                read = clean_residuals(self.model, tokens, _points_of_kind(self, point))
             self._streams |= {(other, name): found.float() for name, found in read.items()}
         return self._streams[other, point.name]
 
@@ -135,6 +140,24 @@ def _points_of_kind(runs: PairRuns, point: HookPoint) -> list[HookPoint]:
     wide = 4 * int(runs.engine.twin.config.hidden_size) * runs.base.numel()
     if point.layer not in layers or len(layers) * wide > 2**27: return [point]
     return [HookPoint(point.kind, layer) for layer in layers]
+
+_Hooks = dict[nn.Module, tuple[Any, Any]]
+
+def _hooks_of(runs: PairRuns) -> _Hooks:
+    "The hooks of every module, before and after it."
+    return {module: (module._forward_pre_hooks.copy(), module._forward_hooks.copy())
+            for module in {*runs.model.modules(), *runs.engine.twin.modules()}}
+
+@contextlib.contextmanager
+def _hooked_as_then(then: _Hooks) -> Iterator[None]:
+    "Within the context every module has the hooks it had when `then` was noted, and no others."
+    now = {module: (module._forward_pre_hooks, module._forward_hooks) for module in then}
+    def have(hooks: _Hooks) -> None:
+        for module, (before, after) in hooks.items():
+            module._forward_pre_hooks, module._forward_hooks = before, after
+    have({module: (before.copy(), after.copy()) for module, (before, after) in then.items()})
+    try: yield
+    finally: have(now)
 
 @torch.no_grad()
 def _check_logits(runs: PairRuns) -> None:

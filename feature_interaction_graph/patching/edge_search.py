@@ -97,20 +97,22 @@ def greedy_ranking(on: EdgeModel, *, factor: float = 0.8) -> _Ranked:
 
 # %% ../../nbs/patching/12_edge_search.ipynb #fca77fce
 def gradient_ranking(on: EdgeModel, *, factor: float = 0.8, steps: int = 5) -> _Ranked:
-    """Numbers of all edges, last to fall out first, by integrated derivatives of the distance; and
-    the loss of each when it fell. Raises `InputError` for `steps` below 1, and as
-    `greedy_ranking` does."""
+    """Numbers of all edges, last to fall out first, by what integrated derivatives say of the
+    distance without each; and the loss of each when it fell. Raises `InputError` for `steps` below
+    1, and as `greedy_ranking` does."""
     if steps < 1: raise InputError(f"steps is {steps}; at least one is needed.")
     edge_distance(on, torch.zeros(1, len(on.grid)))                   # says if there is nothing
     scale = float((on.empty - on.whole).abs().sum())
     fits = max(1, on.rows_that_fit // (2 * len(on.blocks.layers)))
     def losses(kept: Tensor, numbers: Tensor) -> Float[np.ndarray, "n_kept"]:
-        total = torch.zeros(len(on.grid))
-        for step in range(steps):
-            for rows in torch.arange(len(on)).split(fits):
+        missed = (on.values(kept[None].float())[0] - on.whole).cpu()
+        distances = torch.zeros(len(on.grid))
+        for rows in torch.arange(len(on)).split(fits):
+            effects = torch.zeros(len(rows), len(on.grid))
+            for step in range(steps):
                 keep = (kept.float() * (step + 0.5) / steps).repeat(len(rows), 1).requires_grad_()
-                value = on.trace(rows, keep).value
-                missed = (value - on.whole[rows].to(value.device)).abs().sum() / scale
-                total -= torch.autograd.grad(missed, keep)[0].sum(0).cpu() / steps
-        return total[numbers].double().numpy()
+                value = on.trace(rows, keep).value.sum()
+                effects += torch.autograd.grad(value, keep)[0].cpu() / steps
+            distances += (missed[rows, None] - effects).abs().sum(0) / scale
+        return distances[numbers].double().numpy()
     return _eliminated(on, losses, factor)

@@ -26,7 +26,7 @@ from feature_interaction_graph.engine.hook_points import (
     HookPoint, catch, check_parts, decoder_layers, edit, map_block, mlp_module, plain_twin
 )
 from ..engine.names import Saes
-from ..engine.weight_paths import is_norm, norm_epsilon, norm_gain
+from ..engine.weight_paths import centres, is_norm, norm_epsilon, norm_gain
 
 # %% ../../nbs/tracing/00_frozen.ipynb #ce3eba17
 @dataclass
@@ -53,9 +53,10 @@ def frozen_norm(
 ) -> Callable[[Tensor], Float[Tensor, "1 seq_len width"]]:
     "The forward of a layer or RMS norm that divides by what it divided `x0` by."
     gain, bias = norm_gain(norm).to(x0.device), getattr(norm, "bias", None)
+    taken_off = centres(norm)
     def centred(x: Tensor) -> Tensor:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        return wide - wide.mean(-1, keepdim=True) if isinstance(norm, nn.LayerNorm) else wide
+        return wide - wide.mean(-1, keepdim=True) if taken_off else wide
     scale = (centred(x0).square().mean(-1, keepdim=True) + norm_epsilon(norm)).rsqrt().detach()
     def forward(x: Tensor) -> Tensor:
         scaled = centred(x) * scale * gain

@@ -128,19 +128,19 @@ class BlockPaths:
                 rows = held(rows) if whole else held(rows) - held(torch.zeros_like(rows))
             given = projection(rows) if whole else _linear_part(projection, rows[0])[None]
             return given[0][:, places]
-        self.values = values(mine.vector[None], mine.position, False)
-        self.pattern = self.frozen.patterns[self.block]
+        self.pattern, stream = self.frozen.patterns[self.block], self.frozen.streams[self.source]
+        with torch.no_grad():
+            self.values = values(mine.vector[None], mine.position, False)
+            clean = values(stream, torch.arange(stream.shape[1]), True)
         self.wide = len(self.pattern) // len(places)
-        stream = self.frozen.streams[self.source]
-        clean = values(stream, torch.arange(stream.shape[1]), True)
         self._check(clean)
         z = HookPoint("z", self.block)
         leaves = leaves_of(self.frozen, self.writers) | {z: self.frozen.streams[z]}
         self._leaves = {point: leaf.detach().requires_grad_(point in (self.source, z))
                         for point, leaf in leaves.items()}
+        self._inputs = self._leaves[self.source], self._leaves[z]
         with torch.enable_grad():
             self._arrived = run_frozen(self.frozen, self._leaves, tangent=False)[self.number]
-        self._inputs = self._leaves[self.source], self._leaves[z]
 
     def _check(self, values: Float[Tensor, "seq_len n_kv d_head"]) -> None:
         "Values mixed by the pattern must give what the heads gave."
