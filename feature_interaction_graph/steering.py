@@ -40,6 +40,7 @@ from feature_interaction_graph.control.runs import (
 )
 from .engine.encoders import number_saes
 from .engine.errors import InputError, options_of
+from .engine.listeners import tell_table
 from .engine.names import FeatureKey, Saes, feature_id
 
 if TYPE_CHECKING:
@@ -198,8 +199,10 @@ def compare_steering(
             for name, result in outcomes.items()}
     hops = [hop for name, result in outcomes.items()
             for hop in plan_hops(name, result, before[name], monitor, first)]
+    table = pd.DataFrame(rows).T
+    tell_table("steering", lambda: table.reset_index(names="plan"))
     return SteeringComparison(
-        pd.DataFrame(rows).T, pd.DataFrame(hops), outcomes, aside, monitor.watched, monitor.off,
+        table, pd.DataFrame(hops), outcomes, aside, monitor.watched, monitor.off,
         monitor.protected, target, share, settings.reference
     )
 

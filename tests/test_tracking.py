@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from coordinate_saes import TOKENS, random_model
 
 from feature_interaction_graph.drawing.figures import new_figure
 from feature_interaction_graph.tracking.track import read_metrics, track, upload
@@ -61,3 +63,28 @@ def test_a_process_that_dies(tmp_path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", work], check=False).returncode == 1
     assert read_metrics(tmp_path / "run").step.tolist() == [0, 1, 2]
     assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "running"
+
+
+def test_trainings_and_sweeps_are_heard(tmp_path: Path) -> None:
+    "Losses of every SAE at their steps, tables of every sweep; nothing outside the context."
+    from feature_interaction_graph import PromptPairs, activation_patching
+    from feature_interaction_graph.engine.corpus import as_corpus
+    from feature_interaction_graph.patching.ablations import ablate_components
+    from feature_interaction_graph.patching.paths import path_patching
+    from feature_interaction_graph.training.saes import SaeSettings, train_saes
+    model, hook = random_model("gpt2"), "blocks.0.hook_resid_post"
+    corpus = as_corpus(TOKENS.repeat(4, 1))
+    settings = SaeSettings(width=16, k=4, steps=5, batch_size=8, progress=False)
+    pairs = PromptPairs([[3, 4, 5, 6]], [[3, 7, 5, 6]], [9], [8], name="four")
+    def work():
+        activation_patching(model, pairs, "head")
+        ablate_components(model, pairs, "mlp_out")
+        path_patching(model, pairs, "head", ["logits"])
+        return train_saes(model, corpus, [hook], settings)[hook]
+    with track(tmp_path / "run") as run: heard = work()
+    assert torch.equal(heard.W_dec, work().W_dec)              # listening changes nothing
+    losses = read_metrics(run.folder)
+    assert losses.step.tolist() == [0, 1, 2, 3, 4] and losses[f"{hook}/mse_loss"].notna().all()
+    sizes = {path.stem: len(path.read_text().splitlines()) - 1
+             for path in (run.folder / "tables").iterdir()}
+    assert sizes == {"four denoising": 16, "four resample ablation": 2, "four paths noising": 4}

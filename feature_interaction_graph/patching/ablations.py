@@ -13,6 +13,7 @@ from torch import nn
 from ..circuits.ablation import ABLATIONS
 from ..circuits.behaviors import Behavior
 from ..engine.errors import InputError, brief
+from ..engine.listeners import tell_table
 from ..engine.names import Saes
 from feature_interaction_graph.patching.activation import (
     PatchEffects, Positions, as_spots, patch_effects
@@ -42,5 +43,8 @@ def ablate_components(
     lender = {"resample": "other"}.get(ablation, ablation)
     changes = [component_change(runs, each, lender) for each in chosen]
     facts = {"pairs": pairs.name, "metric": pairs.metric_name, "what": f"{ablation} ablation"}
-    return PatchEffects(chosen, spots.names, patch_effects(runs, changes, spots, batch_rows),
-                        runs.values.double().numpy(), runs.other_values.double().numpy(), facts)
+    effects = patch_effects(runs, changes, spots, batch_rows)
+    found = PatchEffects(chosen, spots.names, effects, runs.values.double().numpy(),
+                         runs.other_values.double().numpy(), facts)
+    tell_table(f"{pairs.name} {ablation} ablation", found.to_pandas)
+    return found

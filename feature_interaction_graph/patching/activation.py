@@ -21,6 +21,7 @@ from ..circuits.behaviors import Behavior
 from ..engine.branched import start_block
 from ..engine.errors import InputError, brief
 from ..engine.hook_points import HookPoint
+from ..engine.listeners import tell_table
 from ..engine.names import Saes
 from ..engine.statistics import adjust, effect_test
 from feature_interaction_graph.patching.components import (
@@ -244,8 +245,10 @@ def activation_patching(
     changes = [component_change(runs, each) for each in chosen]
     effects = patch_effects(runs, changes, spots, batch_rows)
     facts = {"pairs": pairs.name, "metric": pairs.metric_name, "what": direction}
-    return PatchEffects(chosen, spots.names, effects, runs.values.double().numpy(),
-                        runs.other_values.double().numpy(), facts)
+    found = PatchEffects(chosen, spots.names, effects, runs.values.double().numpy(),
+                         runs.other_values.double().numpy(), facts)
+    tell_table(f"{pairs.name} {direction}", found.to_pandas)
+    return found
 
 # %% ../../nbs/patching/04_activation.ipynb #d65aa7fb
 def plot_patching(found: PatchEffects, ax: Any = None, tokens: Sequence[str] | None = None) -> Any:

@@ -25,6 +25,7 @@ from ..engine.errors import InputError, brief
 from feature_interaction_graph.engine.hook_points import (
     HookPoint, decoder_layers, map_block, mlp_module
 )
+from ..engine.listeners import tell_table
 from feature_interaction_graph.engine.names import (
     Saes, check_features, feature_id, parse_feature_id
 )
@@ -378,5 +379,7 @@ def path_patching(
     names = [" + ".join(each.name for each in one) for one in chosen]
     ends = [" + ".join(each.name for each in one) for one in wanted]
     facts = {"pairs": pairs.name, "metric": pairs.metric_name, "what": f"paths, {direction}"}
-    return PathEffects(names, ends, effects, runs.values.double().numpy(),
-                       runs.other_values.double().numpy(), facts)
+    found = PathEffects(names, ends, effects, runs.values.double().numpy(),
+                        runs.other_values.double().numpy(), facts)
+    tell_table(f"{pairs.name} paths {direction}", found.to_pandas)
+    return found

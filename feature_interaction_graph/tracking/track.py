@@ -23,6 +23,7 @@ import pandas as pd
 
 from ..engine.errors import InputError, as_path, atomic_write, brief
 from ..engine.files import read_json
+from ..engine.listeners import listening
 from ..engine.provenance import provenance
 from ..hosts.folders import library_errors
 from ..graphs.values import from_strict_json, to_strict_json
@@ -216,6 +217,23 @@ def _drop_cut_line(file: Path) -> None:
     if whole != content:
         with atomic_write(file) as part: part.write_bytes(whole)
 
+# %% ../../nbs/tracking/00_track.ipynb #f7f15650
+@dataclasses.dataclass(frozen=True)
+class _Heard:
+    "Keeps in `run` what the work inside tells."
+    run: Track
+
+    def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
+        self.run.log(values, step)
+
+    def table(self, name: str, rows: Any) -> None:
+        plain = re.sub(r"[^\w .+-]", "_", name).strip(" .+-")[:90] or "table"
+        number, free = 1, plain
+        while (self.run.folder / "tables" / f"{free}.csv").exists():
+            number += 1
+            free = f"{plain} {number}"
+        self.run.table(free, rows)
+
 # %% ../../nbs/tracking/00_track.ipynb #1c2a7efb
 @contextlib.contextmanager
 def track(
@@ -236,7 +254,7 @@ def track(
     if wandb is not None: run.mirror = WandbMirror(wandb, path, run.name, settings)
     finished = False
     try:
-        yield run
+        with listening(_Heard(run)): yield run
         finished = True
     finally:
         error = None if finished else repr(sys.exception())

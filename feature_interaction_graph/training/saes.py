@@ -30,6 +30,7 @@ from tqdm.auto import tqdm
 from ..engine.corpus import Corpus
 from ..engine.errors import InputError, atomic_write
 from ..engine.files import read_json
+from ..engine.listeners import tell
 from feature_interaction_graph.engine.hook_points import (
     HookPoint, decoder_layers, edit, model_output, parse_hook_point, plain_twin
 )
@@ -121,6 +122,18 @@ def _go_on(trainer: "SAETrainer", checkpoint: Path) -> None:
     for _ in range(done + _NORM_BATCHES * scaled): next(trainer.data_provider)
 
 # %% ../../nbs/training/07_saes.ipynb #f3de8518
+def _tell_losses(trainer: "SAETrainer", every: int) -> None:
+    "Whoever listens hears the losses of every so many steps."
+    plain, name = trainer.step, trainer.sae.cfg.metadata.hook_name or "sae"
+    def step(batch: Tensor) -> Any:
+        output, number = plain(batch), trainer.n_training_steps
+        if number % every == 0:
+            tell(lambda: {f"{name}/{loss}": float(value) for loss, value in output.losses.items()},
+                 number)
+        return output
+    trainer.step = step
+
+# %% ../../nbs/training/07_saes.ipynb #2c432ac3
 def fit_sae(sae: "TrainingSAE", batches: Iterator[Tensor], steps: int, batch_size: int, lr: float,
             device: str, progress: bool, checkpoint: Path | None = None) -> "TrainingSAE":
     """Train with sae-lens' own trainer: Adam, short warm-up, linear decay over the last quarter;
@@ -142,6 +155,7 @@ def fit_sae(sae: "TrainingSAE", batches: Iterator[Tensor], steps: int, batch_siz
         config = _trainer_config(steps, batch_size, lr, device, place if kept else None)
         trainer = SAETrainer(cfg=config, sae=sae, data_provider=batches, **kept)
         if checkpoint is not None and checkpoint.is_dir(): _go_on(trainer, checkpoint)
+        _tell_losses(trainer, max(1, steps // 100))
         trained = trainer.fit()
     broken = [name for name, parameter in trained.named_parameters()
               if not torch.isfinite(parameter).all()]
@@ -149,7 +163,6 @@ def fit_sae(sae: "TrainingSAE", batches: Iterator[Tensor], steps: int, batch_siz
         raise InputError(f"training ended with non-finite weights in {', '.join(broken)}; lower "
                          f"the learning rate of {lr}.")
     return trained
-
 
 # %% ../../nbs/training/07_saes.ipynb #8646daaa
 def _points_of(model: torch.nn.Module, hook_points: Sequence[str]) -> list[HookPoint]:
