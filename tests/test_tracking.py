@@ -87,4 +87,5 @@ def test_trainings_and_sweeps_are_heard(tmp_path: Path) -> None:
     assert losses.step.tolist() == [0, 1, 2, 3, 4] and losses[f"{hook}/mse_loss"].notna().all()
     sizes = {path.stem: len(path.read_text().splitlines()) - 1
              for path in (run.folder / "tables").iterdir()}
-    assert sizes == {"four denoising": 16, "four resample ablation": 2, "four paths noising": 4}
+    # 16 heads at 4 positions, 4 MLPs, 16 heads into the logits
+    assert sizes == {"four denoising": 64, "four mean ablation": 4, "four paths noising": 16}
