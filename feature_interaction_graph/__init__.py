@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from .coactivation import CoactivationAtlas, build_coactivation_atlas
     from .config import Config
     from .control.context_effects import clamped_contexts, fit_context_effects
+    from .dictionary.predicates import predicates_of
+    from .dictionary.rule_tests import check_by_clamp, check_by_edit
+    from .dictionary.rules import explain_features
     from .engine.corpus import Corpus, as_corpus
     from .engine.encoders import number_saes
     from .engine.errors import InputError
@@ -76,6 +79,10 @@ if TYPE_CHECKING:
     from .visualization import plot_circuit, plot_neighborhood, render_interactive_graph, render_neighborhood
 
 _MODULE_OF = {
+    "check_by_edit": "dictionary.rule_tests",
+    "check_by_clamp": "dictionary.rule_tests",
+    "explain_features": "dictionary.rules",
+    "predicates_of": "dictionary.predicates",
     "ActivationStore": "activations",
     "collect_activations": "activations",
     "GraphStatistics": "analysis",
@@ -184,21 +191,22 @@ __all__ = [  # noqa: F822  resolved by __getattr__
     "Corpus", "Direction", "FeatureTable", "GatingTable", "GraphStatistics", "InputError", "InteractionTable",
     "MechanismTable", "PromptPairs", "ResponseCurves", "TransportScores", "ablate_components",
     "activation_patching", "as_corpus", "attention_patterns", "attribute", "attribute_attention",
-    "attribute_components", "build_coactivation_atlas", "build_interaction_graph", "check_edges",
-    "clamp_measure", "clamped_contexts", "cluster_roles", "collect_activations", "compare_graphs",
-    "compare_steering", "compute_graph_statistics", "corpus_head_loadings", "corpus_query_key", "count_motifs",
-    "detect_communities", "discover", "explain_edges", "extract_behavior_subgraph", "feature_table",
-    "find_hubs", "fit_context_effects", "get_edge_type_subgraph", "get_subgraph", "graph_summary",
-    "head_dictionary", "head_loadings", "head_scores", "identify_candidates", "import_sae", "jacobian_measure",
-    "join_candidates", "knock_out", "layer_distance_decay", "load_attribution", "load_corpus", "load_graph",
-    "load_model_and_saes", "logit_attribution", "logit_lens", "match_features", "measure_gating",
-    "measure_interactions", "mechanism_split", "neuron_dictionary", "number_saes", "pairs_to_gate",
-    "path_patching", "plot_analysis", "plot_cascade", "plot_circuit", "plot_mechanisms", "plot_neighborhood",
-    "plot_response", "predefined_behavior", "predict_cascade", "probe_layers", "project", "propose_candidates",
-    "prune_graph", "query_key", "read_responses", "render_interactive_graph", "render_neighborhood",
-    "response_curve", "sae_from_weights", "save_attribution", "save_graph", "steer", "steer_compensated",
-    "top_examples", "track", "transport_candidates", "transport_scores", "validate_subgraph", "with_directions",
-    "within_layer_measure", "wrap_model",
+    "attribute_components", "build_coactivation_atlas", "build_interaction_graph", "check_by_clamp",
+    "check_by_edit", "check_edges", "clamp_measure", "clamped_contexts", "cluster_roles", "collect_activations",
+    "compare_graphs", "compare_steering", "compute_graph_statistics", "corpus_head_loadings",
+    "corpus_query_key", "count_motifs", "detect_communities", "discover", "explain_edges", "explain_features",
+    "extract_behavior_subgraph", "feature_table", "find_hubs", "fit_context_effects", "get_edge_type_subgraph",
+    "get_subgraph", "graph_summary", "head_dictionary", "head_loadings", "head_scores", "identify_candidates",
+    "import_sae", "jacobian_measure", "join_candidates", "knock_out", "layer_distance_decay",
+    "load_attribution", "load_corpus", "load_graph", "load_model_and_saes", "logit_attribution", "logit_lens",
+    "match_features", "measure_gating", "measure_interactions", "mechanism_split", "neuron_dictionary",
+    "number_saes", "pairs_to_gate", "path_patching", "plot_analysis", "plot_cascade", "plot_circuit",
+    "plot_mechanisms", "plot_neighborhood", "plot_response", "predefined_behavior", "predicates_of",
+    "predict_cascade", "probe_layers", "project", "propose_candidates", "prune_graph", "query_key",
+    "read_responses", "render_interactive_graph", "render_neighborhood", "response_curve", "sae_from_weights",
+    "save_attribution", "save_graph", "steer", "steer_compensated", "top_examples", "track",
+    "transport_candidates", "transport_scores", "validate_subgraph", "with_directions", "within_layer_measure",
+    "wrap_model",
 ]
 
 
