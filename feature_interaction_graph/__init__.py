@@ -76,7 +76,14 @@ if TYPE_CHECKING:
     from .tracing.head_loadings import head_loadings
     from .tracing.pruning import prune_graph
     from .tracing.query_key import query_key
-    from .visualization import plot_circuit, plot_neighborhood, render_interactive_graph, render_neighborhood
+    from .visualization import (
+        explore,
+        plot_circuit,
+        plot_neighborhood,
+        render_explorer,
+        render_interactive_graph,
+        render_neighborhood,
+    )
 
 _MODULE_OF = {
     "check_by_edit": "dictionary.rule_tests",
@@ -181,7 +188,9 @@ _MODULE_OF = {
     "head_loadings": "tracing.head_loadings",
     "prune_graph": "tracing.pruning",
     "query_key": "tracing.query_key",
+    "explore": "visualization",
     "plot_neighborhood": "visualization",
+    "render_explorer": "visualization",
     "render_interactive_graph": "visualization",
     "render_neighborhood": "visualization",
 }
@@ -195,18 +204,18 @@ __all__ = [  # noqa: F822  resolved by __getattr__
     "check_by_edit", "check_edges", "clamp_measure", "clamped_contexts", "cluster_roles", "collect_activations",
     "compare_graphs", "compare_steering", "compute_graph_statistics", "corpus_head_loadings",
     "corpus_query_key", "count_motifs", "detect_communities", "discover", "explain_edges", "explain_features",
-    "extract_behavior_subgraph", "feature_table", "find_hubs", "fit_context_effects", "get_edge_type_subgraph",
-    "get_subgraph", "graph_summary", "head_dictionary", "head_loadings", "head_scores", "identify_candidates",
-    "import_sae", "jacobian_measure", "join_candidates", "knock_out", "layer_distance_decay",
-    "load_attribution", "load_corpus", "load_graph", "load_model_and_saes", "logit_attribution", "logit_lens",
-    "match_features", "measure_gating", "measure_interactions", "mechanism_split", "neuron_dictionary",
-    "number_saes", "pairs_to_gate", "path_patching", "plot_analysis", "plot_cascade", "plot_circuit",
-    "plot_mechanisms", "plot_neighborhood", "plot_response", "predefined_behavior", "predicates_of",
-    "predict_cascade", "probe_layers", "project", "propose_candidates", "prune_graph", "query_key",
-    "read_responses", "render_interactive_graph", "render_neighborhood", "response_curve", "sae_from_weights",
-    "save_attribution", "save_graph", "steer", "steer_compensated", "top_examples", "track",
-    "transport_candidates", "transport_scores", "validate_subgraph", "with_directions", "within_layer_measure",
-    "wrap_model",
+    "explore", "extract_behavior_subgraph", "feature_table", "find_hubs", "fit_context_effects",
+    "get_edge_type_subgraph", "get_subgraph", "graph_summary", "head_dictionary", "head_loadings",
+    "head_scores", "identify_candidates", "import_sae", "jacobian_measure", "join_candidates", "knock_out",
+    "layer_distance_decay", "load_attribution", "load_corpus", "load_graph", "load_model_and_saes",
+    "logit_attribution", "logit_lens", "match_features", "measure_gating", "measure_interactions",
+    "mechanism_split", "neuron_dictionary", "number_saes", "pairs_to_gate", "path_patching", "plot_analysis",
+    "plot_cascade", "plot_circuit", "plot_mechanisms", "plot_neighborhood", "plot_response",
+    "predefined_behavior", "predicates_of", "predict_cascade", "probe_layers", "project", "propose_candidates",
+    "prune_graph", "query_key", "read_responses", "render_explorer", "render_interactive_graph",
+    "render_neighborhood", "response_curve", "sae_from_weights", "save_attribution", "save_graph", "steer",
+    "steer_compensated", "top_examples", "track", "transport_candidates", "transport_scores",
+    "validate_subgraph", "with_directions", "within_layer_measure", "wrap_model",
 ]
 
 

@@ -168,12 +168,34 @@ def _visualize(
     """The graph as a page, and plots of degrees, decay and types; or the neighbourhood of one
     feature."""
     from feature_interaction_graph.graph import load_graph
-    from feature_interaction_graph.shell.pipeline import draw_neighborhood, draw_pages
+    from feature_interaction_graph.shell.pipeline import (
+        contexts_in, draw_neighborhood, draw_pages
+    )
     G = load_graph(graph or output_dir / "graph.json")
-    paths = draw_pages(G, output_dir) if feature is None else [
-        draw_neighborhood(G, feature, output_dir, hops)
+    contexts = contexts_in(output_dir, G) if graph is None else None
+    paths = draw_pages(G, output_dir, contexts) if feature is None else [
+        draw_neighborhood(G, feature, output_dir, hops, contexts)
     ]
     for path in paths: typer.echo(f"wrote {path}")
+
+# %% ../nbs/12_cli.ipynb #d689f323
+@app.command("explore")
+def _explore(
+    graph: GraphFile = None, output_dir: Annotated[Path, Option(
+        help="Folder of the run whose graph is shown.")] = Path("outputs"),
+    other: Annotated[Path | None, Option(help="A second graph, to compare with.")] = None,
+    output: Annotated[Path | None, Option(
+        "--output", "-o", help="Write the page to this file, and serve nothing.")] = None,
+    port: Annotated[int, Option(
+        min=0, max=65535, help="Where it is served; 0: any free one.")] = 8000,
+    browser: Annotated[bool, Option(help="Open the browser, too.")] = True
+) -> None:
+    """The graph in a browser: search, filters, paths, steering, a second graph beside it. Stops
+    with Ctrl-C."""
+    from feature_interaction_graph.shell.serving import explorer_page, serve_page
+    page = explorer_page(output_dir, graph, other)
+    if output is None: serve_page(page.html, port, typer.echo, browser)
+    else: typer.echo(f"wrote {page.save(output)}")
 
 # %% ../nbs/12_cli.ipynb #e101e739
 @dataclasses.dataclass(frozen=True)

@@ -739,6 +739,8 @@ def test_truncated_pickle_and_missing_file_are_sentences(tmp_path):
     with pytest.raises(InputError, match="not a pickled graph"): load_graph(path, allow_pickle=True)
     with pytest.raises(InputError, match="could not be read"): load_graph(tmp_path / "nowhere.json")
     with pytest.raises(InputError, match="names no graph format"):
+        load_graph(tmp_path / "graph.gml")
+    with pytest.raises(InputError, match="GEXF, which is written for Gephi"):
         load_graph(tmp_path / "graph.gexf")
 
 

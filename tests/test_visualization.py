@@ -2,7 +2,6 @@
 import base64
 import hashlib
 import html.parser
-import json
 import re
 
 import networkx as nx
@@ -10,7 +9,10 @@ import numpy as np
 import pytest
 
 from feature_interaction_graph.drawing.html import (
-    GraphPage, edge_tilt, embedded_json, layer_order, page_data, select_for_display
+    GraphPage, edge_tilt, layer_order, page_data, select_for_display
+)
+from feature_interaction_graph.drawing.packed import (
+    data_blocks, data_in, packed_page, unpacked_page
 )
 from feature_interaction_graph.engine.errors import InputError
 from feature_interaction_graph.visualization import (
@@ -55,9 +57,7 @@ def layered_graph(
 def G() -> nx.DiGraph: return layered_graph()
 
 
-def data_of(page: GraphPage) -> dict:
-    return json.loads(re.search(r'<script type="application/json" id="graph-data">(.*?)</script>',
-                                page.html, re.DOTALL)[1])
+def data_of(page: GraphPage) -> dict: return data_in(page.html)[0]
 
 
 # ---- the page
@@ -126,12 +126,27 @@ def test_no_string_becomes_markup(G, text):
     assert tags == plain and tags.count("script") == 2
 
 
-def test_json_for_a_script_block_survives_any_string():
-    rng = np.random.default_rng(0)
-    for _ in range(300):
-        text = "".join(rng.choice(list("<>&/!-scriptSCRIPT\\\"'\u2028\ud83d")) for _ in range(12))
-        block = embedded_json([text])
-        assert not set(block) & set("<>&\u2028") and json.loads(block) == [text]
+def test_a_packed_page_survives_any_string_and_is_inert(G):
+    rng, data = np.random.default_rng(0), page_data(G)
+    for _ in range(40):
+        text = "".join(rng.choice(list("<>&/!-scriptSCRIPT\\\"'\u2028\ud83d\0")) for _ in range(12))
+        data["nodes"]["label"][0] = data["counts"] = text
+        block = data_blocks([data])
+        assert data_in(block) == [data] == [unpacked_page(packed_page(data))]
+        assert re.fullmatch(r"<script[^<>]*>[A-Za-z0-9+/=]*</script>", block)
+
+
+def test_packed_numbers_are_those_of_the_graph_to_six_digits(G):
+    rng, graph = np.random.default_rng(1), G.copy()
+    for *_, edge in graph.edges(data=True):
+        edge.update(strength=float(rng.normal() * 10.0 ** rng.integers(-9, 9)), n_samples=300,
+                    q_value=float(rng.choice([1e-300, 1e-20, 0.5])), variance=float("nan"))
+    data = unpacked_page(packed_page(page_data(graph)))
+    for at, edge in enumerate(edge for *_, edge in graph.edges(data=True)):
+        told = {name: values[at] for name, values in data["edges"].items()}
+        assert told["strength"] == pytest.approx(edge["strength"], rel=1e-5)
+        assert told["n_samples"] == 300 and "variance" not in told
+        assert told["q_value"] == pytest.approx(max(edge["q_value"], 1e-37), rel=1e-5)
 
 
 def test_the_policy_names_exactly_the_pages_own_script_and_style(G):
@@ -150,6 +165,9 @@ def test_the_policy_names_exactly_the_pages_own_script_and_style(G):
 def test_the_page_names_no_other_place(G, tmp_path):
     render_interactive_graph(G, tmp_path / "graph.html")
     content = (tmp_path / "graph.html").read_text(encoding="utf-8")
+    for format in ("http://graphml.graphdrawing.org/xmlns", "http://gexf.net/1.3",
+                   "http://www.w3.org/2000/svg"):      # names of formats in files it saves
+        content = content.replace(format, "")
     elsewhere = (r"https?:|//\w+\.\w|\bsrc\s*=|@import|url\(|fetch\(|XMLHttpRequest|WebSocket|"
                  r"import\(|<link|<base|<iframe")
     assert not re.findall(elsewhere, content)
@@ -194,8 +212,8 @@ def test_the_best_connected_nodes_stay_and_seeds_always(G):
     assert set(strong.edges) == {
         (s, t) for s, t, strength in G.edges(data="strength") if abs(strength) >= 0.8
     } and set(strong) == set(G)
-    sentence = render_interactive_graph(G, max_nodes=20).html
-    assert "drawn: the 20 best connected features" in sentence
+    data = data_of(render_interactive_graph(G, max_nodes=20))
+    assert "drawn: the 20 best connected features" in data["counts"] and data["whole"] == len(G)
 
 
 def test_order_shortens_edges_and_depends_on_the_graph_alone():

@@ -32,6 +32,30 @@ class Mutation(NamedTuple):
 
 # module: name, what stands there, what stands there instead
 MUTATIONS = {
+    "drawing/packed.py": [
+        ("a p-value too small for the page becomes 0",
+         "    found[tiny] = np.copysign(SMALLEST, found[tiny])",
+         "    found[tiny] = 0.0"),
+        ("a column begins where the one before it was not padded",
+         "        blocks.append(block + bytes(-len(block) % 8))",
+         "        blocks.append(block)"),
+        ("a number that is not known becomes 0",
+         "np.array([np.nan if value is None else value for value in values], float)",
+         "np.array([0.0 if value is None else value for value in values], float)"),
+    ],
+    "graphs/gexf.py": [
+        ("Gephi's weights are below zero where an edge inhibits",
+         'weight = abs(float(row.get("strength") or 0.0))',
+         'weight = float(row.get("strength") or 0.0)'),
+    ],
+    "visualization.py": [
+        ("features without company have a community of their own",
+         "        if len(members) < 2: continue",
+         "        if len(members) < 1: continue"),
+        ("both graphs of a page are the first",
+         "        data.append(page_data(graph, replace(how, node_groups=groups)))",
+         "        data.append(page_data(G, replace(how, node_groups=groups)))"),
+    ],
     "engine/errors.py": [
         ("a name before the bytes are on the disk",
          "        _on_disk(temporary)",

@@ -45,7 +45,7 @@ def next_steps(folder: Path) -> str:
                 f"fig plan{where}   how long that takes\n{more}")
     graph = read_json(folder / "summary.json", "", _SUMMARY)["graph"]
     lines = [f"{told}: {graph['n_edges']:,} edges between {graph['n_nodes']:,} features.", "",
-             f"open {folder / 'graph.html'} in a browser"]
+             f"fig explore{where}   the graph in a browser (or open {folder / 'graph.html'})"]
     if graph["strongest"]:
         feature = graph["strongest"][0]["source"]
         lines += [f"fig visualize{where} --feature {feature}   what acts on it and what it acts on",

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STAGES', 'MAX_CONTEXTS', 'stage_of', 'input_state', 'stage_key', 'stage_facts', 'RunInputs', 'named_features',
            'call_features', 'saved', 'counted', 'measurement_counts', 'at_level', 'evidence_facts', 'draw_pages',
-           'draw_neighborhood', 'Run', 'texts_of', 'analysis']
+           'draw_neighborhood', 'Run', 'contexts_in', 'analysis']
 
 # %% ../../nbs/shell/00_pipeline.ipynb #57eb3a36
 import dataclasses
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from feature_interaction_graph.activations import ActivationStore
     from feature_interaction_graph.candidates import Candidates
     from feature_interaction_graph.coactivation import CoactivationAtlas
+    from feature_interaction_graph.dictionary.examples import Example
     from feature_interaction_graph.engine.corpus import Corpus
     from feature_interaction_graph.interactions import InteractionTable
     from feature_interaction_graph.measurement.gating import GatingTable
@@ -273,30 +274,32 @@ def evidence_facts(
 
 # %% ../../nbs/shell/00_pipeline.ipynb #444b9cbd
 def draw_pages(
-    G: "nx.DiGraph", folder: Path, contexts: dict[str, list[str]] | None = None
+    G: "nx.DiGraph", folder: Path, contexts: "dict[str, list[Example]] | None" = None
 ) -> list[Path]:
     "Writes graph.html (with `contexts` for its features), degree.html, decay.html and types.html."
     from feature_interaction_graph.visualization import (
-        plot_degree_distribution, plot_interaction_types, plot_layer_distance_decay,
-        render_interactive_graph
+        plot_degree_distribution, plot_interaction_types, plot_layer_distance_decay, render_explorer
     )
     paths = [folder / name for name in STAGES["pages"].files]
-    render_interactive_graph(G, paths[0], top_contexts=contexts)
+    render_explorer(G, paths[0], top_contexts=contexts)
     for draw, path in zip((plot_degree_distribution, plot_layer_distance_decay,
                            plot_interaction_types), paths[1:], strict=True):
         draw(G, path)
     return paths
 
 
-def draw_neighborhood(G: "nx.DiGraph", feature: str, folder: Path, hops: int) -> Path:
+def draw_neighborhood(
+    G: "nx.DiGraph", feature: str, folder: Path, hops: int,
+    contexts: "dict[str, list[Example]] | None" = None
+) -> Path:
     "Writes <feature>.html, the graph within `hops` edges of `feature`."
     from feature_interaction_graph.visualization import render_neighborhood
     path = folder / f"{feature}.html"
-    render_neighborhood(G, feature, hops, path)
+    render_neighborhood(G, feature, hops, path, top_contexts=contexts)
     return path
 
 # %% ../../nbs/shell/00_pipeline.ipynb #74fce68c
-MAX_CONTEXTS = 300    # features whose texts are looked up for graph.html
+MAX_CONTEXTS = 5000    # features whose texts are looked up for graph.html
 
 
 class Run(RunInputs):
@@ -364,10 +367,11 @@ class Run(RunInputs):
         return self.stage("graph", lambda paths: load_graph(paths[-1]), build)
 
     @cached_property
-    def contexts(self) -> dict[str, list[str]]:
+    def contexts(self) -> "dict[str, list[Example]]":
         """Where the features of the graph fire most; of `MAX_CONTEXTS` at most, by strength of
         edges."""
-        return texts_of(self.activations, named_features(self.graph)[:MAX_CONTEXTS])
+        from feature_interaction_graph.dictionary.examples import examples_of
+        return examples_of(self.activations, named_features(self.graph)[:MAX_CONTEXTS])
 
     @cached_property
     def pages(self) -> list[Path]:
@@ -399,13 +403,22 @@ def _measured_gates(run: Run) -> "GatingTable":
     )
 
 # %% ../../nbs/shell/00_pipeline.ipynb #9c961e48
-def texts_of(store: "ActivationStore", names: list[str]) -> dict[str, list[str]]:
-    "Three texts in which each feature fires most, without the activation before the text."
+def contexts_in(folder: Path, G: "nx.DiGraph") -> "dict[str, list[Example]] | None":
+    "Where the features of `G` fire most on the text of the run in `folder`, if it has one."
+    from feature_interaction_graph.activations import ActivationStore
+    from feature_interaction_graph.dictionary.examples import examples_of
     from feature_interaction_graph.engine.names import parse_feature_id
-    from feature_interaction_graph.features import top_examples
-    found = {name: top_examples(store, *parse_feature_id(name), k=3, window=8) for name in names}
-    return {name: [str(example).strip().partition("  ")[2] for example in examples]
-            for name, examples in found.items()}
+    path = folder / STAGES["activations"].files[0]
+    if not path.is_file(): return None
+    store = ActivationStore.open(path)
+    def has(layer: int, feature: int) -> bool: return feature < store.widths.get(layer, 0)
+    known = [name for name in named_features(G) if has(*parse_feature_id(name))]
+    return examples_of(store, known[:MAX_CONTEXTS])
+
+
+def _text_of(example: "Example") -> str:
+    "Without the activation before the text."
+    return str(example).strip().partition("  ")[2]
 
 # %% ../../nbs/shell/00_pipeline.ipynb #469df09e
 def _summary_facts(run: Run) -> dict[str, Any]:
@@ -420,7 +433,8 @@ def _summary_facts(run: Run) -> dict[str, Any]:
         "counts": measurement_counts(run.interactions, run.cfg),
         "skipped": run.interactions.meta["counts"]["skipped"],
         **evidence_facts(run.interactions, run.gates, run.graph, run.cfg),
-        "graph": graph, "contexts": {name: run.contexts[name] for name in named},
+        "graph": graph, "contexts": {
+            name: [_text_of(example) for example in run.contexts[name]] for name in named},
         "pages": [path.name for path in pages],
         "seconds": {name: record["seconds"] for name, record in run.folder.records.items()}
     }

@@ -1,0 +1,68 @@
+// ---- what is shown: filters, and what lies near a feature -------------------------------------------------------------
+const state = {
+  selected: -1, edge: -1, hover: -1, hoverEdge: -1, matches: null, measure: "strength", types: new Set(),
+  threshold: 0, initial: 0, near: 0,                         // the cut of the overview, its first value, the cut around a feature
+  hops: 0, side: "both", q: 1, placebo: 1, same: 0, layers: [-Infinity, Infinity], group: null, path: null, tab: "evidence", moving: false,
+};
+const cut = () => state.hops && state.selected >= 0 ? state.near : state.threshold;      // focus lifts the cut of the overview
+
+function fitsFilters(edge) {                                 // everything but strength and place
+  const { E } = g;
+  if (!state.types.has(kindOf(edge))) return false;
+  if (state.q < 1 && !(E.q_value && E.q_value[edge] <= state.q)) return false;
+  if (state.placebo < 1 && !(E.placebo_q_value && E.placebo_q_value[edge] <= state.placebo)) return false;
+  return !(state.same > 0) || Boolean(E.share_same_sign && E.share_same_sign[edge] >= state.same);
+}
+const passes = edge => g.fits[edge] === 1 && g.size[edge] >= cut();
+const gatePasses = at => g.out(g.H.source[at]).some(
+  edge => g.E.target[edge] === g.H.target[at] && passes(edge) && inUnit(g.H.interaction[at], edge) >= cut());
+
+function neighbourhood(seed, hops) {
+  const reached = new Set([seed]);
+  let frontier = [seed];
+  for (let hop = 0; hop < hops; hop++) {
+    const next = [];
+    const reach = node => { if (!reached.has(node)) { reached.add(node); next.push(node); } };
+    for (const node of frontier) {
+      if (state.side !== "in") for (const edge of g.out(node)) if (passes(edge)) reach(g.E.target[edge]);
+      if (state.side !== "out") for (const edge of g.into(node)) if (passes(edge)) reach(g.E.source[edge]);
+      for (const at of gatesOf(node)) if (gatePasses(at)) {  // a gate is one hop above what it gates
+        if (g.H.gate[at] === node) reach(g.H.target[at]);
+        if (g.H.target[at] === node) reach(g.H.gate[at]);
+      }
+    }
+    frontier = next;
+  }
+  return reached;
+}
+
+function refilter() {
+  const { n, m, E, H, N } = g, [low, high] = state.layers, code = state.group && state.group !== "*" ? g.data.words["nodes.group"].indexOf(state.group) : -1;
+  for (let edge = 0; edge < m; edge++) g.fits[edge] = fitsFilters(edge) ? 1 : 0;
+  g.near = state.hops && state.selected >= 0 ? neighbourhood(state.selected, state.hops) : null;
+  const onPath = state.path ? new Set(state.path.nodes) : null;
+  const placed = node => N.layer[node] >= low && N.layer[node] <= high && (code < 0 || N.group[node] === code);
+  for (let node = 0; node < n; node++)
+    g.nodeShown[node] = onPath ? onPath.has(node) : g.near ? g.near.has(node) : placed(node);
+  if (state.selected >= 0) g.nodeShown[state.selected] = 1;
+  g.linked.fill(0);
+  const least = cut();
+  let edges = 0, features = 0;
+  for (let edge = 0; edge < m; edge++) {
+    const s = E.source[edge], t = E.target[edge];
+    const wanted = onPath ? state.path.edges.has(edge) : g.fits[edge] && g.size[edge] >= least;
+    g.shown[edge] = wanted && g.nodeShown[s] && g.nodeShown[t] ? 1 : 0;
+    if (g.shown[edge]) { edges++; g.linked[s] = g.linked[t] = 1; }
+  }
+  for (let at = 0; at < g.k; at++) {
+    const inside = g.nodeShown[H.source[at]] && g.nodeShown[H.gate[at]] && g.nodeShown[H.target[at]];
+    g.gateShown[at] = inside && gatePasses(at) ? 1 : 0;
+    if (g.gateShown[at]) g.linked[H.gate[at]] = 1;
+  }
+  for (let node = 0; node < n; node++) features += g.nodeShown[node];
+  Object.assign(g, { edgesShown: edges, featuresShown: features });
+}
+const around = node => ({                                    // edges of a feature, whatever their strength
+  out: [...g.out(node)].filter(edge => g.fits[edge]), into: [...g.into(node)].filter(edge => g.fits[edge]) });
+
+function firstCut() { return g.m > g.data.first_edges ? g.size[g.rank[g.data.first_edges - 1]] : 0; }
