@@ -16,7 +16,7 @@ function along(c, t) {
 }
 const inView = node => { const x = sx(node), y = sy(node); return x > -20 && x < g.view.width + 20 && y > -20 && y < g.view.height + 20; };
 
-function chooseMarks(most) {                                 // the strongest edges that touch the view, the largest nodes in it
+function chooseMarks(most, mostNodes) {                                 // the strongest edges that touch the view, the largest nodes in it
   const edges = [], nodes = [], taken = new Uint8Array(g.n), take = node => { if (!taken[node]) { taken[node] = 1; nodes.push(node); } };
   for (const edge of g.rank) {
     if (edges.length >= most) break;
@@ -25,7 +25,7 @@ function chooseMarks(most) {                                 // the strongest ed
   if (state.selected >= 0) take(state.selected);
   for (const edge of edges) { take(g.E.source[edge]); take(g.E.target[edge]); }
   const order = g.data.lists.by_size;
-  for (let at = order.length - 1; at >= 0 && nodes.length < MOST_NODES; at--)
+  for (let at = order.length - 1; at >= 0 && nodes.length < mostNodes; at--)
     if (g.nodeShown[order[at]] && inView(order[at])) take(order[at]);
   return { edges, nodes };
 }
@@ -134,7 +134,7 @@ function drawBase(fast) {
   pen.fillStyle = ink().paper; pen.fillRect(0, 0, view.width, view.height);
   if (state.group === "*") { drawGroups(pen); return; }
   drawLayers(pen);
-  const began = performance.now(), { edges, nodes } = g.drawn = chooseMarks(fast ? pace : MOST_EDGES);
+  const began = performance.now(), { edges, nodes } = g.drawn = chooseMarks(fast ? pace : MOST_EDGES, fast ? 1000 : MOST_NODES);
   const base = Math.max(0.22, Math.min(0.75, 8 / Math.sqrt(edges.length + 1))), heads = !fast && edges.length <= 900;
   strokeLines(pen, edges, (share, type) => Math.min(1, base * (0.5 + 0.5 * share) * (type === "inhibitory" ? 1.3 : 1)), !fast && edges.length <= 700);
   if (heads) fillHeads(pen, edges, Math.min(0.9, base * 1.4));

@@ -3,7 +3,7 @@ function makeGroups() {
   const { N, E, n, m } = g, words = g.data.words["nodes.group"] || [];
   const made = new Map(words.map((title, code) => [code, { title, code, members: [], x: 0, y: 0 }]));
   for (let node = 0; node < n; node++) if (N.group && words[N.group[node]] !== "") made.get(N.group[node]).members.push(node);
-  const groups = [...made.values()].filter(group => group.members.length && group.title !== "");
+  const groups = [...made.values()].filter(group => group.members.length && group.title !== "").sort((a, b) => b.members.length - a.members.length);
   const links = new Map();
   for (let edge = 0; edge < m; edge++) {
     const a = N.group[E.source[edge]], b = N.group[E.target[edge]], key = a * words.length + b;
@@ -53,6 +53,7 @@ function drawGroups(pen) {
     if (kind === "inhibitory") { pen.lineWidth = 2.4; pen.moveTo(0, -7); pen.lineTo(0, 7); pen.stroke(); } else { pen.moveTo(1, 0); pen.lineTo(-9, -5); pen.lineTo(-9, 5); pen.fill(); }
     pen.restore();
   }
+  const names = [];                                          // of the largest first, each only where there is room
   for (const group of groups) {
     const x = groupX(group), y = groupY(group), colour = GROUP_COLOURS[g.groups.indexOf(group.title) % GROUP_COLOURS.length];
     pen.globalAlpha = group === g.pointed ? 1 : 0.9; pen.fillStyle = colour; pen.strokeStyle = ink().paper; pen.lineWidth = 2;
@@ -61,7 +62,10 @@ function drawGroups(pen) {
     if (group.r > 13) pen.fillText(group.members.length.toLocaleString("en"), x, y + 4);
     pen.font = "11.5px system-ui, sans-serif"; pen.lineWidth = 3.5; pen.lineJoin = "round"; pen.strokeStyle = ink().paper; pen.fillStyle = ink().ink;
     const text = clip(flat(group.title), 26);
-    pen.strokeText(text, x, y + group.r + 13); pen.fillText(text, x, y + group.r + 13);
+    const wide = pen.measureText(text).width / 2, low = y + group.r + 13, at = Math.max(wide + 3, Math.min(g.view.width - wide - 3, x));
+    if (names.some(one => Math.abs(one.low - low) < 14 && Math.abs(one.at - at) < one.wide + wide)) continue;
+    names.push({ low, at, wide });
+    pen.strokeText(text, at, low); pen.fillText(text, at, low);
   }
   pen.textAlign = "left";
   g.counts = { nodesDrawn: groups.length, edgesDrawn: Math.min(150, links.length), gatesDrawn: 0 };

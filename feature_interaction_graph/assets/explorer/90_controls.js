@@ -14,7 +14,7 @@ function buildControls() {
     box.addEventListener("change", () => { box.checked ? state.types.add(type) : state.types.delete(type); changed(); });
     $("types").append(el("label", {}, box, sampleOf(type), `${type} ${g.E.type.reduce((sum, other) => sum + Number(other === code), 0).toLocaleString("en")}`));
   }
-  $("slider").addEventListener("input", () => { state[state.hops && state.selected >= 0 ? "near" : "threshold"] = cutOf(Number($("slider").value)); eachGraph(refilter); tellCut(); redraw(); });
+  $("slider").addEventListener("input", () => { state[state.hops && state.selected >= 0 ? "near" : "threshold"] = cutOf(Number($("slider").value)); eachGraph(refilter); tellCut(); moving(); });
   $("slider").addEventListener("change", () => changed());
   if (!g.data.has_std) $("measure").parentElement.remove();
   $("measure").addEventListener("change", () => { state.measure = $("measure").value; graphs.forEach(measureEdges); state.initial = state.threshold = firstCut(); state.near = 0; showControls(); changed(); });
@@ -60,7 +60,7 @@ function fillKey() {
   if (g.N.hub.some(Boolean)) { const round = el("i"); round.style.border = "1.6px solid currentColor"; parts.push(el("span", {}, round, "hub")); }
   if (g.k) parts.push(key(colourOf("gating"), "gate"));
   if (g.N.value) parts.push(key(colourOf("excitatory"), `${g.data.value_name} up`), key(colourOf("inhibitory"), "down"));
-  else if (g.groups.length) g.groups.slice(0, 8).forEach((group, index) => parts.push(key(GROUP_COLOURS[index], clip(flat(group), 24))));
+  else if (g.groups.length) g.groups.slice(0, 5).forEach((group, index) => parts.push(key(GROUP_COLOURS[index], clip(flat(group), 24))));
   else if (g.N.seed.some(Boolean)) parts.push(key(ink().seed, "seed"));
   $("key").replaceChildren(...parts);
 }
