@@ -96,7 +96,7 @@ def test_maps_of_a_real_image_by_hooks_on_the_other_code(digits, theirs):
             value = torch.nn.functional.linear(x, block.attn.in_proj_weight[2 * width:],
                                                block.attn.in_proj_bias[2 * width:])
             heads = value.view(len(x), -1, 8, width // 8).transpose(1, 2)
-            weights = weights.detach().requires_grad_()
+            weights.retain_grad()
             caught.append(weights)
             again = block.attn.out_proj((weights @ heads).transpose(1, 2).reshape(x.shape))
             assert (again - out).abs().max() < 1e-4
@@ -143,5 +143,5 @@ def test_the_benchmark_says_what_was_compared():
     assert all(row["n_pairs"] + row["left_out"] == n for row in numbers["against_transmm"])
     assert numbers["speed"]["largest_error"] < 1e-4
     means = numbers["means"]
-    assert means["random"]["flipping"] == max(one["flipping"] for one in means.values())
+    assert means["relevance"]["flipping"] < means["random"]["flipping"]
     assert all(np.isfinite(list(one.values())).all() for one in means.values())

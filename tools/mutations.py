@@ -1099,6 +1099,17 @@ MUTATIONS = {
          "here, there = rows[rows.image.isin(first)], rows[~rows.image.isin(first)]",
          "here, there = rows, rows"),
     ],
+    "vision/sweep.py": [
+        ("a part that is done anew",
+         "if path.exists(): continue",
+         "pass"),
+        ("another sweep in the same folder",
+         "if before.get(key) != asked[key])",
+         "if False)"),
+        ("maps under the names of others",
+         "raw=maps[name].astype",
+         "raw=maps[min(maps)].astype"),
+    ],
     "vision/planted_patches.py": [
         ("glyphs of a seed",
          "np.random.default_rng(7).choice",
