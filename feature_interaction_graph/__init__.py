@@ -76,20 +76,22 @@ if TYPE_CHECKING:
     from .tracing.head_loadings import head_loadings
     from .tracing.pruning import prune_graph
     from .tracing.query_key import query_key
-    from .visualization import (
-        explore,
-        plot_circuit,
-        plot_neighborhood,
-        render_explorer,
-        render_interactive_graph,
-        render_neighborhood,
-    )
+    from .vision.adapters import vit_from_clip, vit_from_folder, vit_from_huggingface
+    from .vision.attribution import attribution_maps
+    from .vision.comparison import compare_configurations
+    from .vision.faithfulness import faithfulness
+    from .vision.gate import Gate, gated_transmm
+    from .vision.images import ImageSet, images_from_folder, images_from_npz
+    from .vision.saes import train_patch_saes
+    from .visualization import explore, plot_circuit, plot_neighborhood, render_explorer, render_interactive_graph, render_neighborhood
 
 _MODULE_OF = {
+    "render_explorer": "visualization",
+    "explore": "visualization",
+    "predicates_of": "dictionary.predicates",
+    "explain_features": "dictionary.rules",
     "check_by_edit": "dictionary.rule_tests",
     "check_by_clamp": "dictionary.rule_tests",
-    "explain_features": "dictionary.rules",
-    "predicates_of": "dictionary.predicates",
     "ActivationStore": "activations",
     "collect_activations": "activations",
     "GraphStatistics": "analysis",
@@ -188,34 +190,46 @@ _MODULE_OF = {
     "head_loadings": "tracing.head_loadings",
     "prune_graph": "tracing.pruning",
     "query_key": "tracing.query_key",
-    "explore": "visualization",
+    "ImageSet": "vision.images",
+    "images_from_folder": "vision.images",
+    "images_from_npz": "vision.images",
+    "vit_from_folder": "vision.adapters",
+    "vit_from_huggingface": "vision.adapters",
+    "vit_from_clip": "vision.adapters",
+    "train_patch_saes": "vision.saes",
+    "attribution_maps": "vision.attribution",
+    "Gate": "vision.gate",
+    "gated_transmm": "vision.gate",
+    "faithfulness": "vision.faithfulness",
+    "compare_configurations": "vision.comparison",
     "plot_neighborhood": "visualization",
-    "render_explorer": "visualization",
     "render_interactive_graph": "visualization",
     "render_neighborhood": "visualization",
 }
 
 __all__ = [  # noqa: F822  resolved by __getattr__
     "ActivationStore", "AttributionGraph", "Behavior", "Candidates", "Clamp", "CoactivationAtlas", "Config",
-    "Corpus", "Direction", "FeatureTable", "GatingTable", "GraphStatistics", "InputError", "InteractionTable",
-    "MechanismTable", "PromptPairs", "ResponseCurves", "TransportScores", "ablate_components",
-    "activation_patching", "as_corpus", "attention_patterns", "attribute", "attribute_attention",
-    "attribute_components", "build_coactivation_atlas", "build_interaction_graph", "check_by_clamp",
-    "check_by_edit", "check_edges", "clamp_measure", "clamped_contexts", "cluster_roles", "collect_activations",
-    "compare_graphs", "compare_steering", "compute_graph_statistics", "corpus_head_loadings",
-    "corpus_query_key", "count_motifs", "detect_communities", "discover", "explain_edges", "explain_features",
-    "explore", "extract_behavior_subgraph", "feature_table", "find_hubs", "fit_context_effects",
-    "get_edge_type_subgraph", "get_subgraph", "graph_summary", "head_dictionary", "head_loadings",
-    "head_scores", "identify_candidates", "import_sae", "jacobian_measure", "join_candidates", "knock_out",
-    "layer_distance_decay", "load_attribution", "load_corpus", "load_graph", "load_model_and_saes",
-    "logit_attribution", "logit_lens", "match_features", "measure_gating", "measure_interactions",
-    "mechanism_split", "neuron_dictionary", "number_saes", "pairs_to_gate", "path_patching", "plot_analysis",
-    "plot_cascade", "plot_circuit", "plot_mechanisms", "plot_neighborhood", "plot_response",
-    "predefined_behavior", "predicates_of", "predict_cascade", "probe_layers", "project", "propose_candidates",
-    "prune_graph", "query_key", "read_responses", "render_explorer", "render_interactive_graph",
-    "render_neighborhood", "response_curve", "sae_from_weights", "save_attribution", "save_graph", "steer",
-    "steer_compensated", "top_examples", "track", "transport_candidates", "transport_scores",
-    "validate_subgraph", "with_directions", "within_layer_measure", "wrap_model",
+    "Corpus", "Direction", "FeatureTable", "Gate", "GatingTable", "GraphStatistics", "ImageSet", "InputError",
+    "InteractionTable", "MechanismTable", "PromptPairs", "ResponseCurves", "TransportScores",
+    "ablate_components", "activation_patching", "as_corpus", "attention_patterns", "attribute",
+    "attribute_attention", "attribute_components", "attribution_maps", "build_coactivation_atlas",
+    "build_interaction_graph", "check_by_clamp", "check_by_edit", "check_edges", "clamp_measure",
+    "clamped_contexts", "cluster_roles", "collect_activations", "compare_configurations", "compare_graphs",
+    "compare_steering", "compute_graph_statistics", "corpus_head_loadings", "corpus_query_key", "count_motifs",
+    "detect_communities", "discover", "explain_edges", "explain_features", "explore",
+    "extract_behavior_subgraph", "faithfulness", "feature_table", "find_hubs", "fit_context_effects",
+    "gated_transmm", "get_edge_type_subgraph", "get_subgraph", "graph_summary", "head_dictionary",
+    "head_loadings", "head_scores", "identify_candidates", "images_from_folder", "images_from_npz",
+    "import_sae", "jacobian_measure", "join_candidates", "knock_out", "layer_distance_decay",
+    "load_attribution", "load_corpus", "load_graph", "load_model_and_saes", "logit_attribution", "logit_lens",
+    "match_features", "measure_gating", "measure_interactions", "mechanism_split", "neuron_dictionary",
+    "number_saes", "pairs_to_gate", "path_patching", "plot_analysis", "plot_cascade", "plot_circuit",
+    "plot_mechanisms", "plot_neighborhood", "plot_response", "predefined_behavior", "predicates_of",
+    "predict_cascade", "probe_layers", "project", "propose_candidates", "prune_graph", "query_key",
+    "read_responses", "render_explorer", "render_interactive_graph", "render_neighborhood", "response_curve",
+    "sae_from_weights", "save_attribution", "save_graph", "steer", "steer_compensated", "top_examples", "track",
+    "train_patch_saes", "transport_candidates", "transport_scores", "validate_subgraph", "vit_from_clip",
+    "vit_from_folder", "vit_from_huggingface", "with_directions", "within_layer_measure", "wrap_model",
 ]
 
 
