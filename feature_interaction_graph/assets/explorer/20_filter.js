@@ -36,9 +36,9 @@ function neighbourhood(seed, hops) {
   return reached;
 }
 
-function refilter() {
+function refilter(refit = true) {                            // `refit`: other filters than strength may have changed
   const { n, m, E, H, N } = g, [low, high] = state.layers, code = state.group && state.group !== "*" ? g.data.words["nodes.group"].indexOf(state.group) : -1;
-  for (let edge = 0; edge < m; edge++) g.fits[edge] = fitsFilters(edge) ? 1 : 0;
+  if (refit) for (let edge = 0; edge < m; edge++) g.fits[edge] = fitsFilters(edge) ? 1 : 0;
   g.near = state.hops && state.selected >= 0 ? neighbourhood(state.selected, state.hops) : null;
   const onPath = state.path ? new Set(state.path.nodes) : null;
   const placed = node => N.layer[node] >= low && N.layer[node] <= high && (code < 0 || N.group[node] === code);

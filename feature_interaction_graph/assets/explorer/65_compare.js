@@ -28,7 +28,7 @@ function sideBySide(on) {
   $("stage-title").hidden = !on;
   $("stage-title").textContent = flat(graphs[0].data.name);
   resize();
-  eachGraph(refilter);
+  eachGraph(() => refilter());
   redraw();
 }
 function comparePanel() {

@@ -26,7 +26,7 @@ function remember() { try { if (address() !== (location.hash || "#")) history.pu
 const savedView = () => ({ format: "feature-interaction-explorer-view", version: 1, title: document.title, features: g.n, view: address(true) });
 function restoreView(view) {
   if (!view || view.format !== "feature-interaction-explorer-view" || typeof view.view !== "string") throw new TypeError("no view");
-  restore(view.view); eachGraph(refilter); place(); zoomTo(view.view); fillPanel(); remember(); redraw();
+  restore(view.view); eachGraph(() => refilter()); place(); zoomTo(view.view); fillPanel(); remember(); redraw();
 }
 function zoomTo(hash) {
   const at = (new URLSearchParams(hash.slice(1)).get("at") || "").split(",").map(Number);

@@ -14,7 +14,7 @@ function buildControls() {
     box.addEventListener("change", () => { box.checked ? state.types.add(type) : state.types.delete(type); changed(); });
     $("types").append(el("label", {}, box, sampleOf(type), `${type} ${g.E.type.reduce((sum, other) => sum + Number(other === code), 0).toLocaleString("en")}`));
   }
-  $("slider").addEventListener("input", () => { state[state.hops && state.selected >= 0 ? "near" : "threshold"] = cutOf(Number($("slider").value)); eachGraph(refilter); tellCut(); moving(); });
+  $("slider").addEventListener("input", () => { state[state.hops && state.selected >= 0 ? "near" : "threshold"] = cutOf(Number($("slider").value)); eachGraph(() => refilter(false)); tellCut(); moving(); });
   $("slider").addEventListener("change", () => changed());
   if (!g.data.has_std) $("measure").parentElement.remove();
   $("measure").addEventListener("change", () => { state.measure = $("measure").value; graphs.forEach(measureEdges); state.initial = state.threshold = firstCut(); state.near = 0; showControls(); changed(); });

@@ -16,7 +16,7 @@ async function start() {
   setTheme(document.documentElement.dataset.theme);
   dark.addEventListener("change", () => setTheme(dark.matches ? "dark" : "light"));
   const hash = location.hash.length > 1 ? location.hash : g.data.start;
-  restore(hash); eachGraph(refilter); fillPanel(); resize(); zoomTo(hash);
+  restore(hash); eachGraph(() => refilter()); fillPanel(); resize(); zoomTo(hash);
   for (const graph of graphs) new ResizeObserver(resize).observe(graph.stage);
   window.addEventListener("popstate", () => { restore(); eachGraph(() => { g.made = null; refilter(); place(); }); fillPanel(); redraw(); });
   requestAnimationFrame(() => { performance.mark("drawn"); document.body.dataset.ready = "true"; });
