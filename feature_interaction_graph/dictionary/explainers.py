@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
-from .examples import Example, _example, known_firings
+from .examples import Example, example_at, known_firings
 from .predicates import Predicates
 from .rules import Explanation
 from .store import ActivationStore
@@ -54,7 +54,7 @@ def passages_of(
     other = rng.choice(silent, min(n - n // 2, len(silent)), replace=False)
     fired = dict(zip(rows.tolist(), strengths.tolist(), strict=True))
     chosen = rng.permutation(np.concatenate([firing, other]))
-    found = [_example(store, int(row), {int(row): 0.0} | fired, window, None) for row in chosen]
+    found = [example_at(store, int(row), {int(row): 0.0} | fired, window, None) for row in chosen]
     return Passages(found, np.isin(chosen, firing))
 
 # %% ../../nbs/dictionary/09_explainers.ipynb #4910c6c7

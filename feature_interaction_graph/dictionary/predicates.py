@@ -113,7 +113,7 @@ def _all_families(
         yield "label before", names, (later @ labels.matrix[np.maximum(place - 1, 0)]).tocsr()
 
 # %% ../../nbs/dictionary/06_predicates.ipynb #12c04b46
-def _one_of(numbers: Int[np.ndarray, "n_rows"], n: int) -> scipy.sparse.csr_matrix:
+def _exclusive_columns(numbers: Int[np.ndarray, "n_rows"], n: int) -> scipy.sparse.csr_matrix:
     "Columns of a family whose members exclude each other, `[n_rows, n]`; -1: none is true."
     rows = np.flatnonzero(numbers >= 0)
     return scipy.sparse.csr_matrix(
@@ -140,16 +140,16 @@ def _numbered(store: ActivationStore, wanted: set[str]) -> Iterator[_Family]:
         numbers = np.where(inside, ids[sequence, np.where(inside, there, 0)], -1)
         said = {"token": "the token is", "next": "the next token is", "before": "the token before "
                 "is", "two before": "the token two before is"}[family]
-        yield family, [f"{said} {text}" for text in quoted], _one_of(numbers, len(texts))
+        yield family, [f"{said} {text}" for text in quoted], _exclusive_columns(numbers, len(texts))
     if {"word", "word before"} & wanted:
         words = text_words(store)
         for family, places in (("word", words.here), ("word before", words.before)):
             if family not in wanted: continue
             names = [f"the {family} is {quote_token(text)}" for text in words.texts]
-            yield family, names, _one_of(places[sequence, position], len(words.texts))
+            yield family, names, _exclusive_columns(places[sequence, position], len(words.texts))
     if "position" in wanted:
         names = [f"the position is {place}" for place in range(ids.shape[1])]
-        yield "position", names, _one_of(position, ids.shape[1])
+        yield "position", names, _exclusive_columns(position, ids.shape[1])
 
 # %% ../../nbs/dictionary/06_predicates.ipynb #d4ed6316
 def _matching(
