@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .coactivation import CoactivationAtlas, build_coactivation_atlas
     from .config import Config
     from .control.context_effects import clamped_contexts, fit_context_effects
+    from .digits.system import digit_system
     from .engine.corpus import Corpus, as_corpus
     from .engine.encoders import number_saes
     from .engine.errors import InputError
@@ -73,6 +74,10 @@ if TYPE_CHECKING:
     from .tracing.head_loadings import head_loadings
     from .tracing.pruning import prune_graph
     from .tracing.query_key import query_key
+    from .training.binary import binary_code
+    from .training.report import activation_report
+    from .training.streams import calibrate_sparsity, train_on_rows
+    from .training.thresholds import calibrate_thresholds
     from .visualization import plot_circuit, plot_neighborhood, render_interactive_graph, render_neighborhood
 
 _MODULE_OF = {
@@ -104,6 +109,7 @@ _MODULE_OF = {
     "fit_context_effects": "control.context_effects",
     "Direction": "measurement.directions",
     "with_directions": "measurement.directions",
+    "digit_system": "digits.system",
     "Corpus": "engine.corpus",
     "as_corpus": "engine.corpus",
     "number_saes": "engine.encoders",
@@ -174,6 +180,11 @@ _MODULE_OF = {
     "head_loadings": "tracing.head_loadings",
     "prune_graph": "tracing.pruning",
     "query_key": "tracing.query_key",
+    "binary_code": "training.binary",
+    "activation_report": "training.report",
+    "calibrate_sparsity": "training.streams",
+    "train_on_rows": "training.streams",
+    "calibrate_thresholds": "training.thresholds",
     "plot_neighborhood": "visualization",
     "render_interactive_graph": "visualization",
     "render_neighborhood": "visualization",
@@ -181,23 +192,25 @@ _MODULE_OF = {
 
 __all__ = [  # noqa: F822  resolved by __getattr__
     "ActivationStore", "AttributionGraph", "Behavior", "Candidates", "Clamp", "CoactivationAtlas", "Config",
-    "Corpus", "Direction", "FeatureTable", "GatingTable", "GraphStatistics", "InputError", "InteractionTable",
-    "MechanismTable", "PromptPairs", "ResponseCurves", "TransportScores", "ablate_components",
-    "activation_patching", "as_corpus", "attention_patterns", "attribute", "attribute_attention",
-    "attribute_components", "build_coactivation_atlas", "build_interaction_graph", "check_edges",
-    "clamp_measure", "clamped_contexts", "cluster_roles", "collect_activations", "compare_graphs",
-    "compare_steering", "compute_graph_statistics", "corpus_head_loadings", "corpus_query_key", "count_motifs",
-    "detect_communities", "discover", "explain_edges", "extract_behavior_subgraph", "feature_table",
-    "find_hubs", "fit_context_effects", "get_edge_type_subgraph", "get_subgraph", "graph_summary",
-    "head_dictionary", "head_loadings", "head_scores", "identify_candidates", "import_sae", "jacobian_measure",
-    "join_candidates", "knock_out", "layer_distance_decay", "load_attribution", "load_corpus", "load_graph",
-    "load_model_and_saes", "logit_attribution", "logit_lens", "match_features", "measure_gating",
-    "measure_interactions", "mechanism_split", "neuron_dictionary", "number_saes", "pairs_to_gate",
-    "path_patching", "plot_analysis", "plot_cascade", "plot_circuit", "plot_mechanisms", "plot_neighborhood",
-    "plot_response", "predefined_behavior", "predict_cascade", "probe_layers", "project", "propose_candidates",
-    "prune_graph", "query_key", "read_responses", "render_interactive_graph", "render_neighborhood",
-    "response_curve", "sae_from_weights", "save_attribution", "save_graph", "steer", "steer_compensated",
-    "top_examples", "track", "transport_candidates", "transport_scores", "validate_subgraph", "with_directions",
+    "Corpus", "Direction", "FeatureTable", "GatingTable", "GraphStatistics", "InputError",
+    "InteractionTable", "MechanismTable", "PromptPairs", "ResponseCurves", "TransportScores",
+    "ablate_components", "activation_patching", "activation_report", "as_corpus", "attention_patterns",
+    "attribute", "attribute_attention", "attribute_components", "binary_code", "build_coactivation_atlas",
+    "build_interaction_graph", "calibrate_sparsity", "calibrate_thresholds", "check_edges", "clamp_measure",
+    "clamped_contexts", "cluster_roles", "collect_activations", "compare_graphs", "compare_steering",
+    "compute_graph_statistics", "corpus_head_loadings", "corpus_query_key", "count_motifs",
+    "detect_communities", "digit_system", "discover", "explain_edges", "extract_behavior_subgraph",
+    "feature_table", "find_hubs", "fit_context_effects", "get_edge_type_subgraph", "get_subgraph",
+    "graph_summary", "head_dictionary", "head_loadings", "head_scores", "identify_candidates", "import_sae",
+    "jacobian_measure", "join_candidates", "knock_out", "layer_distance_decay", "load_attribution",
+    "load_corpus", "load_graph", "load_model_and_saes", "logit_attribution", "logit_lens", "match_features",
+    "measure_gating", "measure_interactions", "mechanism_split", "neuron_dictionary", "number_saes",
+    "pairs_to_gate", "path_patching", "plot_analysis", "plot_cascade", "plot_circuit", "plot_mechanisms",
+    "plot_neighborhood", "plot_response", "predefined_behavior", "predict_cascade", "probe_layers",
+    "project", "propose_candidates", "prune_graph", "query_key", "read_responses",
+    "render_interactive_graph", "render_neighborhood", "response_curve", "sae_from_weights",
+    "save_attribution", "save_graph", "steer", "steer_compensated", "top_examples", "track",
+    "train_on_rows", "transport_candidates", "transport_scores", "validate_subgraph", "with_directions",
     "within_layer_measure", "wrap_model",
 ]
 

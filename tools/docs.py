@@ -37,7 +37,7 @@ SITE = ROOT / "tools" / "site"           # page.html (a template of pandoc's), s
 SECTIONS = {"tutorials": "Tutorials", "": "The pipeline", "measurement": "Measurement",
             "graphs": "Graphs", "structure": "Structure of graphs", "dictionary": "Features",
             "tracing": "Attribution graphs", "patching": "Patching", "circuits": "Circuits",
-            "lenses": "Lenses", "control": "Steering", "drawing": "Drawing",
+            "lenses": "Lenses", "control": "Steering", "drawing": "Drawing", "digits": "Digits",
             "training": "Training", "planted": "Planted models", "hosts": "Models and SAEs",
             "tracking": "Tracking", "shell": "The command line", "engine": "Engine"}
 
