@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .dictionary.predicates import predicates_of
     from .dictionary.rule_tests import check_by_clamp, check_by_edit
     from .dictionary.rules import explain_features
+    from .digits.system import digit_system
     from .engine.corpus import Corpus, as_corpus
     from .engine.encoders import number_saes
     from .engine.errors import InputError
@@ -76,6 +77,10 @@ if TYPE_CHECKING:
     from .tracing.head_loadings import head_loadings
     from .tracing.pruning import prune_graph
     from .tracing.query_key import query_key
+    from .training.binary import binary_code
+    from .training.report import activation_report
+    from .training.streams import calibrate_sparsity, train_on_rows
+    from .training.thresholds import calibrate_thresholds
     from .vision.adapters import vit_from_clip, vit_from_folder, vit_from_huggingface
     from .vision.attribution import attribution_maps
     from .vision.comparison import compare_configurations
@@ -86,12 +91,24 @@ if TYPE_CHECKING:
     from .visualization import explore, plot_circuit, plot_neighborhood, render_explorer, render_interactive_graph, render_neighborhood
 
 _MODULE_OF = {
-    "render_explorer": "visualization",
-    "explore": "visualization",
-    "predicates_of": "dictionary.predicates",
-    "explain_features": "dictionary.rules",
+    "compare_configurations": "vision.comparison",
+    "faithfulness": "vision.faithfulness",
+    "gated_transmm": "vision.gate",
+    "Gate": "vision.gate",
+    "attribution_maps": "vision.attribution",
+    "train_patch_saes": "vision.saes",
+    "vit_from_huggingface": "vision.adapters",
+    "vit_from_folder": "vision.adapters",
+    "vit_from_clip": "vision.adapters",
+    "images_from_npz": "vision.images",
+    "images_from_folder": "vision.images",
+    "ImageSet": "vision.images",
     "check_by_edit": "dictionary.rule_tests",
     "check_by_clamp": "dictionary.rule_tests",
+    "explain_features": "dictionary.rules",
+    "predicates_of": "dictionary.predicates",
+    "render_explorer": "visualization",
+    "explore": "visualization",
     "ActivationStore": "activations",
     "collect_activations": "activations",
     "GraphStatistics": "analysis",
@@ -120,6 +137,7 @@ _MODULE_OF = {
     "fit_context_effects": "control.context_effects",
     "Direction": "measurement.directions",
     "with_directions": "measurement.directions",
+    "digit_system": "digits.system",
     "Corpus": "engine.corpus",
     "as_corpus": "engine.corpus",
     "number_saes": "engine.encoders",
@@ -190,18 +208,11 @@ _MODULE_OF = {
     "head_loadings": "tracing.head_loadings",
     "prune_graph": "tracing.pruning",
     "query_key": "tracing.query_key",
-    "ImageSet": "vision.images",
-    "images_from_folder": "vision.images",
-    "images_from_npz": "vision.images",
-    "vit_from_folder": "vision.adapters",
-    "vit_from_huggingface": "vision.adapters",
-    "vit_from_clip": "vision.adapters",
-    "train_patch_saes": "vision.saes",
-    "attribution_maps": "vision.attribution",
-    "Gate": "vision.gate",
-    "gated_transmm": "vision.gate",
-    "faithfulness": "vision.faithfulness",
-    "compare_configurations": "vision.comparison",
+    "binary_code": "training.binary",
+    "activation_report": "training.report",
+    "calibrate_sparsity": "training.streams",
+    "train_on_rows": "training.streams",
+    "calibrate_thresholds": "training.thresholds",
     "plot_neighborhood": "visualization",
     "render_interactive_graph": "visualization",
     "render_neighborhood": "visualization",
@@ -211,12 +222,13 @@ __all__ = [  # noqa: F822  resolved by __getattr__
     "ActivationStore", "AttributionGraph", "Behavior", "Candidates", "Clamp", "CoactivationAtlas", "Config",
     "Corpus", "Direction", "FeatureTable", "Gate", "GatingTable", "GraphStatistics", "ImageSet", "InputError",
     "InteractionTable", "MechanismTable", "PromptPairs", "ResponseCurves", "TransportScores",
-    "ablate_components", "activation_patching", "as_corpus", "attention_patterns", "attribute",
-    "attribute_attention", "attribute_components", "attribution_maps", "build_coactivation_atlas",
-    "build_interaction_graph", "check_by_clamp", "check_by_edit", "check_edges", "clamp_measure",
-    "clamped_contexts", "cluster_roles", "collect_activations", "compare_configurations", "compare_graphs",
-    "compare_steering", "compute_graph_statistics", "corpus_head_loadings", "corpus_query_key", "count_motifs",
-    "detect_communities", "discover", "explain_edges", "explain_features", "explore",
+    "ablate_components", "activation_patching", "activation_report", "as_corpus", "attention_patterns",
+    "attribute", "attribute_attention", "attribute_components", "attribution_maps", "binary_code",
+    "build_coactivation_atlas", "build_interaction_graph", "calibrate_sparsity", "calibrate_thresholds",
+    "check_by_clamp", "check_by_edit", "check_edges", "clamp_measure", "clamped_contexts", "cluster_roles",
+    "collect_activations", "compare_configurations", "compare_graphs", "compare_steering",
+    "compute_graph_statistics", "corpus_head_loadings", "corpus_query_key", "count_motifs",
+    "detect_communities", "digit_system", "discover", "explain_edges", "explain_features", "explore",
     "extract_behavior_subgraph", "faithfulness", "feature_table", "find_hubs", "fit_context_effects",
     "gated_transmm", "get_edge_type_subgraph", "get_subgraph", "graph_summary", "head_dictionary",
     "head_loadings", "head_scores", "identify_candidates", "images_from_folder", "images_from_npz",
@@ -228,8 +240,9 @@ __all__ = [  # noqa: F822  resolved by __getattr__
     "predict_cascade", "probe_layers", "project", "propose_candidates", "prune_graph", "query_key",
     "read_responses", "render_explorer", "render_interactive_graph", "render_neighborhood", "response_curve",
     "sae_from_weights", "save_attribution", "save_graph", "steer", "steer_compensated", "top_examples", "track",
-    "train_patch_saes", "transport_candidates", "transport_scores", "validate_subgraph", "vit_from_clip",
-    "vit_from_folder", "vit_from_huggingface", "with_directions", "within_layer_measure", "wrap_model",
+    "train_on_rows", "train_patch_saes", "transport_candidates", "transport_scores", "validate_subgraph",
+    "vit_from_clip", "vit_from_folder", "vit_from_huggingface", "with_directions", "within_layer_measure",
+    "wrap_model",
 ]
 
 

@@ -404,6 +404,37 @@ def _doctor(output_dir: OutputFolder = Path(".")) -> None:
     Console().print(table)
     if any(check.verdict == "failed" for check in checks): raise typer.Exit(1)
 
+# %% ../nbs/12_cli.ipynb #bb53be85
+@app.command("mnist")
+def _mnist(
+    data: Annotated[str, Option(
+        help="A folder with MNIST's four files, two .npz files as TRAIN,TEST, or drawn: digits "
+             "from fonts.")] = "drawn",
+    download: Annotated[bool, Option("--download", help="Fetch MNIST into the folder.")] = False,
+    kind: Annotated[str, Option(help="Units of the classifier: relu or geglu.")] = "relu",
+    target: Annotated[str, Option(help="Active latents, as 20 or 5,10,20.")] = "20",
+    steps: Annotated[int, Option(min=1, help="Steps of the classifier.")] = 2500,
+    sae_steps: Annotated[int, Option(min=1, help="Steps of each SAE.")] = 800,
+    seed: Annotated[int, Option(help="Of everything random.")] = 0,
+    output_dir: Annotated[Path, Option(help="Where it goes.")] = Path("outputs/mnist")
+) -> None:
+    """Train a classifier of digits and an SAE of its hidden layer, and say what every feature is
+    and does: summary.json, feature_report.json, pictures."""
+    from feature_interaction_graph.digits.system import (
+        DigitSettings, digit_system, digits_named, save_system
+    )
+    try: targets = tuple(float(part) for part in target.split(","))
+    except ValueError:
+        raise InputError(f"--target is {target}; give numbers such as 20 or 5,10,20.") from None
+    system = digit_system(*digits_named(data, download, seed), DigitSettings(
+        kind=kind, targets=targets, steps=steps, sae_steps=sae_steps, seed=seed))
+    for one in system.summary():
+        typer.echo(f"{one['target_actives']:g} active latents asked for, "
+                   f"{one['achieved_actives_test']:.2f} on test digits; accuracy "
+                   f"{one['baseline_acc']:.2%}, with the SAE {one['recon_acc_jumprelu']:.2%}, as a "
+                   f"binary code {one['recon_acc_boolean']:.2%}")
+    typer.echo(f"wrote {len(save_system(system, output_dir))} files to {output_dir}")
+
 # %% ../nbs/12_cli.ipynb #be1a8816
 def trust_lines(summary: dict[str, Any]) -> list[str]:
     """What a summary says about its edges: stability, placebo, gates; nothing on what was not asked
