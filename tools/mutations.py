@@ -1261,6 +1261,7 @@ MUTATIONS = {
 
 # What is run besides the page of the module, where that notices nothing.
 BESIDE = {
+    "vision/vit.py": "nbs/vision/04_attribution.ipynb",
     "coactivation.py": "tests/test_coactivation.py",
     "engine/branched_rows.py": "nbs/engine/09_branched.ipynb",
     "engine/transport.py": "tests/test_directions.py",
