@@ -73,6 +73,7 @@ def jittered_batches(
             yield (jittered(digits.images[chosen], generator, strength).flatten(1),
                    digits.labels[chosen])
 
+# %% ../../nbs/digits/01_classifier.ipynb #0fad728a
 def train_classifier(
     digits: DigitSet, kind: str = "relu", width: int = 128, *, steps: int = 4000,
     batch_size: int = 128, lr: float = 4e-3, seed: int = 0

@@ -91,6 +91,7 @@ class LogitEffects:
         "The class whose logit each raises most, against the mean of all ten."
         return (self.clamped - self.clamped.mean(1, keepdim=True)).argmax(1)
 
+# %% ../../nbs/digits/03_features.ipynb #51d9c36a
 @torch.no_grad()
 def logit_effects(
     model: DigitClassifier, sae: "SAE", digits: DigitSet, batch_size: int = 256

@@ -85,6 +85,7 @@ class DigitSystem:
         digits, accuracies without and with the SAE in all modes, and how it was made."""
         return [_summary_record(self, target) for target in self.saes]
 
+# %% ../../nbs/digits/04_system.ipynb #f77dfbc0
 def _summary_record(system: DigitSystem, target: float) -> dict[str, Any]:
     found, how = system.kept[target], system.settings
     sparsity = system.saes[target].cfg.metadata.sparsity

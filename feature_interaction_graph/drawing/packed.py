@@ -48,10 +48,12 @@ def word_column(values: list[str | None]) -> tuple[list[str], list[int]]:
 
 # %% ../../nbs/drawing/00_packed.ipynb #2eef7615
 _LISTS = ("order", "by_size")
+
 _TABLES = ("nodes", "edges", "gates")
+
 _TEXTS = ("id", "label")               # of nodes: a list each, nearly all different
 
-
+# %% ../../nbs/drawing/00_packed.ipynb #bce32b37
 def packed_page(data: dict[str, Any]) -> bytes:
     """The bytes of page data: tables of columns, `order` and `by_size` as arrays, `contexts` of
     nodes only where there are some, everything else as JSON; compressed, the same every time.
@@ -82,7 +84,7 @@ def packed_page(data: dict[str, Any]) -> bytes:
     front = struct.pack("<I", len(text)) + text
     return gzip.compress(front + bytes(-len(front) % 8) + b"".join(blocks), 6, mtime=0)
 
-
+# %% ../../nbs/drawing/00_packed.ipynb #1d8714b4
 def _is_text(values: list[Any]) -> bool: return any(isinstance(value, str) for value in values)
 
 # %% ../../nbs/drawing/00_packed.ipynb #c0ba6927

@@ -162,6 +162,7 @@ class VitBlock(nn.Module):
 # %% ../../nbs/vision/01_vit.ipynb #e61a6b52
 Edits = Mapping[int, Callable[[Float[Tensor, "n tokens width"]], Float[Tensor, "n tokens width"]]]
 
+# %% ../../nbs/vision/01_vit.ipynb #a0b99870
 class Vit(nn.Module):
     "A ViT of any `VitShape`, with the normalisation of the images it was trained on."
 
@@ -220,6 +221,7 @@ class Vit(nn.Module):
         "Class scores of normalised images."
         return self.run(self.tokens(self.patch(self.cut(seen))), 0, tape, edits)
 
+# %% ../../nbs/vision/01_vit.ipynb #2668c7cf
 def _norm_of(shape: VitShape, there: bool) -> nn.Module:
     return nn.LayerNorm(shape.width, eps=shape.eps) if there else nn.Identity()
 
