@@ -85,6 +85,8 @@ def main() -> None:
     torch.set_num_threads(1)
     given.work.mkdir(parents=True, exist_ok=True)
     every = read_digits(given.train or given.data, "train")
+    # some copies are sorted by digit
+    every = every.take(torch.randperm(len(every), generator=torch.Generator().manual_seed(0)))
     test = read_digits(given.test or given.data, "test")
     sets = every.take(slice(0, -N_CALIBRATION)), every.take(slice(-N_CALIBRATION, None)), test
     base = SaeSettings("jumprelu", width=512, steps=given.sae_steps, batch_size=512, lr=2e-3,

@@ -61,7 +61,8 @@ def one_behavior(model: Any, saes: Any, name: str, n_prompts: int, n_features: i
                                "example": [found.prompts[0], found.answers[0]]}
     if report.worst < MIN_ACCURACY: return numbers
     judged = held_out(name, model, found, n_prompts)
-    numbers |= circuit_numbers(model, saes, found, judged, n_features, 0)
+    try: numbers |= circuit_numbers(model, saes, found, judged, n_features, 0)
+    except InputError as error: return numbers | {"reason": str(error)}
     features = [parse_feature_id(node["id"]) for node in numbers["nodes"]]
     numbers["steering"] = interchanged(model, saes, features, judged)
     print("  steering:", numbers["steering"], flush=True)

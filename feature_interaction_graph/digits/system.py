@@ -116,7 +116,9 @@ def digit_system(
     if len(train) < 50:
         raise InputError(f"{len(train)} training digits were given; give at least 50.")
     n_held = min(2000, max(1, round(settings.held_back * len(train))))
-    inside, calibration = train.take(slice(0, -n_held)), train.take(slice(-n_held, None))
+    # at random: some copies of a data set are sorted by digit
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(settings.seed))
+    inside, calibration = train.take(order[n_held:]), train.take(order[:n_held])
     model = train_classifier(inside, settings.kind, settings.width, steps=settings.steps,
                              seed=settings.seed)
     how = SaeSettings(settings.architecture, width=settings.latents, steps=settings.sae_steps,

@@ -20,7 +20,7 @@ from ..engine.errors import InputError
 from ..training.rows import shuffled_batches
 from ..training.saes import SaeSettings, fit_sae, new_sae, save_sae
 from .images import ImageSet
-from .vit import Tape, Vit, accuracy, class_scores
+from .vit import Tape, Vit, class_scores, share_right
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -94,7 +94,7 @@ def patch_quality(
 ) -> list[PatchSaeQuality]:
     """`PatchSaeQuality` of every SAE on `images`, which should be held out. Raises `InputError` as
     `patch_streams` does."""
-    clean = accuracy(class_scores(vit, images), images.labels)
+    clean = share_right(class_scores(vit, images), images.labels)
     found = []
     for layer, stream in patch_streams(vit, images, list(saes)).items():
         sae, rows = saes[layer], stream.flatten(0, 1)
@@ -109,7 +109,7 @@ def patch_quality(
         def level(stream: Tensor, mean: Tensor = middle) -> Tensor:
             first = vit.shape.prefix
             return torch.cat([stream[:, :first], mean.expand_as(stream[:, first:])], 1)
-        spliced, flat = (accuracy(class_scores(vit, images, edits={layer: edit}), images.labels)
+        spliced, flat = (share_right(class_scores(vit, images, edits={layer: edit}), images.labels)
                          for edit in (splice, level))
         recovered = (spliced - flat) / (clean - flat) if clean != flat else float("nan")
         found.append(PatchSaeQuality(
