@@ -58,7 +58,7 @@ def layer_numbers(
         explained = explain_features(store, layer, asked, **how)
         f1 = np.array([each.scores.f1 for each in explained])
         numbers[name] = {"good": int((f1 >= GOOD).sum()), "median_f1": float(np.median(f1)),
-                         "low_above_half": sum(each.scores.low > 0.5 for each in explained),
+                         "low_above_half": int(sum(each.scores.low > 0.5 for each in explained)),
                          "auroc": float(np.nanmedian([each.scores.auroc for each in explained])),
                          "cpu_seconds": time.process_time() - begin}
     checks = check_by_clamp(model, saes, store, explained, known, seed=0)

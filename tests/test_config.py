@@ -81,7 +81,7 @@ def test_the_fingerprint_follows_what_can_change_a_result():
         "evidence": "pre-activation", "candidate_method": "transport", "all_targets": False,
         "bos": "none", "positions": "last", "keep": "edges", "memory_gb": 2.0,
         "sae_gb": 2.0, "whole_dictionary": True, "keep_responses": True,
-        "executor": "ray"
+        "executor": "ray", "labels": "rules"
     }
     base = Config()
     for name in NAMES:

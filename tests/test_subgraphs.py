@@ -20,6 +20,7 @@ from feature_interaction_graph.circuits.search import Elimination, eliminate, pr
 from feature_interaction_graph.circuits.validation import (
     circuit_stability, random_circuits, share_of, validate_subgraph
 )
+from feature_interaction_graph.drawing.packed import data_in
 from feature_interaction_graph.engine.errors import InputError
 from feature_interaction_graph.engine.names import feature_id
 from feature_interaction_graph.graph import build_interaction_graph, load_graph
@@ -212,7 +213,8 @@ def test_files(agreement, tmp_path, suffix):
     page = render_interactive_graph(
         load_graph(tmp_path / f"circuit.{suffix}"), seed_nodes=circuit.seeds
     )
-    assert circuit.nodes[0] in page.html
+    (shown,) = data_in(page.html)
+    assert circuit.nodes[0] in shown["nodes"]["id"]
 
 
 def test_diagram(agreement, tmp_path):

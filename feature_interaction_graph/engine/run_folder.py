@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import json
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -76,20 +77,26 @@ def _all_of(paths: list[Path]) -> str:
 @contextlib.contextmanager
 def remembered_interrupts() -> Iterator[Callable[[], None]]:
     """Ctrl-C interrupts as ever and is remembered as well: calling what this yields raises
-    `KeyboardInterrupt` once more if it came. Without effect outside the main thread, and where
-    somebody else handles it."""
+    `KeyboardInterrupt` once more if it came. One that falls into a destructor or a weak reference,
+    where Python drops it with a traceback, is dropped without. Without effect outside the main
+    thread, and where somebody else handles it."""
     came: list[int] = []
     def stop_if_asked() -> None:
         if came: raise KeyboardInterrupt
     def interrupt(number: int, frame: Any) -> None:
         came.append(number)
         raise KeyboardInterrupt
+    def quiet(dropped: Any) -> None:
+        if not (came and dropped.exc_type is KeyboardInterrupt): hook(dropped)
+    hook = sys.unraisablehook
     mine = (threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGINT) is signal.default_int_handler)
     if mine: signal.signal(signal.SIGINT, interrupt)
+    if mine: sys.unraisablehook = quiet
     try: yield stop_if_asked
     finally:
         if mine: signal.signal(signal.SIGINT, signal.default_int_handler)
+        if mine: sys.unraisablehook = hook
 
 # %% ../../nbs/engine/35_run_folder.ipynb #95666b5b
 _Value = TypeVar("_Value")
