@@ -99,14 +99,16 @@ def test_stopped_and_gone_on_with_and_a_worker_killed(ray, asked, crews, monkeyp
     monkeypatch.setattr(blocks, "save_block", real)
     same(answer(asked, CUT, checkpoint=here), expected)
 
-    def kills(*how) -> None:
-        if not killed:
-            busy = [each for each in crews[1].every if each not in crews[1].free]
+    def kills(crew, answers) -> object:
+        "As soon as one has got something to do: it has no time to be done before it dies."
+        idle = [*crew.free, *crew.coming.values()]
+        busy = [each for each in crew.every if each not in idle]
+        if busy and not killed:
             killed.append(busy[0])
             ray.kill(busy[0])
-        real(*how)
-    killed: list = []
-    monkeypatch.setattr(blocks, "save_block", kills)
+        return waits(crew, answers)
+    killed, waits = [], engine_workers.RayWorkers.first
+    monkeypatch.setattr(engine_workers.RayWorkers, "first", kills)
     same(answer(asked, CUT, place=OnWorkers("ray", 2), checkpoint=there), expected)
     assert sum(crews[1].lost.values()) == 1 and len(crews[1].every) == 3
 
