@@ -319,25 +319,28 @@ Patch = Callable[[Tensor, Tensor], Tensor]
 def ablated_runs(
     model: AblatedModel, keep: Float[Tensor, "n_sets n_features"], ablation: str = "mean", *,
     patches: Mapping[HookPoint, Patch] | None = None, watch: Sequence[HookPoint] = (),
-    max_values: int = 2**25
+    prompts: Int[Tensor, "n_prompts"] | None = None,
+    needed: Bool[Tensor, "n_features"] | None = None, max_values: int = 2**25
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]]:
     """Yields (set, prompt, logits, streams at `watch`) of some rows at a time, in order of sets,
     then prompts.
 
     `patches`: changes made at other hook points, each called with the stream and the prompt of
-    every row; `max_values`: how many activations fit.
+    every row; `prompts`: their numbers (None: all); `needed`: features that a derivative is wanted
+    of though they are not kept (None: those kept); `max_values`: how many activations fit.
     """
-    needed = keep.any(0) if keep.dtype == torch.bool else (keep != 0).any(0)
+    if needed is None: needed = keep.any(0) if keep.dtype == torch.bool else (keep != 0).any(0)
+    if prompts is None: prompts = torch.arange(len(model.tokens))
     plan = [_KeptColumns.of(place, needed[span], span.start, values) for place, span, values
             in zip(model.places, model.spans, ablated_values(model, ablation), strict=True)]
     widest = max(max(part.reader.written.shape) for part in plan)
-    rows = torch.cartesian_prod(torch.arange(len(keep)), torch.arange(len(model.tokens)))
+    rows = torch.cartesian_prod(torch.arange(len(keep)), prompts)
     for part in rows.split(max(1, max_values // (widest * model.tokens.shape[1]))):
-        sets, prompts = part.reshape(-1, 2).unbind(1)
-        here = prompts.to(model.device)
+        sets, inside = part.reshape(-1, 2).unbind(1)
+        here = inside.to(model.device)
         changes = [(each.place.reader, each.change(keep[sets], here, model.first))
                    for each in plan]
-        yield sets, prompts, *_run_changed(model, here, changes, patches or {}, watch)
+        yield sets, inside, *_run_changed(model, here, changes, patches or {}, watch)
 
 def _run_changed(
     model: AblatedModel, prompts: Tensor,
