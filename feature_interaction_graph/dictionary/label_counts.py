@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LabelCounts', 'label_counts']
 
-# %% ../../nbs/dictionary/11_label_counts.ipynb #5404f03b
+# %% ../../nbs/dictionary/11_label_counts.ipynb #4fd9aae0
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from .store import ActivationStore
 from ..engine.errors import InputError
 from ..engine.statistics import adjust
 
-# %% ../../nbs/dictionary/11_label_counts.ipynb #93fa4fb8
+# %% ../../nbs/dictionary/11_label_counts.ipynb #aaa69ac8
 class LabelCounts(NamedTuple):
     """What holds where the features of a layer fire: `counts`, firings at which each label holds;
     `fired`, all firings; `base`, the share of all positions at which it holds; `q_values`, of it
@@ -38,8 +38,8 @@ class LabelCounts(NamedTuple):
         "How many times as often as anywhere; NaN for a label that never holds."
         return self.share / np.where(self.base > 0, self.base, np.nan)
 
-# %% ../../nbs/dictionary/11_label_counts.ipynb #1042dec7
-def _spread(
+# %% ../../nbs/dictionary/11_label_counts.ipynb #843cdd4a
+def _squared_moves(
     fires: scipy.sparse.csr_matrix, truth: scipy.sparse.csr_matrix, ends: Int[np.ndarray, "n"]
 ) -> Float[np.ndarray, "n_features n_labels"]:
     "Sum over sequences of m_s squared; `ends`: where each sequence ends."
@@ -51,7 +51,7 @@ def _spread(
         total += (here.T @ (truth[begin:end].toarray() - share)) ** 2
     return total
 
-# %% ../../nbs/dictionary/11_label_counts.ipynb #01589d3e
+# %% ../../nbs/dictionary/11_label_counts.ipynb #e7cace15
 def label_counts(store: ActivationStore, layer: int) -> LabelCounts:
     """`LabelCounts` of all features of a layer.
 
@@ -66,7 +66,7 @@ def label_counts(store: ActivationStore, layer: int) -> LabelCounts:
     counts, fired = (fires.T @ truth).toarray(), np.asarray(fires.sum(0)).ravel()
     base = np.asarray(truth.mean(0)).ravel()
     ends = np.r_[np.flatnonzero(np.diff(sequence)) + 1, len(sequence)]
-    spread = np.sqrt(_spread(fires, truth, ends))
+    spread = np.sqrt(_squared_moves(fires, truth, ends))
     moved = counts - fired[:, None] * base
     z = np.divide(moved, spread, out=np.zeros_like(moved), where=spread > 0)
     p = np.where(fired[:, None] > 0, scipy.stats.norm.sf(z), np.nan)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OutputEffects', 'output_effects']
 
-# %% ../../nbs/dictionary/13_output_effects.ipynb #5b280f56
+# %% ../../nbs/dictionary/13_output_effects.ipynb #2e12fad8
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from ..engine.hook_points import HookPoint, plain_twin, start_block
 from ..engine.names import Saes, feature_id, parse_feature_id
 from ..engine.residuals import clean_residuals
 
-# %% ../../nbs/dictionary/13_output_effects.ipynb #2d5a9adf
+# %% ../../nbs/dictionary/13_output_effects.ipynb #06a6e5d5
 class _Places(NamedTuple):
     "Firings: which of the features, and the row of the store."
     which: Int[np.ndarray, "n"]
@@ -47,7 +47,7 @@ def _even_places(
     return _Places(np.concatenate([none, *which]),
                    np.concatenate([none, *(rows for _, rows in found)]))
 
-# %% ../../nbs/dictionary/13_output_effects.ipynb #f1f0da58
+# %% ../../nbs/dictionary/13_output_effects.ipynb #ef51997c
 def _without(
     model: nn.Module, engine: BranchedForward, reader: FeatureReader, store: ActivationStore,
     places: _Places
@@ -72,7 +72,7 @@ def _without(
     for part, seen in engine.run(clean, source, *at, -added, [final], batch_rows=512):
         yield part, last[part], added[part], seen[final.name][:, 0]
 
-# %% ../../nbs/dictionary/13_output_effects.ipynb #d72d266c
+# %% ../../nbs/dictionary/13_output_effects.ipynb #9ed2ee8d
 class OutputEffects(NamedTuple):
     """Mean effects of features at `n` firings of each, on the logits (less their mean over the
     vocabulary): `direct` and `removed`; `kl`, `loss`: in nats (NaN where no token comes next).
@@ -92,8 +92,8 @@ class OutputEffects(NamedTuple):
                  for side in (self.direct, self.removed)]
         return (sides[0] * sides[1]).sum(1)
 
-# %% ../../nbs/dictionary/13_output_effects.ipynb #24f408f0
-class _Sums:
+# %% ../../nbs/dictionary/13_output_effects.ipynb #fdd1061e
+class _EffectSums:
     "Sums over firings: both effects `[2, n_features, n_vocab]`; divergence, loss, both counts."
     def __init__(self, n_features: int, n_vocab: int) -> None:
         self.effects = torch.zeros(2, n_features, n_vocab, dtype=torch.float64)
@@ -122,7 +122,7 @@ class _Sums:
                              (self.numbers[:, 0] / n).numpy(),
                              (self.numbers[:, 1] / followed).numpy())
 
-# %% ../../nbs/dictionary/13_output_effects.ipynb #7eb4df20
+# %% ../../nbs/dictionary/13_output_effects.ipynb #214fb2aa
 @torch.no_grad()
 def output_effects(
     model: nn.Module, saes: Saes, store: ActivationStore, layer: int, features: Sequence[int], *,
@@ -140,7 +140,7 @@ def output_effects(
     reader = FeatureReader(number_saes(saes)[layer], torch.from_numpy(asked))
     straight = reader.write_point.kind not in ("z", "mlp_in", "post")
     places, corpus = _even_places(store, layer, asked, n_positions), store.corpus
-    sums = _Sums(len(asked), _vocabulary(model))
+    sums = _EffectSums(len(asked), _vocabulary(model))
     sequence, position = store.rows[places.rows].T
     groups = np.unique(sequence)
     for begin in tqdm(range(0, len(groups), n_sequences), desc="effects", disable=not progress):
@@ -153,7 +153,7 @@ def output_effects(
                      stream_logits(model, after).float(), following[part])
     return sums.means(asked, straight)
 
-# %% ../../nbs/dictionary/13_output_effects.ipynb #2cda26aa
+# %% ../../nbs/dictionary/13_output_effects.ipynb #667527b1
 def _vocabulary(model: nn.Module) -> int:
     return int(plain_twin(model).get_output_embeddings().weight.shape[0])
 
