@@ -50,13 +50,13 @@ function table(heads, rows) {
 }
 
 // ---- examples ---------------------------------------------------------------------------------------------------------
-function spans(tokens, classOf, valueOf, most, titleOf, firing) {
+function spans(tokens, classOf, valueOf, most, titleOf, firing, least = 0) {
   return tokens.map((text, at) => {
     const value = valueOf(at), made = el("span", { textContent: flat(data.words[text]) });
     if (known(value) && value !== 0) {
       made.className = classOf(value);
       made.title = titleOf(value);
-      made.style.setProperty("--share", String(Math.round(12 + 78 * Math.abs(value) / most)));
+      made.style.setProperty("--share", String(Math.round(least + (90 - least) * Math.abs(value) / most)));
     }
     if (at === firing) made.classList.add("firing");
     return made;
@@ -65,7 +65,7 @@ function spans(tokens, classOf, valueOf, most, titleOf, firing) {
 function example(one) {
   const values = Object.values(one.values).map(Math.abs), most = Math.max(...values, 1e-12);
   const text = el("div", { className: "text", dir: "auto" }, spans(one.tokens, () => "token", at => one.values[at], most,
-    value => `activation ${number(value)}`, one.firing));
+    value => `activation ${number(value)}`, one.firing, 12));
   const item = el("li", {}, el("em", { textContent: number(one.value), title: `sequence ${one.at[0]}, position ${one.at[1]}` }), text);
   if (one.pattern) {
     const largest = Math.max(...one.pattern.map(Math.abs), 1e-12);
@@ -76,7 +76,8 @@ function example(one) {
   }
   return item;
 }
-const BANDS = (at, many) => many === 1 ? "all firings" : `firings from ${Math.round(100 * (many - at - 1) / many)} to ${Math.round(100 * (many - at) / many)} % of the strengths`;
+const BANDS = (at, many) => many === 1 ? "of all firings" : at === 0 ? `the strongest ${Math.round(100 / many)} %` : at === many - 1 ? `the weakest ${Math.round(100 / many)} %`
+  : `between the strongest ${Math.round(100 * at / many)} % and ${Math.round(100 * (at + 1) / many)} %`;
 
 // ---- parts of a card --------------------------------------------------------------------------------------------------
 function histogram(density) {
@@ -101,7 +102,7 @@ function facts(at, card) {
     ["mean where it fires", `${number(C.mean[at])} ± ${number(C.std[at])}`], ["10 / 50 / 90 %", [C.p10, C.p50, C.p90].map(one => number(one[at])).join(" / ")],
     ["maximum", number(C.max[at])]];
   if (known(C.importance[at])) pairs.push(["importance", `${number(C.importance[at])} nats a position`]);
-  if (card.effect && known(card.effect.kl)) pairs.push(["output changes by", `${number(card.effect.kl)} nats (KL)`], ["loss without it", `${signed(card.effect.loss)} nats`]);
+  if (card.effect && known(card.effect.kl)) pairs.push(["output changes by", `${number(card.effect.kl)} nats (KL)`], ["loss rises without it by", `${number(card.effect.loss)} nats`]);
   return el("dl", {}, pairs.map(([name, value]) => el("div", {}, el("dt", { textContent: name }), el("dd", { textContent: value }))));
 }
 function effects(card) {
@@ -154,14 +155,14 @@ function draw(at) {
   const score = known(C.label_score[at]) && C.label[at] ? el("p", { textContent: `score of this label ${number(C.label_score[at], 2)}` }) : null;
   const link = card.link ? el("p", {}, el("a", { href: card.link, target: "_blank", rel: "noopener noreferrer", textContent: "on Neuronpedia" })) : null;
   const top = el("section", {}, heading("Where it fires most"), el("ol", {}, card.top.map(example)));
-  const bands = el("section", {}, card.bands.map((band, number) => [heading(number === 0 ? "And usually: drawn at random" : "", BANDS(number, card.bands.length)), el("ol", {}, band.map(example))]));
-  const density = el("section", {}, heading("How strongly", "firings by activation"), histogram(density_of(card)));
-  place.replaceChildren(...[title, score, link, facts(at, card), rules(card),
-    el("div", { className: "columns" }, ...[density, effects(card), labels(at, card), neighbours(at, card), edges(card)].filter(Boolean)),
-    card.top.length ? top : el("p", { textContent: "It fires nowhere in this text." }), bands].filter(Boolean));
+  const bands = el("section", {}, card.bands.length ? heading("And usually", "drawn at random from bands of equal numbers of firings") : null,
+    card.bands.map((band, part) => [el("p", { textContent: BANDS(part, card.bands.length) }), el("ol", {}, band.map(example))]));
+  const density = el("section", {}, heading("How strongly", "firings by activation"), histogram(card.density));
+  const texts = card.top.length ? [rules(card), top, bands] : [el("p", { textContent: "It fires nowhere in this text." })];
+  const beside = [card.top.length ? density : null, effects(card), labels(at, card), neighbours(at, card), edges(card)];
+  place.replaceChildren(...[title, score, link, facts(at, card), el("div", { className: "columns" }, el("div", {}, texts), el("div", {}, beside))].filter(Boolean));
   place.scrollTop = 0;
 }
-const density_of = card => card.density;
 
 const SORTS = {
   id: ["number", null], frequency: ["frequency", at => C.activation_freq[at]], max: ["maximum", at => C.max[at]],
@@ -181,17 +182,15 @@ function find() {
 }
 function list() {
   const box = $("list"), first = Math.max(0, Math.floor(box.scrollTop / ROW) - 4), last = Math.min(shown.length, first + Math.ceil(box.clientHeight / ROW) + 9);
-  $("all").replaceChildren(...shown.slice(first, last).map((at, number) => {
-    const key = SORTS[state.sort][1], value = key ? ` · ${SORTS[state.sort][0]} ${number_of(key(at))}` : ` · ${percent(C.activation_freq[at])}`;
+  $("all").replaceChildren(...shown.slice(first, last).map((at, place) => {
+    const key = SORTS[state.sort][1], value = key ? ` · ${SORTS[state.sort][0]} ${number(key(at))}` : ` · ${percent(C.activation_freq[at])}`;
     const item = el("div", { className: "item", id: `item-${at}`, aria: { role: "option", selected: String(at === chosen) } },
       el("b", {}, el("bdi", { textContent: line(C.label[at], 120) || id(at) })), el("small", { textContent: `${id(at)}${value}` }));
-    item.style.top = `${(first + number) * ROW}px`;
+    item.style.top = `${(first + place) * ROW}px`;
     item.addEventListener("click", () => choose(at));
     return item;
   }));
 }
-const number_of = value => number(value);
-
 function choose(at, follow = true) {
   chosen = at;
   document.body.dataset.selected = id(at);
@@ -208,7 +207,7 @@ function step(by) {
   choose(shown[place < 0 ? 0 : Math.min(shown.length - 1, Math.max(0, place + by))]);
 }
 function named() {
-  const at = byId.get(decodeURIComponent(location.hash.slice(1)));
+  const at = byId.get(location.hash.slice(1));            // ids need no escaping
   if (at !== undefined && at !== chosen) choose(at, false);
   return at !== undefined;
 }
