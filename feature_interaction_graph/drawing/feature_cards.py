@@ -6,7 +6,7 @@
 __all__ = ['CardOptions', 'Vocabulary', 'text_parts', 'add_patterns', 'add_labels', 'add_effects', 'add_neighbours',
            'feature_cards']
 
-# %% ../../nbs/drawing/03_feature_cards.ipynb #6feba78e
+# %% ../../nbs/drawing/03_feature_cards.ipynb #cda7a7a2
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,7 +31,7 @@ from ..engine.hook_points import plain_twin
 from ..engine.names import FeatureKey, Saes, feature_id, feature_key
 from ..features import FeatureTable, feature_table
 
-# %% ../../nbs/drawing/03_feature_cards.ipynb #56348572
+# %% ../../nbs/drawing/03_feature_cards.ipynb #a3d693fc
 @dataclass(frozen=True)
 class CardOptions:
     """What cards hold, and how much of it.
@@ -58,7 +58,7 @@ class CardOptions:
     seed: int = 0
     progress: bool = False
 
-# %% ../../nbs/drawing/03_feature_cards.ipynb #30711538
+# %% ../../nbs/drawing/03_feature_cards.ipynb #036a42cc
 class Vocabulary:
     "Texts, each with a number in the order in which they come: `words`."
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class Vocabulary:
                 "tokens": list(map(self.number, example.tokens)), "values": values,
                 "firing": example.firing}
 
-# %% ../../nbs/drawing/03_feature_cards.ipynb #c46b84be
+# %% ../../nbs/drawing/03_feature_cards.ipynb #f752a450
 _Card = dict[str, Any]
 
 def text_parts(
@@ -100,7 +100,7 @@ def text_parts(
                     "counts": density.counts[feature].tolist()}
     } for name, feature in ids.items()}
 
-# %% ../../nbs/drawing/03_feature_cards.ipynb #23ba62a8
+# %% ../../nbs/drawing/03_feature_cards.ipynb #9c2a9381
 def add_patterns(cards: dict[int, _Card], store: ActivationStore, layer: int, told: CardOptions
                  ) -> None:
     "`pattern` of the first `n_patterns` examples of each card: one number for each shown token."
@@ -117,7 +117,7 @@ def add_patterns(cards: dict[int, _Card], store: ActivationStore, layer: int, to
         example["pattern"] = [six_digits(value) for value in pattern[begin:]]
         example["earlier"] = six_digits(np.abs(pattern[:begin]).sum())
 
-# %% ../../nbs/drawing/03_feature_cards.ipynb #f4b7a26f
+# %% ../../nbs/drawing/03_feature_cards.ipynb #00b6a7db
 def add_labels(cards: dict[int, _Card], found: LabelCounts, n: int) -> None:
     "`labels`: (number of the label, firings at which it holds, q), the most telling first."
     for feature, card in cards.items():
@@ -128,7 +128,7 @@ def add_labels(cards: dict[int, _Card], found: LabelCounts, n: int) -> None:
                            six_digits(found.q_values[feature, label])] for label in best
                           if found.counts[feature, label]]
 
-# %% ../../nbs/drawing/03_feature_cards.ipynb #010d1d3b
+# %% ../../nbs/drawing/03_feature_cards.ipynb #88243090
 _HELD = 2 ** 24       # logits of all features of a portion
 
 def _effect_card(
@@ -145,7 +145,7 @@ def _effect_card(
             "loss": six_digits(found.loss[number]),
             "agreement": six_digits(found.agreement[number])}
 
-# %% ../../nbs/drawing/03_feature_cards.ipynb #c336ec18
+# %% ../../nbs/drawing/03_feature_cards.ipynb #a7bd8649
 def add_effects(cards: dict[int, _Card], store: ActivationStore, layer: int, told: CardOptions,
                 words: Vocabulary) -> None:
     "`effect` of every card whose feature fires."
@@ -160,7 +160,7 @@ def add_effects(cards: dict[int, _Card], store: ActivationStore, layer: int, tol
         for number, feature in enumerate(some):
             cards[feature]["effect"] = _effect_card(found, number, store, told, words)
 
-# %% ../../nbs/drawing/03_feature_cards.ipynb #0bc7ff6c
+# %% ../../nbs/drawing/03_feature_cards.ipynb #90bcd8ce
 def add_neighbours(cards: dict[int, _Card], layer: int, told: CardOptions) -> None:
     "`near`: by `decoder` and `encoder`, (feature, cosine); `link`: its page on Neuronpedia."
     if told.saes is None: return
@@ -172,10 +172,10 @@ def add_neighbours(cards: dict[int, _Card], layer: int, told: CardOptions) -> No
             for of, side in sides.items()}
         if link := neuronpedia_link(sae, feature): card["link"] = link
 
-# %% ../../nbs/drawing/03_feature_cards.ipynb #c61e4be4
+# %% ../../nbs/drawing/03_feature_cards.ipynb #735cdebb
 _EDGE = ("strength", "strength_std", "ci_lower", "ci_upper", "q_value", "n_samples", "offset")
 
-def _edges_of(G: nx.DiGraph, name: str, n: int) -> dict[str, list[_Card]]:
+def _edge_cards(G: nx.DiGraph, name: str, n: int) -> dict[str, list[_Card]]:
     "The strongest edges `into` and `out` of a node."
     if name not in G: return {}
     found = {}
@@ -189,7 +189,7 @@ def _edges_of(G: nx.DiGraph, name: str, n: int) -> dict[str, list[_Card]]:
                       for other, edge in ends[:n]]
     return found
 
-# %% ../../nbs/drawing/03_feature_cards.ipynb #79689f7a
+# %% ../../nbs/drawing/03_feature_cards.ipynb #9ba59db8
 _RULE = ("f1", "low", "high", "precision", "recall", "auroc", "q_value", "n_firings", "match",
          "match_p", "edits", "edits_fired", "edits_otherwise")
 
@@ -208,11 +208,11 @@ def _rule_cards(rules: Iterable[Explanation | Mapping[str, Any]]) -> dict[Featur
     for each in found.values(): each.sort(key=lambda card: -(card["f1"] or 0))
     return found
 
-# %% ../../nbs/drawing/03_feature_cards.ipynb #f6e098ae
+# %% ../../nbs/drawing/03_feature_cards.ipynb #cf7ff262
 _COLUMNS = ("activation_freq", "mean", "std", "p10", "p50", "p90", "max", "importance",
             "label_score")
 
-def _chosen(
+def _asked_features(
     store: ActivationStore, features: Iterable[str | FeatureKey] | None
 ) -> dict[int, list[int]]:
     "Features by layer; None: all that fire."
@@ -228,7 +228,7 @@ def _chosen(
     if not found: raise InputError("no feature was named, so there is nothing to show; name some.")
     return found
 
-# %% ../../nbs/drawing/03_feature_cards.ipynb #fb8c31ba
+# %% ../../nbs/drawing/03_feature_cards.ipynb #8d31a503
 def feature_cards(
     store: ActivationStore, features: Iterable[str | FeatureKey] | None = None,
     options: CardOptions | None = None, **keywords: Any
@@ -239,7 +239,7 @@ def feature_cards(
     `options`, or any of its fields as `keywords`: see `CardOptions`. Raises `InputError` for a
     feature that is not there, and none at all."""
     told, words = replace(options or CardOptions(), **keywords), Vocabulary()
-    chosen = _chosen(store, features)
+    chosen = _asked_features(store, features)
     table = feature_table(store) if told.table is None else told.table
     rules, layers, rows = _rule_cards(told.rules), list[_Card](), list[tuple[Any, _Card]]()
     for layer in tqdm(sorted(chosen), desc="cards", unit="layer", disable=not told.progress):
@@ -254,13 +254,13 @@ def feature_cards(
         add_neighbours(cards, layer, told)
         for feature, card in cards.items():
             name = feature_id(layer, feature)
-            if told.graph is not None: card |= _edges_of(told.graph, name, told.n_near)
+            if told.graph is not None: card |= _edge_cards(told.graph, name, told.n_near)
             rows.append((table.lookup(name), card | {"rules": rules.get((layer, feature), [])}))
     return {"words": words.words, "layers": layers, "n_positions": store.n_tokens,
-            "columns": _columns_of(rows, store), "cards": [card for _, card in rows]}
+            "columns": _list_columns(rows, store), "cards": [card for _, card in rows]}
 
-# %% ../../nbs/drawing/03_feature_cards.ipynb #b5e964da
-def _columns_of(rows: Sequence[tuple[Any, _Card]], store: ActivationStore) -> dict[str, list[Any]]:
+# %% ../../nbs/drawing/03_feature_cards.ipynb #6d6a1d4e
+def _list_columns(rows: Sequence[tuple[Any, _Card]], store: ActivationStore) -> dict[str, list[Any]]:
     "What the list of features is searched and sorted by."
     counts = {layer: store.statistics(layer)["count"] for layer in {row.layer for row, _ in rows}}
     return {"layer": [row.layer for row, _ in rows], "feature": [row.feature for row, _ in rows],
