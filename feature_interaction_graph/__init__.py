@@ -86,6 +86,7 @@ if TYPE_CHECKING:
     from .tracing.query_key import query_key
     from .training.binary import binary_code
     from .training.report import activation_report
+    from .training.saes import read_sae
     from .training.streams import calibrate_sparsity, train_on_rows
     from .training.thresholds import calibrate_thresholds
     from .vision.adapters import vit_from_clip, vit_from_folder, vit_from_huggingface
@@ -98,6 +99,7 @@ if TYPE_CHECKING:
     from .visualization import explore, plot_circuit, plot_neighborhood, render_explorer, render_interactive_graph, render_neighborhood
 
 _MODULE_OF = {
+    "read_sae": "training.saes",
     "feature_neighbours": "dictionary.neighbours",
     "token_patterns": "dictionary.token_patterns",
     "label_counts": "dictionary.label_counts",
@@ -254,11 +256,12 @@ __all__ = [  # noqa: F822  resolved by __getattr__
     "number_saes", "output_effects", "pairs_to_gate", "path_patching", "plot_analysis", "plot_cascade",
     "plot_circuit", "plot_mechanisms", "plot_neighborhood", "plot_response", "predefined_behavior",
     "predicates_of", "predict_cascade", "probe_layers", "project", "propose_candidates", "prune_graph",
-    "query_key", "read_responses", "render_dashboards", "render_explorer", "render_interactive_graph",
-    "render_neighborhood", "response_curve", "sae_from_weights", "sampled_examples", "save_attribution",
-    "save_graph", "steer", "steer_compensated", "token_patterns", "top_examples", "track", "train_on_rows",
-    "train_patch_saes", "transport_candidates", "transport_scores", "validate_subgraph", "vit_from_clip",
-    "vit_from_folder", "vit_from_huggingface", "with_directions", "within_layer_measure", "wrap_model",
+    "query_key", "read_responses", "read_sae", "render_dashboards", "render_explorer",
+    "render_interactive_graph", "render_neighborhood", "response_curve", "sae_from_weights", "sampled_examples",
+    "save_attribution", "save_graph", "steer", "steer_compensated", "token_patterns", "top_examples", "track",
+    "train_on_rows", "train_patch_saes", "transport_candidates", "transport_scores", "validate_subgraph",
+    "vit_from_clip", "vit_from_folder", "vit_from_huggingface", "with_directions", "within_layer_measure",
+    "wrap_model",
 ]
 
 

@@ -6,7 +6,7 @@
 __all__ = ['CardOptions', 'Vocabulary', 'text_parts', 'add_patterns', 'add_labels', 'add_effects', 'add_neighbours',
            'feature_cards']
 
-# %% ../../nbs/drawing/03_feature_cards.ipynb #cda7a7a2
+# %% ../../nbs/drawing/03_feature_cards.ipynb #6d36364e
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,7 +31,7 @@ from ..engine.hook_points import plain_twin
 from ..engine.names import FeatureKey, Saes, feature_id, feature_key
 from ..features import FeatureTable, feature_table
 
-# %% ../../nbs/drawing/03_feature_cards.ipynb #a3d693fc
+# %% ../../nbs/drawing/03_feature_cards.ipynb #f375f8fb
 @dataclass(frozen=True)
 class CardOptions:
     """What cards hold, and how much of it.
@@ -58,7 +58,7 @@ class CardOptions:
     seed: int = 0
     progress: bool = False
 
-# %% ../../nbs/drawing/03_feature_cards.ipynb #036a42cc
+# %% ../../nbs/drawing/03_feature_cards.ipynb #195dc209
 class Vocabulary:
     "Texts, each with a number in the order in which they come: `words`."
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class Vocabulary:
                 "tokens": list(map(self.number, example.tokens)), "values": values,
                 "firing": example.firing}
 
-# %% ../../nbs/drawing/03_feature_cards.ipynb #f752a450
+# %% ../../nbs/drawing/03_feature_cards.ipynb #aca38412
 _Card = dict[str, Any]
 
 def text_parts(
@@ -100,7 +100,7 @@ def text_parts(
                     "counts": density.counts[feature].tolist()}
     } for name, feature in ids.items()}
 
-# %% ../../nbs/drawing/03_feature_cards.ipynb #9c2a9381
+# %% ../../nbs/drawing/03_feature_cards.ipynb #e5a96104
 def add_patterns(cards: dict[int, _Card], store: ActivationStore, layer: int, told: CardOptions
                  ) -> None:
     "`pattern` of the first `n_patterns` examples of each card: one number for each shown token."
@@ -117,7 +117,7 @@ def add_patterns(cards: dict[int, _Card], store: ActivationStore, layer: int, to
         example["pattern"] = [six_digits(value) for value in pattern[begin:]]
         example["earlier"] = six_digits(np.abs(pattern[:begin]).sum())
 
-# %% ../../nbs/drawing/03_feature_cards.ipynb #00b6a7db
+# %% ../../nbs/drawing/03_feature_cards.ipynb #ee7536e6
 def add_labels(cards: dict[int, _Card], found: LabelCounts, n: int) -> None:
     "`labels`: (number of the label, firings at which it holds, q), the most telling first."
     for feature, card in cards.items():
@@ -128,7 +128,7 @@ def add_labels(cards: dict[int, _Card], found: LabelCounts, n: int) -> None:
                            six_digits(found.q_values[feature, label])] for label in best
                           if found.counts[feature, label]]
 
-# %% ../../nbs/drawing/03_feature_cards.ipynb #88243090
+# %% ../../nbs/drawing/03_feature_cards.ipynb #e1d9e8c6
 _HELD = 2 ** 24       # logits of all features of a portion
 
 def _effect_card(
@@ -145,7 +145,7 @@ def _effect_card(
             "loss": six_digits(found.loss[number]),
             "agreement": six_digits(found.agreement[number])}
 
-# %% ../../nbs/drawing/03_feature_cards.ipynb #a7bd8649
+# %% ../../nbs/drawing/03_feature_cards.ipynb #142c354e
 def add_effects(cards: dict[int, _Card], store: ActivationStore, layer: int, told: CardOptions,
                 words: Vocabulary) -> None:
     "`effect` of every card whose feature fires."
@@ -160,7 +160,7 @@ def add_effects(cards: dict[int, _Card], store: ActivationStore, layer: int, tol
         for number, feature in enumerate(some):
             cards[feature]["effect"] = _effect_card(found, number, store, told, words)
 
-# %% ../../nbs/drawing/03_feature_cards.ipynb #90bcd8ce
+# %% ../../nbs/drawing/03_feature_cards.ipynb #880c6099
 def add_neighbours(cards: dict[int, _Card], layer: int, told: CardOptions) -> None:
     "`near`: by `decoder` and `encoder`, (feature, cosine); `link`: its page on Neuronpedia."
     if told.saes is None: return
@@ -172,7 +172,7 @@ def add_neighbours(cards: dict[int, _Card], layer: int, told: CardOptions) -> No
             for of, side in sides.items()}
         if link := neuronpedia_link(sae, feature): card["link"] = link
 
-# %% ../../nbs/drawing/03_feature_cards.ipynb #735cdebb
+# %% ../../nbs/drawing/03_feature_cards.ipynb #a8572a2a
 _EDGE = ("strength", "strength_std", "ci_lower", "ci_upper", "q_value", "n_samples", "offset")
 
 def _edge_cards(G: nx.DiGraph, name: str, n: int) -> dict[str, list[_Card]]:
@@ -189,7 +189,7 @@ def _edge_cards(G: nx.DiGraph, name: str, n: int) -> dict[str, list[_Card]]:
                       for other, edge in ends[:n]]
     return found
 
-# %% ../../nbs/drawing/03_feature_cards.ipynb #9ba59db8
+# %% ../../nbs/drawing/03_feature_cards.ipynb #1b783c97
 _RULE = ("f1", "low", "high", "precision", "recall", "auroc", "q_value", "n_firings", "match",
          "match_p", "edits", "edits_fired", "edits_otherwise")
 
@@ -208,7 +208,7 @@ def _rule_cards(rules: Iterable[Explanation | Mapping[str, Any]]) -> dict[Featur
     for each in found.values(): each.sort(key=lambda card: -(card["f1"] or 0))
     return found
 
-# %% ../../nbs/drawing/03_feature_cards.ipynb #cf7ff262
+# %% ../../nbs/drawing/03_feature_cards.ipynb #fbcf1289
 _COLUMNS = ("activation_freq", "mean", "std", "p10", "p50", "p90", "max", "importance",
             "label_score")
 
@@ -228,7 +228,7 @@ def _asked_features(
     if not found: raise InputError("no feature was named, so there is nothing to show; name some.")
     return found
 
-# %% ../../nbs/drawing/03_feature_cards.ipynb #8d31a503
+# %% ../../nbs/drawing/03_feature_cards.ipynb #551eae93
 def feature_cards(
     store: ActivationStore, features: Iterable[str | FeatureKey] | None = None,
     options: CardOptions | None = None, **keywords: Any
@@ -259,8 +259,10 @@ def feature_cards(
     return {"words": words.words, "layers": layers, "n_positions": store.n_tokens,
             "columns": _list_columns(rows, store), "cards": [card for _, card in rows]}
 
-# %% ../../nbs/drawing/03_feature_cards.ipynb #6d6a1d4e
-def _list_columns(rows: Sequence[tuple[Any, _Card]], store: ActivationStore) -> dict[str, list[Any]]:
+# %% ../../nbs/drawing/03_feature_cards.ipynb #fbf50bbf
+def _list_columns(
+    rows: Sequence[tuple[Any, _Card]], store: ActivationStore
+) -> dict[str, list[Any]]:
     "What the list of features is searched and sorted by."
     counts = {layer: store.statistics(layer)["count"] for layer in {row.layer for row, _ in rows}}
     return {"layer": [row.layer for row, _ in rows], "feature": [row.feature for row, _ in rows],
