@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Neighbours', 'feature_neighbours', 'neuronpedia_link']
 
-# %% ../../nbs/dictionary/14_neighbours.ipynb #60fd4caf
+# %% ../../nbs/dictionary/14_neighbours.ipynb #7f18e122
 import re
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 
 from ..engine.errors import InputError
 
-# %% ../../nbs/dictionary/14_neighbours.ipynb #2af4985c
+# %% ../../nbs/dictionary/14_neighbours.ipynb #1ea0d447
 class Neighbours(NamedTuple):
     "The other latents whose vectors are closest, closest first, and their cosines."
     features: Int[np.ndarray, "n_features k"]
@@ -42,7 +42,7 @@ def feature_neighbours(sae: Any, k: int = 5, of: str = "decoder") -> Neighbours:
     return Neighbours(torch.cat([each.indices for each in found]).cpu().numpy(),
                       torch.cat([each.values for each in found]).cpu().numpy())
 
-# %% ../../nbs/dictionary/14_neighbours.ipynb #ea2c4b12
+# %% ../../nbs/dictionary/14_neighbours.ipynb #bdab8ca7
 def neuronpedia_link(sae: Any, feature: int) -> str | None:
     "The page of a latent on Neuronpedia; None where the metadata of `sae` do not name its place."
     place = getattr(getattr(sae.cfg, "metadata", None), "neuronpedia_id", None)
