@@ -33,10 +33,17 @@ if TYPE_CHECKING:
     from .coactivation import CoactivationAtlas, build_coactivation_atlas
     from .config import Config
     from .control.context_effects import clamped_contexts, fit_context_effects
+    from .dictionary.label_counts import label_counts
+    from .dictionary.neighbours import feature_neighbours
+    from .dictionary.output_effects import output_effects
     from .dictionary.predicates import predicates_of
     from .dictionary.rule_tests import check_by_clamp, check_by_edit
     from .dictionary.rules import explain_features
+    from .dictionary.samples import sampled_examples
+    from .dictionary.token_patterns import token_patterns
     from .digits.system import digit_system
+    from .drawing.dashboards import render_dashboards
+    from .drawing.feature_cards import CardOptions, feature_cards
     from .engine.corpus import Corpus, as_corpus
     from .engine.encoders import number_saes
     from .engine.errors import InputError
@@ -79,6 +86,7 @@ if TYPE_CHECKING:
     from .tracing.query_key import query_key
     from .training.binary import binary_code
     from .training.report import activation_report
+    from .training.saes import read_sae
     from .training.streams import calibrate_sparsity, train_on_rows
     from .training.thresholds import calibrate_thresholds
     from .vision.adapters import vit_from_clip, vit_from_folder, vit_from_huggingface
@@ -91,6 +99,15 @@ if TYPE_CHECKING:
     from .visualization import explore, plot_circuit, plot_neighborhood, render_explorer, render_interactive_graph, render_neighborhood
 
 _MODULE_OF = {
+    "read_sae": "training.saes",
+    "feature_neighbours": "dictionary.neighbours",
+    "token_patterns": "dictionary.token_patterns",
+    "label_counts": "dictionary.label_counts",
+    "sampled_examples": "dictionary.samples",
+    "output_effects": "dictionary.output_effects",
+    "feature_cards": "drawing.feature_cards",
+    "CardOptions": "drawing.feature_cards",
+    "render_dashboards": "drawing.dashboards",
     "compare_configurations": "vision.comparison",
     "faithfulness": "vision.faithfulness",
     "gated_transmm": "vision.gate",
@@ -219,27 +236,29 @@ _MODULE_OF = {
 }
 
 __all__ = [  # noqa: F822  resolved by __getattr__
-    "ActivationStore", "AttributionGraph", "Behavior", "Candidates", "Clamp", "CoactivationAtlas", "Config",
-    "Corpus", "Direction", "FeatureTable", "Gate", "GatingTable", "GraphStatistics", "ImageSet", "InputError",
-    "InteractionTable", "MechanismTable", "PromptPairs", "ResponseCurves", "TransportScores",
-    "ablate_components", "activation_patching", "activation_report", "as_corpus", "attention_patterns",
-    "attribute", "attribute_attention", "attribute_components", "attribution_maps", "binary_code",
-    "build_coactivation_atlas", "build_interaction_graph", "calibrate_sparsity", "calibrate_thresholds",
-    "check_by_clamp", "check_by_edit", "check_edges", "clamp_measure", "clamped_contexts", "cluster_roles",
-    "collect_activations", "compare_configurations", "compare_graphs", "compare_steering",
-    "compute_graph_statistics", "corpus_head_loadings", "corpus_query_key", "count_motifs",
-    "detect_communities", "digit_system", "discover", "explain_edges", "explain_features", "explore",
-    "extract_behavior_subgraph", "faithfulness", "feature_table", "find_hubs", "fit_context_effects",
-    "gated_transmm", "get_edge_type_subgraph", "get_subgraph", "graph_summary", "head_dictionary",
-    "head_loadings", "head_scores", "identify_candidates", "images_from_folder", "images_from_npz",
-    "import_sae", "jacobian_measure", "join_candidates", "knock_out", "layer_distance_decay",
+    "ActivationStore", "AttributionGraph", "Behavior", "Candidates", "CardOptions", "Clamp",
+    "CoactivationAtlas", "Config", "Corpus", "Direction", "FeatureTable", "Gate", "GatingTable",
+    "GraphStatistics", "ImageSet", "InputError", "InteractionTable", "MechanismTable", "PromptPairs",
+    "ResponseCurves", "TransportScores", "ablate_components", "activation_patching", "activation_report",
+    "as_corpus", "attention_patterns", "attribute", "attribute_attention", "attribute_components",
+    "attribution_maps", "binary_code", "build_coactivation_atlas", "build_interaction_graph",
+    "calibrate_sparsity", "calibrate_thresholds", "check_by_clamp", "check_by_edit", "check_edges",
+    "clamp_measure", "clamped_contexts", "cluster_roles", "collect_activations", "compare_configurations",
+    "compare_graphs", "compare_steering", "compute_graph_statistics", "corpus_head_loadings",
+    "corpus_query_key", "count_motifs", "detect_communities", "digit_system", "discover", "explain_edges",
+    "explain_features", "explore", "extract_behavior_subgraph", "faithfulness", "feature_cards",
+    "feature_neighbours", "feature_table", "find_hubs", "fit_context_effects", "gated_transmm",
+    "get_edge_type_subgraph", "get_subgraph", "graph_summary", "head_dictionary", "head_loadings",
+    "head_scores", "identify_candidates", "images_from_folder", "images_from_npz", "import_sae",
+    "jacobian_measure", "join_candidates", "knock_out", "label_counts", "layer_distance_decay",
     "load_attribution", "load_corpus", "load_graph", "load_model_and_saes", "logit_attribution", "logit_lens",
     "match_features", "measure_gating", "measure_interactions", "mechanism_split", "neuron_dictionary",
-    "number_saes", "pairs_to_gate", "path_patching", "plot_analysis", "plot_cascade", "plot_circuit",
-    "plot_mechanisms", "plot_neighborhood", "plot_response", "predefined_behavior", "predicates_of",
-    "predict_cascade", "probe_layers", "project", "propose_candidates", "prune_graph", "query_key",
-    "read_responses", "render_explorer", "render_interactive_graph", "render_neighborhood", "response_curve",
-    "sae_from_weights", "save_attribution", "save_graph", "steer", "steer_compensated", "top_examples", "track",
+    "number_saes", "output_effects", "pairs_to_gate", "path_patching", "plot_analysis", "plot_cascade",
+    "plot_circuit", "plot_mechanisms", "plot_neighborhood", "plot_response", "predefined_behavior",
+    "predicates_of", "predict_cascade", "probe_layers", "project", "propose_candidates", "prune_graph",
+    "query_key", "read_responses", "read_sae", "render_dashboards", "render_explorer",
+    "render_interactive_graph", "render_neighborhood", "response_curve", "sae_from_weights", "sampled_examples",
+    "save_attribution", "save_graph", "steer", "steer_compensated", "token_patterns", "top_examples", "track",
     "train_on_rows", "train_patch_saes", "transport_candidates", "transport_scores", "validate_subgraph",
     "vit_from_clip", "vit_from_folder", "vit_from_huggingface", "with_directions", "within_layer_measure",
     "wrap_model",

@@ -22,6 +22,7 @@ from typer import Option
 
 from . import __version__
 from .engine.errors import InputError
+from .shell.dashboard_command import DashboardOptions
 from .shell.options import goes_on_with_a_run, takes_settings
 from feature_interaction_graph.shell.prompt_options import (
     AttributeOptions, DiscoverOptions, ExplainOptions, PatchOptions
@@ -333,6 +334,14 @@ def _explain(run: "Run", options: ExplainOptions) -> None:
     from feature_interaction_graph.shell.explain_command import explain_command, explanation_lines
     records, path = explain_command(run, options)
     typer.echo("\n".join([*explanation_lines(records, options.show), f"wrote {path}"]))
+
+@app.command("dashboard")
+@goes_on_with_a_run
+def _dashboard(run: "Run", options: DashboardOptions) -> None:
+    "What features fire on, do and are caused by, in one offline page: features.html."
+    from feature_interaction_graph.shell.dashboard_command import dashboard_command
+    n, path = dashboard_command(run, options)
+    typer.echo(f"{n:,} features, {path.stat().st_size / 1e6:.1f} MB\nwrote {path}")
 
 @app.command("discover")
 @goes_on_with_a_run

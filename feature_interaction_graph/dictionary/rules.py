@@ -16,6 +16,7 @@ import scipy.stats
 from jaxtyping import Bool, Float, Int
 from tqdm.auto import tqdm
 
+from .hypotheses import stretches_text
 from feature_interaction_graph.dictionary.predicates import (
     EXCLUSIVE, Predicates, predicates_of
 )
@@ -62,9 +63,13 @@ class FeatureRule:
 def _term_text(term: Term, predicates: Predicates, max_named: int) -> str:
     names = [predicates.names[number] for number in term.members]
     stem = names[0][:len(names[0]) - len(_value(names[0]))]
-    values = [_value(name) for name in names[:max_named]]
-    more = f" or one of {len(names) - max_named} more" if len(names) > max_named else ""
-    said = f"{stem}{' or '.join(values)}{more}" if len(names) > 1 else names[0]
+    values = [_value(name) for name in names]
+    if all(value.isdecimal() for value in values):       # positions; tokens stand in quotes
+        listed = stretches_text(map(int, values), max_named)
+    else:
+        more = f" or one of {len(names) - max_named} more" if len(names) > max_named else ""
+        listed = " or ".join(values[:max_named]) + more
+    said = f"{stem}{listed}" if len(names) > 1 else names[0]
     return said if term.holds else f"not ({said})"
 
 def _value(name: str) -> str: return name.partition(" is ")[2] or name

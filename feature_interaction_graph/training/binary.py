@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..engine.errors import InputError, as_path, atomic_write, brief
 from ..engine.files import read_bytes
+from .saes import read_sae
 from .thresholds import as_jumprelu, batches_of
 
 if TYPE_CHECKING:
@@ -104,7 +105,6 @@ def _least_squares(sae: Any, rows: Any) -> tuple[Tensor, Tensor]:
 # %% ../../nbs/training/09_binary.ipynb #18586ad7
 def load_binary(folder: str | Path) -> BinaryCode:
     "A code that `BinaryCode.save` wrote. Raises `InputError` where it is not there, or not whole."
-    from sae_lens import SAE
     from safetensors import SafetensorError
     from safetensors.torch import load
     path = as_path(folder) / "binary.safetensors"
@@ -113,5 +113,5 @@ def load_binary(folder: str | Path) -> BinaryCode:
     except SafetensorError as error:
         raise InputError(f"{path} cannot be read ({error}); write it again with "
                          "BinaryCode.save.") from error
-    sae = SAE.load_from_disk(str(folder)).eval().requires_grad_(False)
+    sae = read_sae(folder).requires_grad_(False)
     return BinaryCode(sae, found["vectors"], found["offset"], sae.cfg.metadata.binary)

@@ -23,7 +23,9 @@ from torch import Tensor
 from ..engine.errors import InputError, atomic_write, brief
 from .rows import shuffled_batches
 from .saes import SaeSettings, fit_sae, new_sae, save_sae
-from .thresholds import calibrate_thresholds, measured_l0
+from feature_interaction_graph.training.thresholds import (
+    batches_of, calibrate_thresholds, measured_l0
+)
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -110,6 +112,13 @@ def _next_value(trials: list[dict[str, float]], target: float, penalty: bool) ->
         if found * slope > 0 and 0.1 < abs(found) < 10: slope = found
     return last["value"] * min(8.0, max(1 / 8, (target / last["l0"]) ** (1 / slope)))
 
+# %% ../../nbs/training/10_streams.ipynb #a778cedc
+def _chance(sae: "SAE", rows: Float[Tensor, "n_rows d_in"]) -> float:
+    "Standard error of the mean number of active latents in `rows`."
+    counts = torch.cat([(sae.encode(part.to(sae.device)) != 0).sum(1).cpu()
+                        for part in batches_of(rows)])
+    return float(counts.double().std() / len(counts) ** 0.5)
+
 # %% ../../nbs/training/10_streams.ipynb #51d06f6d
 def calibrate_sparsity(
     rows: "_Stream | Float[Tensor, 'n_rows d_in'] | Float[np.ndarray, 'n_rows d_in']",
@@ -123,8 +132,9 @@ def calibrate_sparsity(
     `rows`: as in `train_on_rows`. `calibration` `[n_rows, d_in]`: on these its thresholds are set,
     as `how` says (see `calibrate_thresholds`). `held_out` `[n_rows, d_in]`: on these it is judged.
     `attempts`: trainings at most. Everything stands in `cfg.metadata.sparsity`: `target_l0`,
-    `l0_trained`, `l0_calibration`, `l0_held_out`, `relative_error`, the `trials`; with
-    `settings.output_dir` the SAE is written there. Raises `InputError` for a target that is not
+    `l0_trained`, `l0_calibration`, `l0_held_out`, `relative_error`, `standard_error` (of that, from
+    the draw of the calibration rows alone), the `trials`; with `settings.output_dir` the SAE is
+    written there. Raises `InputError` for a target that is not
     between 0 and the width, and as `train_on_rows` and `calibrate_thresholds` do."""
     if not 0 < target_l0 < settings.width:
         raise InputError(f"target_l0 is {brief(target_l0)}; give a number between 0 and the "
@@ -133,21 +143,23 @@ def calibrate_sparsity(
     value = float((settings.options or {}).get("l1_coefficient", 3.0)) if penalty else target_l0
     trials: list[dict[str, float]] = []
     best: Any = None
-    off = math.inf
+    off, plain = math.inf, settings.architecture == "standard"
+    aim = target_l0 * (1 + _CLOSE / 2 * plain)      # thresholds only take from a plain ReLU
     for _ in range(max(1, attempts)):
         sae = train_on_rows(rows, _with_knob(settings, value))
         l0 = max(measured_l0(sae, calibration), 1e-3)
         trials.append({"value": value, "l0": l0})
-        if abs(math.log(l0 / target_l0)) < off:
-            best, off = sae, abs(math.log(l0 / target_l0))
+        far = abs(math.log(l0 / aim)) + 9 * (plain and l0 < target_l0)
+        if far < off: best, off = sae, far
         if off < _CLOSE or settings.architecture == "topk": break
-        value = _next_value(trials, target_l0, penalty)
+        value = _next_value(trials, aim, penalty)
     made: Any = calibrate_thresholds(best, calibration, target_l0, how)
     l0 = measured_l0(made, held_out)
     made.cfg.metadata.sparsity = {
         "target_l0": float(target_l0), "l0_trained": measured_l0(best, calibration), "how": how,
         "l0_calibration": measured_l0(made, calibration), "l0_held_out": l0,
-        "relative_error": l0 / target_l0 - 1, "architecture": settings.architecture,
+        "relative_error": l0 / target_l0 - 1,
+        "standard_error": _chance(made, calibration) / target_l0, "architecture": settings.architecture,
         "steps": settings.steps, "trials": trials}
     if settings.output_dir is not None:
         with atomic_write(settings.output_dir) as part: made.save_model(part)
