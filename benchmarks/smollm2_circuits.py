@@ -60,7 +60,8 @@ def judged(on: BehaviorModel, ranking: list[int], sizes: list[int]) -> list[dict
 
 def one_behavior(model: Any, saes: Any, name: str) -> dict[str, Any]:
     found, other = prompts_of(name, model.tokenizer)
-    reports = {"found_on": behavior_report(model, found), "judged_on": behavior_report(model, other)}
+    reports = {"found_on": behavior_report(model, found),
+               "judged_on": behavior_report(model, other)}
     print(name, *reports.values(), flush=True)
     numbers: dict[str, Any] = {"n_words": N_WORDS[name], "example": [found.prompts[0],
                                                                      found.answers[0]]}
