@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .coactivation import CoactivationAtlas, build_coactivation_atlas
     from .config import Config
     from .control.context_effects import clamped_contexts, fit_context_effects
+    from .dictionary.neuronpedia import fetch_labels
     from .dictionary.predicates import predicates_of
     from .dictionary.rule_tests import check_by_clamp, check_by_edit
     from .dictionary.rules import explain_features
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from .tracing.head_loadings import head_loadings
     from .tracing.pruning import prune_graph
     from .tracing.query_key import query_key
+    from .tracking.results import benchmark_result
     from .training.binary import binary_code
     from .training.report import activation_report
     from .training.streams import calibrate_sparsity, train_on_rows
@@ -91,6 +93,8 @@ if TYPE_CHECKING:
     from .visualization import explore, plot_circuit, plot_neighborhood, render_explorer, render_interactive_graph, render_neighborhood
 
 _MODULE_OF = {
+    "fetch_labels": "dictionary.neuronpedia",
+    "benchmark_result": "tracking.results",
     "compare_configurations": "vision.comparison",
     "faithfulness": "vision.faithfulness",
     "gated_transmm": "vision.gate",
@@ -223,16 +227,16 @@ __all__ = [  # noqa: F822  resolved by __getattr__
     "Corpus", "Direction", "FeatureTable", "Gate", "GatingTable", "GraphStatistics", "ImageSet", "InputError",
     "InteractionTable", "MechanismTable", "PromptPairs", "ResponseCurves", "TransportScores",
     "ablate_components", "activation_patching", "activation_report", "as_corpus", "attention_patterns",
-    "attribute", "attribute_attention", "attribute_components", "attribution_maps", "binary_code",
-    "build_coactivation_atlas", "build_interaction_graph", "calibrate_sparsity", "calibrate_thresholds",
-    "check_by_clamp", "check_by_edit", "check_edges", "clamp_measure", "clamped_contexts", "cluster_roles",
-    "collect_activations", "compare_configurations", "compare_graphs", "compare_steering",
-    "compute_graph_statistics", "corpus_head_loadings", "corpus_query_key", "count_motifs",
+    "attribute", "attribute_attention", "attribute_components", "attribution_maps", "benchmark_result",
+    "binary_code", "build_coactivation_atlas", "build_interaction_graph", "calibrate_sparsity",
+    "calibrate_thresholds", "check_by_clamp", "check_by_edit", "check_edges", "clamp_measure",
+    "clamped_contexts", "cluster_roles", "collect_activations", "compare_configurations", "compare_graphs",
+    "compare_steering", "compute_graph_statistics", "corpus_head_loadings", "corpus_query_key", "count_motifs",
     "detect_communities", "digit_system", "discover", "explain_edges", "explain_features", "explore",
-    "extract_behavior_subgraph", "faithfulness", "feature_table", "find_hubs", "fit_context_effects",
-    "gated_transmm", "get_edge_type_subgraph", "get_subgraph", "graph_summary", "head_dictionary",
-    "head_loadings", "head_scores", "identify_candidates", "images_from_folder", "images_from_npz",
-    "import_sae", "jacobian_measure", "join_candidates", "knock_out", "layer_distance_decay",
+    "extract_behavior_subgraph", "faithfulness", "feature_table", "fetch_labels", "find_hubs",
+    "fit_context_effects", "gated_transmm", "get_edge_type_subgraph", "get_subgraph", "graph_summary",
+    "head_dictionary", "head_loadings", "head_scores", "identify_candidates", "images_from_folder",
+    "images_from_npz", "import_sae", "jacobian_measure", "join_candidates", "knock_out", "layer_distance_decay",
     "load_attribution", "load_corpus", "load_graph", "load_model_and_saes", "logit_attribution", "logit_lens",
     "match_features", "measure_gating", "measure_interactions", "mechanism_split", "neuron_dictionary",
     "number_saes", "pairs_to_gate", "path_patching", "plot_analysis", "plot_cascade", "plot_circuit",
