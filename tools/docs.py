@@ -34,7 +34,8 @@ GFM = ("commonmark+autolink_bare_uris+emoji+footnotes+gfm_auto_identifiers+pipe_
        "+strikeout+task_lists+tex_math_dollars")
 SITE = ROOT / "tools" / "site"           # page.html (a template of pandoc's), style.css, search.js
 # what a reader meets first; a folder that is not named here comes last
-SECTIONS = {"tutorials": "Tutorials", "": "The pipeline", "measurement": "Measurement",
+SECTIONS = {"concepts": "Concepts", "howto": "How to", "tutorials": "Tutorials",
+            "about": "About", "": "The pipeline", "measurement": "Measurement",
             "graphs": "Graphs", "structure": "Structure of graphs", "dictionary": "Features",
             "tracing": "Attribution graphs", "patching": "Patching", "circuits": "Circuits",
             "lenses": "Lenses", "control": "Steering", "drawing": "Drawing",

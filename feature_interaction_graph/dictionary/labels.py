@@ -158,7 +158,7 @@ def _records(text: str, kind: str, path: Path) -> Iterator[tuple[str, Any]]:
 # %% ../../nbs/dictionary/01_labels.ipynb #e33714c2
 _KINDS = (".json", ".jsonl", ".csv")
 
-def _kind_of(path: Path) -> str:
+def _label_kind(path: Path) -> str:
     return (Path(path.stem) if path.suffix.lower() == ".gz" else path).suffix.lower()
 
 
@@ -168,7 +168,7 @@ def label_files(place: str | Path) -> list[Path]:
 
     Raises `InputError` for a folder or a pattern without such a file."""
     path = as_path(place)
-    if path.is_dir(): found = [each for each in path.rglob("*") if _kind_of(each) in _KINDS]
+    if path.is_dir(): found = [each for each in path.rglob("*") if _label_kind(each) in _KINDS]
     elif not path.exists() and set(str(path)) & set("*?"):
         found = [Path(each) for each in glob.glob(str(path), recursive=True)]
     else: return [path]
@@ -190,7 +190,7 @@ def load_labels(path: str | Path) -> dict[FeatureKey, str]:
     labels: dict[FeatureKey, str] = {}
     for file in label_files(path):
         text = read_utf8(file, _REMEDY, most=2**28)
-        for where, record in _records(text, _kind_of(file), file):
+        for where, record in _records(text, _label_kind(file), file):
             key, label = _one_label(record, where)
             if label: labels.setdefault(key, label)
     if not labels: raise InputError(f"{path} holds no label; give a file with at least one.")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NEURONPEDIA', 'neuronpedia_source', 'labels_cache', 'fetch_labels', 'labels_from', 'local_labels']
 
-# %% ../../nbs/dictionary/10_neuronpedia.ipynb #15924155
+# %% ../../nbs/dictionary/10_neuronpedia.ipynb #46b5da6c
 import os
 import re
 import urllib.error
@@ -17,7 +17,7 @@ from ..engine.errors import InputError, atomic_write
 from ..engine.names import FeatureKey
 from .labels import label_files, load_labels
 
-# %% ../../nbs/dictionary/10_neuronpedia.ipynb #2914ab1f
+# %% ../../nbs/dictionary/10_neuronpedia.ipynb #82cd7303
 NEURONPEDIA = "https://neuronpedia-datasets.s3.us-east-1.amazonaws.com/v1"
 _MAX_BATCH, _MAX_BATCHES = 2**26, 4_096     # bytes of a file, files of an SAE
 
@@ -34,8 +34,8 @@ def neuronpedia_source(name: str) -> tuple[str, str]:
                          "neuronpedia:gpt2-small/6-res-jb.")
     return found[1], found[2]
 
-# %% ../../nbs/dictionary/10_neuronpedia.ipynb #b301b7ee
-def _fetched(url: str, timeout: float) -> bytes | None:
+# %% ../../nbs/dictionary/10_neuronpedia.ipynb #43b7d998
+def _downloaded(url: str, timeout: float) -> bytes | None:
     "What is at `url`; None where the server says that nothing is. Raises `InputError` otherwise."
     try:
         with urllib.request.urlopen(url, timeout=timeout) as answer:
@@ -52,13 +52,13 @@ def _fetched(url: str, timeout: float) -> bytes | None:
     raise InputError(f"{url} has more than {_MAX_BATCH:,} bytes, too many for labels; "
                      "give a file of labels.")
 
-# %% ../../nbs/dictionary/10_neuronpedia.ipynb #b0bb8c0a
+# %% ../../nbs/dictionary/10_neuronpedia.ipynb #62351e5a
 def labels_cache() -> Path:
     "Where fetched labels are kept: `$XDG_CACHE_HOME` (or `~/.cache`) `/feature_interaction_graph`."
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "feature_interaction_graph" / "neuronpedia"
 
-# %% ../../nbs/dictionary/10_neuronpedia.ipynb #176bdab9
+# %% ../../nbs/dictionary/10_neuronpedia.ipynb #4f12453f
 def fetch_labels(
     name: str, *, cache: str | Path | None = None, address: str = NEURONPEDIA,
     timeout: float = 20.0, say: Callable[[str], None] | None = None
@@ -75,7 +75,7 @@ def fetch_labels(
         file = folder / f"batch-{number}.jsonl.gz"
         if file.is_file(): continue
         url = f"{address}/{model}/{source}/explanations/{file.name}"
-        content = _fetched(url, timeout)
+        content = _downloaded(url, timeout)
         if content is None: break
         if say: say(f"fetched {url}")
         folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def fetch_labels(
     (folder / "whole").touch()
     return folder
 
-# %% ../../nbs/dictionary/10_neuronpedia.ipynb #d7aa19a2
+# %% ../../nbs/dictionary/10_neuronpedia.ipynb #132f2c2d
 def labels_from(place: str | Path) -> dict[FeatureKey, str]:
     """Labels of a file, folder or pattern (`load_labels`), or of `neuronpedia:MODEL/SOURCE`,
     several with commas between (`fetch_labels`): (layer, feature) -> label.
@@ -98,7 +98,7 @@ def labels_from(place: str | Path) -> dict[FeatureKey, str]:
         labels |= load_labels(fetch_labels(name.strip()))
     return labels
 
-# %% ../../nbs/dictionary/10_neuronpedia.ipynb #f1857b94
+# %% ../../nbs/dictionary/10_neuronpedia.ipynb #c7b53db8
 def local_labels(place: str) -> list[Path]:
     """The files on this machine behind a setting of labels: of `first`, `rules` and
     `neuronpedia:MODEL/SOURCE` none, else those of `label_files`.

@@ -69,7 +69,8 @@ def input_state(cfg: Config, labelled: bool = False) -> list[tuple[str, int, int
     """(name, bytes, time of change) of every local file behind the model, the SAEs and the text of
     `cfg`, and behind its labels if they matter; nothing for names on a hub. Raises `InputError` for
     what cannot be read."""
-    state, more = [], local_labels(cfg.labels) if labelled else []
+    state = []
+    more = [str(path) for path in local_labels(cfg.labels)] if labelled else []
     for place in dict.fromkeys((cfg.model_name, cfg.sae_release, cfg.dataset, *more)):
         path = (Path(str(files("feature_interaction_graph"))) / "demo" if place == "demo"
                 else Path(place))
