@@ -1,5 +1,5 @@
-"""The wheel: what it carries, that requirements can be met, that the demo and the tutorials run in an
-environment that has it, what it asks for, and nothing else."""
+"""The wheel: what it carries, that requirements can be met, that the demo and the tutorials run in
+an environment that has it, what it asks for, and nothing else."""
 import email
 import importlib.metadata
 import json
