@@ -28,6 +28,7 @@ demo: setup
 
 # pytest comes last, so that its closing line is the last one.
 test: setup-dev browser
+	python tools/colab.py check
 	tools/check_sync.sh
 	$(LINT)
 	python tools/docs.py site
@@ -60,6 +61,7 @@ browser:
 	tools/ensure_chromium.sh
 
 sync: setup-dev
+	python tools/colab.py write
 	nbdev_export
 	nbdev_clean
 	python tools/docs.py readme

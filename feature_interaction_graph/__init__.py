@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .control.context_effects import clamped_contexts, fit_context_effects
     from .dictionary.label_counts import label_counts
     from .dictionary.neighbours import feature_neighbours
+    from .dictionary.neuronpedia import fetch_labels
     from .dictionary.output_effects import output_effects
     from .dictionary.predicates import predicates_of
     from .dictionary.rule_tests import check_by_clamp, check_by_edit
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
     from .tracing.head_loadings import head_loadings
     from .tracing.pruning import prune_graph
     from .tracing.query_key import query_key
+    from .tracking.results import benchmark_result
     from .training.binary import binary_code
     from .training.report import activation_report
     from .training.saes import read_sae
@@ -99,15 +101,17 @@ if TYPE_CHECKING:
     from .visualization import explore, plot_circuit, plot_neighborhood, render_explorer, render_interactive_graph, render_neighborhood
 
 _MODULE_OF = {
-    "read_sae": "training.saes",
-    "feature_neighbours": "dictionary.neighbours",
-    "token_patterns": "dictionary.token_patterns",
-    "label_counts": "dictionary.label_counts",
-    "sampled_examples": "dictionary.samples",
-    "output_effects": "dictionary.output_effects",
+    "render_dashboards": "drawing.dashboards",
     "feature_cards": "drawing.feature_cards",
     "CardOptions": "drawing.feature_cards",
-    "render_dashboards": "drawing.dashboards",
+    "output_effects": "dictionary.output_effects",
+    "sampled_examples": "dictionary.samples",
+    "label_counts": "dictionary.label_counts",
+    "token_patterns": "dictionary.token_patterns",
+    "feature_neighbours": "dictionary.neighbours",
+    "read_sae": "training.saes",
+    "fetch_labels": "dictionary.neuronpedia",
+    "benchmark_result": "tracking.results",
     "compare_configurations": "vision.comparison",
     "faithfulness": "vision.faithfulness",
     "gated_transmm": "vision.gate",
@@ -241,16 +245,16 @@ __all__ = [  # noqa: F822  resolved by __getattr__
     "GraphStatistics", "ImageSet", "InputError", "InteractionTable", "MechanismTable", "PromptPairs",
     "ResponseCurves", "TransportScores", "ablate_components", "activation_patching", "activation_report",
     "as_corpus", "attention_patterns", "attribute", "attribute_attention", "attribute_components",
-    "attribution_maps", "binary_code", "build_coactivation_atlas", "build_interaction_graph",
-    "calibrate_sparsity", "calibrate_thresholds", "check_by_clamp", "check_by_edit", "check_edges",
-    "clamp_measure", "clamped_contexts", "cluster_roles", "collect_activations", "compare_configurations",
-    "compare_graphs", "compare_steering", "compute_graph_statistics", "corpus_head_loadings",
-    "corpus_query_key", "count_motifs", "detect_communities", "digit_system", "discover", "explain_edges",
-    "explain_features", "explore", "extract_behavior_subgraph", "faithfulness", "feature_cards",
-    "feature_neighbours", "feature_table", "find_hubs", "fit_context_effects", "gated_transmm",
-    "get_edge_type_subgraph", "get_subgraph", "graph_summary", "head_dictionary", "head_loadings",
-    "head_scores", "identify_candidates", "images_from_folder", "images_from_npz", "import_sae",
-    "jacobian_measure", "join_candidates", "knock_out", "label_counts", "layer_distance_decay",
+    "attribution_maps", "benchmark_result", "binary_code", "build_coactivation_atlas",
+    "build_interaction_graph", "calibrate_sparsity", "calibrate_thresholds", "check_by_clamp", "check_by_edit",
+    "check_edges", "clamp_measure", "clamped_contexts", "cluster_roles", "collect_activations",
+    "compare_configurations", "compare_graphs", "compare_steering", "compute_graph_statistics",
+    "corpus_head_loadings", "corpus_query_key", "count_motifs", "detect_communities", "digit_system",
+    "discover", "explain_edges", "explain_features", "explore", "extract_behavior_subgraph", "faithfulness",
+    "feature_cards", "feature_neighbours", "feature_table", "fetch_labels", "find_hubs", "fit_context_effects",
+    "gated_transmm", "get_edge_type_subgraph", "get_subgraph", "graph_summary", "head_dictionary",
+    "head_loadings", "head_scores", "identify_candidates", "images_from_folder", "images_from_npz",
+    "import_sae", "jacobian_measure", "join_candidates", "knock_out", "label_counts", "layer_distance_decay",
     "load_attribution", "load_corpus", "load_graph", "load_model_and_saes", "logit_attribution", "logit_lens",
     "match_features", "measure_gating", "measure_interactions", "mechanism_split", "neuron_dictionary",
     "number_saes", "output_effects", "pairs_to_gate", "path_patching", "plot_analysis", "plot_cascade",

@@ -178,7 +178,8 @@ class MeasurementSettings:
     edge_strength_threshold: float = setting(0.0, "smallest |strength| of an edge", low=0)
     labels: str = setting(
         "first", "what features are called: `first` (by where they fire), `rules` (by sentences of "
-                 "several terms, where these hold), or a file of labels"
+                 "several terms, where these hold), a file, folder or pattern of labels, "
+                 "or those of others: `neuronpedia:gpt2-small/6-res-jb`"
     )
     gated_pairs: int = setting(0,
                                "measured pairs examined for gates: half the strongest, half those "

@@ -61,7 +61,17 @@ def test_a_setting_with_an_option_of_its_own_can_be_set_by_name_too():
     assert configured(by_name).cfg.n_samples == 10 and configured(both).cfg.n_samples == 20
 
 
+def test_the_shell_completes_presets():
+    "Bash asks the program itself."
+    asked = {"_FIG_COMPLETE": "complete_bash", "COMP_WORDS": "fig run-pipeline --preset g",
+             "COMP_CWORD": "3"}
+    said = subprocess.run([sys.executable, "-m", "feature_interaction_graph.cli"], text=True,
+                          env=os.environ | asked, capture_output=True).stdout
+    assert said.split() == ["gpt2-small", "gemma-2-2b"]
+
+
 @pytest.mark.parametrize("arguments, words", [
+    (["--labels", "neuronpedia:gpt2"], ("neuronpedia:gpt2-small/6-res-jb", "gpt2")),
     (["--preset", "gpt5"], ("gpt5", "gpt2-small")),
     (["--layers", "0-x"], ("0-x", "0-3")),
     (["--layers", "0-999999999999"], ("0-999999999999", "9999")),

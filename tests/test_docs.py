@@ -105,3 +105,26 @@ def test_the_search_finds_sections_by_all_their_words(site):
     ((told, nowhere),) = asked(site, "index.html", "zebra")
     assert told == "No page has all of these words; try fewer." and not nowhere
     assert asked(site, "index.html", "  ") == []
+
+
+def test_the_first_page_holds_the_explorer_and_the_readme_a_picture(tmp_path):
+    index = tmp_path / "index.ipynb"
+    shutil.copytree(docs.ROOT / "nbs" / "images", tmp_path / "images")
+    shutil.copy2(docs.ROOT / "nbs" / "index.ipynb", index)
+    assert "![" in index.read_text(encoding="utf-8")
+    docs.live_explorer(tmp_path)
+    page = "\n".join("".join(cell["source"]) for cell in json.loads(index.read_text())["cells"])
+    assert page.count("<iframe") == 1 and "demo_graph.png" not in page
+    explorer = (tmp_path / "explorer.html").read_text(encoding="utf-8")
+    assert 'id="graph-data"' in explorer and "default-src 'none'" in explorer
+    assert (tmp_path / docs.GRAPH).stat().st_size < 300_000
+    assert "nbs/images/demo_graph.png" in (docs.ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_badge_is_a_link_without_a_picture_from_elsewhere(tmp_path):
+    place = tmp_path / "page.ipynb"
+    badge = "[![Open in Colab](https://x.org/badge.svg)](https://x.org/nbs/page.ipynb)"
+    place.write_text(json.dumps({"cells": [
+        {"cell_type": "markdown", "source": badge, "metadata": {}}]}), encoding="utf-8")
+    assert docs.page(place, tmp_path) == ({}, "[Open in Colab](https://x.org/nbs/page.ipynb)")
+    assert docs.page(place, tmp_path, web=False)[1] == badge

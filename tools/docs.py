@@ -30,11 +30,15 @@ from processing import Pages
 
 ROOT = get_config().config_path
 BASE = get_config().doc_host + get_config().doc_baseurl + "/"
+# its picture is a request to elsewhere, which these pages do without
+BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]")
+GRAPH = "images/landing.h5"              # the graph that the first page shows, below nbs
 GFM = ("commonmark+autolink_bare_uris+emoji+footnotes+gfm_auto_identifiers+pipe_tables+raw_html"
        "+strikeout+task_lists+tex_math_dollars")
 SITE = ROOT / "tools" / "site"           # page.html (a template of pandoc's), style.css, search.js
 # what a reader meets first; a folder that is not named here comes last
-SECTIONS = {"tutorials": "Tutorials", "": "The pipeline", "measurement": "Measurement",
+SECTIONS = {"concepts": "Concepts", "howto": "How to", "tutorials": "Tutorials",
+            "about": "About", "": "The pipeline", "measurement": "Measurement",
             "graphs": "Graphs", "structure": "Structure of graphs", "dictionary": "Features",
             "tracing": "Attribution graphs", "patching": "Patching", "circuits": "Circuits",
             "lenses": "Lenses", "control": "Steering", "drawing": "Drawing",
@@ -64,6 +68,29 @@ def write_sidebar(nbs: Path) -> None:
     file.write_text(yaml.safe_dump(known, sort_keys=False), encoding="utf-8")
 
 
+def live_explorer(proc: Path) -> None:
+    """On the first page the explorer itself in place of its picture: of the small graph that is
+    kept for it. The README keeps the picture."""
+    from feature_interaction_graph import load_graph, render_explorer
+    G = load_graph(proc / GRAPH)
+    render_explorer(G, proc / "explorer.html", G.graph.get("title") or None)
+    index = proc / "index.ipynb"
+    notebook = json.loads(index.read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        source, n = re.subn(r"!\[([^\]]*)\]\(images/demo_graph\.png\)", FRAME,
+                            "".join(cell["source"]))
+        if n: cell["source"] = source
+    index.write_text(json.dumps(notebook), encoding="utf-8")
+
+
+FRAME = """```{=html}
+<iframe class="live" src="explorer.html" title="The explorer" loading="lazy"></iframe>
+<p>Live: what was measured in stories260K, a small Llama that somebody else trained. Search for a
+word such as <em>mom</em>, click a feature or an edge, or take
+<a href="explorer.html">the explorer in a page of its own</a>.</p>
+```"""
+
+
 def prepare() -> Path:
     """Process every notebook into _proc as `nbdev_docs` does before it calls Quarto; nothing is
     cached."""
@@ -83,6 +110,7 @@ def prepare() -> Path:
         min(2, os.cpu_count() or 1), mp_context=multiprocessing.get_context("spawn")
     ) as pool:
         list(pool.map(serve_drv.main, jobs))
+    live_explorer(proc)
     return proc
 
 
@@ -133,7 +161,8 @@ def page(notebook: Path, folder: Path, web: bool = True) -> tuple[dict[str, Any]
     for i, cell in enumerate(json.loads(notebook.read_text(encoding="utf-8"))["cells"]):
         source = "".join(cell["source"])
         if cell["cell_type"] == "raw": meta |= yaml.safe_load(source.strip().strip("-")) or {}
-        elif cell["cell_type"] == "markdown": parts.append(relink(source, web))
+        elif cell["cell_type"] == "markdown":
+            parts.append(relink(BADGE.sub("[Open in Colab]", source) if web else source, web))
         else:
             options, code = directives(source)
             if options.get("include") == "false": continue

@@ -776,6 +776,25 @@ MUTATIONS = {
          "return self.max_per_sequence > 1",
          "return self.max_per_sequence > 2"),
     ],
+    "dictionary/labels.py": [
+        ("files of labels come by their letters, 10 before 2",
+         "[(len(part), part) for part in", "[(0, part) for part in"),
+        ("of several labels the last counts",
+         "            if label: labels.setdefault(key, label)",
+         "            if label: labels[key] = label"),
+    ],
+    "dictionary/neuronpedia.py": [
+        ("an export that was broken off counts as whole",
+         '    if (folder / "whole").is_file(): return folder',
+         "    if folder.is_dir(): return folder"),
+        ("a file that is there is fetched again",
+         "        if file.is_file(): continue", "        if False: continue"),
+    ],
+    "tracking/results.py": [
+        ("the numbers of the package stand before those of the checkout",
+         '(package.parent / "benchmarks" / "results", package / "results")',
+         '(package / "results", package / "demo")'),
+    ],
     "dictionary/by_feature.py": [
         ("stretches laid behind each other in the wrong place",
          "begins = indptr[:-1] + np.cumsum(n_fired, axis=0) - n_fired",

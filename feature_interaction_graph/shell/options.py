@@ -68,8 +68,9 @@ def build_config(
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
     "What every command of a run may be told."
-    preset: Annotated[str | None, Option(help=f"Settings to start from: {', '.join(PRESETS)} "
-                                              "(default: an earlier run's, else demo).")] = None
+    preset: Annotated[str | None, Option(
+        help=f"Settings to start from: {', '.join(PRESETS)} (default: an earlier run's, else "
+             "demo).", autocompletion=lambda: list(PRESETS))] = None
     config: Annotated[Path | None, Option(help="A config.json to start from.")] = None
     model: Annotated[str | None, Option(help="Hub name or folder of a causal language model.")] = (
         None
@@ -85,7 +86,8 @@ class RunOptions:
         int | None, Option(help="Largest layer distance from source to target.")] = None
     n_samples: Annotated[int | None, Option(help="Interventions per source and dose.")] = None
     labels: Annotated[str | None, Option(
-        help="What features are called: first, rules, or a file of labels.")] = None
+        help="What features are called: first, rules, a file, folder or pattern of labels, or "
+             "neuronpedia:MODEL/SOURCE.")] = None
     device: Annotated[str | None, Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None
     executor: Annotated[str | None, Option(help="Who measures: local, or ray.")] = None
     workers: Annotated[int | None, Option(help="Workers, with --executor ray.")] = None

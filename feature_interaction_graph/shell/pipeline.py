@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from feature_interaction_graph.config import (
     ACTIVATION_SETTINGS, FREE_SETTINGS, CandidateSettings, Config
 )
+from ..dictionary.neuronpedia import local_labels
 from ..engine.errors import InputError, no_empty_folder
 from ..engine.files import check_shape, read_json, regular_file
 from ..engine.names import parse_feature_id
@@ -68,7 +69,8 @@ def input_state(cfg: Config, labelled: bool = False) -> list[tuple[str, int, int
     """(name, bytes, time of change) of every local file behind the model, the SAEs and the text of
     `cfg`, and behind its labels if they matter; nothing for names on a hub. Raises `InputError` for
     what cannot be read."""
-    state, more = [], (cfg.labels,) if labelled else ()
+    state = []
+    more = [str(path) for path in local_labels(cfg.labels)] if labelled else []
     for place in dict.fromkeys((cfg.model_name, cfg.sae_release, cfg.dataset, *more)):
         path = (Path(str(files("feature_interaction_graph"))) / "demo" if place == "demo"
                 else Path(place))
@@ -127,8 +129,9 @@ class RunInputs:
         self.folder = RunFolder(cfg.output_path, force, say)
         for path in self.given.values():
             regular_file(path, "give a file that an earlier command wrote")
-        if cfg.labels not in ("first", "rules"):
-            regular_file(Path(cfg.labels), "let labels be first, rules or a file of labels")
+        for path in local_labels(cfg.labels):
+            regular_file(path, "let labels be first, rules, neuronpedia:MODEL/SOURCE, or a file, "
+                               "folder or pattern of labels")
 
     def _sources(self) -> list[tuple[str, int, int]]:
         return [(str(path), path.stat().st_size, path.stat().st_mtime_ns)
@@ -196,11 +199,11 @@ def call_features(
 
     `store`: called where rules are to be found. Raises `InputError` for a file that is no file of
     labels."""
-    from feature_interaction_graph.dictionary.labels import load_labels
+    from feature_interaction_graph.dictionary.neuronpedia import labels_from
     from feature_interaction_graph.dictionary.predicates import predicates_of
     from feature_interaction_graph.dictionary.rules import explain_features, rule_labels
     if labels == "first": return
-    found = {} if labels == "rules" else load_labels(labels)
+    found = {} if labels == "rules" else labels_from(labels)
     if labels == "rules":
         known = predicates_of(store())
         keys = [parse_feature_id(name) for name in G]
