@@ -38,6 +38,7 @@ SECTIONS = {"tutorials": "Tutorials", "": "The pipeline", "measurement": "Measur
             "graphs": "Graphs", "structure": "Structure of graphs", "dictionary": "Features",
             "tracing": "Attribution graphs", "patching": "Patching", "circuits": "Circuits",
             "lenses": "Lenses", "control": "Steering", "drawing": "Drawing",
+            "evidence": "Evidence",
             "vision": "Vision transformers", "digits": "Digits", "training": "Training",
             "planted": "Planted models", "hosts": "Models and SAEs",
             "tracking": "Tracking", "shell": "The command line", "engine": "Engine"}
