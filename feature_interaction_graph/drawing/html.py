@@ -26,7 +26,7 @@ import numpy as np
 from ..dictionary.examples import Example
 from .packed import data_blocks
 from ..engine.errors import InputError, atomic_write
-from ..evidence.facts import Evidence, https, six_digits
+from ..evidence.facts import Findings, https, six_digits
 from feature_interaction_graph.graph import (
     FeatureName, check_interaction_graph, find_nodes, part_of, strong_edges
 )
@@ -239,7 +239,7 @@ class PageOptions:
     id, numbers that give colours, called `value_name`; `links`: by node id, an https address that
     its panel offers; `measured`: by node id, runs in which it was steered, as (dose, change of
     other features by id), shown beside predictions; `evidence`: what is known behind edges and
-    features (see `evidence_of`); `node_roles`: by node id, names of a second grouping; `name`: what
+    features (see `findings_of`); `node_roles`: by node id, names of a second grouping; `name`: what
     the graph is called beside another one, and `pairs`: node id -> node id of that one.
     """
     max_nodes: int | None = None
@@ -254,7 +254,7 @@ class PageOptions:
     value_name: str = "predicted change"
     links: Mapping[str, str] | None = None
     measured: Mapping[str, Sequence[tuple[float, Mapping[str, float]]]] | None = None
-    evidence: Evidence | None = None
+    evidence: Findings | None = None
     node_roles: Mapping[str, str] | None = None
     name: str = ""
     pairs: Mapping[str, str] | None = None
@@ -359,7 +359,7 @@ def _extras(G: nx.DiGraph, told: PageOptions, position: Mapping[str, int]) -> di
             "pairs": None if told.pairs is None else dict(told.pairs)}
 
 
-def _behind(evidence: Evidence, position: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+def _behind(evidence: Findings, position: Mapping[str, int]) -> dict[str, dict[str, Any]]:
     "What is known behind the edges and features that are on the page."
     for facts in evidence.features.values():
         if "link" in facts: https(facts["link"])

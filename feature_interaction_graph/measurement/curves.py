@@ -194,7 +194,7 @@ def _largest(samples: Float[np.ndarray, "n n_doses"]) -> Float[np.ndarray, "n"]:
     return samples[np.arange(len(samples)), np.abs(samples).argmax(1)]
 
 # %% ../../nbs/measurement/12_curves.ipynb #4195de2f
-def _curve(source: FeatureKey, target: FeatureKey, offset: int, doses: np.ndarray,
+def _curve(ends: tuple[FeatureKey, FeatureKey, int], doses: np.ndarray,
            typical: tuple[float, float], changes: tuple[np.ndarray, np.ndarray],
            places: np.ndarray, clustered: bool, seed: int) -> ResponseCurve:
     "Statistics and shapes of one target; `changes`: of activation and pre-activation."
@@ -204,7 +204,7 @@ def _curve(source: FeatureKey, target: FeatureKey, offset: int, doses: np.ndarra
     )
     plain, pre = effect_test(samples, sequence), effect_test(pre_samples, sequence)
     return ResponseCurve(
-        source, target, offset, doses, typical, plain.mean, plain.std,
+        *ends, doses, typical, plain.mean, plain.std,
         np.stack([plain.ci_low, plain.ci_high]), samples, pre.mean, pre.std,
         np.stack([pre.ci_low, pre.ci_high]), pre_samples,
         fit_shape(samples, doses, sequence, seed=seed),
@@ -276,7 +276,7 @@ def response_curve(
                          "give more text or choose another source.")
     places = np.stack([plan.sequence, plan.position], 1)[here]
     return ResponseCurves(tuple(
-        _curve(source, target, offset, at, typical, (plain[here], pre[here]), places,
+        _curve((source, target, offset), at, typical, (plain[here], pre[here]), places,
                question.clustered, how["seed"])
         for target, (plain, pre) in measured.items()
     ))

@@ -20,27 +20,27 @@ if TYPE_CHECKING:
     import networkx as nx
 
     from feature_interaction_graph.drawing.html import GraphPage
-    from feature_interaction_graph.evidence.facts import Evidence
+    from feature_interaction_graph.evidence.facts import Findings
     from feature_interaction_graph.shell.pipeline import Run
 
-# %% ../../nbs/shell/10_serving.ipynb #d8359a90
-def evidence_in(folder: Path | None, prompts: Sequence[Path] = ()) -> "Evidence | None":
+# %% ../../nbs/shell/10_serving.ipynb #bc726fce
+def evidence_in(folder: Path | None, prompts: Sequence[Path] = ()) -> "Findings | None":
     """What is known in the run's folder and in the graphs of `prompts`; None where nothing is.
 
     Raises `InputError` for a file that holds something else."""
-    from feature_interaction_graph.evidence.facts import Evidence, evidence_of, load_evidence
+    from feature_interaction_graph.evidence.facts import Findings, findings_of, load_findings
     from feature_interaction_graph.tracing.files import load_attribution
-    found = Evidence()
+    found = Findings()
     measured, rules = (None if folder is None else folder / f"{name}.json"
                        for name in ("evidence", "explanations"))
-    if measured and measured.is_file(): found |= load_evidence(measured)
+    if measured and measured.is_file(): found |= load_findings(measured)
     if rules and rules.is_file():
         remedy = "write it again with fig explain"
-        found |= evidence_of(rules=read_json(rules, remedy, [{"id": str, "label": str}]))
-    if prompts: found |= evidence_of(prompts=map(load_attribution, prompts))
+        found |= findings_of(rules=read_json(rules, remedy, [{"id": str, "label": str}]))
+    if prompts: found |= findings_of(prompts=[load_attribution(path) for path in prompts])
     return found if found.edges or found.features else None
 
-# %% ../../nbs/shell/10_serving.ipynb #43a83c73
+# %% ../../nbs/shell/10_serving.ipynb #ab219ceb
 def neuronpedia_links(saes: Saes, names: Sequence[str]) -> dict[str, str]:
     "The page of every feature whose SAE says what Neuronpedia calls it."
     from feature_interaction_graph.engine.encoders import number_saes
@@ -53,31 +53,30 @@ def neuronpedia_links(saes: Saes, names: Sequence[str]) -> dict[str, str]:
             found[name] = f"https://www.neuronpedia.org/{called[layer]}/{feature}"
     return found
 
-# %% ../../nbs/shell/10_serving.ipynb #17f9c909
-def measure_run(run: "Run", G: "nx.DiGraph", n_edges: int, n_samples: int = 40) -> "Evidence":
+# %% ../../nbs/shell/10_serving.ipynb #8ad93956
+def measure_run(run: "Run", G: "nx.DiGraph", n_edges: int, n_samples: int = 40) -> "Findings":
     """Curves, contexts and heads of the `n_edges` strongest edges of `G`, and what the features at
     their ends do to the logits; kept in the run's folder with what was there. Raises `InputError`
     where none of them can be measured."""
-    from feature_interaction_graph.evidence.facts import evidence_of, load_evidence
-    from feature_interaction_graph.evidence.measured import measure_evidence
+    from feature_interaction_graph.evidence.facts import findings_of, load_findings
+    from feature_interaction_graph.evidence.measured import measure_findings
     edges = sorted(G.edges(data=True), key=lambda edge: -abs(edge[2]["strength"]))[:n_edges]
-    path, names = run.cfg.output_path / "evidence.json", sorted({e for s, t, _ in edges
-                                                                 for e in (s, t)})
+    names = sorted({end for edge in edges for end in edge[:2]})
+    path = run.cfg.output_path / "evidence.json"
     (model, saes), store = run.loaded, run.activations
-    found = measure_evidence(model, saes, store, [
+    found = measure_findings(model, saes, store, [
         (source, target, edge.get("offset") or 0) for source, target, edge in edges],
         n_samples=n_samples, seed=run.cfg.seed)
-    found |= evidence_of(
-        heads=_asked(_heads, (((model, saes), store.corpus, edge[:2]) for edge in edges)),
-        logits={name: one for name, one in zip(names, _asked(
-            _logits, ((model, saes, store, name) for name in names), None), strict=True) if one},
-        links=neuronpedia_links(saes, names))
-    found = load_evidence(path) | found if path.is_file() else found
+    heads = _what_answers(_edge_heads, ((run.loaded, store.corpus, edge[:2]) for edge in edges))
+    effects = _what_answers(_feature_logits, ((model, saes, store, name) for name in names), None)
+    logits = {name: one for name, one in zip(names, effects, strict=True) if one is not None}
+    found |= findings_of(heads=heads, logits=logits, links=neuronpedia_links(saes, names))
+    found = load_findings(path) | found if path.is_file() else found
     found.save(path)
     return found
 
-# %% ../../nbs/shell/10_serving.ipynb #e3d81bfa
-def _asked(ask: Callable[..., Any], each: Any, *missing: Any) -> list[Any]:
+# %% ../../nbs/shell/10_serving.ipynb #755b169b
+def _what_answers(ask: Callable[..., Any], each: Any, *missing: Any) -> list[Any]:
     "What `ask` says of each; where it refuses, nothing or `missing`."
     found: list[Any] = []
     for given in each:
@@ -86,7 +85,7 @@ def _asked(ask: Callable[..., Any], each: Any, *missing: Any) -> list[Any]:
     return found
 
 
-def _heads(loaded: tuple[Any, Saes], corpus: Any, edge: tuple[str, str]) -> Any:
+def _edge_heads(loaded: tuple[Any, Saes], corpus: Any, edge: tuple[str, str]) -> Any:
     "Of neighbouring SAEs: an SAE between the two cuts every direct way."
     from feature_interaction_graph.tracing.corpus_heads import corpus_head_loadings
     (layer, feature), (later, reads) = map(parse_feature_id, edge)
@@ -97,7 +96,7 @@ def _heads(loaded: tuple[Any, Saes], corpus: Any, edge: tuple[str, str]) -> Any:
                                 progress=False)
 
 
-def _logits(model: Any, saes: Saes, store: Any, name: str) -> Any:
+def _feature_logits(model: Any, saes: Saes, store: Any, name: str) -> Any:
     from feature_interaction_graph.dictionary.examples import feature_logit_effect
     return feature_logit_effect(model, saes, *parse_feature_id(name), store)
 
