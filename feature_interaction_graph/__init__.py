@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from .engine.encoders import number_saes
     from .engine.errors import InputError
     from .engine.transport import TransportScores, transport_scores
+    from .evidence.facts import Findings, findings_of
+    from .evidence.measured import measure_findings
     from .features import FeatureTable, feature_table, top_examples
     from .graph import build_interaction_graph, get_subgraph, graph_summary, load_graph, save_graph
     from .hosts.importers import import_sae
@@ -101,17 +103,20 @@ if TYPE_CHECKING:
     from .visualization import explore, plot_circuit, plot_neighborhood, render_explorer, render_interactive_graph, render_neighborhood
 
 _MODULE_OF = {
-    "render_dashboards": "drawing.dashboards",
+    "benchmark_result": "tracking.results",
+    "fetch_labels": "dictionary.neuronpedia",
+    "read_sae": "training.saes",
+    "feature_neighbours": "dictionary.neighbours",
+    "token_patterns": "dictionary.token_patterns",
+    "label_counts": "dictionary.label_counts",
+    "sampled_examples": "dictionary.samples",
+    "output_effects": "dictionary.output_effects",
     "feature_cards": "drawing.feature_cards",
     "CardOptions": "drawing.feature_cards",
-    "output_effects": "dictionary.output_effects",
-    "sampled_examples": "dictionary.samples",
-    "label_counts": "dictionary.label_counts",
-    "token_patterns": "dictionary.token_patterns",
-    "feature_neighbours": "dictionary.neighbours",
-    "read_sae": "training.saes",
-    "fetch_labels": "dictionary.neuronpedia",
-    "benchmark_result": "tracking.results",
+    "render_dashboards": "drawing.dashboards",
+    "measure_findings": "evidence.measured",
+    "findings_of": "evidence.facts",
+    "Findings": "evidence.facts",
     "compare_configurations": "vision.comparison",
     "faithfulness": "vision.faithfulness",
     "gated_transmm": "vision.gate",
@@ -241,7 +246,7 @@ _MODULE_OF = {
 
 __all__ = [  # noqa: F822  resolved by __getattr__
     "ActivationStore", "AttributionGraph", "Behavior", "Candidates", "CardOptions", "Clamp",
-    "CoactivationAtlas", "Config", "Corpus", "Direction", "FeatureTable", "Gate", "GatingTable",
+    "CoactivationAtlas", "Config", "Corpus", "Direction", "FeatureTable", "Findings", "Gate", "GatingTable",
     "GraphStatistics", "ImageSet", "InputError", "InteractionTable", "MechanismTable", "PromptPairs",
     "ResponseCurves", "TransportScores", "ablate_components", "activation_patching", "activation_report",
     "as_corpus", "attention_patterns", "attribute", "attribute_attention", "attribute_components",
@@ -251,21 +256,21 @@ __all__ = [  # noqa: F822  resolved by __getattr__
     "compare_configurations", "compare_graphs", "compare_steering", "compute_graph_statistics",
     "corpus_head_loadings", "corpus_query_key", "count_motifs", "detect_communities", "digit_system",
     "discover", "explain_edges", "explain_features", "explore", "extract_behavior_subgraph", "faithfulness",
-    "feature_cards", "feature_neighbours", "feature_table", "fetch_labels", "find_hubs", "fit_context_effects",
-    "gated_transmm", "get_edge_type_subgraph", "get_subgraph", "graph_summary", "head_dictionary",
-    "head_loadings", "head_scores", "identify_candidates", "images_from_folder", "images_from_npz",
-    "import_sae", "jacobian_measure", "join_candidates", "knock_out", "label_counts", "layer_distance_decay",
-    "load_attribution", "load_corpus", "load_graph", "load_model_and_saes", "logit_attribution", "logit_lens",
-    "match_features", "measure_gating", "measure_interactions", "mechanism_split", "neuron_dictionary",
-    "number_saes", "output_effects", "pairs_to_gate", "path_patching", "plot_analysis", "plot_cascade",
-    "plot_circuit", "plot_mechanisms", "plot_neighborhood", "plot_response", "predefined_behavior",
-    "predicates_of", "predict_cascade", "probe_layers", "project", "propose_candidates", "prune_graph",
-    "query_key", "read_responses", "read_sae", "render_dashboards", "render_explorer",
-    "render_interactive_graph", "render_neighborhood", "response_curve", "sae_from_weights", "sampled_examples",
-    "save_attribution", "save_graph", "steer", "steer_compensated", "token_patterns", "top_examples", "track",
-    "train_on_rows", "train_patch_saes", "transport_candidates", "transport_scores", "validate_subgraph",
-    "vit_from_clip", "vit_from_folder", "vit_from_huggingface", "with_directions", "within_layer_measure",
-    "wrap_model",
+    "feature_cards", "feature_neighbours", "feature_table", "fetch_labels", "find_hubs", "findings_of",
+    "fit_context_effects", "gated_transmm", "get_edge_type_subgraph", "get_subgraph", "graph_summary",
+    "head_dictionary", "head_loadings", "head_scores", "identify_candidates", "images_from_folder",
+    "images_from_npz", "import_sae", "jacobian_measure", "join_candidates", "knock_out", "label_counts",
+    "layer_distance_decay", "load_attribution", "load_corpus", "load_graph", "load_model_and_saes",
+    "logit_attribution", "logit_lens", "match_features", "measure_findings", "measure_gating",
+    "measure_interactions", "mechanism_split", "neuron_dictionary", "number_saes", "output_effects",
+    "pairs_to_gate", "path_patching", "plot_analysis", "plot_cascade", "plot_circuit", "plot_mechanisms",
+    "plot_neighborhood", "plot_response", "predefined_behavior", "predicates_of", "predict_cascade",
+    "probe_layers", "project", "propose_candidates", "prune_graph", "query_key", "read_responses", "read_sae",
+    "render_dashboards", "render_explorer", "render_interactive_graph", "render_neighborhood", "response_curve",
+    "sae_from_weights", "sampled_examples", "save_attribution", "save_graph", "steer", "steer_compensated",
+    "token_patterns", "top_examples", "track", "train_on_rows", "train_patch_saes", "transport_candidates",
+    "transport_scores", "validate_subgraph", "vit_from_clip", "vit_from_folder", "vit_from_huggingface",
+    "with_directions", "within_layer_measure", "wrap_model",
 ]
 
 

@@ -185,6 +185,10 @@ def _explore(
     graph: GraphFile = None, output_dir: Annotated[Path, Option(
         help="Folder of the run whose graph is shown.")] = Path("outputs"),
     other: Annotated[Path | None, Option(help="A second graph, to compare with.")] = None,
+    measure: Annotated[int, Option(min=0, help="Of so many of the strongest edges, measure curves, "
+                                   "contexts and heads first, and keep them.")] = 0,
+    prompts: Annotated[list[Path] | None, Option(
+        "--prompt-graph", help="An attribution graph (fig attribute -o); may be repeated.")] = None,
     output: Annotated[Path | None, Option(
         "--output", "-o", help="Write the page to this file, and serve nothing.")] = None,
     port: Annotated[int, Option(
@@ -194,7 +198,7 @@ def _explore(
     """The graph in a browser: search, filters, paths, steering, a second graph beside it. Stops
     with Ctrl-C."""
     from feature_interaction_graph.shell.serving import explorer_page, serve_page
-    page = explorer_page(output_dir, graph, other)
+    page = explorer_page(output_dir, graph, other, measure, prompts or ())
     if output is None: serve_page(page.html, port, typer.echo, browser)
     else: typer.echo(f"wrote {page.save(output)}")
 

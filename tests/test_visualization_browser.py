@@ -15,6 +15,7 @@ import pytest
 from headless import Browser, browsing
 
 from feature_interaction_graph.dictionary.examples import Example
+from feature_interaction_graph.evidence.facts import Findings
 from feature_interaction_graph.graph import load_graph
 from feature_interaction_graph.steering import predict_cascade
 from feature_interaction_graph.tracing.files import load_attribution
@@ -302,6 +303,96 @@ def test_tokens_are_coloured_by_their_activation(G, browser, tmp_path):
                         "one.style.getPropertyValue('--share'), one.className])")
     assert shares == [[" said", "85", "token firing"], [" no", "50", "token"]]
     assert "she said no" in browser.text()
+
+
+def evidence_for(source: str, target: str) -> Findings:
+    "Of every kind one, with numbers that no other number on the page equals."
+    doses = [0.0, 0.75, 1.5, 2.25, 3.0]
+    curve = {"doses": doses, "mean": [0.0, 0.011, 0.52, 1.31, 2.07],
+             "low": [0.0, -0.19, 0.33, 1.08, 1.79], "high": [0.0, 0.21, 0.71, 1.54, 2.35],
+             "fit": [0.0, 0.0, 0.53, 1.3, 2.08], "shape": "threshold", "typical": [0.6, 2.1],
+             "n": 37, "rising": 0.892, "falling": 0.027}
+    context = {"tokens": ["she", " said", " <b>no</b>", " now"], "source": [0.0, 2.5, 0.5, 0.0],
+               "target": [0.0, 0.0, 1.5, 0.75], "firing": 1, "reads": 2, "change": 1.47,
+               "dose": 2.25}
+    heads = {"total": -0.417, "n": 23, "more": 5, "carriers": [
+        {"carrier": "1.3", "mean": -0.613, "ci_low": -0.74, "ci_high": -0.49, "q_value": 0.0034,
+         "share": 1.47},
+        {"carrier": "bypass", "mean": 0.196, "ci_low": 0.12, "ci_high": 0.27, "q_value": 0.041,
+         "share": -0.47}]}
+    prompt = {"prompt": "When <i>Mary</i> and John", "weight": -0.0631, "positions": [1, 3],
+              "words": [" Mary", " John"], "edges": 4}
+    rule = {"rule": "the token is “no” </b>", "f1": 0.831, "low": 0.77, "high": 0.885,
+            "precision": 0.93, "recall": 0.751, "auroc": 0.962, "q_value": 0.00072,
+            "n_firings": 418, "match": 0.287, "match_p": 0.0123, "edits": 57,
+            "edits_fired": 0.632, "edits_otherwise": 0.0421}
+    return Findings(
+        {f"{source}~{target}": {"curve": curve, "contexts": [context], "heads": heads,
+                                "prompts": [prompt]}},
+        {source: {"rules": [rule], "promoted": [[" yes<b>", 1.234], ["\n", 0.567]],
+                  "suppressed": [[" no", -0.891]], "link": "https://example.org/1"}})
+
+
+def test_what_stands_behind_an_edge_is_shown_number_by_number(G, browser, tmp_path):
+    source, target = next(iter(G.edges))
+    known = evidence_for(source, target)
+    render_interactive_graph(G, tmp_path / "page.html", evidence=known)
+    browser.open(tmp_path / "page.html", f"#select={source}&edge={source}~{target}")
+    facts, text = known.edges[f"{source}~{target}"], browser.text()
+    def cells(name: str) -> list[list[str]]:
+        return browser.do(f"[...$('{name}').querySelectorAll('tbody tr')].map(row => "
+                          "[...row.children].map(cell => cell.textContent))")
+    def number(word: str) -> float: return float(word.replace("−", "-").rstrip(" %"))
+    curve = facts["curve"]
+    for at, (dose, change, interval) in enumerate(cells("curve-numbers")):
+        low, high = interval.split(" to ")
+        assert [number(word) for word in (dose, change, low, high)] == pytest.approx(
+            [curve[name][at] for name in ("doses", "mean", "low", "high")], rel=5e-3, abs=1e-9)
+    assert "Response: threshold 37 samples" in text and "89.2 % of the samples rise" in text
+    assert "2.7 % fall" in text
+    # the picture: as many dots as doses, at heights that are linear in the means
+    dots = browser.do("[...document.querySelectorAll('.curve .dot')].map(dot => "
+                      "[Number(dot.getAttribute('cx')), Number(dot.getAttribute('cy'))])")
+    for spots, values in zip(zip(*dots, strict=True), (curve["doses"], curve["mean"]),
+                             strict=True):
+        assert abs(np.corrcoef(spots, values)[0, 1]) > 0.9999
+    assert np.corrcoef([y for _, y in dots], curve["mean"])[0, 1] < 0        # up is more
+    shares = browser.do("""[...document.querySelectorAll('#strongest .token')].map(one =>
+        [one.textContent, one.style.getPropertyValue('--share'),
+         one.style.getPropertyValue('--line'), one.className, one.title])""")
+    assert [one[:3] for one in shares] == [[" said", "85", ""], [" <b>no</b>", "29", "4.0px"],
+                                           [" now", "0", "2.5px"]]
+    assert "firing" in shares[0][3] and "read" in shares[1][3] and "source 0.5, target 1.5" in (
+        shares[1][4])
+    assert "+1.47 at dose 2.25" in text
+    for row, one in zip(cells("carrier-numbers"), facts["heads"]["carriers"], strict=True):
+        low, high = row[2].split(" to ")
+        assert row[0] == one["carrier"]
+        assert [number(word) for word in (row[1], low, high, row[3], row[4])] == pytest.approx(
+            [one["mean"], one["ci_low"], one["ci_high"], 100 * one["share"], one["q_value"]])
+    assert "Parts of −0.417" in text and "23 sequences" in text and "5 smaller parts" in text
+    assert ("When <i>Mary</i> and John −0.0631 from “Mary” (1) to “John” (3), the strongest of 4"
+            in text)
+    assert not browser.faults
+    other = list(G.edges)[1]
+    browser.open(tmp_path / "page.html", f"#edge={other[0]}~{other[1]}")
+    assert "Response:" not in browser.text() and "Which heads" not in browser.text()
+
+
+def test_hypotheses_and_logits_of_a_feature_are_shown(G, browser, tmp_path):
+    source, target = next(iter(G.edges))
+    render_interactive_graph(G, tmp_path / "page.html", evidence=evidence_for(source, target))
+    browser.open(tmp_path / "page.html", f"#select={source}")
+    text = browser.text()
+    for words in ("the token is “no” </b>", "F1 0.831 [0.77, 0.885]", "precision 0.93",
+                  "recall 0.751", "AUROC 0.962", "q 7.2e−4", "418 firings",
+                  "as its texts do: 0.287 (p 0.012)", "fires in 63.2 % of 57",
+                  "another token 4.21 %", "promotes yes<b> +1.23 ↵ +0.567",
+                  "suppresses no −0.891"):
+        assert words in text, words
+    link = browser.do("document.querySelector('a.plain').href")
+    assert link == "https://example.org/1" and not browser.faults
+    assert [each for each in browser.requests if each.startswith("http")] == []
 
 
 def test_paths_are_ranked_by_their_product_beside_the_measured_total(G, page, browser):

@@ -42,6 +42,7 @@ SECTIONS = {"concepts": "Concepts", "howto": "How to", "tutorials": "Tutorials",
             "graphs": "Graphs", "structure": "Structure of graphs", "dictionary": "Features",
             "tracing": "Attribution graphs", "patching": "Patching", "circuits": "Circuits",
             "lenses": "Lenses", "control": "Steering", "drawing": "Drawing",
+            "evidence": "Evidence",
             "vision": "Vision transformers", "digits": "Digits", "training": "Training",
             "planted": "Planted models", "hosts": "Models and SAEs",
             "tracking": "Tracking", "shell": "The command line", "engine": "Engine"}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..engine.corpus import Corpus
@@ -122,7 +122,7 @@ class ResponseCurve:
     `mean`, `std`: over samples; `ci`: 95 % interval of the mean, `[2, n_doses]`; `samples`:
     `[n_samples, n_doses]`; `typical`: the source's own 10th and 90th percentile; `fit`, `pre_fit`:
     shapes of the two means; `onsets`: dose at which each sample's activation first moves (NaN:
-    never).
+    never); `places`: sequence and position of each sample's clamp.
     """
     source: FeatureKey
     target: FeatureKey
@@ -140,6 +140,7 @@ class ResponseCurve:
     fit: ShapeFit
     pre_fit: ShapeFit
     onsets: Float[np.ndarray, "n_samples"]
+    places: Int[np.ndarray, "n_samples 2"]
 
     @property
     def shape(self) -> str:
@@ -193,20 +194,21 @@ def _largest(samples: Float[np.ndarray, "n n_doses"]) -> Float[np.ndarray, "n"]:
     return samples[np.arange(len(samples)), np.abs(samples).argmax(1)]
 
 # %% ../../nbs/measurement/12_curves.ipynb #4195de2f
-def _curve(source: FeatureKey, target: FeatureKey, offset: int, doses: np.ndarray,
+def _curve(ends: tuple[FeatureKey, FeatureKey, int], doses: np.ndarray,
            typical: tuple[float, float], changes: tuple[np.ndarray, np.ndarray],
-           sequence: np.ndarray | None, seed: int) -> ResponseCurve:
+           places: np.ndarray, clustered: bool, seed: int) -> ResponseCurve:
     "Statistics and shapes of one target; `changes`: of activation and pre-activation."
+    sequence = places[:, 0] if clustered else None
     samples, pre_samples = (
         np.concatenate([np.zeros((len(part), 1)), part], 1) for part in changes
     )
     plain, pre = effect_test(samples, sequence), effect_test(pre_samples, sequence)
     return ResponseCurve(
-        source, target, offset, doses, typical, plain.mean, plain.std,
+        *ends, doses, typical, plain.mean, plain.std,
         np.stack([plain.ci_low, plain.ci_high]), samples, pre.mean, pre.std,
         np.stack([pre.ci_low, pre.ci_high]), pre_samples,
         fit_shape(samples, doses, sequence, seed=seed),
-        fit_shape(pre_samples, doses, sequence, seed=seed), onset_doses(samples, doses)
+        fit_shape(pre_samples, doses, sequence, seed=seed), onset_doses(samples, doses), places
     )
 
 # %% ../../nbs/measurement/12_curves.ipynb #6345094b
@@ -272,9 +274,10 @@ def response_curve(
                          f"{offset} positions later, and a response curve needs "
                          f"{_MIN_SAMPLES}, at most {question.max_per_sequence} from one sequence; "
                          "give more text or choose another source.")
-    sequence = plan.sequence[here] if question.clustered else None
+    places = np.stack([plan.sequence, plan.position], 1)[here]
     return ResponseCurves(tuple(
-        _curve(source, target, offset, at, typical, (plain[here], pre[here]), sequence, how["seed"])
+        _curve((source, target, offset), at, typical, (plain[here], pre[here]), places,
+               question.clustered, how["seed"])
         for target, (plain, pre) in measured.items()
     ))
 

@@ -69,7 +69,7 @@ function nodePanel(node) {
     const those = strongestGates(gatesOf(node).filter(chosen));
     return section(title, those.length, those.map(at => () => gateRow(at, node)));
   });
-  const group = groupOf(node), link = g.data.links && g.data.links[N.id[node]];
+  const group = groupOf(node), link = (g.data.links && g.data.links[N.id[node]]) || behindNode(node).link;
   const actions = el("div", { className: "actions" }, button("← overview", () => select(-1)),
     button(state.hops ? "Show the whole graph" : "Show only its neighbours", () => { state.hops = state.hops ? 0 : 1; showControls(); changed(true); }),
     button("Steer it", () => { steerFrom(node); }), button("Paths from it", () => { pathFrom(node); }),
@@ -77,7 +77,7 @@ function nodePanel(node) {
   return [el("h2", { textContent: name(node), dir: "auto" }), el("p", { textContent: `${N.id[node]} · layer ${N.layer[node]}, feature ${N.feature[node]}${N.seed[node] ? " · seed" : ""}${N.hub[node] ? " · hub" : ""}${group ? ` · ${flat(group)}` : ""}` }), actions,
     el("dl", {}, fact("fires on", known(N.frequency[node]) ? `${percent(N.frequency[node])} of tokens` : "unknown"), fact("importance", number(N.importance[node])),
       fact("edges in", N.in_degree[node].toLocaleString("en")), fact("edges out", N.out_degree[node].toLocaleString("en")), N.value ? fact(g.data.value_name, known(N.value[node]) ? signed(N.value[node]) : "none") : null),
-    ...sections, ...gates, contextList("Where it fires most", node), reading()].filter(Boolean);
+    ...nodeEvidence(node), ...sections, ...gates, contextList("Where it fires most", node), reading()].filter(Boolean);
 }
 
 function edgePanel(edge) {
@@ -93,6 +93,7 @@ function edgePanel(edge) {
       fact("before the activation", known(v("pre_strength")) ? signed(v("pre_strength")) : "unknown", "change of the target's pre-activation, seen also where it does not fire"),
       fact("variance over samples", number(v("variance"))), known(v("share_same_sign")) ? fact("same sign in", percent(v("share_same_sign"))) : null, known(v("median")) ? fact("median", signed(v("median"))) : null),
     also ? el("p", { textContent: `At other distances: ${also}` }) : null,
+    ...edgeEvidence(edge),
     gates.length ? section("Gates of this effect", gates.length, gates.map(at => () => gateRow(at, source))) : g.k ? el("p", { textContent: "No gate of this effect was found." }) : null,
     gates.length ? el("p", { textContent: "Off and on: this effect, in activations, while the gate feature was clamped off and on." }) : null,
     el("section", {}, el("h3", { textContent: "Its ends" }), endRow("source", source), endRow("target", target)),

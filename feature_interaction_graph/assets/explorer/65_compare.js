@@ -27,8 +27,8 @@ function sideBySide(on) {
   if (on) $("stage-2-title").textContent = flat(graphs[1].data.name);
   $("stage-title").hidden = !on;
   $("stage-title").textContent = flat(graphs[0].data.name);
-  resize();
   eachGraph(() => refilter());
+  resize();
   redraw();
 }
 function comparePanel() {

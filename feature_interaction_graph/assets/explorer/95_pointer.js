@@ -46,7 +46,9 @@ function buildPointer(graph) {
   canvas.addEventListener("wheel", event => { event.preventDefault(); use(graph); zoom(...at(event), Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.0015))); }, { passive: false });
 }
 function buildGrip() {
-  const grip = $("grip"), wide = value => document.documentElement.style.setProperty("--panel", `${Math.max(200, Math.min(window.innerWidth * 0.75, value))}px`);
+  const grip = $("grip"), tell = width => grip.setAttribute("aria-valuenow", String(Math.round(width)));
+  const wide = value => { const width = Math.max(200, Math.min(window.innerWidth * 0.75, value)); document.documentElement.style.setProperty("--panel", `${width}px`); tell(width); };
+  tell($("panel").parentElement.offsetWidth);
   grip.addEventListener("pointerdown", event => grip.setPointerCapture(event.pointerId));
   grip.addEventListener("pointermove", event => { if (grip.hasPointerCapture(event.pointerId)) wide(window.innerWidth - event.clientX - 4); });
   grip.addEventListener("keydown", event => { if (event.key === "ArrowLeft" || event.key === "ArrowRight") { event.preventDefault(); wide($("panel").parentElement.offsetWidth + (event.key === "ArrowLeft" ? 24 : -24)); } });
