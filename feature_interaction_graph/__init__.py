@@ -81,16 +81,20 @@ if TYPE_CHECKING:
     from .training.report import activation_report
     from .training.streams import calibrate_sparsity, train_on_rows
     from .training.thresholds import calibrate_thresholds
-    from .vision.adapters import vit_from_clip, vit_from_folder, vit_from_huggingface
+    from .vision.adapters import save_vit, vit_from_clip, vit_from_folder, vit_from_huggingface
     from .vision.attribution import attribution_maps
     from .vision.comparison import compare_configurations
     from .vision.faithfulness import faithfulness
     from .vision.gate import Gate, gated_transmm
     from .vision.images import ImageSet, images_from_folder, images_from_npz
+    from .vision.patch_graph import PatchQuestion, measure_patch_graph
     from .vision.saes import train_patch_saes
     from .visualization import explore, plot_circuit, plot_neighborhood, render_explorer, render_interactive_graph, render_neighborhood
 
 _MODULE_OF = {
+    "save_vit": "vision.adapters",
+    "measure_patch_graph": "vision.patch_graph",
+    "PatchQuestion": "vision.patch_graph",
     "compare_configurations": "vision.comparison",
     "faithfulness": "vision.faithfulness",
     "gated_transmm": "vision.gate",
@@ -221,7 +225,7 @@ _MODULE_OF = {
 __all__ = [  # noqa: F822  resolved by __getattr__
     "ActivationStore", "AttributionGraph", "Behavior", "Candidates", "Clamp", "CoactivationAtlas", "Config",
     "Corpus", "Direction", "FeatureTable", "Gate", "GatingTable", "GraphStatistics", "ImageSet", "InputError",
-    "InteractionTable", "MechanismTable", "PromptPairs", "ResponseCurves", "TransportScores",
+    "InteractionTable", "MechanismTable", "PatchQuestion", "PromptPairs", "ResponseCurves", "TransportScores",
     "ablate_components", "activation_patching", "activation_report", "as_corpus", "attention_patterns",
     "attribute", "attribute_attention", "attribute_components", "attribution_maps", "binary_code",
     "build_coactivation_atlas", "build_interaction_graph", "calibrate_sparsity", "calibrate_thresholds",
@@ -234,15 +238,15 @@ __all__ = [  # noqa: F822  resolved by __getattr__
     "head_loadings", "head_scores", "identify_candidates", "images_from_folder", "images_from_npz",
     "import_sae", "jacobian_measure", "join_candidates", "knock_out", "layer_distance_decay",
     "load_attribution", "load_corpus", "load_graph", "load_model_and_saes", "logit_attribution", "logit_lens",
-    "match_features", "measure_gating", "measure_interactions", "mechanism_split", "neuron_dictionary",
-    "number_saes", "pairs_to_gate", "path_patching", "plot_analysis", "plot_cascade", "plot_circuit",
-    "plot_mechanisms", "plot_neighborhood", "plot_response", "predefined_behavior", "predicates_of",
-    "predict_cascade", "probe_layers", "project", "propose_candidates", "prune_graph", "query_key",
-    "read_responses", "render_explorer", "render_interactive_graph", "render_neighborhood", "response_curve",
-    "sae_from_weights", "save_attribution", "save_graph", "steer", "steer_compensated", "top_examples", "track",
-    "train_on_rows", "train_patch_saes", "transport_candidates", "transport_scores", "validate_subgraph",
-    "vit_from_clip", "vit_from_folder", "vit_from_huggingface", "with_directions", "within_layer_measure",
-    "wrap_model",
+    "match_features", "measure_gating", "measure_interactions", "measure_patch_graph", "mechanism_split",
+    "neuron_dictionary", "number_saes", "pairs_to_gate", "path_patching", "plot_analysis", "plot_cascade",
+    "plot_circuit", "plot_mechanisms", "plot_neighborhood", "plot_response", "predefined_behavior",
+    "predicates_of", "predict_cascade", "probe_layers", "project", "propose_candidates", "prune_graph",
+    "query_key", "read_responses", "render_explorer", "render_interactive_graph", "render_neighborhood",
+    "response_curve", "sae_from_weights", "save_attribution", "save_graph", "save_vit", "steer",
+    "steer_compensated", "top_examples", "track", "train_on_rows", "train_patch_saes", "transport_candidates",
+    "transport_scores", "validate_subgraph", "vit_from_clip", "vit_from_folder", "vit_from_huggingface",
+    "with_directions", "within_layer_measure", "wrap_model",
 ]
 
 
