@@ -93,30 +93,34 @@ if TYPE_CHECKING:
     from .training.saes import read_sae
     from .training.streams import calibrate_sparsity, train_on_rows
     from .training.thresholds import calibrate_thresholds
-    from .vision.adapters import vit_from_clip, vit_from_folder, vit_from_huggingface
+    from .vision.adapters import save_vit, vit_from_clip, vit_from_folder, vit_from_huggingface
     from .vision.attribution import attribution_maps
     from .vision.comparison import compare_configurations
     from .vision.faithfulness import faithfulness
     from .vision.gate import Gate, gated_transmm
     from .vision.images import ImageSet, images_from_folder, images_from_npz
+    from .vision.patch_graph import PatchQuestion, measure_patch_graph
     from .vision.saes import train_patch_saes
     from .visualization import explore, plot_circuit, plot_neighborhood, render_explorer, render_interactive_graph, render_neighborhood
 
 _MODULE_OF = {
-    "benchmark_result": "tracking.results",
-    "fetch_labels": "dictionary.neuronpedia",
-    "read_sae": "training.saes",
-    "feature_neighbours": "dictionary.neighbours",
-    "token_patterns": "dictionary.token_patterns",
-    "label_counts": "dictionary.label_counts",
-    "sampled_examples": "dictionary.samples",
-    "output_effects": "dictionary.output_effects",
-    "feature_cards": "drawing.feature_cards",
-    "CardOptions": "drawing.feature_cards",
-    "render_dashboards": "drawing.dashboards",
-    "measure_findings": "evidence.measured",
     "findings_of": "evidence.facts",
     "Findings": "evidence.facts",
+    "measure_findings": "evidence.measured",
+    "render_dashboards": "drawing.dashboards",
+    "feature_cards": "drawing.feature_cards",
+    "CardOptions": "drawing.feature_cards",
+    "output_effects": "dictionary.output_effects",
+    "sampled_examples": "dictionary.samples",
+    "label_counts": "dictionary.label_counts",
+    "token_patterns": "dictionary.token_patterns",
+    "feature_neighbours": "dictionary.neighbours",
+    "read_sae": "training.saes",
+    "fetch_labels": "dictionary.neuronpedia",
+    "benchmark_result": "tracking.results",
+    "save_vit": "vision.adapters",
+    "measure_patch_graph": "vision.patch_graph",
+    "PatchQuestion": "vision.patch_graph",
     "compare_configurations": "vision.comparison",
     "faithfulness": "vision.faithfulness",
     "gated_transmm": "vision.gate",
@@ -247,10 +251,10 @@ _MODULE_OF = {
 __all__ = [  # noqa: F822  resolved by __getattr__
     "ActivationStore", "AttributionGraph", "Behavior", "Candidates", "CardOptions", "Clamp",
     "CoactivationAtlas", "Config", "Corpus", "Direction", "FeatureTable", "Findings", "Gate", "GatingTable",
-    "GraphStatistics", "ImageSet", "InputError", "InteractionTable", "MechanismTable", "PromptPairs",
-    "ResponseCurves", "TransportScores", "ablate_components", "activation_patching", "activation_report",
-    "as_corpus", "attention_patterns", "attribute", "attribute_attention", "attribute_components",
-    "attribution_maps", "benchmark_result", "binary_code", "build_coactivation_atlas",
+    "GraphStatistics", "ImageSet", "InputError", "InteractionTable", "MechanismTable", "PatchQuestion",
+    "PromptPairs", "ResponseCurves", "TransportScores", "ablate_components", "activation_patching",
+    "activation_report", "as_corpus", "attention_patterns", "attribute", "attribute_attention",
+    "attribute_components", "attribution_maps", "benchmark_result", "binary_code", "build_coactivation_atlas",
     "build_interaction_graph", "calibrate_sparsity", "calibrate_thresholds", "check_by_clamp", "check_by_edit",
     "check_edges", "clamp_measure", "clamped_contexts", "cluster_roles", "collect_activations",
     "compare_configurations", "compare_graphs", "compare_steering", "compute_graph_statistics",
@@ -262,15 +266,16 @@ __all__ = [  # noqa: F822  resolved by __getattr__
     "images_from_npz", "import_sae", "jacobian_measure", "join_candidates", "knock_out", "label_counts",
     "layer_distance_decay", "load_attribution", "load_corpus", "load_graph", "load_model_and_saes",
     "logit_attribution", "logit_lens", "match_features", "measure_findings", "measure_gating",
-    "measure_interactions", "mechanism_split", "neuron_dictionary", "number_saes", "output_effects",
-    "pairs_to_gate", "path_patching", "plot_analysis", "plot_cascade", "plot_circuit", "plot_mechanisms",
-    "plot_neighborhood", "plot_response", "predefined_behavior", "predicates_of", "predict_cascade",
-    "probe_layers", "project", "propose_candidates", "prune_graph", "query_key", "read_responses", "read_sae",
-    "render_dashboards", "render_explorer", "render_interactive_graph", "render_neighborhood", "response_curve",
-    "sae_from_weights", "sampled_examples", "save_attribution", "save_graph", "steer", "steer_compensated",
-    "token_patterns", "top_examples", "track", "train_on_rows", "train_patch_saes", "transport_candidates",
-    "transport_scores", "validate_subgraph", "vit_from_clip", "vit_from_folder", "vit_from_huggingface",
-    "with_directions", "within_layer_measure", "wrap_model",
+    "measure_interactions", "measure_patch_graph", "mechanism_split", "neuron_dictionary", "number_saes",
+    "output_effects", "pairs_to_gate", "path_patching", "plot_analysis", "plot_cascade", "plot_circuit",
+    "plot_mechanisms", "plot_neighborhood", "plot_response", "predefined_behavior", "predicates_of",
+    "predict_cascade", "probe_layers", "project", "propose_candidates", "prune_graph", "query_key",
+    "read_responses", "read_sae", "render_dashboards", "render_explorer", "render_interactive_graph",
+    "render_neighborhood", "response_curve", "sae_from_weights", "sampled_examples", "save_attribution",
+    "save_graph", "save_vit", "steer", "steer_compensated", "token_patterns", "top_examples", "track",
+    "train_on_rows", "train_patch_saes", "transport_candidates", "transport_scores", "validate_subgraph",
+    "vit_from_clip", "vit_from_folder", "vit_from_huggingface", "with_directions", "within_layer_measure",
+    "wrap_model",
 ]
 
 
