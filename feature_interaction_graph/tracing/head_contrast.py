@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['node_slopes', 'head_contrast']
 
-# %% ../../nbs/tracing/12_head_contrast.ipynb #f0180b65
+# %% ../../nbs/tracing/12_head_contrast.ipynb #0e3d9cdd
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,7 +25,7 @@ from .graph import AttributionGraph
 from .head_loadings import HeadPaths, gradients_at
 from .nodes import reads_at, rows_of, token_of
 
-# %% ../../nbs/tracing/12_head_contrast.ipynb #127b974e
+# %% ../../nbs/tracing/12_head_contrast.ipynb #8004f01a
 def node_slopes(
     graph: AttributionGraph, weight: Float[np.ndarray, "n_nodes"]
 ) -> Float[np.ndarray, "n_nodes"]:
@@ -35,7 +35,7 @@ def node_slopes(
     while (step := step @ per_unit).any(): found = found + step
     return found
 
-# %% ../../nbs/tracing/12_head_contrast.ipynb #6f03ca32
+# %% ../../nbs/tracing/12_head_contrast.ipynb #f1cac624
 def head_contrast(
     model: nn.Module, saes: Saes, graph: AttributionGraph, other: Any,
     weights: Mapping[str | int, float]
@@ -51,7 +51,7 @@ def head_contrast(
     if tokens.shape != frozen.tokens.shape:
         raise InputError(f"prompts of shape {tuple(tokens.shape)} were given to compare with one "
                          f"of {frozen.tokens.shape[1]} tokens; give one of the same length.")
-    slopes = node_slopes(graph, _asked(model, frozen, graph, weights))
+    slopes = node_slopes(graph, _logit_weights(model, frozen, graph, weights))
     away = FrozenModel(model, saes, tokens)
     slope = _head_slopes(frozen, graph, slopes)
     found = np.zeros((len(frozen.layers), len(frozen.patterns[0])))
@@ -60,8 +60,8 @@ def head_contrast(
         found[point.layer] = moved.unflatten(-1, (found.shape[1], -1)).sum((0, 2)).cpu().numpy()
     return found
 
-def _asked(model: nn.Module, frozen: FrozenModel, graph: AttributionGraph,
-           weights: Mapping[str | int, float]) -> Float[np.ndarray, "n_nodes"]:
+def _logit_weights(model: nn.Module, frozen: FrozenModel, graph: AttributionGraph,
+                   weights: Mapping[str | int, float]) -> Float[np.ndarray, "n_nodes"]:
     "The weights at the nodes of their tokens."
     found, logits = np.zeros(len(graph.nodes)), graph.nodes.of("logit")
     place = dict(zip(graph.nodes.feature[logits].tolist(), logits.tolist(), strict=True))
@@ -73,7 +73,7 @@ def _asked(model: nn.Module, frozen: FrozenModel, graph: AttributionGraph,
         found[place[number]] = weight
     return found
 
-# %% ../../nbs/tracing/12_head_contrast.ipynb #c1a8a9fe
+# %% ../../nbs/tracing/12_head_contrast.ipynb #c439ff9e
 def _head_slopes(
     frozen: FrozenModel, graph: AttributionGraph, slopes: Float[np.ndarray, "n_nodes"]
 ) -> dict[HookPoint, Float[Tensor, "seq_len width"]]:
