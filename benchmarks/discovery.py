@@ -1,15 +1,18 @@
 """Which edges carry a behaviour, by every method of `patching.discovery`, where they are known.
 
-`python benchmarks/discovery.py` ranks the edges of compiled programs (`tracr.py` loads them; as
-many as fit into `--seconds`, drawn at random), of a hand-built induction model and of a planted
-model. All programs run under a causal mask here: half of them were compiled for attention to both
-sides, and of those this is the same wiring on what stands before. Their prompts are random pairs of
-one length, after which the outputs at the last position differ.
+`python benchmarks/discovery.py` ranks the edges of compiled programs (`tracr.py` loads them; small
+ones first, as many as fit into `--seconds`, and the rest is named), of a hand-built induction model
+and of a planted model. All programs run under a causal mask here: half of them were compiled for
+attention to both sides, and of those this is the same wiring on what stands before. Their prompts
+are random pairs of one length, after which the outputs at the last position differ. Most programs
+have one block and a handful of edges, which chance tells apart too; those of more are told alone as
+well (`deeper`).
 
 Truth: an edge is of the circuit if the compiler (the wiring) lets its sender write, and its
 receiver read, a direction that differs between the two prompts of some pair. What only other inputs
 would show is counted as outside. In the programs only edges between parts that the compiler uses
-are ranked; the empty heads and MLPs of its padded shape would be told apart by anything.
+are there to be ranked, found and cut: the empty heads and MLPs of its padded shape, which would be
+told apart by anything, make 7 of 10 edges, and cutting them too changes nothing (checked).
 """
 
 import argparse
@@ -33,7 +36,7 @@ from feature_interaction_graph.engine.conversion import filled_model
 from feature_interaction_graph.patching.circuit_curves import circuit_curve, roc_auc
 from feature_interaction_graph.patching.discovery import DISCOVERY_METHODS, rank_edges
 from feature_interaction_graph.patching.edge_circuit import EdgeCircuit
-from feature_interaction_graph.patching.edge_model import EdgeModel
+from feature_interaction_graph.patching.edge_model import EdgeGrid, EdgeModel
 from feature_interaction_graph.patching.edge_scores import EDGE_METHODS, score_edges
 from feature_interaction_graph.patching.pairs import PromptPairs
 from feature_interaction_graph.patching.paths import path_patching
@@ -231,41 +234,56 @@ def mean_of(results: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, f
                      for key in results[0][method]} for method in results[0]}
 
 
+def without_padding(on: EdgeModel, used: Bool[np.ndarray, "n_edges"]) -> EdgeModel:
+    "`on` with the edges that are `used`; the others carry nothing."
+    on.grid = EdgeGrid(on.grid.senders, on.grid.receivers, on.grid.edges[torch.as_tensor(used)])
+    gap = on.values(torch.zeros(1, len(on.grid)))[0] - on.empty
+    assert float(gap.abs().max()) < 1e-4 * float(on.whole.abs().max()), on.pairs.name
+    return on
+
+
+def prepared(name: str) -> tuple[EdgeModel, np.ndarray] | str:
+    "A program and which of its edges are true; or why it tells nothing."
+    program = load_program(name)
+    made = plain_program(program)
+    pairs = program_pairs(program, made)
+    if pairs is None: return "output at the last position hardly changes"
+    on = EdgeModel(made, pairs)
+    truth, used = program_truth(program, on)
+    if not 0 < truth[used].sum() < used.sum(): return "all of its edges are true"
+    if abs(float((on.whole - on.empty).mean())) < 1e-4:
+        return "cutting all edges hardly changes the mean output"
+    return without_padding(on, used), truth[used]
+
+
 def programs(seconds: float) -> dict[str, Any]:
-    "Every method on compiled programs, in random order, until the time is over."
-    names = sorted(path.stem for path in FOLDER.glob("*.json"))
-    order = np.random.default_rng(0).permutation(len(names))
-    begun, results, skipped = time.perf_counter(), [], dict[str, int]()
-    n_edges = n_true = n_tried = 0
+    "Every method on all compiled programs, small ones first, until the time is over."
+    names = sorted((path.stem for path in FOLDER.glob("*.json")),
+                   key=lambda name: (load_program(name).meta["num_layers"], name))
+    begun, results, skipped = time.perf_counter(), [], dict[str, list[str]]()
+    n_edges = n_true = 0
     kept = []
-    for at in order:
-        if time.perf_counter() - begun > seconds: break
-        n_tried += 1
-        program = load_program(names[at])
-        made = plain_program(program)
-        pairs = program_pairs(program, made)
-        why = "output at the last position hardly changes" if pairs is None else ""
-        if pairs is not None:
-            on = EdgeModel(made, pairs)
-            truth, used = program_truth(program, on)
-            if not 0 < truth[used].sum() < used.sum(): why = "all of its edges are true"
-            gap = float((on.whole - on.empty).mean())
-            if abs(gap) < 1e-4: why = "cutting all edges hardly changes the mean output"
-        if why:
-            skipped[why] = skipped.get(why, 0) + 1
+    for name in names:
+        found = prepared(name) if time.perf_counter() - begun < seconds else "no time was left"
+        if isinstance(found, str):
+            skipped.setdefault(found, []).append(name)
             continue
-        results.append(judged(on, truth, used))
-        kept.append(names[at])
-        n_edges, n_true = n_edges + int(used.sum()), n_true + int(truth[used].sum())
-        print(names[at], {key: round(value["auc"], 2) for key, value in results[-1].items()},
-              flush=True)
-    return {"programs": len(results), "tried": n_tried, "of": len(names), "skipped": skipped,
-            "edges": n_edges, "true_edges": n_true, "names": kept, "methods": mean_of(results)}
+        on, truth = found
+        results.append(judged(on, truth, np.ones(len(truth), dtype=bool)))
+        kept.append(name)
+        n_edges, n_true = n_edges + len(truth), n_true + int(truth.sum())
+        print(f"{name} {time.perf_counter() - begun:.0f} s", len(truth),
+              {key: round(value["auc"], 2) for key, value in results[-1].items()}, flush=True)
+    deeper = [each for name, each in zip(kept, results, strict=True)
+              if load_program(name).meta["num_layers"] > 1]
+    return {"programs": len(results), "of": len(names), "skipped": skipped,
+            "edges": n_edges, "true_edges": n_true, "names": kept, "methods": mean_of(results),
+            "deeper": {"programs": len(deeper), "methods": mean_of(deeper)}}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=240)
+    parser.add_argument("--seconds", type=float, default=1500)
     parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(1)

@@ -56,7 +56,10 @@ if TYPE_CHECKING:
     from .hosts.importers import import_sae
     from .hosts.own_saes import sae_from_weights
     from .interactions import InteractionTable, clamp_measure, measure_interactions, read_responses
+    from .lenses.activation_comparison import compare_activations, plot_activation_comparison
     from .lenses.attention import attention_patterns
+    from .lenses.attention_flow import attention_flow, plot_attention_flow
+    from .lenses.circuit_figure import plot_edge_circuit
     from .lenses.head_scores import head_scores
     from .lenses.knockout import knock_out
     from .lenses.logit_attribution import logit_attribution
@@ -74,6 +77,7 @@ if TYPE_CHECKING:
     from .patching.activation import activation_patching
     from .patching.attribution import attribute_attention, attribute_components
     from .patching.discovery import discover
+    from .patching.node_circuit import discover_nodes
     from .patching.pairs import PromptPairs
     from .patching.paths import path_patching
     from .steering import Clamp, compare_steering, plot_cascade, predict_cascade, steer, steer_compensated
@@ -84,6 +88,7 @@ if TYPE_CHECKING:
     from .tracing.explained import explain_edges
     from .tracing.files import load_attribution, save_attribution
     from .tracing.graph import AttributionGraph, attribute
+    from .tracing.head_contrast import head_contrast
     from .tracing.head_loadings import head_loadings
     from .tracing.pruning import prune_graph
     from .tracing.query_key import query_key
@@ -104,23 +109,30 @@ if TYPE_CHECKING:
     from .visualization import explore, plot_circuit, plot_neighborhood, render_explorer, render_interactive_graph, render_neighborhood
 
 _MODULE_OF = {
-    "findings_of": "evidence.facts",
-    "Findings": "evidence.facts",
-    "measure_findings": "evidence.measured",
-    "render_dashboards": "drawing.dashboards",
-    "feature_cards": "drawing.feature_cards",
-    "CardOptions": "drawing.feature_cards",
-    "output_effects": "dictionary.output_effects",
-    "sampled_examples": "dictionary.samples",
-    "label_counts": "dictionary.label_counts",
-    "token_patterns": "dictionary.token_patterns",
-    "feature_neighbours": "dictionary.neighbours",
-    "read_sae": "training.saes",
-    "fetch_labels": "dictionary.neuronpedia",
-    "benchmark_result": "tracking.results",
-    "save_vit": "vision.adapters",
     "measure_patch_graph": "vision.patch_graph",
     "PatchQuestion": "vision.patch_graph",
+    "save_vit": "vision.adapters",
+    "benchmark_result": "tracking.results",
+    "fetch_labels": "dictionary.neuronpedia",
+    "read_sae": "training.saes",
+    "feature_neighbours": "dictionary.neighbours",
+    "token_patterns": "dictionary.token_patterns",
+    "label_counts": "dictionary.label_counts",
+    "sampled_examples": "dictionary.samples",
+    "output_effects": "dictionary.output_effects",
+    "feature_cards": "drawing.feature_cards",
+    "CardOptions": "drawing.feature_cards",
+    "render_dashboards": "drawing.dashboards",
+    "measure_findings": "evidence.measured",
+    "findings_of": "evidence.facts",
+    "Findings": "evidence.facts",
+    "head_contrast": "tracing.head_contrast",
+    "discover_nodes": "patching.node_circuit",
+    "plot_edge_circuit": "lenses.circuit_figure",
+    "plot_activation_comparison": "lenses.activation_comparison",
+    "compare_activations": "lenses.activation_comparison",
+    "plot_attention_flow": "lenses.attention_flow",
+    "attention_flow": "lenses.attention_flow",
     "compare_configurations": "vision.comparison",
     "faithfulness": "vision.faithfulness",
     "gated_transmm": "vision.gate",
@@ -253,29 +265,30 @@ __all__ = [  # noqa: F822  resolved by __getattr__
     "CoactivationAtlas", "Config", "Corpus", "Direction", "FeatureTable", "Findings", "Gate", "GatingTable",
     "GraphStatistics", "ImageSet", "InputError", "InteractionTable", "MechanismTable", "PatchQuestion",
     "PromptPairs", "ResponseCurves", "TransportScores", "ablate_components", "activation_patching",
-    "activation_report", "as_corpus", "attention_patterns", "attribute", "attribute_attention",
-    "attribute_components", "attribution_maps", "benchmark_result", "binary_code", "build_coactivation_atlas",
-    "build_interaction_graph", "calibrate_sparsity", "calibrate_thresholds", "check_by_clamp", "check_by_edit",
-    "check_edges", "clamp_measure", "clamped_contexts", "cluster_roles", "collect_activations",
-    "compare_configurations", "compare_graphs", "compare_steering", "compute_graph_statistics",
-    "corpus_head_loadings", "corpus_query_key", "count_motifs", "detect_communities", "digit_system",
-    "discover", "explain_edges", "explain_features", "explore", "extract_behavior_subgraph", "faithfulness",
-    "feature_cards", "feature_neighbours", "feature_table", "fetch_labels", "find_hubs", "findings_of",
-    "fit_context_effects", "gated_transmm", "get_edge_type_subgraph", "get_subgraph", "graph_summary",
-    "head_dictionary", "head_loadings", "head_scores", "identify_candidates", "images_from_folder",
-    "images_from_npz", "import_sae", "jacobian_measure", "join_candidates", "knock_out", "label_counts",
-    "layer_distance_decay", "load_attribution", "load_corpus", "load_graph", "load_model_and_saes",
-    "logit_attribution", "logit_lens", "match_features", "measure_findings", "measure_gating",
-    "measure_interactions", "measure_patch_graph", "mechanism_split", "neuron_dictionary", "number_saes",
-    "output_effects", "pairs_to_gate", "path_patching", "plot_analysis", "plot_cascade", "plot_circuit",
-    "plot_mechanisms", "plot_neighborhood", "plot_response", "predefined_behavior", "predicates_of",
-    "predict_cascade", "probe_layers", "project", "propose_candidates", "prune_graph", "query_key",
-    "read_responses", "read_sae", "render_dashboards", "render_explorer", "render_interactive_graph",
-    "render_neighborhood", "response_curve", "sae_from_weights", "sampled_examples", "save_attribution",
-    "save_graph", "save_vit", "steer", "steer_compensated", "token_patterns", "top_examples", "track",
-    "train_on_rows", "train_patch_saes", "transport_candidates", "transport_scores", "validate_subgraph",
-    "vit_from_clip", "vit_from_folder", "vit_from_huggingface", "with_directions", "within_layer_measure",
-    "wrap_model",
+    "activation_report", "as_corpus", "attention_flow", "attention_patterns", "attribute",
+    "attribute_attention", "attribute_components", "attribution_maps", "benchmark_result", "binary_code",
+    "build_coactivation_atlas", "build_interaction_graph", "calibrate_sparsity", "calibrate_thresholds",
+    "check_by_clamp", "check_by_edit", "check_edges", "clamp_measure", "clamped_contexts", "cluster_roles",
+    "collect_activations", "compare_activations", "compare_configurations", "compare_graphs",
+    "compare_steering", "compute_graph_statistics", "corpus_head_loadings", "corpus_query_key", "count_motifs",
+    "detect_communities", "digit_system", "discover", "discover_nodes", "explain_edges", "explain_features",
+    "explore", "extract_behavior_subgraph", "faithfulness", "feature_cards", "feature_neighbours",
+    "feature_table", "fetch_labels", "find_hubs", "findings_of", "fit_context_effects", "gated_transmm",
+    "get_edge_type_subgraph", "get_subgraph", "graph_summary", "head_contrast", "head_dictionary",
+    "head_loadings", "head_scores", "identify_candidates", "images_from_folder", "images_from_npz",
+    "import_sae", "jacobian_measure", "join_candidates", "knock_out", "label_counts", "layer_distance_decay",
+    "load_attribution", "load_corpus", "load_graph", "load_model_and_saes", "logit_attribution", "logit_lens",
+    "match_features", "measure_findings", "measure_gating", "measure_interactions", "measure_patch_graph",
+    "mechanism_split", "neuron_dictionary", "number_saes", "output_effects", "pairs_to_gate", "path_patching",
+    "plot_activation_comparison", "plot_analysis", "plot_attention_flow", "plot_cascade", "plot_circuit",
+    "plot_edge_circuit", "plot_mechanisms", "plot_neighborhood", "plot_response", "predefined_behavior",
+    "predicates_of", "predict_cascade", "probe_layers", "project", "propose_candidates", "prune_graph",
+    "query_key", "read_responses", "read_sae", "render_dashboards", "render_explorer",
+    "render_interactive_graph", "render_neighborhood", "response_curve", "sae_from_weights", "sampled_examples",
+    "save_attribution", "save_graph", "save_vit", "steer", "steer_compensated", "token_patterns",
+    "top_examples", "track", "train_on_rows", "train_patch_saes", "transport_candidates", "transport_scores",
+    "validate_subgraph", "vit_from_clip", "vit_from_folder", "vit_from_huggingface", "with_directions",
+    "within_layer_measure", "wrap_model",
 ]
 
 
