@@ -98,7 +98,8 @@ class Browser:
             state = self.do("return (document.body || {dataset: {}}).dataset.ready "
                             "|| (document.body || {dataset: {}}).dataset.fault || ''")
             if state == "true": break
-            if state or time.monotonic() > until:
+            broken = any("SyntaxError" in fault for fault in self.faults)
+            if state or broken or time.monotonic() > until:
                 raise RuntimeError(f"{path.name}: {state or 'is not ready'} {self.faults}")
             time.sleep(0.02)
         self.do("await wait(2)")

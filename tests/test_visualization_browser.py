@@ -506,6 +506,119 @@ def test_communities_open_on_a_click(G, browser, tmp_path):
     assert browser.facts()["featuresShown"] == "300"
 
 
+def test_roles_and_communities_take_turns(G, browser, tmp_path):
+    names = {node: f"bundle {facts['feature_idx'] % 4}" for node, facts in G.nodes(data=True)}
+    roles = {node: f"part {facts['feature_idx'] % 3}" for node, facts in G.nodes(data=True)}
+    render_explorer(G, tmp_path / "page.html", node_groups=names, node_roles=roles)
+    browser.open(tmp_path / "page.html", "#group=*")
+    assert browser.facts()["nodesDrawn"] == "4" and "4 communities" in browser.text("#shown")
+    browser.do("await set('group-by', 'role', 'change')")
+    assert browser.facts()["nodesDrawn"] == "3" and "3 roles" in browser.text("#shown")
+    assert "wired alike" in browser.text() and "by=role" in browser.do("location.hash")
+    browser.do("await set('group', 'part 1', 'change')")
+    members = [node for node in G if roles[node] == "part 1"]
+    assert int(browser.facts()["featuresShown"]) == len(members)
+    assert int(browser.facts()["edgesShown"]) == G.subgraph(members).number_of_edges()
+    browser.open(tmp_path / "page.html", "#by=role&group=part 2")
+    assert browser.do("$('group').value") == "part 2" and "a role of" in browser.text()
+    render_explorer(G, tmp_path / "page.html", node_groups={}, node_roles=roles)
+    browser.open(tmp_path / "page.html", "#group=*")
+    assert browser.facts()["nodesDrawn"] == "3" and "Roles" in browser.text()
+    browser.do("await set('group', '', 'change')")
+    browser.open(tmp_path / "page.html", "#select=L1_F3")
+    assert "Its role" in browser.text() and not browser.faults
+
+
+CLICKS = """
+  const counted = { clicks: 0, typed: 0 };
+  const press = async one => { if (!one) throw new Error('nothing there to click');
+    const box = one.getBoundingClientRect();
+    if (!(box.width > 0 && box.height > 0)) throw new Error('it cannot be seen');
+    counted.clicks++; one.click(); await wait(3); };
+  const look = async text => { counted.clicks++; $('search').focus(); counted.typed++;
+    await set('search', text, 'input');
+    $('search').dispatchEvent(new KeyboardEvent('keydown', { key: 'Enter', bubbles: true }));
+    await wait(3); };
+"""
+
+
+def test_three_questions_in_few_clicks(G, browser, tmp_path):
+    """What does this feature cause? Why does the model close the quotation? What breaks if I push
+    this feature? Counted as a person would: a click into the search field, its text, and every
+    further click on something that can be seen."""
+    named = G.copy()
+    into = max((node for node in G if G.nodes[node]["layer"] == 5), key=G.in_degree)
+    named.nodes[into]["label"] = "quote_close"
+    pushed = max((node for node in G if G.nodes[node]["layer"] == 0), key=G.out_degree)
+    named.nodes[pushed]["label"] = "opening quote"
+    effects = {target: edge["strength"] for _, target, edge in G.out_edges(pushed, data=True)}
+    first = max(effects, key=lambda node: abs(effects[node]))
+    render_explorer(named, tmp_path / "page.html", node_groups={})
+    path = tmp_path / "page.html"
+
+    browser.open(path)                                   # what does it cause?
+    found = browser.do(CLICKS + "await look('opening quote'); return counted")
+    text = browser.text()
+    assert found == {"clicks": 1, "typed": 1}
+    assert all(target in text for target in effects) and ("It excites" in text)
+
+    browser.open(path)                                   # why does it close the quotation?
+    found = browser.do(CLICKS + """await look('quote_close');
+        counted.causes = [...document.querySelectorAll('#panel section')].filter(one =>
+          /It is (excited|inhibited) by/.test(one.textContent)).length;
+        await press(document.querySelector('#panel section .row')); return counted""")
+    causes = {source: edge["strength"] for source, _, edge in G.in_edges(into, data=True)}
+    edge = browser.facts()["edge"].split("~")
+    assert found["clicks"] == 2 and found["causes"] and edge[1] == into and edge[0] in causes
+    assert f"{causes[edge[0]]:+.3g}".replace("-", "−") in browser.text("#edge")
+
+    browser.open(path)                                   # what breaks if I push it?
+    found = browser.do(CLICKS + """await look('opening quote'); await press(named('Steer it'));
+        return counted""")
+    table = predict_cascade(G, {pushed: 1.0}).table
+    rows = browser.do("document.querySelectorAll('#cascade .row').length")
+    assert found == {"clicks": 2, "typed": 1} and rows == min(15, len(table))
+    assert table["feature"].iloc[0] in browser.text("#cascade") and first in set(table["feature"])
+    found = browser.do(CLICKS + "await press($('compensate')); return counted")
+    assert found["clicks"] == 1 and "compensators" in browser.text()
+
+
+@pytest.mark.slow
+def test_each_of_twenty_thousand_features_is_found_and_drawn(browser, tmp_path):
+    rng = np.random.default_rng(0)
+    G = nx.DiGraph()
+    for at in range(20_000):
+        G.add_node(f"L{at // 2000}_F{at % 2000}", layer=at // 2000, feature_idx=at % 2000,
+                   label=f"word {at % 97}", importance=float(rng.gamma(1.0)))
+    ids = list(G)
+    for source, target in zip(rng.integers(18_000, size=60_000), rng.integers(2_000, 20_000,
+                              size=60_000), strict=True):
+        if source // 2000 < target // 2000:
+            G.add_edge(ids[source], ids[target], strength=float(rng.normal()),
+                       interaction_type="excitatory")
+    render_explorer(G, tmp_path / "all.html", node_groups={})
+    assert (tmp_path / "all.html").stat().st_size < 15e6
+    browser.open(tmp_path / "all.html")
+    lost = browser.do("""
+      const lost = [];
+      for (let at = 0; at < 20000; at++) {
+        const id = `L${Math.floor(at / 2000)}_F${at % 2000}`;
+        $('search').value = id; $('search').dispatchEvent(new Event('input', { bubbles: true }));
+        const first = document.querySelector('#result-0 small');
+        if (!first || first.textContent.split(' ')[0] !== id) lost.push(`${id} not found`);
+        if (at % 20) continue;            // every twentieth is chosen as well, and must be drawn
+        $('search').dispatchEvent(new KeyboardEvent('keydown', { key: 'Enter', bubbles: true }));
+        await wait(2);
+        const { selected, nodesDrawn } = facts();
+        const pen = $('over').getContext('2d');
+        const ring = pen.getImageData(0, 0, $('over').width, $('over').height).data
+          .some(value => value > 0);
+        if (selected !== id || !(nodesDrawn > 0) || !ring) lost.push(`${id} not drawn`);
+      }
+      return lost;""")
+    assert lost == []
+
+
 def test_two_graphs_are_compared_side_by_side(G, browser, tmp_path):
     other = G.copy()
     lost = sorted(G.edges)[:20]

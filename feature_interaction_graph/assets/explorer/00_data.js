@@ -41,9 +41,17 @@ function makeGraph(data) {
     for (const node of new Set([H.source[at], H.gate[at], H.target[at]])) add(made.gatesOf, node, at);
   }
   made.text = N.id.map((id, node) => `${N.label[node]} ${id}`.toLowerCase());
-  made.groups = (data.words["nodes.group"] || []).filter(name => name !== "");
+  made.kinds = Object.fromEntries(["group", "role"].filter(kind => N[kind]).map(kind => [kind, [N[kind], data.words[`nodes.${kind}`]]]));
+  groupBy(made, N.group ? "group" : "role");
   made.layers = [...new Set(N.layer)].sort((a, b) => a - b);
   return made;
+}
+
+function groupBy(graph, kind) {                              // features are grouped by community or by role, one at a time
+  const [column, words] = graph.kinds[kind] || graph.kinds.group || graph.kinds.role || [undefined, []];
+  graph.N.group = column;
+  graph.data.words["nodes.group"] = words;
+  graph.groups = words.filter(name => name !== "");
 }
 
 const kindOf = edge => g.types[g.E.type[edge]];

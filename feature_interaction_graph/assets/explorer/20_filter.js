@@ -2,7 +2,7 @@
 const state = {
   selected: -1, edge: -1, hover: -1, hoverEdge: -1, matches: null, measure: "strength", types: new Set(),
   threshold: 0, initial: 0, near: 0,                         // the cut of the overview, its first value, the cut around a feature
-  hops: 0, side: "both", q: 1, placebo: 1, same: 0, layers: [-Infinity, Infinity], group: null, path: null, tab: "evidence", moving: false,
+  hops: 0, side: "both", q: 1, placebo: 1, same: 0, layers: [-Infinity, Infinity], group: null, by: "group", path: null, tab: "evidence", moving: false,
 };
 const cut = () => state.hops && state.selected >= 0 ? state.near : state.threshold;      // focus lifts the cut of the overview
 
@@ -42,24 +42,28 @@ function refilter(refit = true) {                            // `refit`: other f
   g.near = state.hops && state.selected >= 0 ? neighbourhood(state.selected, state.hops) : null;
   const onPath = state.path ? new Set(state.path.nodes) : null;
   const placed = node => N.layer[node] >= low && N.layer[node] <= high && (code < 0 || N.group[node] === code);
-  for (let node = 0; node < n; node++)
+  if (refit || g.near) for (let node = 0; node < n; node++)      // without a focus the cut moves no feature
     g.nodeShown[node] = onPath ? onPath.has(node) : g.near ? g.near.has(node) : placed(node);
   if (state.selected >= 0) g.nodeShown[state.selected] = 1;
   g.linked.fill(0);
-  const least = cut();
-  let edges = 0, features = 0;
-  for (let edge = 0; edge < m; edge++) {
-    const s = E.source[edge], t = E.target[edge];
-    const wanted = onPath ? state.path.edges.has(edge) : g.fits[edge] && g.size[edge] >= least;
-    g.shown[edge] = wanted && g.nodeShown[s] && g.nodeShown[t] ? 1 : 0;
-    if (g.shown[edge]) { edges++; g.linked[s] = g.linked[t] = 1; }
+  g.shown.fill(0);
+  const least = cut(), { rank, size, fits, shown, nodeShown, linked } = g, { source, target } = E;
+  let edges = 0, features = refit || g.near ? 0 : g.featuresShown;
+  for (let at = 0; at < m; at++) {                           // the strongest first, so that it ends where the cut is
+    const edge = rank[at];
+    if (!onPath && size[edge] < least) break;
+    if (!(onPath ? state.path.edges.has(edge) : fits[edge])) continue;
+    const s = source[edge], t = target[edge];
+    if (!nodeShown[s] || !nodeShown[t]) continue;
+    shown[edge] = linked[s] = linked[t] = 1;
+    edges++;
   }
   for (let at = 0; at < g.k; at++) {
     const inside = g.nodeShown[H.source[at]] && g.nodeShown[H.gate[at]] && g.nodeShown[H.target[at]];
     g.gateShown[at] = inside && gatePasses(at) ? 1 : 0;
     if (g.gateShown[at]) g.linked[H.gate[at]] = 1;
   }
-  for (let node = 0; node < n; node++) features += g.nodeShown[node];
+  if (refit || g.near) for (let node = 0; node < n; node++) features += nodeShown[node];
   Object.assign(g, { edgesShown: edges, featuresShown: features });
 }
 const around = node => ({                                    // edges of a feature, whatever their strength

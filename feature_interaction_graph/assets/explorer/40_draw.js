@@ -16,10 +16,20 @@ function along(c, t) {
 }
 const inView = node => { const x = sx(node), y = sy(node); return x > -20 && x < g.view.width + 20 && y > -20 && y < g.view.height + 20; };
 
+const painted = new MessageChannel();
+let asked = 0;                                               // when the frame began whose end is waited for
+painted.port1.onmessage = () => {                            // comes after the picture: what strokes cost is known only then
+  const spent = performance.now() - asked;
+  asked = 0;
+  pace = Math.max(60, Math.min(MOST_EDGES, Math.round(pace * (spent > 34 ? 0.7 : spent < 16 ? 1.15 : 1))));
+};
+function keepPace(began) { if (!asked) { asked = began; painted.port2.postMessage(0); } }
+
 function chooseMarks(most, mostNodes) {                                 // the strongest edges that touch the view, the largest nodes in it
   const edges = [], nodes = [], taken = new Uint8Array(g.n), take = node => { if (!taken[node]) { taken[node] = 1; nodes.push(node); } };
+  const least = state.path ? 0 : cut();
   for (const edge of g.rank) {
-    if (edges.length >= most) break;
+    if (edges.length >= most || g.size[edge] < least) break;
     if (g.shown[edge] && (inView(g.E.source[edge]) || inView(g.E.target[edge]))) edges.push(edge);
   }
   if (state.selected >= 0) take(state.selected);
@@ -142,8 +152,7 @@ function drawBase(fast) {
   if (!fast && edges.length <= 400) for (let at = 0; at < g.k && gates < 200; at++) if (g.gateShown[at]) gates += strokeGate(pen, at, 0.45);
   fillNodes(pen, nodes, node => g.linked[node] || node === state.selected ? 1 : 0.45);
   if (!fast) drawLabels(pen, nodes, [], MOST_LABELS);
-  const spent = performance.now() - began;
-  if (fast) pace = Math.max(60, Math.min(MOST_EDGES, Math.round(pace * (spent > 24 ? 0.7 : spent < 10 ? 1.25 : 1))));
+  if (fast) keepPace(began);
   g.counts = { nodesDrawn: nodes.length, edgesDrawn: edges.length, gatesDrawn: gates };
 }
 

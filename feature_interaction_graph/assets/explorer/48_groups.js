@@ -69,7 +69,7 @@ function drawGroups(pen) {
   }
   pen.textAlign = "left";
   g.counts = { nodesDrawn: groups.length, edgesDrawn: Math.min(150, links.length), gatesDrawn: 0 };
-  $("shown").textContent = `${groups.length} communities, ${Math.min(150, links.length)} of ${links.length} effects between them; click one to open it`;
+  $("shown").textContent = `${groups.length} ${groupWords()}, ${Math.min(150, links.length)} of ${links.length} effects between them; click one to open it`;
 }
 function groupAt(x, y) { return ((g.made || {}).groups || []).find(group => Math.hypot(groupX(group) - x, groupY(group) - y) < group.r + 3) || null; }
 
@@ -87,9 +87,9 @@ function groupRow(group) {
 }
 function groupPanel(title) {
   const { groups, links } = makeGroups();
-  if (title === "*") return [el("h2", { textContent: "Communities" }),
-    el("p", { textContent: "Groups of features that act on one another more than on others. A curve is the summed |strength| of the edges from one to the other: an arrow where they excite on balance, a bar where they inhibit." }),
-    el("div", { className: "actions" }, button("Every feature", () => openGroup(null))), section("Communities", groups.length, groups.map(group => () => groupRow(group)), 40)];
+  if (title === "*") return [el("h2", { textContent: state.by === "role" ? "Roles" : "Communities" }),
+    el("p", { textContent: `${state.by === "role" ? "Groups of features that are wired alike: excited, inhibited and heard in the same way." : "Groups of features that act on one another more than on others."} A curve is the summed |strength| of the edges from one to the other: an arrow where they excite on balance, a bar where they inhibit.` }),
+    el("div", { className: "actions" }, button("Every feature", () => openGroup(null))), section(state.by === "role" ? "Roles" : "Communities", groups.length, groups.map(group => () => groupRow(group)), 40)];
   const mine = groups.find(group => group.title === title), row = (link, other, sign) => () => {
     const there = groups.find(group => group.code === other);
     const made = groupRow(there);
@@ -97,8 +97,8 @@ function groupPanel(title) {
     return made;
   };
   const away = mine ? links.filter(link => link.from === mine.code) : [], toward = mine ? links.filter(link => link.to === mine.code) : [];
-  return [el("h2", { textContent: flat(title) }), el("p", { textContent: `a community of ${count(mine ? mine.members.length : 0, "feature")}` }),
-    el("div", { className: "actions" }, button("← all communities", () => openGroup("*")), button("Every feature", () => openGroup(null))),
+  return [el("h2", { textContent: flat(title) }), el("p", { textContent: `a ${groupWord()} of ${count(mine ? mine.members.length : 0, "feature")}` }),
+    el("div", { className: "actions" }, button(`← all ${groupWords()}`, () => openGroup("*")), button("Every feature", () => openGroup(null))),
     section("It acts on", away.length, away.map(link => row(link, link.to, 1))), section("Acts on it", toward.length, toward.map(link => row(link, link.from, 1))),
     section("Members", mine ? mine.members.length : 0, (mine ? [...mine.members].sort((a, b) => g.N.size[b] - g.N.size[a]) : []).map(nodeRow), 12)].filter(Boolean);
 }

@@ -73,7 +73,7 @@ function nodePanel(node) {
   const actions = el("div", { className: "actions" }, button("← overview", () => select(-1)),
     button(state.hops ? "Show the whole graph" : "Show only its neighbours", () => { state.hops = state.hops ? 0 : 1; showControls(); changed(true); }),
     button("Steer it", () => { steerFrom(node); }), button("Paths from it", () => { pathFrom(node); }),
-    group ? button("Its community", () => openGroup(group)) : null, link ? el("a", { className: "plain", href: link, rel: "noreferrer", target: "_blank", textContent: "On Neuronpedia" }) : null);
+    group ? button(`Its ${groupWord()}`, () => openGroup(group)) : null, link ? el("a", { className: "plain", href: link, rel: "noreferrer", target: "_blank", textContent: "On Neuronpedia" }) : null);
   return [el("h2", { textContent: name(node), dir: "auto" }), el("p", { textContent: `${N.id[node]} · layer ${N.layer[node]}, feature ${N.feature[node]}${N.seed[node] ? " · seed" : ""}${N.hub[node] ? " · hub" : ""}${group ? ` · ${flat(group)}` : ""}` }), actions,
     el("dl", {}, fact("fires on", known(N.frequency[node]) ? `${percent(N.frequency[node])} of tokens` : "unknown"), fact("importance", number(N.importance[node])),
       fact("edges in", N.in_degree[node].toLocaleString("en")), fact("edges out", N.out_degree[node].toLocaleString("en")), N.value ? fact(g.data.value_name, known(N.value[node]) ? signed(N.value[node]) : "none") : null),

@@ -15,7 +15,7 @@ function address(withView = false) {
   if (state.types.size < g.types.length) parts.set("types", [...state.types].join(","));
   set("q", state.q, 1); set("placebo", state.placebo, 1); set("same", state.same, 0);
   if (Number.isFinite(state.layers[0]) || Number.isFinite(state.layers[1])) parts.set("layers", state.layers.map(layer => Number.isFinite(layer) ? layer : "").join(":"));
-  set("group", state.group || "", ""); set("tab", state.tab, "evidence");
+  set("by", state.by, g.kinds.group || !g.kinds.role ? "group" : "role"); set("group", state.group || "", ""); set("tab", state.tab, "evidence");
   if (state.path && ask.from >= 0 && ask.to >= 0) parts.set("path", `${g.N.id[ask.from]}~${g.N.id[ask.to]}~${ask.hops}`);
   if (state.tab === "steer" && dose.node >= 0) parts.set("dose", `${g.N.id[dose.node]}~${dose.by}`);
   if (graphs.length > 1 && !$("stage-2").hidden) parts.set("beside", 1);
@@ -43,7 +43,8 @@ function restore(hash = location.hash) {
   Object.assign(state, { threshold: state.hops ? state.initial : share("min", state.initial), near: state.hops ? share("min", 0) : 0, q: share("q", 1), placebo: share("placebo", 1), same: share("same", 0) });
   const [low, high] = (parts.get("layers") || ":").split(":");
   state.layers = [low ? Number(low) : -Infinity, high ? Number(high) : Infinity].map((value, at) => Number.isNaN(value) ? (at ? Infinity : -Infinity) : value);
-  const group = parts.get("group");
+  const group = parts.get("group"), kind = parts.get("by") in g.kinds ? parts.get("by") : g.kinds.group || !g.kinds.role ? "group" : "role";
+  if (kind !== state.by) groupAllBy(kind);
   state.group = group === "*" && g.groups.length ? "*" : g.groups.includes(group) ? group : null;
   state.selected = g.byId.get(parts.get("select")) ?? -1;
   state.edge = edgeNamed(parts.get("edge"));
@@ -69,6 +70,7 @@ function showControls() {
   for (const [id, value] of [["filter-q", state.q], ["filter-placebo", state.placebo], ["filter-same", state.same]]) if ($(id)) $(id).value = value;
   for (const [id, at] of [["layer-from", 0], ["layer-to", 1]]) if ($(id)) $(id).value = Number.isFinite(state.layers[at]) ? state.layers[at] : at ? g.layers[g.layers.length - 1] : g.layers[0];
   if ($("group")) $("group").value = state.group || "";
+  if ($("group-by")) $("group-by").value = state.by;
   tellCut();
 }
 const tellCut = () => { $("threshold").textContent = number(cut()); $("cut-of").textContent = state.hops && state.selected >= 0 ? "around it, |strength| ≥" : "|strength| ≥"; };

@@ -51,9 +51,25 @@ function buildFilters() {
     field("to", "layer-to", { ...layer, value: high }, value => { state.layers[1] = Number.isNaN(value) || value >= high ? Infinity : value; });
   }
   if (!g.groups.length) return;
-  const group = el("select", { id: "group" }, el("option", { value: "", textContent: "every feature" }), el("option", { value: "*", textContent: "communities as marks" }), g.groups.map(title => el("option", { value: title, textContent: clip(flat(title), 40) })));
+  const group = el("select", { id: "group" });
   group.addEventListener("change", () => openGroup(group.value || null));
   $("filters").append(el("label", {}, "show ", group));
+  if (g.kinds.group && g.kinds.role) {
+    const by = el("select", { id: "group-by" }, el("option", { value: "group", textContent: "communities" }), el("option", { value: "role", textContent: "roles" }));
+    by.addEventListener("change", () => { groupAllBy(by.value); openGroup("*"); });
+    $("filters").append(el("label", {}, "grouped by ", by));
+  } else if (g.kinds.role) state.by = "role";
+  listGroups();
+}
+const groupWord = () => state.by === "role" ? "role" : "community", groupWords = () => state.by === "role" ? "roles" : "communities";
+function listGroups() {
+  if ($("group")) $("group").replaceChildren(el("option", { value: "", textContent: "every feature" }), el("option", { value: "*", textContent: `${groupWords()} as marks` }), ...g.groups.map(title => el("option", { value: title, textContent: clip(flat(title), 40) })));
+}
+function groupAllBy(kind) {
+  state.by = kind;
+  eachGraph(() => { groupBy(g, kind); g.made = null; });
+  listGroups();
+  fillKey();
 }
 function fillKey() {
   const key = (colour, text) => { const dot = el("i"); dot.style.background = colour; return el("span", {}, dot, text); }, parts = [`size: ${g.data.size_name}`];
