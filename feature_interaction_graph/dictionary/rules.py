@@ -91,7 +91,7 @@ class RuleSearch:
     """
     def __init__(
         self, predicates: Predicates, rows: Bool[np.ndarray, "n_rows"], max_terms: int = 3,
-        penalty: float = 0.005, width: int = 6
+        penalty: float = 0.005, width: int = 20
     ) -> None:
         if max_terms < 1 or penalty < 0 or width < 1:
             raise InputError(f"max_terms is {max_terms}, penalty {penalty} and width {width}; give "
@@ -126,7 +126,8 @@ class RuleSearch:
         if base.rule.terms: choices.append((False, n_hits - hits, n_rows - sizes))
         for holds, hit, size in choices:
             score = 2 * hit / (n_fired + size) - self.penalty * (cost + 1)
-            for number in np.argpartition(-score, self.width - 1)[:self.width].tolist():
+            last = min(self.width, len(score)) - 1
+            for number in np.argpartition(-score, last)[:self.width].tolist():
                 yield base, float(score[number]), Term((number,), holds)
         for members in self.families:
             for holds in (True, False)[:len(choices)]:

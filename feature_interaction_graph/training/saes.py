@@ -179,7 +179,7 @@ def _points_of(model: torch.nn.Module, hook_points: Sequence[str]) -> list[HookP
 
 # %% ../../nbs/training/07_saes.ipynb #fc5a5d16
 def read_sae(folder: str | Path, device: str = "cpu") -> "SAE":
-    "The SAE in a folder of sae-lens' format, its weights a copy that the file can no longer change."
+    "The SAE in a folder of sae-lens' format, its weights a copy that no file changes."
     from sae_lens import SAE
     sae = SAE.load_from_disk(str(folder), device=device)
     for tensor in (*sae.parameters(), *sae.buffers()): tensor.data = tensor.data.clone()

@@ -159,8 +159,8 @@ def calibrate_sparsity(
         "target_l0": float(target_l0), "l0_trained": measured_l0(best, calibration), "how": how,
         "l0_calibration": measured_l0(made, calibration), "l0_held_out": l0,
         "relative_error": l0 / target_l0 - 1,
-        "standard_error": _chance(made, calibration) / target_l0, "architecture": settings.architecture,
-        "steps": settings.steps, "trials": trials}
+        "standard_error": _chance(made, calibration) / target_l0,
+        "architecture": settings.architecture, "steps": settings.steps, "trials": trials}
     if settings.output_dir is not None:
         with atomic_write(settings.output_dir) as part: made.save_model(part)
     return made
