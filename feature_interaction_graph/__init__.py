@@ -81,8 +81,9 @@ if TYPE_CHECKING:
     from .training.report import activation_report
     from .training.streams import calibrate_sparsity, train_on_rows
     from .training.thresholds import calibrate_thresholds
-    from .vision.adapters import save_vit, vit_from_clip, vit_from_folder, vit_from_huggingface
+    from .vision.adapters import load_vit, save_vit, vit_from_clip, vit_from_folder, vit_from_huggingface
     from .vision.attribution import attribution_maps
+    from .vision.cases import save_cases
     from .vision.comparison import compare_configurations
     from .vision.faithfulness import faithfulness
     from .vision.gate import Gate, gated_transmm
@@ -92,6 +93,8 @@ if TYPE_CHECKING:
     from .visualization import explore, plot_circuit, plot_neighborhood, render_explorer, render_interactive_graph, render_neighborhood
 
 _MODULE_OF = {
+    "save_cases": "vision.cases",
+    "load_vit": "vision.adapters",
     "save_vit": "vision.adapters",
     "measure_patch_graph": "vision.patch_graph",
     "PatchQuestion": "vision.patch_graph",
@@ -237,16 +240,16 @@ __all__ = [  # noqa: F822  resolved by __getattr__
     "gated_transmm", "get_edge_type_subgraph", "get_subgraph", "graph_summary", "head_dictionary",
     "head_loadings", "head_scores", "identify_candidates", "images_from_folder", "images_from_npz",
     "import_sae", "jacobian_measure", "join_candidates", "knock_out", "layer_distance_decay",
-    "load_attribution", "load_corpus", "load_graph", "load_model_and_saes", "logit_attribution", "logit_lens",
-    "match_features", "measure_gating", "measure_interactions", "measure_patch_graph", "mechanism_split",
-    "neuron_dictionary", "number_saes", "pairs_to_gate", "path_patching", "plot_analysis", "plot_cascade",
-    "plot_circuit", "plot_mechanisms", "plot_neighborhood", "plot_response", "predefined_behavior",
-    "predicates_of", "predict_cascade", "probe_layers", "project", "propose_candidates", "prune_graph",
-    "query_key", "read_responses", "render_explorer", "render_interactive_graph", "render_neighborhood",
-    "response_curve", "sae_from_weights", "save_attribution", "save_graph", "save_vit", "steer",
-    "steer_compensated", "top_examples", "track", "train_on_rows", "train_patch_saes", "transport_candidates",
-    "transport_scores", "validate_subgraph", "vit_from_clip", "vit_from_folder", "vit_from_huggingface",
-    "with_directions", "within_layer_measure", "wrap_model",
+    "load_attribution", "load_corpus", "load_graph", "load_model_and_saes", "load_vit", "logit_attribution",
+    "logit_lens", "match_features", "measure_gating", "measure_interactions", "measure_patch_graph",
+    "mechanism_split", "neuron_dictionary", "number_saes", "pairs_to_gate", "path_patching", "plot_analysis",
+    "plot_cascade", "plot_circuit", "plot_mechanisms", "plot_neighborhood", "plot_response",
+    "predefined_behavior", "predicates_of", "predict_cascade", "probe_layers", "project", "propose_candidates",
+    "prune_graph", "query_key", "read_responses", "render_explorer", "render_interactive_graph",
+    "render_neighborhood", "response_curve", "sae_from_weights", "save_attribution", "save_cases", "save_graph",
+    "save_vit", "steer", "steer_compensated", "top_examples", "track", "train_on_rows", "train_patch_saes",
+    "transport_candidates", "transport_scores", "validate_subgraph", "vit_from_clip", "vit_from_folder",
+    "vit_from_huggingface", "with_directions", "within_layer_measure", "wrap_model",
 ]
 
 
