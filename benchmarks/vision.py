@@ -3,22 +3,29 @@ sparse features add.
 
     python benchmarks/vision.py --data ../shared/data
 
-A ViT of others (digits, 6 layers, post-norm), SAEs of this package on 3,000 training digits, maps
-and metrics on test digits: every method and every mode of the gate against plain TransMM, paired,
-corrected over the whole table; features against none, and against a shuffled decoder; a choice made
-on half the images and judged on the other half. Then the same numbers one image and one question at
-a time, in the same process, in turn, by CPU time.
+Three models: a ViT of others on digits, one trained here on CIFAR-10, and a small CLIP of others
+that says zero-shot what clothes are. For each, SAEs of this package on training images, maps and
+metrics on others: every method and every mode of the gate against plain TransMM, paired, corrected
+over the whole table; features against none, and against a shuffled decoder; a choice made on half
+the images and judged on the other half. Then the same numbers one image and one question at a time,
+in the same process, in turn, by CPU time; the same images through Quantus, where it is installed;
+and the interaction graph of the digits' ViT.
 """
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import record
 import torch
+import vision_quantus
 from scipy import stats
+from vision_models import CLOTHES, cifar_images, cifar_vit, clip_mira, clothes_images
 
+from feature_interaction_graph.graph import build_interaction_graph
 from feature_interaction_graph.training.saes import SaeSettings
 from feature_interaction_graph.vision.adapters import vit_from_folder
 from feature_interaction_graph.vision.attribution import METHODS, attribution_maps, slopes_of
@@ -28,27 +35,29 @@ from feature_interaction_graph.vision.comparison import (
 from feature_interaction_graph.vision.faithfulness import METRICS, Questions, faithfulness
 from feature_interaction_graph.vision.gate import MODES, Gate, gated_transmm
 from feature_interaction_graph.vision.images import images_from_npz
+from feature_interaction_graph.vision.patch_graph import PatchQuestion, measure_patch_graph
 from feature_interaction_graph.vision.saes import patch_quality, train_patch_saes
+from feature_interaction_graph.vision.vit import class_scores, share_right
 
-LAYERS, PLACES = (1, 2, 3, 4), ((3,), (1, 2, 3, 4))
+PLACES = {"mnist": ((3,), (1, 2, 3, 4)), "cifar10": ((2,), (1, 2, 3)), "clip": ((4,), (2, 4))}
 SETTINGS = SaeSettings(width=512, k=12, steps=800, batch_size=1024, lr=2e-3, progress=False)
 
 
-def saes_of(vit: Any, images: Any, folder: Path | None) -> dict[int, Any]:
-    "Those in `folder`, or new ones."
+def saes_of(name: str, vit: Any, images: Any, folder: Path) -> dict[int, Any]:
+    "Those in `folder`, or new ones that are kept there."
     from sae_lens import SAE
-    if folder is not None and all((folder/f"patches.{layer}").is_dir() for layer in LAYERS):
-        return {layer: SAE.load_from_disk(str(folder/f"patches.{layer}")).eval()
-                for layer in LAYERS}
-    how = SaeSettings(**(vars(SETTINGS) | {"output_dir": folder}))
-    return train_patch_saes(vit, images, LAYERS, how)
+    layers, here = PLACES[name][-1], folder/name
+    if not all((here/f"patches.{layer}").is_dir() for layer in layers):
+        train_patch_saes(vit, images, layers, replace(SETTINGS, output_dir=here))
+    return {layer: SAE.load_from_disk(str(here/f"patches.{layer}")).eval() for layer in layers}
 
 
-def all_maps(vit: Any, seen: torch.Tensor, saes: dict[int, Any]) -> tuple[dict, torch.Tensor]:
+def all_maps(vit: Any, seen: torch.Tensor, saes: dict[int, Any], places: tuple
+             ) -> tuple[dict, torch.Tensor]:
     "Every method, every gate, and a map that knows nothing."
     slopes = slopes_of(vit, seen)
     maps = attribution_maps(vit, seen)
-    for layers in PLACES:
+    for layers in places:
         for mode in MODES:
             gate = Gate(layers, mode, most=5.0)
             maps[gate.name] = gated_transmm(slopes, saes, gate)
@@ -114,60 +123,117 @@ def speed(vit: Any, seen: torch.Tensor, questions: Questions, rounds: int) -> di
             "seconds_together": float(np.median(fast)), "largest_error": float(max(errors))}
 
 
-def versus(rows: Any, first: str, second: str) -> list[dict[str, Any]]:
-    "One gate against another, at both places, corrected together."
+def versus(rows: Any, first: str, second: str, places: tuple) -> list[dict[str, Any]]:
+    "One gate against another, at all places, corrected together."
     kept = []
-    for layers in PLACES:
+    for layers in places:
         names = {Gate(layers, mode, most=5.0).name: mode for mode in (first, second)}
         part = rows[rows.configuration.isin(list(names))]
         kept.append(part.assign(data="layers " + " ".join(map(str, layers)),
                                 configuration=part.configuration.map(names)))
-    import pandas as pd
     return compare_configurations(pd.concat(kept), second).to_dict("records")
+
+
+def study(name: str, vit: Any, sets: dict[str, Any], questions: Questions, folder: Path
+          ) -> dict[str, Any]:
+    "All comparisons of one model; `sets`: images to train SAEs, to judge them, and to explain."
+    places, test = PLACES[name], sets["test"]
+    saes = saes_of(name, vit, sets["train"], folder)
+    quality = [vars(one) for one in patch_quality(vit, saes, sets["held"])]
+    seen, begin, found = vit.normalisation.apply(test.pixels), time.process_time(), {}
+    for part in torch.arange(len(test)).split(20):
+        maps, target = all_maps(vit, seen[part], saes, places)
+        for which, metrics in faithfulness(vit, seen[part], maps, target, questions).items():
+            for metric, values in metrics.items():
+                found.setdefault(which, {}).setdefault(metric, []).append(values)
+        print(name, int(part[-1]) + 1, round(time.process_time() - begin), flush=True)
+    spent = (time.process_time() - begin) / len(test) / len(found)
+    joined = {which: {metric: np.concatenate(parts) for metric, parts in metrics.items()}
+              for which, metrics in found.items()}
+    rows = metric_rows(joined, test.names, name)
+    gates = [Gate(layers, mode, most=5.0).name for layers in places for mode in MODES]
+    chosen, judged = held_out_choice(rows, "transmm", gates)
+    return {
+        "images": len(test), "accuracy": share_right(class_scores(vit, test), test.labels),
+        "sae_quality": quality, "seconds_each_of_all_maps": spent, "maps_together": len(found),
+        "means": {which: {metric: float(np.nanmean(values)) for metric, values in metrics.items()}
+                  for which, metrics in joined.items()},
+        "against_transmm": compare_configurations(rows, "transmm").to_dict("records"),
+        "features_against_none": versus(rows, "combined", "no_sae", places),
+        "features_against_shuffled": versus(rows, "combined", "shuffled", places),
+        "chosen": chosen, "chosen_on_the_other_half": judged.to_dict("records")}
+
+
+def graph_of(vit: Any, saes: dict[int, Any], images: Any) -> dict[str, Any]:
+    "The strongest edges of the interaction graph, and how long it took."
+    begin = time.process_time()
+    table = measure_patch_graph(vit, saes, images, PatchQuestion(top=16, samples=32), False)
+    spent, G = time.process_time() - begin, build_interaction_graph(table)
+    last = vit.shape.layers
+    edges = sorted(G.edges(data=True), key=lambda edge: -abs(edge[2]["strength_std"] or 0))
+    told = [{"source": a, "target": b, "source_label": G.nodes[a]["label"],
+             "target_label": G.nodes[b]["label"],
+             **{key: facts[key] for key in ("strength", "strength_std", "ci_lower", "ci_upper",
+                                            "q_value", "n_samples", "interaction_type")}}
+            for a, b, facts in edges]
+    kinds = {"to_classes": [one for one in told if one["target"].startswith(f"L{last}_")],
+             "between_features": [one for one in told if not one["target"].startswith(f"L{last}_")]}
+    return {"images": len(images), "tested": len(table), "cpu_seconds": spent,
+            "rows": int(sum(set_of_rows(table))),
+            **{f"n_{name}": len(some) for name, some in kinds.items()},
+            **{name: some[:40] for name, some in kinds.items()}}
+
+
+def set_of_rows(table: Any) -> list[int]:
+    "Samples of every source, each once."
+    one = {(a, b): n for a, b, n in zip(*(table.columns[name].tolist() for name in (
+        "src_layer", "src_feature", "n_samples")), strict=True)}
+    return list(one.values())
+
+
+def mnist_sets(data: Path, n: int) -> dict[str, Any]:
+    "Digits."
+    train = images_from_npz(data/"vision"/"mnist_cazala.npz", "x", "y").take(range(3000))
+    digits = images_from_npz(data/"vision"/"mnist_t10k.npz", "x", "y")
+    return {"train": train, "test": digits.take(range(n)), "held": digits.take(range(2000, 2500))}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--saes", type=Path, default=None)
+    parser.add_argument("--work", type=Path, default=Path("outputs/vision_benchmark"),
+                        help="Folder of what is trained: the ViT of CIFAR-10, and SAEs.")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    vit = vit_from_folder(given.data/"models"/"vit_mnist_kjetil")
-    train = images_from_npz(given.data/"vision"/"mnist_cazala.npz", "x", "y").take(range(3000))
-    digits = images_from_npz(given.data/"vision"/"mnist_t10k.npz", "x", "y")
-    test, held = digits.take(range(given.images)), digits.take(range(2000, 2500))
-    saes = saes_of(vit, train, given.saes)
-    quality = [vars(one) for one in patch_quality(vit, saes, held)]
-    questions, seen = Questions(), vit.normalisation.apply(test.pixels)
+    vit, questions = vit_from_folder(given.data/"models"/"vit_mnist_kjetil"), Questions()
+    sets = mnist_sets(given.data, given.images)
+    seen = vit.normalisation.apply(sets["test"].pixels)
     timing = speed(vit, seen, questions, rounds=3)
     print(timing, flush=True)
-    begin, found = time.process_time(), {}
-    for part in torch.arange(len(test)).split(25):
-        maps, target = all_maps(vit, seen[part], saes)
-        for name, metrics in faithfulness(vit, seen[part], maps, target, questions).items():
-            for metric, values in metrics.items():
-                found.setdefault(name, {}).setdefault(metric, []).append(values)
-        print(int(part[-1]) + 1, round(time.process_time() - begin), flush=True)
-    spent = (time.process_time() - begin) / len(test) / len(found)
-    rows = metric_rows({name: {metric: np.concatenate(parts) for metric, parts in metrics.items()}
-                        for name, metrics in found.items()}, test.names, "mnist")
-    gates = [Gate(layers, mode, most=5.0).name for layers in PLACES for mode in MODES]
-    chosen, judged = held_out_choice(rows, "transmm", gates)
-    numbers = {
-        "sae_quality": quality,
-        "means": {name: {metric: float(np.nanmean(np.concatenate(parts)))
-                         for metric, parts in metrics.items()} for name, metrics in found.items()},
-        "against_transmm": compare_configurations(rows, "transmm").to_dict("records"),
-        "features_against_none": versus(rows, "combined", "no_sae"),
-        "features_against_shuffled": versus(rows, "combined", "shuffled"),
-        "chosen": chosen, "chosen_on_the_other_half": judged.to_dict("records"),
-        "speed": timing | {"maps_together": len(found), "seconds_each_of_all_maps": spent,
-                           "ratio_all_maps": timing["seconds_alone"] / spent}}
-    settings = {"images": given.images, "layers": [list(place) for place in PLACES],
+    numbers = study("mnist", vit, sets, questions, given.work)
+    spent = numbers.pop("seconds_each_of_all_maps")
+    numbers["speed"] = timing | {"maps_together": numbers.pop("maps_together"),
+                                 "seconds_each_of_all_maps": spent,
+                                 "ratio_all_maps": timing["seconds_alone"] / spent}
+    numbers["graph"] = graph_of(vit, saes_of("mnist", vit, sets["train"], given.work),
+                                sets["held"])
+    numbers["quantus"] = vision_quantus.agreement(vit, seen[:8])
+    print(numbers["quantus"], flush=True)
+    train, test = (cifar_images(given.data, which) for which in ("train", "test"))
+    pictures = {"train": train.take(range(2000)), "held": test.take(range(2000, 2500)),
+                "test": test.take(range(given.images // 2))}
+    numbers["others"] = {"cifar10": study("cifar10", cifar_vit(given.work/"cifar_vit", train),
+                                          pictures, questions, given.work)}
+    clothes = clothes_images(given.data)
+    wear = {"train": clothes.take(range(400)), "held": clothes.take(range(400, 600)),
+            "test": clothes.take(range(600, 600 + given.images // 5))}
+    numbers["others"]["clip"] = study("clip", clip_mira(given.data, CLOTHES), wear,
+                                      Questions(step=8, bins=32, subsets=60), given.work)
+    settings = {"images": given.images, "layers": [list(place) for place in PLACES["mnist"]],
                 "methods": list(METHODS), "modes": list(MODES), "largest_factor": 5.0,
                 "questions": vars(questions), "sae_steps": SETTINGS.steps,
-                "sae_images": len(train), "sae_k": SETTINGS.k}
+                "sae_images": len(sets["train"]), "sae_k": SETTINGS.k}
     print(record.write("vision", settings, numbers))
 
 

@@ -98,8 +98,9 @@ if TYPE_CHECKING:
     from .training.saes import read_sae
     from .training.streams import calibrate_sparsity, train_on_rows
     from .training.thresholds import calibrate_thresholds
-    from .vision.adapters import save_vit, vit_from_clip, vit_from_folder, vit_from_huggingface
+    from .vision.adapters import load_vit, save_vit, vit_from_clip, vit_from_folder, vit_from_huggingface
     from .vision.attribution import attribution_maps
+    from .vision.cases import save_cases
     from .vision.comparison import compare_configurations
     from .vision.faithfulness import faithfulness
     from .vision.gate import Gate, gated_transmm
@@ -109,30 +110,32 @@ if TYPE_CHECKING:
     from .visualization import explore, plot_circuit, plot_neighborhood, render_explorer, render_interactive_graph, render_neighborhood
 
 _MODULE_OF = {
-    "measure_patch_graph": "vision.patch_graph",
-    "PatchQuestion": "vision.patch_graph",
-    "save_vit": "vision.adapters",
-    "benchmark_result": "tracking.results",
-    "fetch_labels": "dictionary.neuronpedia",
-    "read_sae": "training.saes",
-    "feature_neighbours": "dictionary.neighbours",
-    "token_patterns": "dictionary.token_patterns",
-    "label_counts": "dictionary.label_counts",
-    "sampled_examples": "dictionary.samples",
-    "output_effects": "dictionary.output_effects",
-    "feature_cards": "drawing.feature_cards",
-    "CardOptions": "drawing.feature_cards",
-    "render_dashboards": "drawing.dashboards",
-    "measure_findings": "evidence.measured",
-    "findings_of": "evidence.facts",
-    "Findings": "evidence.facts",
-    "head_contrast": "tracing.head_contrast",
-    "discover_nodes": "patching.node_circuit",
-    "plot_edge_circuit": "lenses.circuit_figure",
-    "plot_activation_comparison": "lenses.activation_comparison",
-    "compare_activations": "lenses.activation_comparison",
     "plot_attention_flow": "lenses.attention_flow",
     "attention_flow": "lenses.attention_flow",
+    "plot_activation_comparison": "lenses.activation_comparison",
+    "compare_activations": "lenses.activation_comparison",
+    "plot_edge_circuit": "lenses.circuit_figure",
+    "discover_nodes": "patching.node_circuit",
+    "head_contrast": "tracing.head_contrast",
+    "findings_of": "evidence.facts",
+    "Findings": "evidence.facts",
+    "measure_findings": "evidence.measured",
+    "render_dashboards": "drawing.dashboards",
+    "feature_cards": "drawing.feature_cards",
+    "CardOptions": "drawing.feature_cards",
+    "output_effects": "dictionary.output_effects",
+    "sampled_examples": "dictionary.samples",
+    "label_counts": "dictionary.label_counts",
+    "token_patterns": "dictionary.token_patterns",
+    "feature_neighbours": "dictionary.neighbours",
+    "read_sae": "training.saes",
+    "fetch_labels": "dictionary.neuronpedia",
+    "benchmark_result": "tracking.results",
+    "save_cases": "vision.cases",
+    "load_vit": "vision.adapters",
+    "save_vit": "vision.adapters",
+    "measure_patch_graph": "vision.patch_graph",
+    "PatchQuestion": "vision.patch_graph",
     "compare_configurations": "vision.comparison",
     "faithfulness": "vision.faithfulness",
     "gated_transmm": "vision.gate",
@@ -277,18 +280,18 @@ __all__ = [  # noqa: F822  resolved by __getattr__
     "get_edge_type_subgraph", "get_subgraph", "graph_summary", "head_contrast", "head_dictionary",
     "head_loadings", "head_scores", "identify_candidates", "images_from_folder", "images_from_npz",
     "import_sae", "jacobian_measure", "join_candidates", "knock_out", "label_counts", "layer_distance_decay",
-    "load_attribution", "load_corpus", "load_graph", "load_model_and_saes", "logit_attribution", "logit_lens",
-    "match_features", "measure_findings", "measure_gating", "measure_interactions", "measure_patch_graph",
-    "mechanism_split", "neuron_dictionary", "number_saes", "output_effects", "pairs_to_gate", "path_patching",
-    "plot_activation_comparison", "plot_analysis", "plot_attention_flow", "plot_cascade", "plot_circuit",
-    "plot_edge_circuit", "plot_mechanisms", "plot_neighborhood", "plot_response", "predefined_behavior",
-    "predicates_of", "predict_cascade", "probe_layers", "project", "propose_candidates", "prune_graph",
-    "query_key", "read_responses", "read_sae", "render_dashboards", "render_explorer",
-    "render_interactive_graph", "render_neighborhood", "response_curve", "sae_from_weights", "sampled_examples",
-    "save_attribution", "save_graph", "save_vit", "steer", "steer_compensated", "token_patterns",
-    "top_examples", "track", "train_on_rows", "train_patch_saes", "transport_candidates", "transport_scores",
-    "validate_subgraph", "vit_from_clip", "vit_from_folder", "vit_from_huggingface", "with_directions",
-    "within_layer_measure", "wrap_model",
+    "load_attribution", "load_corpus", "load_graph", "load_model_and_saes", "load_vit", "logit_attribution",
+    "logit_lens", "match_features", "measure_findings", "measure_gating", "measure_interactions",
+    "measure_patch_graph", "mechanism_split", "neuron_dictionary", "number_saes", "output_effects",
+    "pairs_to_gate", "path_patching", "plot_activation_comparison", "plot_analysis", "plot_attention_flow",
+    "plot_cascade", "plot_circuit", "plot_edge_circuit", "plot_mechanisms", "plot_neighborhood",
+    "plot_response", "predefined_behavior", "predicates_of", "predict_cascade", "probe_layers", "project",
+    "propose_candidates", "prune_graph", "query_key", "read_responses", "read_sae", "render_dashboards",
+    "render_explorer", "render_interactive_graph", "render_neighborhood", "response_curve", "sae_from_weights",
+    "sampled_examples", "save_attribution", "save_cases", "save_graph", "save_vit", "steer",
+    "steer_compensated", "token_patterns", "top_examples", "track", "train_on_rows", "train_patch_saes",
+    "transport_candidates", "transport_scores", "validate_subgraph", "vit_from_clip", "vit_from_folder",
+    "vit_from_huggingface", "with_directions", "within_layer_measure", "wrap_model",
 ]
 
 

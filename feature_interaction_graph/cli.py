@@ -27,6 +27,7 @@ from .shell.options import goes_on_with_a_run, takes_settings
 from feature_interaction_graph.shell.prompt_options import (
     AttributeOptions, DiscoverOptions, ExplainOptions, PatchOptions
 )
+from .shell.vision_commands import vision_app
 
 if TYPE_CHECKING:
     from feature_interaction_graph.shell.pipeline import Run
@@ -416,6 +417,9 @@ def _doctor(output_dir: OutputFolder = Path(".")) -> None:
         table.add_row(verdict, check.name, escape(check.detail))
     Console().print(table)
     if any(check.verdict == "failed" for check in checks): raise typer.Exit(1)
+
+# %% ../nbs/12_cli.ipynb #eb7846f6
+app.add_typer(vision_app)
 
 # %% ../nbs/12_cli.ipynb #bb53be85
 @app.command("mnist")

@@ -145,3 +145,12 @@ def test_the_benchmark_says_what_was_compared():
     means = numbers["means"]
     assert means["relevance"]["flipping"] < means["random"]["flipping"]
     assert all(np.isfinite(list(one.values())).all() for one in means.values())
+
+
+def test_measures_are_those_of_quantus(digits, monkeypatch):
+    pytest.importorskip("quantus", reason="needs Quantus, which no part of this package imports")
+    monkeypatch.syspath_prepend(RESULTS.parent.parent)
+    from vision_quantus import agreement
+    vit, images = digits
+    told = agreement(vit, vit.normalisation.apply(images.pixels[:3]))
+    assert told["images"] == 3 and max(told["largest_difference"].values()) < 1e-5

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['patch_firings', 'PatchExample', 'top_patches', 'patch_picture', 'class_shares', 'patch_labels', 'patch_feature_table']
 
-# %% ../../nbs/vision/10_patch_features.ipynb #6cd4e2d6
+# %% ../../nbs/vision/10_patch_features.ipynb #89c087a7
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,7 +24,7 @@ from .vit import Vit
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-# %% ../../nbs/vision/10_patch_features.ipynb #da7b2a24
+# %% ../../nbs/vision/10_patch_features.ipynb #fcfaa07d
 @torch.no_grad()
 def patch_firings(
     vit: Vit, saes: "Mapping[int, SAE]", images: ImageSet, batch: int = 64
@@ -39,7 +39,7 @@ def patch_firings(
             found[layer].append(csr_matrix(latents.flatten(0, 1).cpu().numpy()))
     return {layer: vstack(parts, format="csc") for layer, parts in found.items()}
 
-# %% ../../nbs/vision/10_patch_features.ipynb #18673845
+# %% ../../nbs/vision/10_patch_features.ipynb #ed66661b
 class PatchExample(NamedTuple):
     "A patch at which a feature fires: which image it is of, by name and by number."
     image: str
@@ -53,7 +53,7 @@ def top_patches(
     """The strongest patch of each of at most `n` images, strongest first; `firings`: those of one
     layer on `images`. Raises `InputError` for a feature that is not there and other images."""
     patches = _patches_of(firings, images)
-    column = _column(firings, feature)
+    column = _firings_of(firings, feature)
     order = np.lexsort((column.indices, -column.data))
     number = column.indices[order] // patches
     first = order[np.sort(np.unique(number, return_index=True)[1])][:n]
@@ -61,20 +61,20 @@ def top_patches(
                          float(value))
             for row, value in zip(column.indices[first], column.data[first], strict=True)]
 
-# %% ../../nbs/vision/10_patch_features.ipynb #01e38f54
+# %% ../../nbs/vision/10_patch_features.ipynb #48d276f1
 def _patches_of(firings: csc_matrix, images: ImageSet) -> int:
     if firings.shape[0] % len(images):
         raise InputError(f"{firings.shape[0]:,} patches were given for {len(images):,} images; "
                          "give the images that the firings are of.")
     return firings.shape[0] // len(images)
 
-def _column(firings: csc_matrix, feature: int) -> csc_matrix:
+def _firings_of(firings: csc_matrix, feature: int) -> csc_matrix:
     if not 0 <= feature < firings.shape[1]:
         raise InputError(f"feature {feature} was asked for, but there are features 0 to "
                          f"{firings.shape[1] - 1}; name one of these.")
     return firings[:, [feature]]
 
-# %% ../../nbs/vision/10_patch_features.ipynb #84398979
+# %% ../../nbs/vision/10_patch_features.ipynb #21d36edc
 def patch_picture(
     images: ImageSet, example: PatchExample, patch: int, around: int = 1
 ) -> Float[np.ndarray, "height width 3"]:
@@ -89,7 +89,7 @@ def patch_picture(
     padded = np.pad(pixels, ((far, far), (far, far), (0, 0)))
     return padded[row:row + 2 * far + patch, column:column + 2 * far + patch]
 
-# %% ../../nbs/vision/10_patch_features.ipynb #d2611c3d
+# %% ../../nbs/vision/10_patch_features.ipynb #4fda2fbd
 def class_shares(
     firings: csc_matrix, images: ImageSet
 ) -> tuple[Float[np.ndarray, "d_sae classes"], Float[np.ndarray, "classes"]]:
@@ -103,10 +103,10 @@ def class_shares(
     base = np.bincount(images.labels, minlength=len(images.classes)) / len(images)
     return mass / np.maximum(mass.sum(1, keepdims=True), 1e-30), base
 
-# %% ../../nbs/vision/10_patch_features.ipynb #911ef45b
+# %% ../../nbs/vision/10_patch_features.ipynb #0784da34
 _ROWS, _COLUMNS = ("top", "middle", "bottom"), ("left", "centre", "right")
 
-def _place(column: csc_matrix, patches: int, grid: tuple[int, int]) -> str:
+def _ninth_of(column: csc_matrix, patches: int, grid: tuple[int, int]) -> str:
     "The ninth of the image that holds at least half of a feature's activation, or nothing."
     at = column.indices % patches
     row, side = 3 * (at // grid[1]) // grid[0], 3 * (at % grid[1]) // grid[1]
@@ -123,15 +123,15 @@ def patch_labels(
     shares, base = class_shares(firings, images)
     found = []
     for feature, share in enumerate(shares):
-        column = _column(firings, feature)
+        column = _firings_of(firings, feature)
         over = [kind for kind in np.argsort(-share) if share[kind] >= 2 * base[kind] > 0][:3]
         classes = [images.classes[kind] for kind in over] if share[over].sum() > 0.5 else []
-        place = _place(column, len(column.indices) and _patches_of(firings, images) or 1, grid)
+        place = _ninth_of(column, len(column.indices) and _patches_of(firings, images) or 1, grid)
         words = [*(classes or ["any class"]), *([place] if place else [])]
         found.append(", ".join(words) if len(column.data) else "")
     return found
 
-# %% ../../nbs/vision/10_patch_features.ipynb #243cdfca
+# %% ../../nbs/vision/10_patch_features.ipynb #4dfe284f
 def patch_feature_table(
     firings: Mapping[int, csc_matrix], images: ImageSet, grid: tuple[int, int]
 ) -> FeatureTable:

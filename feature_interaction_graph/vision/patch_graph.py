@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['patch_importance', 'PatchQuestion', 'patch_nodes', 'measure_patch_graph']
 
-# %% ../../nbs/vision/12_patch_graph.ipynb #e8a3cb66
+# %% ../../nbs/vision/12_patch_graph.ipynb #1d876c9e
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -26,7 +26,7 @@ from .attribution import slopes_of
 from .gate import decompose
 from .images import ImageSet
 from feature_interaction_graph.vision.patch_clamps import (
-    PatchEffects, PatchRows, patch_effects, patch_rows
+    ClampEffects, PatchRows, clamp_effects, patch_rows
 )
 from .patch_features import patch_feature_table, patch_firings
 from .vit import Vit, class_scores
@@ -34,7 +34,7 @@ from .vit import Vit, class_scores
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-# %% ../../nbs/vision/12_patch_graph.ipynb #337705c6
+# %% ../../nbs/vision/12_patch_graph.ipynb #5250a710
 def patch_importance(
     vit: Vit, saes: "Mapping[int, SAE]", images: ImageSet, batch: int = 32
 ) -> dict[int, Float[np.ndarray, "d_sae"]]:
@@ -52,7 +52,7 @@ def patch_importance(
             found[layer] += each.detach().double().cpu().numpy() / len(images)
     return found
 
-# %% ../../nbs/vision/12_patch_graph.ipynb #b712278e
+# %% ../../nbs/vision/12_patch_graph.ipynb #f1387849
 @dataclass(frozen=True)
 class PatchQuestion:
     """`top` features a layer, `samples` images a source (at least `least`), and what an edge must
@@ -69,7 +69,7 @@ class PatchQuestion:
                              f"and a level of {self.level} were asked for; there must be a "
                              "feature, 2 samples and a level between 0 and 1.")
 
-# %% ../../nbs/vision/12_patch_graph.ipynb #fee4a320
+# %% ../../nbs/vision/12_patch_graph.ipynb #1ef5816d
 def patch_nodes(
     vit: Vit, saes: "Mapping[int, SAE]", images: ImageSet, firings: Mapping[int, csc_matrix]
 ) -> FeatureTable:
@@ -90,7 +90,7 @@ def patch_nodes(
     kept = table.columns | {"importance": importance}
     return FeatureTable({name: np.concatenate([kept[name], more[name]]) for name in more})
 
-# %% ../../nbs/vision/12_patch_graph.ipynb #bab7a98c
+# %% ../../nbs/vision/12_patch_graph.ipynb #857f1cf3
 def _statistics(
     rows: PatchRows, layer: int, features: np.ndarray, effects: tuple[np.ndarray, ...],
     deviation: Mapping[tuple[int, int], float]
@@ -116,9 +116,9 @@ def _statistics(
         "method": "clamping", "median": after["median"] / unit, "local": local.mean(0) / unit}
     return {name: np.broadcast_to(value, len(features)) for name, value in found.items()}
 
-# %% ../../nbs/vision/12_patch_graph.ipynb #8bff9019
+# %% ../../nbs/vision/12_patch_graph.ipynb #71b8d21d
 def _source_columns(
-    found: PatchEffects, targets: Mapping[int, np.ndarray], n_layers: int,
+    found: ClampEffects, targets: Mapping[int, np.ndarray], n_layers: int,
     deviation: Mapping[tuple[int, int], float]
 ) -> list[dict[str, np.ndarray]]:
     "Columns of one source, target layer by target layer, and of the classes."
@@ -129,8 +129,8 @@ def _source_columns(
     last = (found.classes, np.full_like(found.classes, np.nan), found.classes)
     return [*read, _statistics(found.rows, n_layers, classes, last, deviation)]
 
-# %% ../../nbs/vision/12_patch_graph.ipynb #839623d7
-def _chosen(nodes: FeatureTable, firings: Mapping[int, csc_matrix], patches: int,
+# %% ../../nbs/vision/12_patch_graph.ipynb #59648408
+def _features_asked(nodes: FeatureTable, firings: Mapping[int, csc_matrix], patches: int,
             ask: PatchQuestion) -> tuple[dict[int, np.ndarray], dict[str, int]]:
     "The features of the question, most important first, and why others are not in it."
     found, skipped = {}, Counter[str]()
@@ -143,7 +143,7 @@ def _chosen(nodes: FeatureTable, firings: Mapping[int, csc_matrix], patches: int
         found[layer] = order[enough]
     return found, {reason: count for reason, count in skipped.items() if count}
 
-# %% ../../nbs/vision/12_patch_graph.ipynb #043b3735
+# %% ../../nbs/vision/12_patch_graph.ipynb #686fa14d
 def _deviations(nodes: FeatureTable, last: int) -> dict[tuple[int, int], float]:
     """Standard deviation of every node over all patches, silent ones included (over images, of the
     classes: layer `last`)."""
@@ -153,7 +153,7 @@ def _deviations(nodes: FeatureTable, last: int) -> dict[tuple[int, int], float]:
     return dict(zip(zip(nodes["layer"].tolist(), nodes["feature"].tolist(), strict=True),
                     all_of.tolist(), strict=True))
 
-# %% ../../nbs/vision/12_patch_graph.ipynb #8c893d18
+# %% ../../nbs/vision/12_patch_graph.ipynb #f004ec86
 def measure_patch_graph(
     vit: Vit, saes: "Mapping[int, SAE]", images: ImageSet, ask: PatchQuestion = PatchQuestion(),
     progress: bool = True
@@ -161,10 +161,10 @@ def measure_patch_graph(
     """Effects of patch features on later ones and on classes, ready for `build_interaction_graph`.
     `images`: best such as the SAEs were not trained on.
 
-    Raises `InputError` where no feature fires often enough, and as `patch_effects` does."""
+    Raises `InputError` where no feature fires often enough, and as `clamp_effects` does."""
     firings = patch_firings(vit, saes, images)
     nodes, last = patch_nodes(vit, saes, images, firings), vit.shape.layers
-    chosen, skipped = _chosen(nodes, firings, vit.shape.patches, ask)
+    chosen, skipped = _features_asked(nodes, firings, vit.shape.patches, ask)
     sources = [(layer, int(one)) for layer in sorted(chosen) for one in chosen[layer]]
     if not sources:
         raise InputError(f"no feature of the {len(images):,} images fires in {ask.least} of them; "
@@ -173,7 +173,7 @@ def measure_patch_graph(
     for layer, feature in tqdm(sources, desc="sources", disable=not progress):
         rows = patch_rows(firings[layer], layer, feature, vit.shape.patches, ask.samples, ask.seed)
         later = {at: some for at, some in chosen.items() if at > layer and len(some)}
-        found = patch_effects(vit, saes, images, rows, later)
+        found = clamp_effects(vit, saes, images, rows, later)
         parts += _source_columns(found, later, last, deviation)
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     decide(columns)
