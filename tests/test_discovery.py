@@ -18,6 +18,7 @@ from feature_interaction_graph.patching.circuit_curves import circuit_curve
 from feature_interaction_graph.patching.discovery import rank_edges
 from feature_interaction_graph.patching.edge_circuit import load_circuit
 from feature_interaction_graph.patching.edge_model import EdgeModel
+from feature_interaction_graph.patching.edge_search import acdc_edges, edge_distance
 from feature_interaction_graph.patching.edge_scores import EDGE_METHODS, score_edges
 from feature_interaction_graph.planted.induction import (
     INDUCTION_EDGES, induction_prompts, induction_transformer
@@ -138,6 +139,20 @@ def test_negative_scores_are_kept(planted):
 
 
 # ---- circuits
+
+@pytest.mark.parametrize("threshold", [0.02, 0.1])
+def test_acdc_is_its_loop(threshold):
+    "Edges tried at once keep what one after the other keeps, each against the last that was cut."
+    on = EdgeModel(random_model("llama"), random_pairs())
+    kept, now = torch.ones(len(on.grid), dtype=torch.bool), 0.0
+    for edge in range(len(on.grid) - 1, -1, -1):
+        kept[edge] = False
+        distance = float(edge_distance(on, kept[None].float())[0])
+        if distance - now < threshold: now = distance
+        else: kept[edge] = True
+    assert 0 < int(kept.sum()) < len(kept)
+    assert torch.equal(acdc_edges(on, threshold), kept)
+
 
 def test_a_circuit_survives_its_file(planted, tmp_path):
     circuit = discover(*planted, method="exact")

@@ -1476,6 +1476,7 @@ BESIDE = {
     "structure/decay.py": "tests/test_analysis.py",
     "structure/matching.py": "tests/test_graph_comparison.py",
     "circuits/validation.py": "tests/test_subgraphs.py",
+    "patching/edge_search.py": "tests/test_discovery.py",
     "tracing/checks.py": "tests/test_tracing.py",
     "dictionary/hypotheses.py": "tests/test_features.py",
     "control/clamps.py": "tests/test_steering.py",
