@@ -22,7 +22,7 @@ from typer import Option
 
 from . import __version__
 from .engine.errors import InputError
-from .shell.dashboard_command import DashboardOptions
+from .shell.dashboard_command import DashboardOptions, dashboard_command
 from .shell.options import goes_on_with_a_run, takes_settings
 from feature_interaction_graph.shell.prompt_options import (
     AttributeOptions, DiscoverOptions, ExplainOptions, PatchOptions
@@ -33,10 +33,9 @@ if TYPE_CHECKING:
     from feature_interaction_graph.shell.pipeline import Run
 
 # %% ../nbs/12_cli.ipynb #9fde869e
-app = typer.Typer(
-    name="fig", pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]}
-)
+app = typer.Typer(name="fig", pretty_exceptions_enable=False,
+                  context_settings={"help_option_names": ["-h", "--help"]})
+app.add_typer(vision_app)
 
 # %% ../nbs/12_cli.ipynb #8e92c037
 def _say_version(asked: bool) -> None:
@@ -344,7 +343,6 @@ def _explain(run: "Run", options: ExplainOptions) -> None:
 @goes_on_with_a_run
 def _dashboard(run: "Run", options: DashboardOptions) -> None:
     "What features fire on, do and are caused by, in one offline page: features.html."
-    from feature_interaction_graph.shell.dashboard_command import dashboard_command
     n, path = dashboard_command(run, options)
     typer.echo(f"{n:,} features, {path.stat().st_size / 1e6:.1f} MB\nwrote {path}")
 
@@ -417,9 +415,6 @@ def _doctor(output_dir: OutputFolder = Path(".")) -> None:
         table.add_row(verdict, check.name, escape(check.detail))
     Console().print(table)
     if any(check.verdict == "failed" for check in checks): raise typer.Exit(1)
-
-# %% ../nbs/12_cli.ipynb #eb7846f6
-app.add_typer(vision_app)
 
 # %% ../nbs/12_cli.ipynb #bb53be85
 @app.command("mnist")
