@@ -592,6 +592,42 @@ def test_three_questions_in_few_clicks(G, browser, tmp_path):
     assert found["clicks"] == 1 and "compensators" in browser.text()
 
 
+@pytest.mark.slow
+def test_each_of_twenty_thousand_features_is_found_and_drawn(browser, tmp_path):
+    rng = np.random.default_rng(0)
+    G = nx.DiGraph()
+    for at in range(20_000):
+        G.add_node(f"L{at // 2000}_F{at % 2000}", layer=at // 2000, feature_idx=at % 2000,
+                   label=f"word {at % 97}", importance=float(rng.gamma(1.0)))
+    ids = list(G)
+    for source, target in zip(rng.integers(18_000, size=60_000), rng.integers(2_000, 20_000,
+                              size=60_000), strict=True):
+        if source // 2000 < target // 2000:
+            G.add_edge(ids[source], ids[target], strength=float(rng.normal()),
+                       interaction_type="excitatory")
+    render_explorer(G, tmp_path / "all.html", node_groups={})
+    assert (tmp_path / "all.html").stat().st_size < 15e6
+    browser.open(tmp_path / "all.html")
+    lost = browser.do("""
+      const lost = [];
+      for (let at = 0; at < 20000; at++) {
+        const id = `L${Math.floor(at / 2000)}_F${at % 2000}`;
+        $('search').value = id; $('search').dispatchEvent(new Event('input', { bubbles: true }));
+        const first = document.querySelector('#result-0 small');
+        if (!first || first.textContent.split(' ')[0] !== id) lost.push(`${id} not found`);
+        if (at % 20) continue;            // every twentieth is chosen as well, and must be drawn
+        $('search').dispatchEvent(new KeyboardEvent('keydown', { key: 'Enter', bubbles: true }));
+        await wait(2);
+        const { selected, nodesDrawn } = facts();
+        const pen = $('over').getContext('2d');
+        const ring = pen.getImageData(0, 0, $('over').width, $('over').height).data
+          .some(value => value > 0);
+        if (selected !== id || !(nodesDrawn > 0) || !ring) lost.push(`${id} not drawn`);
+      }
+      return lost;""")
+    assert lost == []
+
+
 def test_two_graphs_are_compared_side_by_side(G, browser, tmp_path):
     other = G.copy()
     lost = sorted(G.edges)[:20]
