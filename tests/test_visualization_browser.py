@@ -506,6 +506,15 @@ def test_communities_open_on_a_click(G, browser, tmp_path):
     assert browser.facts()["featuresShown"] == "300"
 
 
+def test_a_graph_without_standard_deviations_opens(G, browser, tmp_path):
+    plain = G.copy()
+    for *_, edge in plain.edges(data=True): del edge["strength_std"]
+    render_interactive_graph(plain, tmp_path / "page.html")
+    browser.open(tmp_path / "page.html")
+    assert browser.facts()["nodesDrawn"] == "300" and not browser.faults
+    assert browser.do("$('measure').offsetParent") is None
+
+
 def test_roles_and_communities_take_turns(G, browser, tmp_path):
     names = {node: f"bundle {facts['feature_idx'] % 4}" for node, facts in G.nodes(data=True)}
     roles = {node: f"part {facts['feature_idx'] % 3}" for node, facts in G.nodes(data=True)}

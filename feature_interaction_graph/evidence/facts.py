@@ -6,7 +6,7 @@
 __all__ = ['six_digits', 'digits_of', 'edge_name', 'curve_facts', 'carrier_facts', 'prompt_facts', 'rule_facts', 'logit_facts',
            'Findings', 'load_findings', 'findings_of', 'https']
 
-# %% ../../nbs/evidence/00_facts.ipynb #10c812ef
+# %% ../../nbs/evidence/00_facts.ipynb #2df1f40f
 import json
 import math
 import re
@@ -24,7 +24,7 @@ from ..engine.files import read_json
 from ..engine.names import FeatureKey, feature_id, parse_feature_id
 from ..measurement.curves import ResponseCurve
 
-# %% ../../nbs/evidence/00_facts.ipynb #1c21b1d3
+# %% ../../nbs/evidence/00_facts.ipynb #310ac045
 def six_digits(value: Any) -> float | int | None:
     "A number with 6 significant digits; `None` for what is missing, undefined or no number."
     if (isinstance(value, bool) or not isinstance(value, int | float | np.number)
@@ -37,13 +37,13 @@ def digits_of(values: Iterable[Any]) -> list[float | int | None]:
     "`six_digits` of each."
     return [six_digits(value) for value in values]
 
-# %% ../../nbs/evidence/00_facts.ipynb #3a5b173b
+# %% ../../nbs/evidence/00_facts.ipynb #23d45371
 def edge_name(source: FeatureKey | str, target: FeatureKey | str, offset: int = 0) -> str:
     "`L0_F1~L2_F3`, and `L0_F1~L2_F3~4` where the target is read 4 tokens later."
     ends = [end if isinstance(end, str) else feature_id(*end) for end in (source, target)]
     return "~".join([*ends, str(offset)][:3 if offset else 2])
 
-# %% ../../nbs/evidence/00_facts.ipynb #2761870f
+# %% ../../nbs/evidence/00_facts.ipynb #13d628d9
 def curve_facts(curve: ResponseCurve) -> dict[str, Any]:
     """A response curve as columns by dose: mean change of the target, ends of its 95 % interval,
     the fitted shape; with the shape's name, the source's typical range and the samples."""
@@ -53,7 +53,7 @@ def curve_facts(curve: ResponseCurve) -> dict[str, Any]:
             "typical": digits_of(curve.typical), "n": len(curve.samples),
             "rising": six_digits(curve.share_rising), "falling": six_digits(curve.share_falling)}
 
-# %% ../../nbs/evidence/00_facts.ipynb #ecb940d6
+# %% ../../nbs/evidence/00_facts.ipynb #f1982154
 def carrier_facts(split: Any, most: int = 8) -> dict[str, Any]:
     """Of a `CorpusLoadings` the `most` largest carriers (block.head, or `bypass`): mean part of the
     edge with its 95 % interval and q over sequences, its share; and the whole edge, over how many
@@ -64,7 +64,7 @@ def carrier_facts(split: Any, most: int = 8) -> dict[str, Any]:
     return {"total": six_digits(float(np.asarray(split.parts).sum(1).mean())),
             "n": len(split.parts), "carriers": rows, "more": max(0, len(frame) - most)}
 
-# %% ../../nbs/evidence/00_facts.ipynb #a6abe6de
+# %% ../../nbs/evidence/00_facts.ipynb #7499c076
 def prompt_facts(graph: Any, length: int = 160) -> dict[str, dict[str, Any]]:
     """By `edge_name` of two features of an `AttributionGraph`: the weight of its strongest edge,
     the words and positions at its ends, and how many edges there are between the two."""
@@ -83,7 +83,7 @@ def prompt_facts(graph: Any, length: int = 160) -> dict[str, dict[str, Any]]:
             "words": [str(graph.words[place]) for place in at], "edges": 0})["edges"] += 1
     return found
 
-# %% ../../nbs/evidence/00_facts.ipynb #4bad061e
+# %% ../../nbs/evidence/00_facts.ipynb #e7cd4242
 _RULE_NUMBERS = ("f1", "low", "high", "precision", "recall", "auroc", "q_value", "n_firings",
                 "match", "match_p", "match_q", "edits", "edits_fired", "edits_otherwise", "edits_p")
 
@@ -104,13 +104,13 @@ def rule_facts(rule: Explanation | Mapping[str, Any]) -> tuple[str, dict[str, An
     return name, {"rule": label, **{number: value for number, value in scores.items()
                                     if value is not None}}
 
-# %% ../../nbs/evidence/00_facts.ipynb #8c3838ef
+# %% ../../nbs/evidence/00_facts.ipynb #7f5330ea
 def logit_facts(effect: LogitEffect, most: int = 10) -> dict[str, Any]:
     "The `most` tokens that one unit of a feature promotes and suppresses most, with the effects."
     return {name: [[token, six_digits(by)] for token, by in getattr(effect, name)[:most]]
             for name in ("promoted", "suppressed")}
 
-# %% ../../nbs/evidence/00_facts.ipynb #eb5f88c9
+# %% ../../nbs/evidence/00_facts.ipynb #71fabaa6
 _FORMAT = "feature-interaction-evidence"
 
 
@@ -143,7 +143,7 @@ class Findings:
                                        ensure_ascii=False), encoding="utf-8")
         return Path(path)
 
-# %% ../../nbs/evidence/00_facts.ipynb #9c200755
+# %% ../../nbs/evidence/00_facts.ipynb #d0fdefca
 def _both_known(one: Mapping[str, dict], other: Mapping[str, dict]) -> dict[str, dict[str, Any]]:
     found = {name: dict(facts) for name, facts in one.items()}
     for name, facts in other.items():
@@ -153,7 +153,7 @@ def _both_known(one: Mapping[str, dict], other: Mapping[str, dict]) -> dict[str,
             mine[kind] = [*mine[kind], *value] if both else value
     return found
 
-# %% ../../nbs/evidence/00_facts.ipynb #db9e6ee4
+# %% ../../nbs/evidence/00_facts.ipynb #5210ecb7
 _REMEDY = "give a file that `Findings.save` or `fig explore --measure` wrote"
 
 _SHAPE = {"format": str, "edges": {str: {"curve?": dict, "contexts?": [dict], "heads?": dict,
@@ -168,7 +168,7 @@ def load_findings(path: str | Path) -> Findings:
     if found["format"] != _FORMAT: raise InputError(f"{path} holds no evidence; {_REMEDY}.")
     return Findings(found["edges"], found["features"])
 
-# %% ../../nbs/evidence/00_facts.ipynb #fb33c43f
+# %% ../../nbs/evidence/00_facts.ipynb #4855e5e7
 def findings_of(
     curves: Iterable[ResponseCurve] = (), heads: Iterable[Any] = (),
     prompts: Iterable[Any] = (),
@@ -199,7 +199,7 @@ def findings_of(
     for name in features: parse_feature_id(name)
     return Findings(edges, features)
 
-# %% ../../nbs/evidence/00_facts.ipynb #e01220b1
+# %% ../../nbs/evidence/00_facts.ipynb #e7277ed1
 def https(link: Any) -> str:
     "The link, if a browser may be sent there. Raises `InputError` where it is no https address."
     if not re.fullmatch(r"https://[^\s\"'<>]+", str(link)):

@@ -16,7 +16,7 @@ function buildControls() {
   }
   $("slider").addEventListener("input", () => { state[state.hops && state.selected >= 0 ? "near" : "threshold"] = cutOf(Number($("slider").value)); eachGraph(() => refilter(false)); tellCut(); moving(); });
   $("slider").addEventListener("change", () => changed());
-  if (!g.data.has_std) $("measure").parentElement.remove();
+  $("measure").parentElement.hidden = !g.data.has_std;       // a graph without standard deviations has one unit
   $("measure").addEventListener("change", () => { state.measure = $("measure").value; graphs.forEach(measureEdges); state.initial = state.threshold = firstCut(); state.near = 0; showControls(); changed(); });
   $("hops").addEventListener("change", () => { state.hops = Number($("hops").value); state.near = 0; state.path = null; if (state.hops && state.selected < 0 && g.n) state.selected = g.data.lists.by_size[g.n - 1]; showControls(); changed(true); });
   $("side").addEventListener("change", () => { state.side = $("side").value; changed(true); });
