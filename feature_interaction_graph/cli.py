@@ -22,10 +22,9 @@ from typer import Option
 
 from . import __version__
 from .engine.errors import InputError
-from .shell.dashboard_command import DashboardOptions, dashboard_command
 from .shell.options import goes_on_with_a_run, takes_settings
 from feature_interaction_graph.shell.prompt_options import (
-    AttributeOptions, DiscoverOptions, ExplainOptions, PatchOptions
+    AttributeOptions, DashboardOptions, DiscoverOptions, ExplainOptions, PatchOptions
 )
 from .shell.vision_commands import vision_app
 
@@ -343,6 +342,7 @@ def _explain(run: "Run", options: ExplainOptions) -> None:
 @goes_on_with_a_run
 def _dashboard(run: "Run", options: DashboardOptions) -> None:
     "What features fire on, do and are caused by, in one offline page: features.html."
+    from feature_interaction_graph.shell.dashboard_command import dashboard_command
     n, path = dashboard_command(run, options)
     typer.echo(f"{n:,} features, {path.stat().st_size / 1e6:.1f} MB\nwrote {path}")
 
