@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from feature_interaction_graph.config import (
     ACTIVATION_SETTINGS, FREE_SETTINGS, CandidateSettings, Config
 )
-from ..dictionary.neuronpedia import local_labels
 from ..engine.errors import InputError, no_empty_folder
 from ..engine.files import check_shape, read_json, regular_file
 from ..engine.names import parse_feature_id
@@ -69,6 +68,7 @@ def input_state(cfg: Config, labelled: bool = False) -> list[tuple[str, int, int
     """(name, bytes, time of change) of every local file behind the model, the SAEs and the text of
     `cfg`, and behind its labels if they matter; nothing for names on a hub. Raises `InputError` for
     what cannot be read."""
+    from feature_interaction_graph.dictionary.neuronpedia import local_labels
     state = []
     more = [str(path) for path in local_labels(cfg.labels)] if labelled else []
     for place in dict.fromkeys((cfg.model_name, cfg.sae_release, cfg.dataset, *more)):
@@ -125,6 +125,7 @@ class RunInputs:
 
     def __init__(self, cfg: Config, *, force: bool = False, progress: bool = True,
                  say: Callable[[str], None] = print, given: dict[str, Path] | None = None) -> None:
+        from feature_interaction_graph.dictionary.neuronpedia import local_labels
         self.cfg, self.progress, self.say, self.given = cfg, progress, say, given or {}
         self.folder = RunFolder(cfg.output_path, force, say)
         for path in self.given.values():
