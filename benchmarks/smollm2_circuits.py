@@ -3,10 +3,11 @@ keep a behaviour going, by a learned mask and by elimination, and do they steer?
 
 `python benchmarks/smollm2_circuits.py --saes FOLDER` (SAEs of `benchmarks/smollm2_saes.py`) writes
 `results/smollm2_circuits.json`; names after it do only these, the others stay as they are. Answers
-are drawn from few names, countries or words (`N_WORDS`), and every circuit is judged on prompts it
-was not found on: other sentences about the same things. The mask keeps an eighth of the active
-features; elimination goes on among these, and, beside it, starts from all. Everything outside is
-set to its mean. Steering: the circuit's features get the values that they have in the
+are drawn from few names, countries or words, and every circuit is judged on prompts it was not
+found on: other sentences about the same things. All prompts of a behaviour have one length, so
+that what is left out has its mean at that position, not over all of them. The mask keeps an eighth
+of the active features; elimination goes on among these, and, beside it, starts from all. Everything
+outside is set to its mean. Steering: the circuit's features get the values that they have in the
 counterfactual prompt; beside it random sets with as many features in each layer.
 """
 
@@ -16,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from record import RESULTS, write
 from smollm2_behaviors import interchanged
@@ -29,15 +31,20 @@ from feature_interaction_graph.circuits.validation import random_circuits, share
 from feature_interaction_graph.config import Config
 from feature_interaction_graph.loading import load_model_and_saes
 
-N_WORDS = {"ioi": 4, "factual recall": 6, "induction": 8, "pronoun": None, "sentiment": None,
-           "subject-verb agreement": None}
+# names, countries or words; how many prompts are drawn, of which those of one length are taken
+DRAWN = {"ioi": (4, 64), "factual recall": (26, 250), "induction": (8, 500), "pronoun": (None, 220),
+         "subject-verb agreement": (None, 64)}
 PROMPTS, SHARE, RANDOM, STEPS = 40, 1 / 8, 5, 300
 
 
 def prompts_of(name: str, tokenizer: Any) -> tuple[Behavior, Behavior]:
     "Those a circuit is found on, and others."
-    drawn = english_behavior(name, tokenizer, PROMPTS + 24, n_words=N_WORDS[name])
-    return drawn.take(range(PROMPTS)), drawn.take(range(PROMPTS, PROMPTS + 24))
+    n_words, n = DRAWN[name]
+    drawn = english_behavior(name, tokenizer, n, n_words=n_words)
+    lengths = np.array([len(tokenizer(prompt).input_ids) for prompt in drawn.prompts])
+    most = np.bincount(lengths).argmax()
+    same = np.flatnonzero(lengths == most)[:PROMPTS + 24].tolist()
+    return drawn.take(same[:PROMPTS]), drawn.take(same[PROMPTS:])
 
 
 def judged(on: BehaviorModel, ranking: list[int], sizes: list[int]) -> list[dict[str, Any]]:
@@ -63,7 +70,7 @@ def one_behavior(model: Any, saes: Any, name: str) -> dict[str, Any]:
     reports = {"found_on": behavior_report(model, found),
                "judged_on": behavior_report(model, other)}
     print(name, *reports.values(), flush=True)
-    numbers: dict[str, Any] = {"n_words": N_WORDS[name], "example": [found.prompts[0],
+    numbers: dict[str, Any] = {"n_words": DRAWN[name][0], "example": [found.prompts[0],
                                                                      found.answers[0]]}
     numbers |= {key: vars(report) | {"worst": report.worst} for key, report in reports.items()}
     if reports["found_on"].worst < MIN_ACCURACY: return numbers
@@ -97,7 +104,7 @@ def one_behavior(model: Any, saes: Any, name: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=list(N_WORDS))
+    parser.add_argument("names", nargs="*", default=list(DRAWN))
     parser.add_argument("--saes", type=Path, required=True)
     given = parser.parse_args()
     model, saes = load_model_and_saes(Config(model_name="smollm2-135m",

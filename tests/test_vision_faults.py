@@ -1,5 +1,5 @@
-"""Faults of an earlier system of gated attribution maps, and of one that takes a digit classifier
-apart: each has a case here on which it would show."""
+"""Faults of an earlier system of gated attribution maps: each has a case here on which it would
+show."""
 import json
 from dataclasses import replace
 

@@ -437,6 +437,17 @@ MUTATIONS = {
         ("logits after the token before the last",
          "(lengths - 1).unique(", "(lengths - 2).unique("),
     ],
+    "circuits/masks.py": [
+        ("another size than the one asked for", ".sum() - size)", ".sum() - 2 * size)"),
+        ("a mask learned against the fit", "loss.backward()", "(-loss).backward()"),
+        ("always the same set", "soft = torch.sigmoid(logits + uniform.logit())",
+         "soft = torch.sigmoid(logits)"),
+        ("the size falls at once",
+         "done = np.minimum(1.0, np.arange(self.steps) / (self.falling * self.steps))",
+         "done = np.ones(self.steps)"),
+        ("the fit of those that matter least", "index_fill(0, ranking[:n], True)",
+         "index_fill(0, ranking[-n:], True)"),
+    ],
     "circuits/ablation.py": [
         ("the same prompt below the first SAE", "self.stream[prompts], self", "self.stream, self"),
         ("a patch in a block that is left out",
