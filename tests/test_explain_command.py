@@ -36,7 +36,7 @@ def test_rules_are_a_file_of_labels_for_a_later_run(tmp_path, capsys):
 
 @pytest.mark.parametrize("mistake, words", [
     (["L7_F1"], "L7_F1"), (["seven"], "seven"), (["-o", "rules.txt"], "give a .json file"),
-    (["--labels", "no_such_file.json"], "file of labels")])
+    (["--labels", "no_such_file.json"], "or pattern of labels")])
 def test_mistakes_cost_one_sentence_and_write_nothing(tmp_path, capsys, mistake, words):
     assert run("explain", *mistake, *DEMO, "--output-dir", tmp_path / "out") == 2
     said = capsys.readouterr()

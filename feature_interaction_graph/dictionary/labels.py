@@ -9,6 +9,7 @@ __all__ = ['label_scores', 'token_mass', 'telling_tokens', 'quote_token', 'first
 import glob
 import itertools
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -168,8 +169,10 @@ def label_files(place: str | Path) -> list[Path]:
 
     Raises `InputError` for a folder or a pattern without such a file."""
     path = as_path(place)
-    if path.is_dir(): found = [each for each in path.rglob("*") if _label_kind(each) in _KINDS]
-    elif not path.exists() and set(str(path)) & set("*?"):
+    # os.path has an answer for names that are too long, too
+    if os.path.isdir(path):
+        found = [each for each in path.rglob("*") if _label_kind(each) in _KINDS]
+    elif not os.path.exists(path) and set(str(path)) & set("*?"):
         found = [Path(each) for each in glob.glob(str(path), recursive=True)]
     else: return [path]
     found = [each for each in found if each.is_file()]
