@@ -7,17 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from feature_interaction_graph.engine.errors import InputError
-from feature_interaction_graph.vision.adapters import fill_vit, vit_from_folder
+from feature_interaction_graph.vision.adapters import vit_from_folder
 from feature_interaction_graph.vision.attribution import attribution_maps, relevance, slopes_of
 from feature_interaction_graph.vision.faithfulness import Questions, faithfulness
 from feature_interaction_graph.vision.gate import Gate, gated_transmm
 from feature_interaction_graph.vision.images import Normalisation, images_from_npz
-from feature_interaction_graph.vision.vit import Tape, Vit, VitShape, class_scores, share_right
+from feature_interaction_graph.vision.vit import Tape, class_scores, share_right
 
-RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results" / "vision.json"
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+RESULTS = BENCHMARKS / "results" / "vision.json"
+sys.path.insert(0, str(BENCHMARKS))
+
+from vision_models import clip_mira  # noqa: E402
 
 
 @pytest.fixture
@@ -51,31 +54,8 @@ def test_the_normalisation_of_another_set_costs_accuracy(digits):
     assert share_right(class_scores(vit, some), some.labels) < right
 
 
-def mira(shared_data) -> Vit:
-    "The vision tower of a small CLIP whose attention is not added; its projection is the head."
-    found = load_file(shared_data / "models" / "clip_mira" / "model.safetensors")
-    shape = VitShape((80, 80), 5, 3, 32, 8, 4, len(found["vision_encoder."
-                     "transformer_encoder.0.mlp.0.bias"]), 128, norms="through", after=False)
-    top, weights = "vision_encoder.", {}
-    weights["patch.weight"] = found[top + "linear_proj.weight"].flatten(1)
-    weights["patch.bias"] = found[top + "linear_proj.bias"]
-    weights["prefix"] = found[top + "cls_token"].reshape(1, -1)
-    weights["positions"] = found[top + "positional_embeddings.pe"].reshape(-1, 32)
-    weights["head.weight"], weights["head.bias"] = found[top + "projection"].T, torch.zeros(128)
-    for layer in range(8):
-        here, mine = f"{top}transformer_encoder.{layer}.", f"blocks.{layer}."
-        for kind in ("weight", "bias"):
-            weights[f"{mine}qkv.{kind}"] = torch.cat(
-                [found[f"{here}mha.multi_head.{head}.{part}.{kind}"]
-                 for part in ("query", "key", "value") for head in range(4)])
-            for name, other in (("ln1", "ln1"), ("ln2", "ln2"), ("out", "mha.W_o"),
-                                ("fc1", "mlp.0"), ("fc2", "mlp.2")):
-                weights[f"{mine}{name}.{kind}"] = found[f"{here}{other}.{kind}"]
-    return fill_vit(Vit(shape, Normalisation((0.0,) * 3, (1.0,) * 3)), weights)
-
-
 def test_a_published_clip_whose_attention_is_not_added(shared_data, theirs):
-    vit, seen, taps, tape = mira(shared_data), torch.rand(3, 3, 80, 80), [], Tape()
+    vit, seen, taps, tape = clip_mira(shared_data), torch.rand(3, 3, 80, 80), [], Tape()
     with torch.no_grad():
         expected = theirs("clip_mira").image(seen, taps)
         ours = torch.nn.functional.normalize(vit(seen, tape), dim=-1)
