@@ -5,7 +5,7 @@ import pytest
 from feature_interaction_graph import read_responses
 from feature_interaction_graph.config import Config
 from feature_interaction_graph.engine.errors import InputError
-from feature_interaction_graph.measurement import responses
+from feature_interaction_graph.measurement import blocks, responses
 from feature_interaction_graph.shell.pipeline import Run
 
 SMALL = dict(n_tokens=4000, n_importance_tokens=1000, top_k_features=4, layer_window=1,
@@ -23,8 +23,11 @@ def kept(tmp_path_factory):
     cfg = Config.preset("demo", **SMALL, output_dir=str(tmp_path_factory.mktemp("run")),
                         keep_responses=True)
     run = quiet(cfg, [])
-    _ = run.interactions
-    return run
+    with pytest.MonkeyPatch.context() as patch:
+        # blocks are as large as a quarter of the free memory, which others use as well
+        patch.setattr(blocks, "free_memory", lambda: 2**33)
+        _ = run.interactions
+        yield run
 
 
 def test_the_folder_of_a_run_is_read_as_the_run_read_it(kept):

@@ -17,7 +17,7 @@ from .encoders import FeatureReader
 from .hook_points import last_block, plain_twin, start_block
 from .hooked_transformer import interaction_engine
 from .residuals import clean_residuals
-from .screening import touched_effects
+from .screening import fired_changes
 
 # %% ../../nbs/engine/31_rates.ipynb #96cf0b80
 def seconds_of(work: Callable[[], object], least: float = 0.3) -> float:
@@ -61,6 +61,6 @@ def measured_rates(
         return torch.cat([read[points[0].name] for _, read in engine.run(
             clean, entry, rows, at, added, points)])
     streams = push()[:n_rows // 16 * 16].unflatten(0, (-1, 8, 2))
-    reading = seconds_of(lambda: touched_effects(target, list(streams)))
+    reading = seconds_of(lambda: fired_changes(target, list(streams)))
     n_read = len(streams) * 16 * len(target.features)
     return Rates(token / tokens.numel(), seconds_of(push) / n_rows / n_blocks, reading / n_read)

@@ -9,19 +9,18 @@ __all__ = ['MeasuredBlock', 'LayerPair', 'sampled_sources', 'smallest_t', 'for_a
 # %% ../../nbs/measurement/04_kept.ipynb #10e3f55f
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy import special
 from torch import Tensor
 
 from ..engine.encoders import FeatureReader
 from ..engine.placebo import PlaceboReference
-from ..engine.reading import RESOLUTION, Effects, read_effects
+from ..engine.reading import RESOLUTION
 from feature_interaction_graph.engine.screening import (
-    ROWS_AT_ONCE, Touched, effects_on, pre_moments, touched_effects
+    ROWS_AT_ONCE, Fired, FiredMoments, effects_on, fired_changes, mean_changes, pre_moments
 )
 from ..engine.statistics import EXACT_UP_TO, TestFamily
 from .prepared import Readable
@@ -104,34 +103,6 @@ def sampled_sources(prepared: Readable) -> dict[int, Int[np.ndarray, "n_sampled"
     return {layer: np.array([place for at, place in mine if at == layer], dtype=int)
             for layer in prepared.measurable}
 
-# %% ../../nbs/measurement/04_kept.ipynb #7f040b9e
-def _read(pair: LayerPair, streams: Sequence[Float[Tensor, "n n_arms n_offsets width"]],
-          whole: Sequence[bool]) -> list[Touched]:
-    "What can be an edge of each source, and the effects on it; of some sources `whole`."
-    question, reader = pair.prepared.question, pair.reader
-    if question.evidence == "activation": return touched_effects(reader, streams)
-    every, found = np.arange(len(reader.features)), []
-    for mine, all_of_them in zip(streams, whole, strict=True):
-        if all_of_them or reader.competes or not isinstance(question.keep, str):
-            found.append(Touched(every, read_effects(reader, mine)))
-            continue
-        reaching = [_reaching(reader, mine[:, :, offset], question) for offset in range(
-            mine.shape[2])]
-        places = np.unique(np.concatenate(reaching))
-        found.append(Touched(places, effects_on(reader, mine, places)))
-    return found
-
-# %% ../../nbs/measurement/04_kept.ipynb #e703213d
-def _reaching(
-    reader: FeatureReader, streams: Float[Tensor, "n n_arms width"], question: Question
-) -> Int[np.ndarray, "n_reaching"]:
-    "Targets whose pre-activation may be significant at one offset."
-    here = streams[~streams.isnan().any((1, 2))]
-    if len(here) < 2: return np.zeros(0, int)
-    bound = smallest_t(len(here), question)
-    floor = (RESOLUTION * reader.largest(streams)).cpu().numpy()
-    return pre_moments(reader, here).could_reach(bound, len(here), floor)
-
 # %% ../../nbs/measurement/04_kept.ipynb #891450f5
 def smallest_t(n: int, question: Question) -> float:
     "The t of `n` samples below which no p can be below the level, a hair less; 0: any may be."
@@ -148,74 +119,93 @@ def for_all_looks(tested: Tested, question: Question) -> Tested:
 # %% ../../nbs/measurement/04_kept.ipynb #e31c7cd4
 @dataclass(frozen=True)
 class OnePlace:
-    """Effects of one source on the targets at `places`, at one offset, in the samples that have it:
-    `activation` (one change per dose but the lowest) and `pre`; which `sequence` each is of."""
-    places: Int[np.ndarray, "n_touched"]
-    activation: Float[Tensor, "n n_changes n_touched"]
-    pre: Float[Tensor, "n n_changes n_touched"]
+    """One source at one offset, in the samples that have it: their `streams`, which `sequence` each
+    is of, what `fired` (None where the activations do not decide), and how much each
+    pre-activation changed in the mean, `pre`."""
+    pair: LayerPair
+    streams: Float[Tensor, "n n_arms 1 width"]
     sequence: Int[np.ndarray, "n"]
+    fired: Fired | None
+    pre: Float[np.ndarray, "n_targets"]
 
-    @classmethod
-    def of(cls, touched: Touched, offset: int, present: Bool[np.ndarray, "n"],
-           sequence: Int[np.ndarray, "n"]) -> "OnePlace":
-        "Without the samples that are not `present` at the offset."
-        here = slice(None) if present.all() else torch.as_tensor(present)
-        activation, pre = (part[here, :, offset] for part in (touched.effects.activation,
-                                                              touched.effects.pre))
-        return cls(touched.places, activation, pre, sequence[present])
+    @property
+    def moments(self) -> FiredMoments:
+        "Of the changes of the activations."
+        assert self.fired is not None
+        return FiredMoments.of(self.fired, len(self.streams), len(self.pair.reader.features))
 
-    @cached_property
-    def moved(self) -> Bool[np.ndarray, "n_touched"]:
-        "The targets whose activation changed in any sample, from the lowest to the highest dose."
-        return (self.activation[:, -1] != 0).any(0).numpy()
+    def possible(self) -> Int[np.ndarray, "n_possible"]:
+        "The targets whose plain t may be significant."
+        question, n = self.pair.prepared.question, len(self.streams)
+        smallest = smallest_t(n, question)
+        if question.evidence == "activation": return self.moments.could_reach(smallest, n)
+        floor = (RESOLUTION * self.pair.reader.largest(self.streams)).cpu().numpy()
+        moments = pre_moments(self.pair.reader, self.streams[:, :, 0])
+        return moments.could_reach(smallest, n, floor)
 
-    def could_be(self, evidence: str, smallest: float) -> Bool[np.ndarray, "n_touched"]:
-        "The targets whose plain t is `smallest` or more."
-        active = evidence == "activation"
-        values = (self.activation if active else self.pre)[:, -1]
-        variance, mean = torch.var_mean(values, 0)
-        reaching = (mean**2 * len(values) >= smallest**2 * variance).numpy()
-        return reaching & (self.moved if active else (values != 0).any(0).numpy())
-
-    def tested(self, chosen: Int[np.ndarray, "n_chosen"], pair: LayerPair) -> Tested:
-        "Statistics of some of the targets, of one look."
-        question = pair.prepared.question
+    def tested(self, chosen: Int[np.ndarray, "n_chosen"]) -> Tested:
+        "Statistics of some of the targets, ascending, of one look."
+        pair, question = self.pair, self.pair.prepared.question
         tested = Tested.empty(1, 1, len(chosen), question.n_doses)
         if len(chosen):
-            effects = Effects(self.activation[:, :, None, chosen], self.pre[:, :, None, chosen])
-            size = pair.prepared.read[pair.later].size[self.places[chosen]]
+            effects = effects_on(pair.reader, self.streams, chosen, self.fired)
+            size = pair.prepared.read[pair.later].size[chosen]
             cluster = self.sequence if question.clustered else None
             tested.take(0, slice(None), effects, cluster, size)
         return tested
 
+# %% ../../nbs/measurement/04_kept.ipynb #6bc63fb5
+def _source_places(pair: LayerPair, gathered: Gathered) -> Iterator[tuple[int, int, OnePlace]]:
+    "Number, offset and responses of every source that has two samples; several are read at once."
+    n_doses, point = pair.prepared.question.n_doses, pair.reader.hook_point.name
+    group: list[tuple[int, Tensor, np.ndarray]] = []
+    for source in range(len(pair.places)):
+        responses, sequence = gathered.of(source, point)
+        if not len(responses): continue
+        group.append((source, responses[:, 0, :n_doses], sequence))
+        if sum(streams[..., 0].numel() for _, streams, _ in group) >= ROWS_AT_ONCE:
+            yield from _read(pair, group)
+            group = []
+    if group: yield from _read(pair, group)
+
+def _read(
+    pair: LayerPair, group: Sequence[tuple[int, Tensor, np.ndarray]]
+) -> Iterator[tuple[int, int, OnePlace]]:
+    "Some sources by one product, offset by offset; not those of which one cannot test anything."
+    streams, question = [each for _, each, _ in group], pair.prepared.question
+    by_activation = question.evidence == "activation" or not isinstance(question.keep, str)
+    fired: Sequence[Fired | None] = [None] * len(group)
+    if by_activation or pair.reader.competes: fired = fired_changes(pair.reader, streams)
+    means = mean_changes(pair.reader, streams)
+    for (source, each, sequence), found, mean in zip(group, fired, means, strict=True):
+        for offset in range(each.shape[2]):
+            present = ~each[:, :, offset].isnan().any((1, 2)).numpy()
+            units = sequence[present]
+            if len(np.unique(units) if question.clustered else units) < 2: continue
+            here = None if found is None else found.at(offset, present)
+            mine = each[torch.as_tensor(present), :, offset:offset + 1]
+            yield source, offset, OnePlace(pair, mine, units, here, mean[offset])
+
 # %% ../../nbs/measurement/04_kept.ipynb #278239e3
-def _largest_effects(pair: LayerPair, place: OnePlace) -> Int[np.ndarray, "n_largest"]:
+def _largest_effects(place: OnePlace) -> Int[np.ndarray, "n_largest"]:
     "Of a question that keeps the largest effects: which those are, in standard deviations."
-    keep = pair.prepared.question.keep
+    pair, keep = place.pair, place.pair.prepared.question.keep
     if isinstance(keep, str): return np.zeros(0, int)
-    std = pair.prepared.read[pair.later].std[place.places]
-    mean = np.abs(place.activation[:, -1].double().mean(0).numpy())
+    std, mean = pair.prepared.read[pair.later].std, np.abs(place.moments.mean)
     size = np.divide(mean, std, out=np.zeros_like(mean), where=std > 0)
     first = np.argsort(-size, kind="stable")[:int(keep)]
     return first[size[first] > 0]
 
 # %% ../../nbs/measurement/04_kept.ipynb #866b58dd
-def _compared(
-    pair: LayerPair, source: int, offset: int, place: OnePlace,
-    streams: Float[Tensor, "n n_arms width"]
-) -> Float[np.ndarray, "n_targets"]:
+def _compared(source: int, offset: int, place: OnePlace) -> Float[np.ndarray, "n_targets"]:
     "Placebo p of one source's effect on every target; NaN where it is not in the family."
-    found = np.full(len(pair.reader.features), np.nan)
+    pair, found = place.pair, np.full(len(place.pre), np.nan)
     if "random" not in pair.references: return found
-    if pair.prepared.question.evidence == "activation":
-        moved = place.moved
-        places, change = place.places[moved], place.pre[:, -1].mean(0).numpy()[moved]
-    else:
-        places, change = np.arange(len(found)), pre_moments(pair.reader, streams, rest=1.0).mean
-        floor = (RESOLUTION * pair.reader.largest(streams)).cpu().numpy()
-        change = np.where(np.abs(change) <= floor, 0.0, change)
-    reference, length = pair.references["random"].of(places, offset), pair.lengths[source:source+1]
-    found[places] = reference.p_value(length, change.astype(float)[None, None])[0, 0]
+    places = np.arange(len(found))
+    if pair.prepared.question.evidence == "activation": places = places[place.moments.moved]
+    reference = pair.references["random"].of(places, offset)
+    change = place.pre[places].astype(float)[None, None]
+    found[places] = reference.p_value(pair.lengths[source:source + 1], change)[0, 0]
     return found
 
 # %% ../../nbs/measurement/04_kept.ipynb #71c796b7
@@ -234,27 +224,24 @@ def _placebo_columns(
     return {"placebo_p_value": compared[targets], "silent_p_value": found.reshape(-1)}
 
 # %% ../../nbs/measurement/04_kept.ipynb #e07b2f92
-def _rows_at(
-    pair: LayerPair, source: int, offset: int, touched: Touched,
-    streams: Float[Tensor, "n n_arms width"], sequence: Int[np.ndarray, "n"]
-) -> MeasuredBlock:
-    "What stays of one source at one offset; nothing where there are too few samples for a test."
-    question, sampled = pair.prepared.question, pair.places[source] in pair.sampled
-    present = ~streams.isnan().any((1, 2)).numpy()
-    units = len(np.unique(sequence[present])) if question.clustered else int(present.sum())
-    if units < 2: return MeasuredBlock({})
-    place = OnePlace.of(touched, offset, present, sequence)
-    before = question.evidence != "activation"
-    possible = place.could_be(question.evidence, smallest_t(int(present.sum()), question)) | sampled
-    largest = _largest_effects(pair, place)
-    possible[largest] = True
-    chosen = np.flatnonzero(possible)
-    tested, targets = for_all_looks(place.tested(chosen, pair), question), place.places[chosen]
+def _chosen(place: OnePlace, whole: bool) -> Int[np.ndarray, "n_chosen"]:
+    "The targets to test: those that may be significant, or all that an effect can be seen of."
+    if not whole: return place.possible()
+    if place.pair.prepared.question.evidence != "activation": return np.arange(len(place.pre))
+    assert place.fired is not None
+    return np.unique(place.fired.place)
+
+def _rows_at(source: int, offset: int, place: OnePlace) -> MeasuredBlock:
+    "What stays of one source at one offset."
+    pair, question = place.pair, place.pair.prepared.question
+    sampled, largest = pair.places[source] in pair.sampled, _largest_effects(place)
+    targets = np.union1d(_chosen(place, sampled), largest)
+    tested = for_all_looks(place.tested(targets), question)
     columns, curves = as_columns(pair.ends(source, targets), tested)
-    columns["offset"] = np.full(len(chosen), offset)
-    compared = _compared(pair, source, offset, place, streams[torch.as_tensor(present)])
+    columns["offset"] = np.full(len(targets), offset)
+    compared = _compared(source, offset, place)
     columns |= _placebo_columns(pair, source, offset, targets, compared, tested)
-    p_value = columns["pre_p_value" if before else "p_value"]
+    p_value = columns["p_value" if question.evidence == "activation" else "pre_p_value"]
     low, n_targets = p_value < question.level, len(pair.reader.features)
     tests = {"p_value": p_value[low], "n_tests": np.array([n_targets]),
              "placebo_p_value": compared[compared < question.level],
@@ -262,42 +249,17 @@ def _rows_at(
     sample = {}
     if sampled:
         sample = {name: columns[name] for name in _EVIDENCE if name in columns}
-        sample["n_more"] = np.array([n_targets - len(chosen)])
-    stay = low if isinstance(question.keep, str) else np.isin(chosen, largest)
+        sample["n_more"] = np.array([n_targets - len(targets)])
+    stay = low if isinstance(question.keep, str) else np.isin(targets, largest)
     if question.keep == "edges" and "placebo_p_value" in columns:
         stay = stay & (columns["placebo_p_value"] < question.level)
     return MeasuredBlock({name: values[stay] for name, values in columns.items()},
                          {name: values[stay] for name, values in curves.items()}, tests, sample)
 
-# %% ../../nbs/measurement/04_kept.ipynb #6bc63fb5
-_Read = tuple[int, Touched, Float[Tensor, "n n_arms n_offsets width"], Int[np.ndarray, "n"]]
-
-def _all_read(pair: LayerPair, gathered: Gathered, whole: bool = False) -> Iterator[_Read]:
-    "Every source that has samples: what it touched, its responses, and their sequences."
-    n_doses, point = pair.prepared.question.n_doses, pair.reader.hook_point.name
-    group: list[tuple[int, Tensor, np.ndarray]] = []
-    def read() -> Iterator[_Read]:
-        wholly = [whole or pair.places[source] in pair.sampled for source, _, _ in group]
-        found = _read(pair, [streams for _, streams, _ in group], wholly)
-        for (source, streams, sequence), touched in zip(group, found, strict=True):
-            yield source, touched, streams, sequence
-    for source in range(len(pair.places)):
-        responses, sequence = gathered.of(source, point)
-        if not len(responses): continue
-        group.append((source, responses[:, 0, :n_doses], sequence))
-        if sum(streams[..., 0].numel() for _, streams, _ in group) >= ROWS_AT_ONCE:
-            yield from read()
-            group = []
-    if group: yield from read()
-
 # %% ../../nbs/measurement/04_kept.ipynb #65d79c2a
 def kept_rows(pair: LayerPair, gathered: Gathered) -> MeasuredBlock:
     "The rows that stay of some sources on all targets of a later layer, and what was tested."
-    return MeasuredBlock.join([
-        _rows_at(pair, source, offset, touched, streams[:, :, offset], sequence)
-        for source, touched, streams, sequence in _all_read(pair, gathered)
-        for offset in range(streams.shape[2])
-    ])
+    return MeasuredBlock.join([_rows_at(*each) for each in _source_places(pair, gathered)])
 
 # %% ../../nbs/measurement/04_kept.ipynb #1c08747f
 def all_rows(pair: LayerPair, gathered: Gathered) -> MeasuredBlock:
@@ -320,13 +282,9 @@ def every_p_value(pair: LayerPair, gathered: Gathered
     streams = next(iter(gathered.runs))[0].streams[pair.reader.hook_point.name]
     found = np.full((len(pair.places), streams.shape[3], len(pair.reader.features)), np.nan)
     before = pair.prepared.question.evidence != "activation"
-    for source, touched, responses, sequence in _all_read(pair, gathered, whole=True):
-        for offset in range(responses.shape[2]):
-            present = ~responses[:, :, offset].isnan().any((1, 2)).numpy()
-            if present.sum() < 2: continue
-            place = OnePlace.of(touched, offset, present, sequence)
-            tested = place.tested(np.arange(len(place.places)), pair)
-            found[source, offset] = 1.0
-            p_value = (tested.pre if before else tested.effect)["p_value"][0, 0]
-            found[source, offset, place.places] = p_value
+    for source, offset, place in _source_places(pair, gathered):
+        chosen = _chosen(place, whole=True)
+        tested = place.tested(chosen)
+        found[source, offset] = 1.0
+        found[source, offset, chosen] = (tested.pre if before else tested.effect)["p_value"][0, 0]
     return found
