@@ -224,7 +224,7 @@ def _placebo_columns(
     return {"placebo_p_value": compared[targets], "silent_p_value": found.reshape(-1)}
 
 # %% ../../nbs/measurement/04_kept.ipynb #e07b2f92
-def _chosen(place: OnePlace, whole: bool) -> Int[np.ndarray, "n_chosen"]:
+def _targets_of(place: OnePlace, whole: bool) -> Int[np.ndarray, "n_chosen"]:
     "The targets to test: those that may be significant, or all that an effect can be seen of."
     if not whole: return place.possible()
     if place.pair.prepared.question.evidence != "activation": return np.arange(len(place.pre))
@@ -235,7 +235,7 @@ def _rows_at(source: int, offset: int, place: OnePlace) -> MeasuredBlock:
     "What stays of one source at one offset."
     pair, question = place.pair, place.pair.prepared.question
     sampled, largest = pair.places[source] in pair.sampled, _largest_effects(place)
-    targets = np.union1d(_chosen(place, sampled), largest)
+    targets = np.union1d(_targets_of(place, sampled), largest)
     tested = for_all_looks(place.tested(targets), question)
     columns, curves = as_columns(pair.ends(source, targets), tested)
     columns["offset"] = np.full(len(targets), offset)
@@ -283,7 +283,7 @@ def every_p_value(pair: LayerPair, gathered: Gathered
     found = np.full((len(pair.places), streams.shape[3], len(pair.reader.features)), np.nan)
     before = pair.prepared.question.evidence != "activation"
     for source, offset, place in _source_places(pair, gathered):
-        chosen = _chosen(place, whole=True)
+        chosen = _targets_of(place, whole=True)
         tested = place.tested(chosen)
         found[source, offset] = 1.0
         found[source, offset, chosen] = (tested.pre if before else tested.effect)["p_value"][0, 0]
