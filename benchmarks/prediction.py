@@ -233,21 +233,24 @@ def _averaged(
 _LIVE: dict[int, np.ndarray] = {}
 
 def _live(model: Any, saes: Any, corpus: Any, layer: int) -> np.ndarray:
-    if layer not in _LIVE:
-        _LIVE[layer] = scan_corpus(
-            model, corpus, {"all": FeatureReader(saes[layer])}, progress=False
-        )["all"].std
+    "Standard deviation of every feature of a layer over the corpus; one pass for all layers."
+    if not _LIVE:
+        readers = {str(each): FeatureReader(sae) for each, sae in saes.items()}
+        for name, scan in scan_corpus(model, corpus, readers, progress=False).items():
+            _LIVE[int(name)] = scan.std
     return _LIVE[layer]
 
 
 def slopes(clamps: ClampedContexts, reader: FeatureReader, layer: int) -> np.ndarray:
     """Mean edges (activation per activation) of all clamped features to all features of `layer`:
     [n_features of the source layer, n_features]."""
-    change = activation_change(reader, clamps.streams[layer], clamps.changes[layer])
-    found = np.zeros((int(clamps.sources.max()) + 1, change.shape[2]))
+    found = np.zeros((int(clamps.sources.max()) + 1, reader.width))
     for index, feature in enumerate(clamps.sources):
         rows = torch.as_tensor(np.flatnonzero(clamps.source == index))
-        found[feature] = ((change[rows, HIGH] - change[rows, LOW]).mean(0)
+        # of all contexts at once they would take tens of gigabytes
+        change = activation_change(reader, clamps.streams[layer][rows],
+                                   clamps.changes[layer][rows])
+        found[feature] = ((change[:, HIGH] - change[:, LOW]).mean(0)
                           / (clamps.doses[rows[0], HIGH] - clamps.doses[rows[0], LOW])).numpy()
     return found
 
