@@ -1507,10 +1507,11 @@ BESIDE = {
     "circuits/validation.py": "tests/test_subgraphs.py",
     "patching/edge_search.py": "tests/test_discovery.py",
     "patching/edge_model.py": "tests/test_discovery.py",
-    "patching/edge_scores.py": "tests/test_discovery.py",
+    "patching/edge_scores.py":
+        "tests/test_discovery.py::test_estimates_behind_norms_are_those_by_receivers",
     "tracing/checks.py": "tests/test_tracing.py",
     "tracing/paths.py": "tests/test_tracing.py",
-    "tracing/frozen.py": "tests/test_tracing.py",
+    "tracing/frozen.py": "tests/test_tracing.py::test_sums_hold_on_every_architecture",
     "dictionary/hypotheses.py": "tests/test_features.py",
     "control/clamps.py": "tests/test_steering.py",
     "control/runs.py": "tests/test_steering.py",

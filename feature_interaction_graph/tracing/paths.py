@@ -93,7 +93,7 @@ def _linear_part(module: Any, rows: Float[Tensor, "n d_in"]) -> Float[Tensor, "n
     weight = module.weight if type(module).__name__ == "Conv1D" else module.weight.T
     return rows @ weight.detach().to(rows.dtype)
 
-# %% ../../nbs/tracing/02_paths.ipynb #45901ebf
+# %% ../../nbs/tracing/02_paths.ipynb #762c7cf2
 class _Values:
     """How a block's heads move what enters it: `pattern`, and values of steps of the stream.
 
@@ -148,7 +148,7 @@ class _Values:
         "Heads of a group share their values."
         return heads.unflatten(2, (-1, self.wide)).sum(3).flatten(2)
 
-# %% ../../nbs/tracing/02_paths.ipynb #901c00bc
+# %% ../../nbs/tracing/02_paths.ipynb #3b1dcec2
 def _rank_within(position: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
     "The how manieth of its position each entry is."
     order = position.argsort(stable=True)
@@ -157,7 +157,7 @@ def _rank_within(position: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
         rank[order[some]] = torch.arange(some.stop - some.start, device=order.device)
     return rank
 
-# %% ../../nbs/tracing/02_paths.ipynb #da2ff8a7
+# %% ../../nbs/tracing/02_paths.ipynb #25e6b00b
 def _at_own_position(
     end: Float[Tensor, "1 seq_len width"], inputs: Sequence[Tensor], rows: Rows, batch: int
 ) -> list[Float[Tensor, "n d_in"]]:
@@ -178,7 +178,7 @@ def _at_own_position(
     back = torch.cat(order).argsort()
     return [torch.cat(each)[back] for each in zip(*parts, strict=True)]
 
-# %% ../../nbs/tracing/02_paths.ipynb #19e08c03
+# %% ../../nbs/tracing/02_paths.ipynb #b9bd7e8a
 class _HeldBlocks:
     """Some `blocks`, each cut off from the others and with the outputs of its heads held, run
     once: `ends[b]` depends on `inputs[b]`, the stream and the heads of block number b of them."""
@@ -211,7 +211,7 @@ class _HeldBlocks:
                 whole[:, some[0]:some[-1] + 1] = part[:, 0].transpose(0, 1)
         return found
 
-# %% ../../nbs/tracing/02_paths.ipynb #ab547ca8
+# %% ../../nbs/tracing/02_paths.ipynb #de606bcb
 def _beginning(frozen: FrozenModel, length: int) -> FrozenModel:
     "What `run_frozen` needs of the first tokens; what comes after them changes nothing there."
     found = copy.copy(frozen)
@@ -222,7 +222,7 @@ def _beginning(frozen: FrozenModel, length: int) -> FrozenModel:
                                       in frozen._patterns.kept.items()})
     return found
 
-# %% ../../nbs/tracing/02_paths.ipynb #f61e445b
+# %% ../../nbs/tracing/02_paths.ipynb #c2d12bf6
 class _Chain:
     """Maps between blocks that are `held`, and what each of `writers` gives to them.
 
