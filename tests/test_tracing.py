@@ -117,6 +117,15 @@ def test_maps_through_several_blocks_are_the_gradient(name: str) -> None:
                                    atol=1e-5 * float(slow.abs().max()))
 
 
+@pytest.mark.parametrize("first", ["blocks.0.hook_resid_pre", "blocks.0.hook_resid_post"])
+def test_a_model_in_float64_has_the_same_edges(first: str) -> None:
+    "Through two blocks, and through one."
+    saes = {0: coordinates(first), 1: coordinates("blocks.1.hook_resid_post")}
+    one, two = (attribute(random_model("llama").to(kind), saes, TOKENS, targets=[5]).edges.toarray()
+                for kind in (torch.float32, torch.float64))
+    np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-5 * np.abs(two).max())
+
+
 @pytest.mark.parametrize("kind", ["residual", "attention", "mlp", "transcoders", "mixed"])
 def test_effects_are_those_of_plain_hooked_passes(kind: str) -> None:
     "Source removed, later SAEs held, by hooks on the whole prompt."

@@ -93,7 +93,7 @@ def _linear_part(module: Any, rows: Float[Tensor, "n d_in"]) -> Float[Tensor, "n
     weight = module.weight if type(module).__name__ == "Conv1D" else module.weight.T
     return rows @ weight.detach().to(rows.dtype)
 
-# %% ../../nbs/tracing/02_paths.ipynb #762c7cf2
+# %% ../../nbs/tracing/02_paths.ipynb #ead5b84f
 class _Values:
     """How a block's heads move what enters it: `pattern`, and values of steps of the stream.
 
@@ -101,11 +101,12 @@ class _Values:
     def __init__(self, frozen: FrozenModel, block: int, stream: Tensor) -> None:
         self.projection, self.places = value_projection(frozen.layers[block])
         self.norm, self.at = _entering_norm(frozen.layers[block]), frozen._at
-        self.pattern, self.stream = frozen.patterns[block], stream
+        self.pattern, self.stream = frozen.patterns[block].float(), stream
         self.wide = len(self.pattern) // len(self.places)
         z = frozen.streams[HookPoint("z", block)][0]
         whole = stream if self.norm is None else frozen_norm(self.norm, self.at[self.norm])(stream)
-        values = self.projection(whole)[0][:, self.places].repeat_interleave(self.wide, 1)
+        values = self.projection(whole.to(frozen.twin.dtype))[0].float()[:, self.places]
+        values = values.repeat_interleave(self.wide, 1)
         mixed = torch.einsum("hts,shd->thd", self.pattern, values).flatten(1)
         if mixed.shape != z.shape or (mixed - z).abs().max() > 1e-3 * z.abs().max():
             raise InputError(f"the values of block {block} do not go into its heads as they "
@@ -148,7 +149,7 @@ class _Values:
         "Heads of a group share their values."
         return heads.unflatten(2, (-1, self.wide)).sum(3).flatten(2)
 
-# %% ../../nbs/tracing/02_paths.ipynb #3b1dcec2
+# %% ../../nbs/tracing/02_paths.ipynb #cf9efa0d
 def _rank_within(position: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
     "The how manieth of its position each entry is."
     order = position.argsort(stable=True)
@@ -157,7 +158,7 @@ def _rank_within(position: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
         rank[order[some]] = torch.arange(some.stop - some.start, device=order.device)
     return rank
 
-# %% ../../nbs/tracing/02_paths.ipynb #25e6b00b
+# %% ../../nbs/tracing/02_paths.ipynb #c1c47287
 def _at_own_position(
     end: Float[Tensor, "1 seq_len width"], inputs: Sequence[Tensor], rows: Rows, batch: int
 ) -> list[Float[Tensor, "n d_in"]]:
@@ -178,7 +179,7 @@ def _at_own_position(
     back = torch.cat(order).argsort()
     return [torch.cat(each)[back] for each in zip(*parts, strict=True)]
 
-# %% ../../nbs/tracing/02_paths.ipynb #b9bd7e8a
+# %% ../../nbs/tracing/02_paths.ipynb #50656bcb
 class _HeldBlocks:
     """Some `blocks`, each cut off from the others and with the outputs of its heads held, run
     once: `ends[b]` depends on `inputs[b]`, the stream and the heads of block number b of them."""
@@ -211,7 +212,7 @@ class _HeldBlocks:
                 whole[:, some[0]:some[-1] + 1] = part[:, 0].transpose(0, 1)
         return found
 
-# %% ../../nbs/tracing/02_paths.ipynb #de606bcb
+# %% ../../nbs/tracing/02_paths.ipynb #15400c49
 def _beginning(frozen: FrozenModel, length: int) -> FrozenModel:
     "What `run_frozen` needs of the first tokens; what comes after them changes nothing there."
     found = copy.copy(frozen)
@@ -222,7 +223,7 @@ def _beginning(frozen: FrozenModel, length: int) -> FrozenModel:
                                       in frozen._patterns.kept.items()})
     return found
 
-# %% ../../nbs/tracing/02_paths.ipynb #c2d12bf6
+# %% ../../nbs/tracing/02_paths.ipynb #caf76b4e
 class _Chain:
     """Maps between blocks that are `held`, and what each of `writers` gives to them.
 
