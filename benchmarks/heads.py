@@ -17,6 +17,7 @@ says what features and their errors keep of a head's work, and how these agree w
 patches says what goes by patterns of later heads, which no edge between features shows.
 """
 import argparse
+import json
 import sys
 import time
 from pathlib import Path
@@ -155,5 +156,7 @@ if __name__ == "__main__":
                     for by, each in agree.items()}
             print(run, name, told, f"{time.perf_counter() - began:.0f} s", flush=True)
     settings = {"prompts": args.prompts, "max_features": args.max_features}
+    quality = args.saes / "quality.json"
+    if quality.is_file(): found["saes of stories260k"] = json.loads(quality.read_text())
     if len(args.runs) == 2:
         print(write("heads", settings, {**found, "seconds": time.perf_counter() - began}))
