@@ -93,7 +93,7 @@ def _linear_part(module: Any, rows: Float[Tensor, "n d_in"]) -> Float[Tensor, "n
     weight = module.weight if type(module).__name__ == "Conv1D" else module.weight.T
     return rows @ weight.detach().to(rows.dtype)
 
-# %% ../../nbs/tracing/02_paths.ipynb #ead5b84f
+# %% ../../nbs/tracing/02_paths.ipynb #e6a62a16
 class _Values:
     """How a block's heads move what enters it: `pattern`, and values of steps of the stream.
 
@@ -112,6 +112,7 @@ class _Values:
             raise InputError(f"the values of block {block} do not go into its heads as they "
                              "are; use gradients.")
 
+    @torch.no_grad()
     def of(self, steps: Float[Tensor, "n d_model"], position: Int[Tensor, "n"]
            ) -> Float[Tensor, "n n_kv_x_d_head"]:
         "Value vectors of steps at positions."
@@ -149,7 +150,7 @@ class _Values:
         "Heads of a group share their values."
         return heads.unflatten(2, (-1, self.wide)).sum(3).flatten(2)
 
-# %% ../../nbs/tracing/02_paths.ipynb #cf9efa0d
+# %% ../../nbs/tracing/02_paths.ipynb #decf0d47
 def _rank_within(position: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
     "The how manieth of its position each entry is."
     order = position.argsort(stable=True)
@@ -158,7 +159,7 @@ def _rank_within(position: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
         rank[order[some]] = torch.arange(some.stop - some.start, device=order.device)
     return rank
 
-# %% ../../nbs/tracing/02_paths.ipynb #c1c47287
+# %% ../../nbs/tracing/02_paths.ipynb #2204c232
 def _at_own_position(
     end: Float[Tensor, "1 seq_len width"], inputs: Sequence[Tensor], rows: Rows, batch: int
 ) -> list[Float[Tensor, "n d_in"]]:
@@ -179,7 +180,7 @@ def _at_own_position(
     back = torch.cat(order).argsort()
     return [torch.cat(each)[back] for each in zip(*parts, strict=True)]
 
-# %% ../../nbs/tracing/02_paths.ipynb #50656bcb
+# %% ../../nbs/tracing/02_paths.ipynb #23b93c77
 class _HeldBlocks:
     """Some `blocks`, each cut off from the others and with the outputs of its heads held, run
     once: `ends[b]` depends on `inputs[b]`, the stream and the heads of block number b of them."""
@@ -191,8 +192,8 @@ class _HeldBlocks:
                 for point in [*starts, *heads]}
         # the cuts stand at the same points and are made later: what is caught is what arrives
         with torch.enable_grad(), catch(frozen.layers, starts[1:]) as caught:
-            arrived = run_frozen(frozen, live, tangent=False)[number]
-        self.ends = [*(caught[point.name] for point in starts[1:]), arrived[None]]
+            arrived = run_frozen(frozen, live, tangent=False)[number][None]
+        self.ends = [*(caught[point.name] for point in starts[1:]), arrived]
         self.inputs = [(live[one], live[two]) for one, two in zip(starts, heads, strict=True)]
         self.values = [_Values(frozen, block, frozen.streams[start])
                        for block, start in zip(blocks, starts, strict=True)]
@@ -212,7 +213,7 @@ class _HeldBlocks:
                 whole[:, some[0]:some[-1] + 1] = part[:, 0].transpose(0, 1)
         return found
 
-# %% ../../nbs/tracing/02_paths.ipynb #15400c49
+# %% ../../nbs/tracing/02_paths.ipynb #bcfdfe4d
 def _beginning(frozen: FrozenModel, length: int) -> FrozenModel:
     "What `run_frozen` needs of the first tokens; what comes after them changes nothing there."
     found = copy.copy(frozen)
@@ -223,7 +224,7 @@ def _beginning(frozen: FrozenModel, length: int) -> FrozenModel:
                                       in frozen._patterns.kept.items()})
     return found
 
-# %% ../../nbs/tracing/02_paths.ipynb #caf76b4e
+# %% ../../nbs/tracing/02_paths.ipynb #63602887
 class _Chain:
     """Maps between blocks that are `held`, and what each of `writers` gives to them.
 
@@ -310,6 +311,7 @@ class BlockPaths:
             raise InputError(f"{n_maps} blocks at {length} positions are too much to hold as "
                              "maps; use gradients.")
 
+    @torch.no_grad()
     def own(self, rows: Rows) -> list[list[Float[Tensor, "n width"]]]:
         """b and z of targets, in the order of positions, at every block: their gradients at their
         own position, attention held, by the stream and by the outputs of heads."""
@@ -328,6 +330,7 @@ class BlockPaths:
                  last(self._held, rows.take(slice(int(counts[0]), None)))]
         return self._chain.own(rows, [torch.cat(each) for each in zip(*parts, strict=True)])
 
+    @torch.no_grad()
     def edges(self, rows: Rows, n_nodes: int) -> Float[Tensor, "n_targets n_nodes"]:
         "Every edge of every target; of few targets by gradients, where maps would cost more."
         length, width = self._held.ends[0].shape[1:]
