@@ -1,11 +1,21 @@
-"""Edges of all active features of one prompt: batches of targets through the frozen model against
-one backward pass per target, and against a prompt that is repeated for every target of a batch.
+"""Edges of all active features of one prompt: in closed form through whole blocks, or by batches of
+targets through the frozen model, against one backward pass per target, and against a prompt that is
+repeated for every target of a batch.
 
-`python benchmarks/attribution_graph.py` traces a prompt of the demo, once with the demo's own
-residual-stream SAEs (one block between two of them: the closed form) and once with two of them left
-out (two blocks: batched gradients). All ways give the same numbers, which is checked; the slow ones
-are run on `--sample` targets of every layer and scaled up. Memory is counted: the bytes of all
-tensors that a way has made and that are still alive, at worst, its graph of derivatives included.
+`python benchmarks/attribution_graph.py` traces a prompt of the demo with the demo's own
+residual-stream SAEs (one block between two of them), with two of them left out (two blocks), and
+with the first and the last alone (four). All ways give the same numbers, which is checked; the slow
+ones are run on `--sample` targets of every layer and scaled up. Seconds are processor seconds.
+
+`multiplications` counts what each way multiplies, in matrix products, for all targets: what the
+ratio of seconds can be at best on a machine that multiplies equally well in all of them. Through
+one block a target needs one product for each source before it. Through k blocks the gradients of a
+target at all positions before it have to pass k - 1 blocks, of which nothing but one matrix for
+each position and pair of blocks, `d_model` wide, is left: this, and the Jacobians that the matrices
+are made of, are the bound (`rows`, `jacobians`).
+
+Memory is counted: the bytes of all tensors that a way has made and that are still alive, at worst,
+its graph of derivatives included.
 """
 import argparse
 import sys
@@ -19,6 +29,7 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parent))
 from record import write
@@ -157,9 +168,33 @@ def mebibytes(length: int, layers: tuple[int, ...], layer: int, n_targets: int =
     return {**found, "edges themselves": len(rows) * len(prompt.nodes) * 4 / 2**20}
 
 
+def multiplied(work: Callable[[], Any]) -> float:
+    "Multiplications of the matrix products of some work, in billions."
+    with FlopCounterMode(display=False) as counter: work()
+    return counter.get_total_flops() / 2e9
+
+
+def bound(prompt: Prompt, layer: int) -> dict[str, float]:
+    """Multiplications, in billions, that are left when nothing is computed twice: the Jacobian of
+    every block but the last at every position; the gradients of every target at every position up
+    to its own through one matrix for each pair of blocks; each source read by each target once."""
+    model, before = prompt.frozen.twin.config, [each for each in prompt.frozen.sites
+                                                if each < layer][-1]
+    k, width = layer - before, int(model.hidden_size)
+    inner = int(model.n_inner or 4 * width)
+    targets = prompt.nodes.position[prompt.targets(layer)]
+    sources = prompt.writers[prompt.frozen.sites[before].reader.write_point].position.numpy()
+    length, rows = prompt.frozen.tokens.shape[1], float((targets + 1).sum())
+    pairs = float((sources[None] <= targets[:, None]).sum())
+    return {"jacobians": (k - 1) * length * width * (2 * width * inner + width**2) / 1e9,
+            "rows": k * (k - 1) / 2 * rows * width**2 / 1e9,
+            "edges": k * pairs * width / 1e9}
+
+
 def measure(length: int, layers: tuple[int, ...], sample: int, memory: bool) -> dict:
     "Seconds of every way for all active features, as ratios to `traced`, and what they agree to."
     prompt, seconds, apart, counts = Prompt(length, layers), {}, {}, {}
+    products, least = dict[str, float](), dict[str, float]()
     for layer in layers[1:]:
         every = prompt.targets(layer)
         chosen = np.random.default_rng(0).permutation(len(every))[:sample]
@@ -168,12 +203,17 @@ def measure(length: int, layers: tuple[int, ...], sample: int, memory: bool) -> 
         here = {name: make(prompt, layer) for name, make in WAYS.items()}
         reference = here["one by one"](few)
         counts[layer] = len(every)
+        for part, value in bound(prompt, layer).items(): least[part] = least.get(part, 0.0) + value
         for name, way in here.items():
             asked = rows if name in ("traced", "batched gradients") else few
             began = time.process_time()
             edges = way(asked)
             spent = (time.process_time() - began) * len(rows) / len(asked)
             seconds[name] = seconds.get(name, 0.0) + spent
+            again = WAYS[name](prompt, layer)            # maps that are there are not made again
+            some = few.take(slice(0, 4)) if asked is few else rows
+            count = multiplied(lambda again=again, some=some: again(some))
+            products[name] = products.get(name, 0.0) + count * len(rows) / len(some)
             edges = edges[torch.as_tensor(np.sort(chosen))] if asked is rows else edges
             gap = float((edges - reference).abs().max() / reference.abs().max())
             apart[name] = max(apart.get(name, 0.0), gap)
@@ -182,9 +222,14 @@ def measure(length: int, layers: tuple[int, ...], sample: int, memory: bool) -> 
              "times_as_long_as_traced": {name: value / seconds["traced"]
                                          for name, value in seconds.items()}}
     assert all(gap < 1e-4 for gap in apart.values()), apart
+    found["multiplications_in_billions"] = {**products, "bound": sum(least.values()), **least}
+    found["times_as_many_as_bound"] = {name: value / sum(least.values())
+                                       for name, value in products.items()}
     if memory:
         found["mebibytes_of_256_targets"] = held = mebibytes(length, layers, layers[-1])
-        assert held["traced"] < held["prompt repeated"] / 2, held
+        # through many blocks it is the maps between them that are held
+        few_blocks = max(np.diff(layers)) <= 2
+        assert held["traced"] < held["prompt repeated"] / (2 if few_blocks else 1), held
     return found
 
 
@@ -197,6 +242,9 @@ if __name__ == "__main__":
     args = parser.parse_args()
     torch.set_num_threads(1)
     numbers = {name: measure(args.length, layers, args.sample, not args.no_memory)
-               for name, layers in (("every layer", (0, 1, 2, 3, 4)), ("every other", (0, 2, 4)))}
+               for name, layers in (("every layer", (0, 1, 2, 3, 4)), ("every other", (0, 2, 4)),
+                                    ("first and last", (0, 4)))}
     print(numbers)
+    for name in ("every layer", "every other"):
+        assert numbers[name]["times_as_long_as_traced"]["one by one"] >= 10, numbers[name]
     print(write("attribution_graph", vars(args), numbers))

@@ -1,5 +1,6 @@
 """Edges, their attribution and the search for circuits: other architectures, faults that other
 packages have had, questions without an answer."""
+import contextlib
 import sys
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import torch
 from feature_interaction_graph import PromptPairs, discover, path_patching
 from feature_interaction_graph.circuits.behaviors import Behavior
 from feature_interaction_graph.engine.errors import InputError
-from feature_interaction_graph.engine.hook_points import HookPoint
+from feature_interaction_graph.engine.hook_points import (
+    HookPoint, catch, decoder_layers, edit, map_block, model_output
+)
 from feature_interaction_graph.patching.attribution import (
     attribute_attention, attribute_components
 )
@@ -19,7 +22,9 @@ from feature_interaction_graph.patching.discovery import rank_edges
 from feature_interaction_graph.patching.edge_circuit import load_circuit
 from feature_interaction_graph.patching.edge_model import EdgeModel
 from feature_interaction_graph.patching.edge_search import acdc_edges, edge_distance
-from feature_interaction_graph.patching.edge_scores import EDGE_METHODS, score_edges
+from feature_interaction_graph.patching.edge_scores import (
+    EDGE_METHODS, _by_mask, _by_receivers, score_edges
+)
 from feature_interaction_graph.planted.induction import (
     INDUCTION_EDGES, induction_prompts, induction_transformer
 )
@@ -43,8 +48,9 @@ def planted():
     return induction_transformer(8), PromptPairs(*induction_prompts(8, 6, 6), name="induction")
 
 
-# grouped heads and rotary embedding; parallel blocks; ALiBi, the stream added inside
-@pytest.mark.parametrize("name", ["llama", "gpt_neox", "bloom"])
+# grouped heads and rotary embedding; parallel blocks; ALiBi, the stream added inside; norms behind
+# heads and MLPs, soft caps, windows
+@pytest.mark.parametrize("name", ["llama", "gpt_neox", "bloom", "gemma2", "olmo3", "glm4"])
 def test_edges_are_paths_in_other_architectures(name):
     model, pairs = random_model(name), random_pairs()
     on = EdgeModel(model, pairs)
@@ -60,9 +66,97 @@ def test_edges_are_paths_in_other_architectures(name):
         assert np.abs(path).max() > 0
 
 
-def test_a_model_whose_heads_do_not_add_up_is_refused():
-    with pytest.raises(InputError, match="cannot be taken apart into edges"):
-        EdgeModel(random_model("gemma2"), random_pairs())
+def mixed_by_hand(on, keep):
+    """The metric when every head, MLP and the logits see a stream of their own: each head by a pass
+    of the plain hooked model that gives its block that stream. Queries, keys and values of a head
+    have to be cut alike."""
+    runs, layers = on.runs, decoder_layers(on.runs.engine.twin)
+    cut = dict(zip(on.grid.names, (1 - keep).tolist(), strict=True))
+    every, n_heads = torch.arange(len(on)), on.blocks.n_heads
+    made = {"resid_pre 0": runs.streams(HookPoint("resid_pre", 0))}
+    lent = dict(zip([each.name for each in on.grid.senders], on.lent, strict=True))
+    def stream(receiver, depth):
+        def given(name):
+            share = cut.get((name, receiver), 0.0)
+            return (1 - share) * made[name] + share * lent[name]
+        found = given("resid_pre 0")
+        for layer, block in enumerate(layers[:depth]):
+            heads = sum(given(f"head {layer}.{head}") for head in range(n_heads))
+            found = found + map_block(block).attn_out(heads)
+            if (name := f"mlp_out {layer}") in made: found = found + given(name)
+        return found
+    def seen(layer, entering, catching, silent=False):
+        "What the plain model has at a point when the block is given a stream."
+        with contextlib.ExitStack() as hooks:
+            hooks.enter_context(edit(layers, HookPoint("resid_pre", layer), lambda _: entering))
+            if silent: hooks.enter_context(edit(layers, HookPoint("attn_out", layer),
+                                                torch.zeros_like))
+            caught = hooks.enter_context(catch(layers, [HookPoint(catching, layer)]))
+            model_output(runs.engine.twin, runs.base)
+        return caught[HookPoint(catching, layer).name]
+    for layer, block in enumerate(layers):
+        for head in range(n_heads):
+            z = seen(layer, stream(f"head {layer}.{head} q", layer), "z")
+            size = z.shape[-1] // n_heads
+            alone = torch.zeros_like(z)
+            alone[..., head * size:(head + 1) * size] = z[..., head * size:(head + 1) * size]
+            made[f"head {layer}.{head}"] = map_block(block).out_projection(alone)
+        name = f"mlp_out {layer}"
+        made[name] = seen(layer, stream(name, layer + 1), "mlp_out", silent=True)
+    ends = stream("logits", len(layers))[every, runs.lengths - 1]
+    with edit(layers, HookPoint("resid_post", len(layers) - 1),
+              lambda live: ends[:, None].expand_as(live)):
+        return runs.metric(model_output(runs.engine.twin, runs.base).logits[:, -1])
+
+
+@pytest.mark.parametrize("name", ["gemma2", "gemma3", "olmo2", "exaone4"])
+@torch.no_grad()
+def test_sets_of_edges_behind_norms_are_what_hooked_passes_give(name):
+    "Many edges cut at once, of heads that share a norm among them: two of these do not add up."
+    model, pairs = random_model(name), random_pairs()
+    on, generator = EdgeModel(model, pairs), torch.Generator().manual_seed(0)
+    of_head = [(one, two[:-2] if two.startswith("head") else two) for one, two in on.grid.names]
+    for share in (0.2, 0.5, 0.9):
+        kept = {edge: float(torch.rand(1, generator=generator) > share)
+                for edge in dict.fromkeys(of_head)}
+        keep = torch.tensor([kept[edge] for edge in of_head])
+        expected, found = mixed_by_hand(on, keep), on.values(keep[None])[0]
+        assert (found - expected).abs().max() < 1e-5 * max(1, float(expected.abs().max()))
+    pair = [("head 0.0", "logits"), ("head 0.1", "logits")]
+    alone = torch.stack([~on.grid.mask([edge]) for edge in pair] + [~on.grid.mask(pair)]).float()
+    one, two, both = on.values(alone) - on.whole
+    assert (both - one - two).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["gemma2", "llama"])
+def test_estimates_are_derivatives_of_cutting_a_little(name):
+    "A norm behind the heads included: by differences, of single edges."
+    on = EdgeModel(random_model(name), random_pairs())
+    found = score_edges(on, "eap").effects[:, 0]
+    order = np.argsort(-np.abs(found).max(1))
+    for edge in order[:40:8].tolist():
+        keep = torch.ones(2, len(on.grid))
+        keep[:, edge] += torch.tensor([0.02, -0.02])
+        more, less = on.values(keep)
+        slope = (less - more).numpy() / 0.04
+        np.testing.assert_allclose(found[edge], slope, atol=0.02 * np.abs(found[edge]).max())
+
+
+def test_estimates_behind_norms_are_those_by_receivers():
+    "The two ways of one formula, where both hold."
+    on = EdgeModel(random_model("llama"), random_pairs())
+    rows, away = torch.arange(len(on)), on.lent[0] - on.base[0]
+    for more in ({}, {"entering": on.entering[0] + 0.5 * away}, {"given": {3: on.lent[3]}}):
+        torch.testing.assert_close(_by_mask(on, rows, **more), _by_receivers(on, rows, **more),
+                                   atol=1e-5, rtol=1e-4)
+
+
+# a norm between heads and their output matrix; attention that is no function of its own
+@pytest.mark.parametrize("name, why", [("bitnet", "miss its stream"),
+                                       ("gpt_neox_japanese", "no function of queries")])
+def test_a_model_whose_heads_do_not_add_up_is_refused(name, why):
+    with pytest.raises(InputError, match=f"cannot be taken apart into edges .*{why}"):
+        EdgeModel(random_model(name), random_pairs())
 
 
 def test_prompts_of_different_lengths(planted):

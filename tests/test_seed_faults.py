@@ -96,6 +96,8 @@ def test_no_derivatives_are_kept_where_none_were_asked_for(model):
         assert not any(tensor.requires_grad for tensor in kept)
         score_edges(on, "eap")
         attribute(weights, {0: coordinates(HOOKS[0])}, TOKENS, targets=[5])
+        two = {0: coordinates("blocks.0.hook_resid_pre"), 1: coordinates(HOOKS[1])}
+        attribute(weights, two, TOKENS, targets=[5])              # through several blocks at once
         assert all(parameter.grad is None for parameter in weights.parameters())
     assert all(parameter.requires_grad for parameter in trained.parameters())
 

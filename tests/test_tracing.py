@@ -98,6 +98,34 @@ def test_the_closed_form_is_the_gradient(name: str) -> None:
                                atol=1e-5 * float(slow.abs().max()))
 
 
+@pytest.mark.parametrize("name", ["gptj", "granite", "glm4", "olmo3", "gemma3", "cohere", "olmo"])
+def test_maps_through_several_blocks_are_the_gradient(name: str) -> None:
+    "Grouped heads, norms behind attention, parallel blocks, scaled streams; a heavy first token."
+    model = random_model(name)
+    saes = {0: coordinates("blocks.0.hook_resid_pre"), 1: coordinates("blocks.1.hook_resid_post")}
+    frozen = FrozenModel(model, saes, TOKENS)
+    nodes = attribute(model, saes, TOKENS, targets=[5]).nodes
+    writers, every = writers_of(frozen, nodes), np.flatnonzero((nodes.layer == 1)
+                                                              & (nodes.kind == 1))
+    few = np.flatnonzero((nodes.position[every] == 0) | (nodes.feature[every] < 3))
+    for targets in (every, every[few]):
+        rows, fast = rows_of(frozen, nodes, targets), paths_to(frozen, writers, 1)
+        assert isinstance(fast, BlockPaths) and len(fast.blocks) == 2
+        fast.own(rows.take(rows.position.argsort(stable=True)))        # by maps, however few
+        slow = GradientPaths(frozen, writers, 1).edges(rows, len(nodes))
+        torch.testing.assert_close(fast.edges(rows, len(nodes)), slow, rtol=1e-4,
+                                   atol=1e-5 * float(slow.abs().max()))
+
+
+@pytest.mark.parametrize("first", ["blocks.0.hook_resid_pre", "blocks.0.hook_resid_post"])
+def test_a_model_in_float64_has_the_same_edges(first: str) -> None:
+    "Through two blocks, and through one."
+    saes = {0: coordinates(first), 1: coordinates("blocks.1.hook_resid_post")}
+    one, two = (attribute(random_model("llama").to(kind), saes, TOKENS, targets=[5]).edges.toarray()
+                for kind in (torch.float32, torch.float64))
+    np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-5 * np.abs(two).max())
+
+
 @pytest.mark.parametrize("kind", ["residual", "attention", "mlp", "transcoders", "mixed"])
 def test_effects_are_those_of_plain_hooked_passes(kind: str) -> None:
     "Source removed, later SAEs held, by hooks on the whole prompt."

@@ -7,7 +7,7 @@ __all__ = ['EdgeGrid', 'edge_grid', 'EdgePass', 'EdgeModel']
 
 # %% ../../nbs/patching/07_edge_model.ipynb #1ee6c0d7
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from ..engine.errors import InputError, brief
 from feature_interaction_graph.engine.hook_points import (
     HookPoint, catch, decoder_layers, edit, map_block, model_output
 )
+from ..engine.weight_paths import is_norm
 from .components import Component, PairRuns, lent_values
 from .paths import Receiver, read_depth
 
@@ -102,6 +103,16 @@ class _Asking:
         self.found = query, key, value, scores
         raise _Answered
 
+# %% ../../nbs/patching/07_edge_model.ipynb #d9e23e5a
+def _norm_behind(block: nn.Module) -> Callable[[Tensor], Tensor] | None:
+    "What stands between the heads of a block together and the stream, if it is a norm."
+    parts = map_block(block)
+    norm = parts.attn_out
+    if not is_norm(norm): return None
+    kind = next(norm.parameters(), torch.zeros(0)).dtype
+    # past its hooks, by which the block's own attention is silenced
+    return lambda heads: norm.forward(heads.to(kind)).float() * parts.scale
+
 # %% ../../nbs/patching/07_edge_model.ipynb #7f0ddbf4
 class _Blocks:
     "The blocks of a model, to be asked within `open`."
@@ -111,7 +122,8 @@ class _Blocks:
         self.n_heads = int(self.twin.config.num_attention_heads)
         self.asking, self.caught = _Asking(), dict[str, Tensor]()
         self.parallel = [map_block(block).parallel for block in self.layers]
-        # what each head writes is a product with its part of the output matrix
+        # what each head writes is a product with its part of the output matrix; then a norm, if any
+        self.after = [_norm_behind(block) for block in self.layers]
         self.matrices, self.biases = zip(*(
             self._output(layer, runs.streams(HookPoint("z", layer)).shape[-1])
             for layer in range(len(self.layers))), strict=True)
@@ -122,8 +134,9 @@ class _Blocks:
         parts = map_block(self.layers[layer])
         each = torch.eye(width, dtype=self.twin.dtype, device=self.twin.device)
         bias = parts.out_projection(torch.zeros_like(each[:1]))[0].float()
-        matrix = (parts.out_projection(each).float() - bias) * parts.scale
-        return matrix.unflatten(0, (self.n_heads, -1)), bias * parts.scale
+        scale = parts.scale if self.after[layer] is None else 1.0
+        matrix = (parts.out_projection(each).float() - bias) * scale
+        return matrix.unflatten(0, (self.n_heads, -1)), bias * scale
 
     @torch.no_grad()
     def _calls(self, tokens: Int[Tensor, "one seq_len"]) -> list[dict[str, Any]]:
@@ -160,10 +173,12 @@ class _Blocks:
         which: Int[Tensor, "n_readings"]
     ) -> Float[Tensor, "n_heads n seq_len d_model"]:
         "What each head writes; `which`: the stream that its queries, keys and values see."
-        self.asking.asked = True
+        self.asking.asked, self.asking.found = True, None
         try: self.layers[layer](streams.flatten(0, 1).to(self.twin.dtype), **self.calls[layer])
         except _Answered: pass
         finally: self.asking.asked = False
+        if self.asking.found is None:
+            raise Unbranchable("its attention is no function of queries, keys and values")
         *parts, scores = self.asking.found
         heads, mine = torch.arange(self.n_heads), list[Tensor]()
         for number, part in enumerate(parts):
@@ -182,33 +197,48 @@ class _Blocks:
 # %% ../../nbs/patching/07_edge_model.ipynb #f4d25e71
 class EdgePass(NamedTuple):
     """What one pass of `n` rows has seen and done, in pieces: `received` by all receivers in the
-    order of the grid (where no edge is cut), `written` by all senders; `value`: the metric."""
+    order of the grid (where no edge is cut), `written` by all senders (heads: before a norm that
+    stands behind them); `value`: the metric."""
     received: list[Float[Tensor, "k n seq_len d_model"]]
     written: list[Float[Tensor, "k n seq_len d_model"]]
     value: Float[Tensor, "n"]
 
 # %% ../../nbs/patching/07_edge_model.ipynb #e6f8fdc3
+class _Away(NamedTuple):
+    "What is lent to some senders less what they have; `whole`: all they write, before `after`."
+    senders: slice
+    away: Float[Tensor, "k n seq_len d_model"]
+    whole: Float[Tensor, "n seq_len d_model"]
+    after: Callable[[Tensor], Tensor] | None
+
 @dataclass
 class _Streams:
-    """The stream of one pass as it grows: `lent[s]` takes the place of what sender s writes where
-    `cut[row, s, r]` is not 0 (None: nowhere); `given[s]` is written in its place everywhere."""
+    """The stream of one pass as it grows: `lent[s]` takes the place of what sender s writes (of
+    `base[s]`, if given) where `cut[row, s, r]` is not 0 (None: nowhere); `given[s]` is written in
+    its place everywhere."""
     lent: Tensor | None
     cut: Float[Tensor, "n n_senders n_receivers"] | None
     given: Mapping[int, Float[Tensor, "n seq_len d_model"]]
+    base: Tensor | None = None
 
     def __post_init__(self) -> None:
-        self.received, self.written, self.away = [list[Tensor]() for _ in range(3)]
+        self.received, self.written = list[Tensor](), list[Tensor]()
+        self.away: list[_Away] = []
         self.stream: Tensor | None = None
         self.n_read = self.n_written = 0
 
-    def write(self, out: Float[Tensor, "k n seq_len d_model"], constant: Any = 0.0) -> None:
-        "The next k senders, and what else joins the stream."
+    def write(self, out: Float[Tensor, "k n seq_len d_model"], constant: Any = 0.0,
+              after: Callable[[Tensor], Tensor] | None = None) -> None:
+        "The next k senders, what else is added to them, and the norm `after` them."
         span = slice(self.n_written, self.n_written + len(out))
         if any(number in self.given for number in range(span.start, span.stop)):
             out = torch.stack([self.given.get(span.start + at, one) for at, one in enumerate(out)])
         self.written.append(out)
-        if self.cut is not None and self.lent is not None: self.away.append(self.lent[span] - out)
-        added = out.sum(0) + constant
+        added = whole = out.sum(0) + constant
+        if after is not None: added = after(whole)
+        if self.cut is not None and self.lent is not None:
+            base = out if self.base is None else self.base[span]
+            self.away.append(_Away(span, self.lent[span] - base, whole, after))
         self.stream = added if self.stream is None else self.stream + added
         self.n_written = span.stop
 
@@ -226,8 +256,19 @@ class _Streams:
         own = cut.detach().ne(0).any(0).any(0) | cut.requires_grad
         which = torch.where(own, own.cumsum(0), 0)
         if not bool(own.any()): return self.stream[None], which
-        moved = torch.einsum("nsr,snld->rnld", cut[:, :, own], torch.cat(self.away))
-        return torch.cat([self.stream[None], self.stream + moved]), which
+        return torch.cat([self.stream[None], self.stream + self._moved(cut[:, :, own])]), which
+
+    def _moved(self, cut: Float[Tensor, "n s r"]) -> Float[Tensor, "r n seq_len d_model"]:
+        "How far the stream of each receiver is from the stream as it is."
+        plain = [each for each in self.away if each.after is None]
+        some = torch.cat([cut[:, each.senders] for each in plain], 1)
+        moved = torch.einsum("nsr,snld->rnld", some, torch.cat([each.away for each in plain]))
+        for each in self.away:
+            here = cut[:, each.senders]
+            if each.after is None or not (here.requires_grad or bool(here.any())): continue
+            shift = torch.einsum("nsr,snld->rnld", here, each.away)
+            moved = moved + each.after(each.whole + shift) - each.after(each.whole)
+        return moved
 
     def skip(self, k: int) -> None:
         "The next k receivers are not asked."
@@ -282,13 +323,15 @@ class EdgeModel:
     def trace(
         self, rows: Int[Tensor, "n"], keep: Float[Tensor, "n n_edges"] | None = None, *,
         given: Mapping[int, Float[Tensor, "n seq_len d_model"]] | None = None,
-        entering: Float[Tensor, "n seq_len d_model"] | None = None
+        entering: Float[Tensor, "n seq_len d_model"] | None = None, from_base: bool = False
     ) -> EdgePass:
         """One pass of the pairs `rows`, with the edges of `keep` (None: all). `given`: what senders
         (by number) write in place of their own; `entering`: the embedding (None: the clean
-        prompt's). Differentiable by all three."""
+        prompt's). Differentiable by all three. `from_base`: a cut edge moves its receiver by what
+        is lent less what its sender writes in the clean run, not in this one."""
         cut = None if keep is None else self.grid.spread(1 - keep.to(self.blocks.twin.device))
-        flow = _Streams(None if cut is None else self.lent[:, rows], cut, given or {})
+        flow = _Streams(None if cut is None else self.lent[:, rows], cut, given or {},
+                        self.base[:, rows] if from_base else None)
         with self.blocks.open():
             flow.write((self.entering[0][rows] if entering is None else entering)[None])
             untouched = given is None and entering is None and not torch.is_grad_enabled()
@@ -322,7 +365,7 @@ def _run_block(blocks: _Blocks, flow: _Streams, layer: int) -> None:
     "One block: heads, then the MLP; or both from one stream."
     read = flow.read(3 * blocks.n_heads)
     beside = flow.read(1) if blocks.parallel[layer] else None
-    flow.write(blocks.heads(layer, *read), blocks.biases[layer])
+    flow.write(blocks.heads(layer, *read), blocks.biases[layer], blocks.after[layer])
     streams, which = flow.read(1) if beside is None else beside
     flow.write(blocks.mlp(layer, streams[which[0]])[None])
 
@@ -336,7 +379,8 @@ def _recorded(on: EdgeModel, flow: _Streams, layer: int, rows: Int[Tensor, "n"])
     n_heads = on.blocks.n_heads
     flow.skip(3 * n_heads + 1)
     first = 1 + layer * (n_heads + 1)
-    flow.write(on.base[first:first + n_heads, rows], on.blocks.biases[layer])
+    flow.write(on.base[first:first + n_heads, rows], on.blocks.biases[layer],
+               on.blocks.after[layer])
     flow.write(on.base[first + n_heads, rows][None])
 
 def _no_sum(runs: PairRuns, why: str) -> InputError:

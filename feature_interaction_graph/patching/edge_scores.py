@@ -20,24 +20,31 @@ from .activation import PatchEffects
 from .edge_model import EdgeModel, EdgePass
 
 # %% ../../nbs/patching/08_edge_scores.ipynb #b6c473b6
-_Gradients = list[Float[Tensor, "k n seq_len d_model"]]
-
-def _gradients(on: EdgeModel, rows: Int[Tensor, "n"], entering: Tensor | None = None,
-               given: dict[int, Tensor] | None = None) -> _Gradients:
-    "Derivatives of the metric of each row by what every receiver sees."
+def _by_receivers(on: EdgeModel, rows: Int[Tensor, "n"], entering: Tensor | None = None,
+                  given: dict[int, Tensor] | None = None) -> Float[Tensor, "n n_edges"]:
+    """(lent - base) of every sender times the derivative of the metric by what every receiver sees,
+    where there is an edge; in a pass with another embedding, or with what senders are given."""
     start = (on.entering[0][rows] if entering is None else entering).detach().requires_grad_()
     fixed = {number: out.detach().requires_grad_() for number, out in (given or {}).items()}
     seen: EdgePass = on.trace(rows, entering=start, given=fixed)
     # 0 for receivers whose work is replaced by what is given
-    return list(torch.autograd.grad(seen.value.sum(), seen.received, materialize_grads=True))
-
-def _scores_of(on: EdgeModel, rows: Int[Tensor, "n"], gradients: _Gradients
-              ) -> Float[Tensor, "n n_edges"]:
-    "(lent - base) of every sender times the derivative by every receiver, where there is an edge."
+    gradients = torch.autograd.grad(seen.value.sum(), seen.received, materialize_grads=True)
     away = on.lent[:, rows] - on.base[:, rows]
     found = torch.cat([torch.einsum("snld,rnld->nsr", away, each) for each in gradients], 2)
     one, two = on.grid.edges.unbind(1)
     return found[:, one, two]
+
+def _by_mask(on: EdgeModel, rows: Int[Tensor, "n"], entering: Tensor | None = None,
+             given: dict[int, Tensor] | None = None) -> Float[Tensor, "n n_edges"]:
+    "The same as what cutting a little of each edge does: also behind a norm of several senders."
+    keep = torch.ones(len(rows), len(on.grid), device=on.lent.device, requires_grad=True)
+    seen = on.trace(rows, keep, entering=entering, given=given, from_base=True)
+    return -torch.autograd.grad(seen.value.sum(), keep)[0]
+
+def _estimated(on: EdgeModel, rows: Int[Tensor, "n"], entering: Tensor | None = None,
+            given: dict[int, Tensor] | None = None) -> Float[Tensor, "n n_edges"]:
+    behind_norms = any(after is not None for after in on.blocks.after)
+    return (_by_mask if behind_norms else _by_receivers)(on, rows, entering, given)
 
 # %% ../../nbs/patching/08_edge_scores.ipynb #fa4da530
 def _levels(steps: int) -> list[float]:
@@ -47,9 +54,8 @@ def _along_inputs(levels: list[float]) -> Callable[[EdgeModel, Tensor], Tensor]:
     "Derivatives averaged over embeddings at `levels` between clean (0) and lent (1)."
     def score(on: EdgeModel, rows: Tensor) -> Float[Tensor, "n n_edges"]:
         here, away = on.entering[0][rows], on.lent[0][rows] - on.base[0][rows]
-        found = [_gradients(on, rows, entering=here + level * away) for level in levels]
-        mean = [torch.stack(parts).mean(0) for parts in zip(*found, strict=True)]
-        return _scores_of(on, rows, mean)
+        found = [_estimated(on, rows, entering=here + level * away) for level in levels]
+        return torch.stack(found).mean(0)
     return score
 
 def _along_activations(levels: list[float]) -> Callable[[EdgeModel, Tensor], Tensor]:
@@ -62,8 +68,7 @@ def _along_activations(levels: list[float]) -> Callable[[EdgeModel, Tensor], Ten
             for level in levels:
                 given = {each: on.base[each, rows].lerp(on.lent[each, rows], level)
                          for each in stage}
-                gradients = _gradients(on, rows, given=given)
-                total += _scores_of(on, rows, gradients) * of_stage / len(levels)
+                total += _estimated(on, rows, given=given) * of_stage / len(levels)
         return total
     return score
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..circuits.ablation import Place
 from ..dictionary.examples import final_norm
@@ -201,8 +202,9 @@ class FrozenModel:
         named = dict(sorted(number_saes(saes).items()))
         readers = {number: FeatureReader(sae) for number, sae in named.items()}
         _check_sites(readers, len(self.layers))
-        points = {HookPoint("z", index) for index in range(len(self.layers))} | {
-            _START, HookPoint("resid_post", len(self.layers) - 1)} | {
+        points = {HookPoint(kind, index) for index in range(len(self.layers))
+                  for kind in ("resid_pre", "z")} | {
+            HookPoint("resid_post", len(self.layers) - 1)} | {
             each for reader in readers.values()
             for each in (reader.hook_point, reader.write_point)}
         check_parts(self.twin, points)
@@ -290,6 +292,19 @@ def _cuts(frozen: FrozenModel, leaves: Leaves, arrived: dict[int, Tensor]) -> li
     ordered = sorted(steps, key=lambda step: (step[0].depth, step[1]))
     return [(point, act) for point, _, act in ordered]
 
+# %% ../../nbs/tracing/00_frozen.ipynb #b97c22cc
+class _Tangents(TorchFunctionMode):
+    """Within the context, a curve that autograd cannot follow back for many gradients at once is
+    its tangent where it is called: the same value, and the same derivative."""
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func not in (nn.functional.gelu, nn.functional.silu) or not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        x = args[0].detach().requires_grad_(True)
+        value = func(x, *args[1:], **kwargs)
+        (slope,) = torch.autograd.grad(value.sum(), x)
+        return value.detach() + slope * (args[0] - x.detach())
+
 # %% ../../nbs/tracing/00_frozen.ipynb #667a0497
 def run_frozen(
     frozen: FrozenModel, leaves: Leaves, tangent: bool = True
@@ -297,8 +312,8 @@ def run_frozen(
     """What arrives where each SAE reads, and under `OUTPUT` what the final norm gives, with the
     stream at every point of `leaves` cut off and replaced; differentiable by the leaves.
 
-    `tangent=False`: MLPs run as they are, which at the clean point has the same value and the same
-    derivative and is quicker.
+    `tangent=False`: MLPs run as they are where they are run, which at the clean point has the same
+    value and the same derivative and is quicker.
     """
     arrived: dict[int, Tensor] = {}
     at = frozen._at
@@ -310,6 +325,7 @@ def run_frozen(
         stack.enter_context(attending(frozen.twin, frozen.layers, frozen._patterns))
         stack.enter_context(_forwards(changed))
         stack.enter_context(_plain_experts(frozen.twin))
+        if not tangent: stack.enter_context(_Tangents())
         for point, act in _cuts(frozen, leaves, arrived):
             stack.enter_context(edit(frozen.layers, point, act))
         output = frozen.twin.base_model(frozen.tokens, use_cache=False)[0]
