@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from feature_interaction_graph.drawing.widget import ExplorerWidget
+
 # %% ../nbs/10_visualization.ipynb #c2360bb6
 _all_ = ["GraphPage", "PageOptions", "column_positions", "new_figure", "save_figure"]
 
@@ -109,13 +111,16 @@ def render_explorer(
 
 # %% ../nbs/10_visualization.ipynb #8fde7f32
 def explore(G: nx.DiGraph, feature: FeatureName | None = None, hops: int = 1,
-            height: str = "720px", **keywords: Any) -> GraphPage:
-    """The explorer of `G` in the notebook; with `feature`, on what lies within `hops` of it.
+            height: str = "720px", **keywords: Any) -> "ExplorerWidget":
+    """The explorer of `G` as a widget of the notebook; with `feature`, on what lies within `hops`
+    of it. Its `selected`, `picked` and other traits keep step with the page.
 
     `keywords`: as `render_explorer` takes them. Raises `InputError` for a feature that `G` does not
     have."""
-    if feature is not None: keywords |= {"select": feature, "hops": hops}
-    return render_explorer(G, height=height, **keywords)
+    from feature_interaction_graph.drawing.widget import ExplorerWidget
+    if feature is None: return ExplorerWidget(G, render_explorer(G, height=height, **keywords))
+    page = render_explorer(G, height=height, select=feature, hops=hops, **keywords)
+    return ExplorerWidget(G, page, selected=find_nodes(G, feature)[0], hops=hops)
 
 # %% ../nbs/10_visualization.ipynb #a26bcd37
 def render_neighborhood(
