@@ -112,7 +112,7 @@ function overviewPanel() {
     section("Strongest gates", "", strongestGates(g.H.gate.keys()).slice(0, 40).map(at => () => gateRow(at, g.H.gate[at])), 4), section("Best connected features", "", hubs.map(nodeRow), 6), reading()].filter(Boolean);
 }
 
-const TABS = { evidence: "Evidence", paths: "Paths", steer: "Steer", compare: "Compare", collection: "Collection", save: "Save" };
+const TABS = { evidence: "Evidence", paths: "Paths", steer: "Steer", compare: "Compare", collection: "Picked", save: "Save" };
 function evidencePanel() {
   if (state.edge >= 0) return edgePanel(state.edge);
   if (state.selected >= 0) return nodePanel(state.selected);

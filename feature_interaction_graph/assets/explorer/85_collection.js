@@ -55,8 +55,8 @@ function collectionPanel() {
     $("collection-told").textContent = told;
   });
   const row = node => () => el("div", { className: "picked" }, nodeRow(node)(), button("×", () => { collect([firstId(node)], false); }, { title: "Drop it", aria: { label: `Drop ${name(node)}` } }));
-  return [el("h2", { textContent: "Collection" }),
-    el("p", { textContent: "Features picked by hand. c adds the chosen feature or drops it, as Shift and a click on it do; Shift and dragging take in all in a box. The address keeps the collection." }),
+  return [el("h2", { textContent: "Picked by hand" }),
+    el("p", { textContent: "A collection of features. c adds the chosen feature or drops it, as Shift and a click on it do; Shift and dragging take in all in a box. The address keeps the collection." }),
     el("div", { className: "actions" }, state.selected >= 0 && isFeature(firstId(state.selected)) ? button(isPicked(state.selected) ? "Drop the chosen one" : "Add the chosen one", () => togglePick(state.selected), { id: "pick-chosen" }) : null,
       button(`Add all ${count(shown.length, "feature")} shown`, () => collect(shown.map(firstId)), { id: "pick-shown" }),
       button(state.only ? "Show the whole graph" : "Show only them", () => showOnly(!state.only), { id: "only", disabled: empty }), button("Clear", () => collect([...state.picked], false), { id: "clear-collection", disabled: empty })),
