@@ -703,8 +703,12 @@ def test_what_is_shown_can_be_saved_in_every_format(G, page, browser, tmp_path):
     assert set(drawn) == set(expected) and set(drawn.edges()) == set(expected.edges)
     circuit = json.loads(found["circuit"][2])
     assert {(row["source"], row["target"]) for row in circuit["links"]} == {
-        tuple(f"{G.nodes[end]['layer']}_{G.nodes[end]['feature_idx']}_0" for end in edge)
+        tuple(f"{G.nodes[end]['layer']}_{G.nodes[end]['feature_idx']}_1" for end in edge)
         for edge in expected.edges}
+    # their page leaves out features on more than two thirds of the tokens, and draws none on the
+    # first of one token
+    assert {row["ctx_idx"] for row in circuit["nodes"]} == {1}
+    assert len(circuit["metadata"]["prompt_tokens"]) == 2
     path = tmp_path / "circuit.json"
     path.write_text(found["circuit"][2], encoding="utf-8")
     assert len(load_attribution(path).nodes) == len(expected)
