@@ -6,8 +6,8 @@
 __all__ = ['render_interactive_graph', 'community_names', 'render_explorer', 'explore', 'render_neighborhood',
            'render_cascade_overlay', 'degree_shares', 'plot_degree_distribution', 'strengths_by_distance',
            'decay_numbers', 'plot_layer_distance_decay', 'type_counts', 'plot_interaction_types', 'plot_neighborhood',
-           'drawn_size', 'shown_part', 'plot_circuit', 'GraphPage', 'PageOptions', 'column_positions', 'new_figure',
-           'numbers_of', 'save_figure']
+           'drawn_size', 'shown_part', 'plot_circuit', 'GraphPage', 'PageOptions', 'column_positions', 'figure_numbers',
+           'new_figure', 'save_figure']
 
 # %% ../nbs/10_visualization.ipynb #5142ef9b
 from collections import Counter, defaultdict
@@ -21,7 +21,7 @@ import numpy as np
 
 from feature_interaction_graph.drawing.figures import (
     EXCITATORY, GATING, INHIBITORY, INK, NEUTRAL, FigureTable, column_positions, draw_edge,
-    finished, name_columns, new_figure, numbers_of, printable, save_figure, write_below
+    finished, figure_numbers, name_columns, new_figure, printable, save_figure, write_below
 )
 from feature_interaction_graph.drawing.html import (
     GraphPage, PageOptions, page_data, page_html, select_for_display
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from feature_interaction_graph.drawing.widget import ExplorerWidget
 
 # %% ../nbs/10_visualization.ipynb #c2360bb6
-_all_ = ["GraphPage", "PageOptions", "column_positions", "new_figure", "numbers_of", "save_figure"]
+_all_ = ["GraphPage", "PageOptions", "column_positions", "figure_numbers", "new_figure",
+         "save_figure"]
 
 # %% ../nbs/10_visualization.ipynb #7a4deada
 def render_interactive_graph(
@@ -162,7 +163,7 @@ def render_cascade_overlay(
     if output_path is not None: page.save(output_path)
     return page
 
-# %% ../nbs/10_visualization.ipynb #2a67c41a
+# %% ../nbs/10_visualization.ipynb #04f1ea9f
 def degree_shares(G: nx.DiGraph) -> FigureTable:
     """For every number of edges up to the largest (beyond 60: each that occurs): the shares of
     features with at least as many outgoing and incoming ones (None where none has exactly so
@@ -226,7 +227,7 @@ def strengths_by_distance(
         groups[kind, distance].append(abs(edge[attribute]))
     return groups
 
-# %% ../nbs/10_visualization.ipynb #41fe3c28
+# %% ../nbs/10_visualization.ipynb #1b3b316d
 def decay_numbers(G: nx.DiGraph, attribute: str = "strength") -> FigureTable:
     """Number, mean and quantiles of |`attribute`| by layer distance and sign.
 
@@ -271,7 +272,7 @@ def plot_layer_distance_decay(
     if told.rows: axes.legend(frameon=False)
     return finished(figure, output_path, told)
 
-# %% ../nbs/10_visualization.ipynb #274e7fa1
+# %% ../nbs/10_visualization.ipynb #80f05dbc
 def type_counts(G: nx.DiGraph) -> FigureTable:
     "Edges of each type by pair of layers, the last pair first."
     layer = check_interaction_graph(G).nodes(data="layer")
