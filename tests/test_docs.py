@@ -128,3 +128,16 @@ def test_the_badge_is_a_link_without_a_picture_from_elsewhere(tmp_path):
         {"cell_type": "markdown", "source": badge, "metadata": {}}]}), encoding="utf-8")
     assert docs.page(place, tmp_path) == ({}, "[Open in Colab](https://x.org/nbs/page.ipynb)")
     assert docs.page(place, tmp_path, web=False)[1] == badge
+
+
+def test_the_page_of_changes_holds_them(tmp_path):
+    (tmp_path / "about").mkdir()
+    source = Path(docs.ROOT) / "nbs" / "about" / "04_changelog.ipynb"
+    shutil.copy(source, tmp_path / "about")
+    docs.changelog(tmp_path)
+    made = json.loads((tmp_path / "about" / "04_changelog.ipynb").read_text(encoding="utf-8"))
+    text = "\n".join("".join(cell["source"]) for cell in made["cells"])
+    written = (Path(docs.ROOT) / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert "## Unreleased" in text and written.splitlines()[-1] in text
+    # one title, and no link to itself
+    assert len(re.findall("^# ", text, re.M)) == 1 and "CHANGELOG.md](" not in text

@@ -199,8 +199,8 @@ MUTATIONS = {
          "state.selected >= 0 && !state.only) g.nodeShown", "state.selected >= 0) g.nodeShown"),
     ],
     "assets/explorer/60_steer.js": [
-        ("an interval of one standard error", "...moved, half: 1.96 * Math.sqrt(moved.variance)",
-         "...moved, half: Math.sqrt(moved.variance)"),
+        ("an interval of one standard error", "Math.floor(key / g.n), ...moved, half: 1.96 * Math",
+         "Math.floor(key / g.n), ...moved, half: Math"),
         ("a feature's own push comes on top of what reaches it",
          "change: moves.get(source) - already,", "change: moves.get(source),"),
         ("the error of an edge is its whole interval", "/ 3.92, error", "/ 1, error"),
