@@ -163,7 +163,7 @@ def render_cascade_overlay(
     if output_path is not None: page.save(output_path)
     return page
 
-# %% ../nbs/10_visualization.ipynb #04f1ea9f
+# %% ../nbs/10_visualization.ipynb #9003841c
 def degree_shares(G: nx.DiGraph) -> FigureTable:
     """For every number of edges up to the largest (beyond 60: each that occurs): the shares of
     features with at least as many outgoing and incoming ones (None where none has exactly so
@@ -227,7 +227,7 @@ def strengths_by_distance(
         groups[kind, distance].append(abs(edge[attribute]))
     return groups
 
-# %% ../nbs/10_visualization.ipynb #1b3b316d
+# %% ../nbs/10_visualization.ipynb #d793fd94
 def decay_numbers(G: nx.DiGraph, attribute: str = "strength") -> FigureTable:
     """Number, mean and quantiles of |`attribute`| by layer distance and sign.
 
@@ -272,7 +272,7 @@ def plot_layer_distance_decay(
     if told.rows: axes.legend(frameon=False)
     return finished(figure, output_path, told)
 
-# %% ../nbs/10_visualization.ipynb #80f05dbc
+# %% ../nbs/10_visualization.ipynb #f48ba967
 def type_counts(G: nx.DiGraph) -> FigureTable:
     "Edges of each type by pair of layers, the last pair first."
     layer = check_interaction_graph(G).nodes(data="layer")

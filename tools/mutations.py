@@ -199,10 +199,8 @@ MUTATIONS = {
          "state.selected >= 0 && !state.only) g.nodeShown", "state.selected >= 0) g.nodeShown"),
     ],
     "assets/explorer/60_steer.js": [
-        ("an interval of one standard error", "Math.floor(key / g.n), ...moved, half: 1.96 * Math",
-         "Math.floor(key / g.n), ...moved, half: Math"),
-        ("a feature's own push comes on top of what reaches it",
-         "change: moves.get(source) - already,", "change: moves.get(source),"),
+        ("an interval of one standard error", "half: 1.96 * Math.sqrt(moved.variance)",
+         "half: Math.sqrt(moved.variance)"),
         ("the error of an edge is its whole interval", "/ 3.92, error", "/ 1, error"),
     ],
     "assets/explorer/65_compare.js": [
@@ -1577,9 +1575,10 @@ BESIDE = {
     "assets/explorer/85_collection.js": "tests/test_explorer_collection.py",
     "assets/explorer/97_bridge.js": "tests/test_explorer_widget.py",
     "assets/widget.js": "tests/test_explorer_widget.py",
-    **dict.fromkeys(("assets/explorer/20_filter.js", "assets/explorer/60_steer.js",
-                     "assets/explorer/65_compare.js", "assets/explorer/70_export.js"),
-                    "tests/test_visualization_browser.py"),
+    "assets/explorer/20_filter.js":
+        "tests/test_explorer_collection.py tests/test_visualization_browser.py",
+    **dict.fromkeys(("assets/explorer/60_steer.js", "assets/explorer/65_compare.js",
+                     "assets/explorer/70_export.js"), "tests/test_visualization_browser.py"),
     "coactivation.py": "tests/test_coactivation.py",
     "engine/branched_rows.py": "nbs/engine/09_branched.ipynb",
     "engine/transport.py": "tests/test_directions.py",
@@ -1642,7 +1641,7 @@ def command(check: str) -> list[str]:
     "How a page or a test (`tests/test_x.py`, with `::name` if only one) is run."
     if check.endswith(".ipynb"): return ["nbdev_test", "--path", check, "--n_workers", "1"]
     return ["pytest", "-q", "-x", "-p", "no:xdist", "-p", "no:cacheprovider", "-o",
-            "addopts=--strict-markers -m 'not slow'", check]
+            "addopts=--strict-markers -m 'not slow'", *check.split()]
 
 
 def complaint(output: str) -> str:

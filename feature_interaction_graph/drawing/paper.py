@@ -6,7 +6,7 @@
 __all__ = ['layer_densities', 'plot_adjacency', 'gates_by_size', 'plot_truth_tables', 'edge_certainties', 'plot_stability',
            'cascade_fit', 'plot_cascade_scatter']
 
-# %% ../../nbs/drawing/07_paper.ipynb #b3222112
+# %% ../../nbs/drawing/07_paper.ipynb #8dfd7af3
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# %% ../../nbs/drawing/07_paper.ipynb #fb8f094f
+# %% ../../nbs/drawing/07_paper.ipynb #bf5ce985
 def layer_densities(G: nx.DiGraph) -> FigureTable:
     """Edges of every pair of layers in which there are some: how many features could act on how
     many, how many edges there are, by type, and their mean |strength|."""
@@ -49,7 +49,7 @@ def layer_densities(G: nx.DiGraph) -> FigureTable:
         ("source layer", "target layer", "pairs", "edges", "density", "excitatory", "inhibitory",
          "gating", "mean |strength|"), tuple(row(*item) for item in sorted(edges.items())))
 
-# %% ../../nbs/drawing/07_paper.ipynb #7228ac90
+# %% ../../nbs/drawing/07_paper.ipynb #db19f3d5
 def _draw_matrix(axes: "Axes", G: nx.DiGraph) -> None:
     "A mark per edge: rows are sources, columns targets; lines between layers."
     order = layer_order(G)
@@ -76,7 +76,7 @@ def _draw_matrix(axes: "Axes", G: nx.DiGraph) -> None:
     axes.tick_params(length=0)
     axes.legend(frameon=False, fontsize=8, loc="lower left")
 
-# %% ../../nbs/drawing/07_paper.ipynb #8508d39c
+# %% ../../nbs/drawing/07_paper.ipynb #e4d81c81
 def _beside(figure: "Figure", axes: "Axes") -> "Axes":
     "A second pair of axes, to the right of `axes`."
     grid = figure.add_gridspec(1, 2)
@@ -108,7 +108,7 @@ def plot_adjacency(G: nx.DiGraph, output_path: str | Path | None = None) -> "Fig
     figure.colorbar(image, ax=beside, shrink=0.8)
     return finished(figure, output_path, told)
 
-# %% ../../nbs/drawing/07_paper.ipynb #bb239a34
+# %% ../../nbs/drawing/07_paper.ipynb #8e80686d
 def _largest_gates(G: nx.DiGraph) -> list[dict[str, Any]]:
     "Those whose effects are known, the largest difference first."
     known = [gate for gate in G.graph.get("hyperedges") or []
@@ -134,7 +134,7 @@ def gates_by_size(G: nx.DiGraph, top: int | None = None) -> FigureTable:
         "source does to the target while the gate feature was clamped off and on.",
         ("gate", "reads", "off", "on", "difference", "from", "to", "q"), rows)
 
-# %% ../../nbs/drawing/07_paper.ipynb #3570e58d
+# %% ../../nbs/drawing/07_paper.ipynb #3d516974
 def plot_truth_tables(G: nx.DiGraph, output_path: str | Path | None = None,
                       top: int = 8) -> "Figure":
     """The `top` gates as tables of two by two, source and gate off and on: the effect on the
@@ -165,7 +165,7 @@ def plot_truth_tables(G: nx.DiGraph, output_path: str | Path | None = None,
         axes.set_title(f"{row[1]} → {target}", loc="left", fontsize=9, parse_math=False)
     return finished(figure, output_path, told)
 
-# %% ../../nbs/drawing/07_paper.ipynb #395c560e
+# %% ../../nbs/drawing/07_paper.ipynb #9b7cf53c
 def edge_certainties(G: nx.DiGraph) -> FigureTable:
     """Every edge, the strongest first: strength, 95 % interval, and the share of its samples that
     have the sign of the mean; None where that is not known."""
@@ -183,7 +183,7 @@ def edge_certainties(G: nx.DiGraph) -> FigureTable:
                *(edge.get(key) for key in ("ci_lower", "ci_upper", "share_same_sign")))
               for source, target, edge in edges))
 
-# %% ../../nbs/drawing/07_paper.ipynb #22ea13fe
+# %% ../../nbs/drawing/07_paper.ipynb #1793790f
 def plot_stability(G: nx.DiGraph, output_path: str | Path | None = None,
                    top: int = 25) -> "Figure":
     """Left: the `top` strongest edges with their 95 % intervals. Right: in which share of its
@@ -212,7 +212,7 @@ def plot_stability(G: nx.DiGraph, output_path: str | Path | None = None,
                                 loc="left", fontsize=11)
     return finished(figure, output_path, told)
 
-# %% ../../nbs/drawing/07_paper.ipynb #1d059305
+# %% ../../nbs/drawing/07_paper.ipynb #c8b43771
 def cascade_fit(predicted: Mapping[str, tuple[float, float]],
                 measured: Mapping[str, float]) -> FigureTable:
     r"""Changes that were predicted and measured, of the features that are in both, the largest
@@ -235,7 +235,7 @@ def cascade_fit(predicted: Mapping[str, tuple[float, float]],
         f"was measured, and {inside:,} changes lie inside their predicted 95 % interval.",
         ("feature", "predicted", "from", "to", "measured"), rows)
 
-# %% ../../nbs/drawing/07_paper.ipynb #6b568936
+# %% ../../nbs/drawing/07_paper.ipynb #cdabe165
 def plot_cascade_scatter(
     predicted: Mapping[str, tuple[float, float]], measured: Mapping[str, float],
     output_path: str | Path | None = None, *, name: int = 6, unit: str = "activation"
