@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from feature_interaction_graph import load_graph
+from feature_interaction_graph.drawing.packed import data_in
+
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 docs = pytest.importorskip("docs", reason="the docs need pandoc and nbdev")
 
@@ -118,6 +121,10 @@ def test_the_first_page_holds_the_explorer_and_the_readme_a_picture(tmp_path):
     explorer = (tmp_path / "explorer.html").read_text(encoding="utf-8")
     assert 'id="graph-data"' in explorer and "default-src 'none'" in explorer
     assert (tmp_path / docs.GRAPH).stat().st_size < 300_000
+    (data,) = data_in(explorer)
+    assert data["model"] == "stories260K" and "/" not in data["name"]
+    config = load_graph(tmp_path / docs.GRAPH).graph["config"]
+    assert not [value for value in config.values() if str(value).startswith("/")]
     assert "nbs/images/demo_graph.png" in (docs.ROOT / "README.md").read_text(encoding="utf-8")
 
 
