@@ -69,13 +69,17 @@ class Notebook:
         page.write_text(MODEL.replace("STATE", held).replace("MODULE", widget_script()))
         browser.open(page)
         self.messages: list[dict[str, Any]] = []
+        # the page unpacks its graph, says that it is there, and is told what the model holds
+        browser.do("for (let turn = 0; turn < 300 && !model.state.address; turn++) "
+                   "await new Promise(done => setTimeout(done, 100)); return 1;")
         self.exchange()
 
     def exchange(self) -> None:
         "Everything that waits is delivered, both ways, until nobody has anything to say."
         quiet = 0
         while quiet < 3:
-            self.browser.do("await new Promise(done => setTimeout(done, 120))")
+            # long enough for a frame on a busy machine
+            self.browser.do("await new Promise(done => setTimeout(done, 220))")
             said = self.browser.do("return model.sent.splice(0)")
             for state in said:
                 self.messages.append(state)

@@ -634,6 +634,7 @@ def test_two_graphs_are_compared_side_by_side(G, browser, tmp_path):
     other.remove_edges_from(lost)
     kept = sorted(other.edges)
     for edge in kept[:30]: other.edges[edge]["strength"] *= -1
+    for edge in kept[30:60]: other.edges[edge]["strength"] *= 1.5
     new = next((one, two) for one in G for two in G if G.nodes[one]["layer"] == 0
                and G.nodes[two]["layer"] == 1 and not G.has_edge(one, two))
     other.add_edge(*new, strength=0.5, interaction_type="excitatory")
