@@ -229,6 +229,10 @@ def test_both_halves_speak_the_same_messages(notebook):
         notebook.exchange()
         spoken = notebook.browser.do("return model.state")
         assert spoken[name] == value == getattr(notebook.widget, name), name
+    # a feature that is chosen closes the edge that was open
+    notebook.widget.selected = "L0_F3"
+    notebook.exchange()
+    assert notebook.widget.edge == [] and "edge=" not in notebook.widget.address
     saved = notebook.widget.address
     notebook.widget.select(None, hops=0)
     notebook.exchange()
@@ -273,8 +277,10 @@ def test_only_its_own_page_is_heard_and_nothing_is_asked_of_a_network(notebook):
       window.postMessage({ explorer: 'view', selected: 'L0_F0' }, '*');
       const other = document.createElement('iframe');
       other.srcdoc = "<script>parent.postMessage({explorer: 'view', selected: 'L0_F0'}, '*');" +
-        "parent.postMessage(null, '*'); parent.postMessage('x', '*')</" + "script>";
-      document.body.prepend(other); await new Promise(done => setTimeout(done, 200));
+        "parent.postMessage(null, '*'); parent.postMessage('x', '*');" +
+        "for (let at = 0; at < parent.length; at++) if (parent[at] !== window) parent[at]" +
+        ".postMessage({explorer: 'show', change: {selected: 'L0_F0'}}, '*')</" + "script>";
+      document.body.prepend(other); await new Promise(done => setTimeout(done, 400));
       document.querySelectorAll('iframe')[1].contentWindow.postMessage({ explorer: 'show' }, '*');
       document.querySelectorAll('iframe')[1].contentWindow.postMessage(7, '*'); return 1;""")
     notebook.exchange()
