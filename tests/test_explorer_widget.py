@@ -253,7 +253,11 @@ def test_a_view_that_comes_later_shows_what_the_first_showed(notebook):
     assert notebook.told() == told and notebook.browser.do("return model.many()") == 2 * listeners
     body = notebook.inside(BODY)
     assert (body["selected"], body["picked"]) == ("L2_F4", "2")
-    notebook.browser.do("close_view(); document.querySelector('iframe').remove(); return 1")
+    gone = notebook.browser.do("""const real = window.removeEventListener, gone = [];
+      window.removeEventListener = (...what) => { gone.push(what[0]); real.apply(window, what); };
+      close_view(); window.removeEventListener = real;
+      document.querySelector('iframe').remove(); return gone;""")
+    assert gone == ["message"]
     assert notebook.browser.do("return model.many()") == listeners
     find(notebook, "L3_F1")
     notebook.exchange()
