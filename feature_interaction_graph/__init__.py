@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from .digits.system import digit_system
     from .drawing.dashboards import render_dashboards
     from .drawing.feature_cards import CardOptions, feature_cards
+    from .drawing.figures import figure_numbers
+    from .drawing.neighborhood_page import pyvis_neighborhood
+    from .drawing.paper import plot_adjacency, plot_cascade_scatter, plot_stability, plot_truth_tables
     from .engine.corpus import Corpus, as_corpus
     from .engine.encoders import number_saes
     from .engine.errors import InputError
@@ -110,6 +113,12 @@ if TYPE_CHECKING:
     from .visualization import explore, plot_circuit, plot_neighborhood, render_explorer, render_interactive_graph, render_neighborhood
 
 _MODULE_OF = {
+    "figure_numbers": "drawing.figures",
+    "pyvis_neighborhood": "drawing.neighborhood_page",
+    "plot_truth_tables": "drawing.paper",
+    "plot_stability": "drawing.paper",
+    "plot_cascade_scatter": "drawing.paper",
+    "plot_adjacency": "drawing.paper",
     "plot_attention_flow": "lenses.attention_flow",
     "attention_flow": "lenses.attention_flow",
     "plot_activation_comparison": "lenses.activation_comparison",
@@ -276,19 +285,20 @@ __all__ = [  # noqa: F822  resolved by __getattr__
     "compare_steering", "compute_graph_statistics", "corpus_head_loadings", "corpus_query_key", "count_motifs",
     "detect_communities", "digit_system", "discover", "discover_nodes", "explain_edges", "explain_features",
     "explore", "extract_behavior_subgraph", "faithfulness", "feature_cards", "feature_neighbours",
-    "feature_table", "fetch_labels", "find_hubs", "findings_of", "fit_context_effects", "gated_transmm",
-    "get_edge_type_subgraph", "get_subgraph", "graph_summary", "head_contrast", "head_dictionary",
-    "head_loadings", "head_scores", "identify_candidates", "images_from_folder", "images_from_npz",
-    "import_sae", "jacobian_measure", "join_candidates", "knock_out", "label_counts", "layer_distance_decay",
-    "load_attribution", "load_corpus", "load_graph", "load_model_and_saes", "load_vit", "logit_attribution",
-    "logit_lens", "match_features", "measure_findings", "measure_gating", "measure_interactions",
-    "measure_patch_graph", "mechanism_split", "neuron_dictionary", "number_saes", "output_effects",
-    "pairs_to_gate", "path_patching", "plot_activation_comparison", "plot_analysis", "plot_attention_flow",
-    "plot_cascade", "plot_circuit", "plot_edge_circuit", "plot_mechanisms", "plot_neighborhood",
-    "plot_response", "predefined_behavior", "predicates_of", "predict_cascade", "probe_layers", "project",
-    "propose_candidates", "prune_graph", "query_key", "read_responses", "read_sae", "render_dashboards",
-    "render_explorer", "render_interactive_graph", "render_neighborhood", "response_curve", "sae_from_weights",
-    "sampled_examples", "save_attribution", "save_cases", "save_graph", "save_vit", "steer",
+    "feature_table", "fetch_labels", "figure_numbers", "find_hubs", "findings_of", "fit_context_effects",
+    "gated_transmm", "get_edge_type_subgraph", "get_subgraph", "graph_summary", "head_contrast",
+    "head_dictionary", "head_loadings", "head_scores", "identify_candidates", "images_from_folder",
+    "images_from_npz", "import_sae", "jacobian_measure", "join_candidates", "knock_out", "label_counts",
+    "layer_distance_decay", "load_attribution", "load_corpus", "load_graph", "load_model_and_saes", "load_vit",
+    "logit_attribution", "logit_lens", "match_features", "measure_findings", "measure_gating",
+    "measure_interactions", "measure_patch_graph", "mechanism_split", "neuron_dictionary", "number_saes",
+    "output_effects", "pairs_to_gate", "path_patching", "plot_activation_comparison", "plot_adjacency",
+    "plot_analysis", "plot_attention_flow", "plot_cascade", "plot_cascade_scatter", "plot_circuit",
+    "plot_edge_circuit", "plot_mechanisms", "plot_neighborhood", "plot_response", "plot_stability",
+    "plot_truth_tables", "predefined_behavior", "predicates_of", "predict_cascade", "probe_layers", "project",
+    "propose_candidates", "prune_graph", "pyvis_neighborhood", "query_key", "read_responses", "read_sae",
+    "render_dashboards", "render_explorer", "render_interactive_graph", "render_neighborhood", "response_curve",
+    "sae_from_weights", "sampled_examples", "save_attribution", "save_cases", "save_graph", "save_vit", "steer",
     "steer_compensated", "token_patterns", "top_examples", "track", "train_on_rows", "train_patch_saes",
     "transport_candidates", "transport_scores", "validate_subgraph", "vit_from_clip", "vit_from_folder",
     "vit_from_huggingface", "with_directions", "within_layer_measure", "wrap_model",

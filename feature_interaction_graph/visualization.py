@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['render_interactive_graph', 'community_names', 'render_explorer', 'explore', 'render_neighborhood',
-           'render_cascade_overlay', 'plot_degree_distribution', 'strengths_by_distance', 'plot_layer_distance_decay',
-           'plot_interaction_types', 'plot_neighborhood', 'drawn_size', 'shown_part', 'plot_circuit', 'GraphPage',
-           'PageOptions', 'column_positions', 'new_figure', 'save_figure']
+           'render_cascade_overlay', 'degree_shares', 'plot_degree_distribution', 'strengths_by_distance',
+           'decay_numbers', 'plot_layer_distance_decay', 'type_counts', 'plot_interaction_types', 'plot_neighborhood',
+           'drawn_size', 'shown_part', 'plot_circuit', 'GraphPage', 'PageOptions', 'column_positions', 'figure_numbers',
+           'new_figure', 'save_figure']
 
 # %% ../nbs/10_visualization.ipynb #5142ef9b
 from collections import Counter, defaultdict
@@ -19,8 +20,8 @@ import networkx as nx
 import numpy as np
 
 from feature_interaction_graph.drawing.figures import (
-    EXCITATORY, GATING, INHIBITORY, INK, NEUTRAL, column_positions, draw_edge, finished,
-    name_columns, new_figure, printable, save_figure, write_below
+    EXCITATORY, GATING, INHIBITORY, INK, NEUTRAL, FigureTable, column_positions, draw_edge,
+    finished, figure_numbers, name_columns, new_figure, printable, save_figure, write_below
 )
 from feature_interaction_graph.drawing.html import (
     GraphPage, PageOptions, page_data, page_html, select_for_display
@@ -38,8 +39,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from feature_interaction_graph.drawing.widget import ExplorerWidget
+
 # %% ../nbs/10_visualization.ipynb #c2360bb6
-_all_ = ["GraphPage", "PageOptions", "column_positions", "new_figure", "save_figure"]
+_all_ = ["GraphPage", "PageOptions", "column_positions", "figure_numbers", "new_figure",
+         "save_figure"]
 
 # %% ../nbs/10_visualization.ipynb #7a4deada
 def render_interactive_graph(
@@ -109,13 +113,16 @@ def render_explorer(
 
 # %% ../nbs/10_visualization.ipynb #8fde7f32
 def explore(G: nx.DiGraph, feature: FeatureName | None = None, hops: int = 1,
-            height: str = "720px", **keywords: Any) -> GraphPage:
-    """The explorer of `G` in the notebook; with `feature`, on what lies within `hops` of it.
+            height: str = "720px", **keywords: Any) -> "ExplorerWidget":
+    """The explorer of `G` as a widget of the notebook; with `feature`, on what lies within `hops`
+    of it. Its `selected`, `picked` and other traits keep step with the page.
 
     `keywords`: as `render_explorer` takes them. Raises `InputError` for a feature that `G` does not
     have."""
-    if feature is not None: keywords |= {"select": feature, "hops": hops}
-    return render_explorer(G, height=height, **keywords)
+    from feature_interaction_graph.drawing.widget import ExplorerWidget
+    if feature is None: return ExplorerWidget(G, render_explorer(G, height=height, **keywords))
+    page = render_explorer(G, height=height, select=feature, hops=hops, **keywords)
+    return ExplorerWidget(G, page, selected=find_nodes(G, feature)[0], hops=hops)
 
 # %% ../nbs/10_visualization.ipynb #a26bcd37
 def render_neighborhood(
@@ -156,35 +163,52 @@ def render_cascade_overlay(
     if output_path is not None: page.save(output_path)
     return page
 
+# %% ../nbs/10_visualization.ipynb #9003841c
+def degree_shares(G: nx.DiGraph) -> FigureTable:
+    """For every number of edges up to the largest (beyond 60: each that occurs): the shares of
+    features with at least as many outgoing and incoming ones (None where none has exactly so
+    many), and that share in a random graph (Poisson)."""
+    from scipy.stats import poisson
+    n, mean = len(check_interaction_graph(G)), G.number_of_edges() / max(len(G), 1)
+    ways = {name: np.array([degree for _, degree in degrees], int)
+            for name, degrees in (("out", G.out_degree), ("in", G.in_degree))}
+    largest = max((int(values.max(initial=0)) for values in ways.values()), default=0)
+    def share(way: str, k: int) -> float | None:
+        return float((ways[way] >= k).mean()) if (ways[way] == k).any() else None
+    rows = tuple((k, share("out", k), share("in", k), float(poisson.sf(k - 1, mean)))
+                 for k in range(1, max(largest, 1) + 1)
+                 if largest <= 60 or any((values == k).any() for values in ways.values()))
+    most = {way: int(values.max(initial=0)) for way, values in ways.items()}
+    return FigureTable(
+        f"A feature has {mean:.3g} outgoing and as many incoming edges on average, at most "
+        f"{most['out']:,} and {most['in']:,}; {int((ways['out'] + ways['in'] == 0).sum()):,} of "
+        f"{n:,} have none. The random graph has as many edges, which fall anywhere.",
+        ("k", "outgoing", "incoming", "random graph"), rows)
+
 # %% ../nbs/10_visualization.ipynb #893d4186
 def plot_degree_distribution(G: nx.DiGraph, output_path: str | Path | None = None) -> "Figure":
     """Share of features with at least k incoming and outgoing edges, against a random graph
     (Poisson) with as many edges; both axes logarithmic."""
-    from scipy.stats import poisson
-    n, n_edges = len(check_interaction_graph(G)), G.number_of_edges()
+    told, n, n_edges = degree_shares(G), len(G), G.number_of_edges()
     title = f"Degrees of {n:,} features, {n_edges:,} edges"
     figure, axes = new_figure(
         6.2, 3.8, "edges of a feature, k", "share of features with at least k", title
     )
-    largest = 1
-    for degrees, name, colour, marker in (
-        (G.out_degree, "outgoing", NEUTRAL, "o"), (G.in_degree, "incoming", "#0072b2", "s")
-    ):
-        values = np.array([degree for _, degree in degrees])
-        steps = np.unique(values[values > 0])
-        if steps.size:
-            axes.plot(steps, [(values >= step).mean() for step in steps], marker=marker,
-                      markersize=4, linewidth=1, color=colour, label=name)
-        largest = max(largest, *steps.tolist(), 1)
-    ks, mean = np.arange(1, largest + 1), n_edges / max(n, 1)
-    if mean:
-        axes.plot(ks, poisson.sf(ks - 1, mean), color=INK, linestyle=":",
-                  label=f"random graph, mean {mean:.2g}")
+    ks = np.array(told.column("k"))
+    for name, colour, marker in (("outgoing", NEUTRAL, "o"), ("incoming", "#0072b2", "s")):
+        shares = np.array(told.column(name), float)
+        here = ~np.isnan(shares)
+        if here.any():
+            axes.plot(ks[here], shares[here], marker=marker, markersize=4, linewidth=1,
+                      color=colour, label=name)
+    if n_edges:
+        axes.plot(ks, told.column("random graph"), color=INK, linestyle=":",
+                  label=f"random graph, mean {n_edges / n:.2g}")
         axes.legend(frameon=False)
     axes.set(ylim=(0.5 / max(n, 1), 1.4), xscale="log", yscale="log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:,.0f}" if largest < 10 else "")
-    return finished(figure, output_path)
+    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:,.0f}" if len(ks) < 10 else "")
+    return finished(figure, output_path, told)
 
 # %% ../nbs/10_visualization.ipynb #3672f3e1
 def strengths_by_distance(
@@ -203,13 +227,29 @@ def strengths_by_distance(
         groups[kind, distance].append(abs(edge[attribute]))
     return groups
 
+# %% ../nbs/10_visualization.ipynb #d793fd94
+def decay_numbers(G: nx.DiGraph, attribute: str = "strength") -> FigureTable:
+    """Number, mean and quantiles of |`attribute`| by layer distance and sign.
+
+    Raises `InputError` for an attribute that an edge does not have."""
+    groups = strengths_by_distance(G, attribute)
+    rows = tuple(
+        (distance, kind, len(values), float(np.mean(values)),
+         *np.quantile(values, [0.05, 0.25, 0.75, 0.95]).tolist())
+        for (kind, distance), values in sorted(groups.items(), key=lambda item: item[0][::-1]))
+    return FigureTable(
+        "The strength of the edges that were found, by how many layers lie between: a mean, the "
+        "middle half (thick) and 5 % to 95 % (thin). What was tested and did not survive is in no "
+        "mean; pairs whose effect is gated are left out.",
+        ("layer distance", "sign", "edges", "mean", "5 %", "25 %", "75 %", "95 %"), rows)
+
 # %% ../nbs/10_visualization.ipynb #1514a23f
 def plot_layer_distance_decay(
     G: nx.DiGraph, output_path: str | Path | None = None, attribute: str = "strength"
 ) -> "Figure":
     """Mean |`attribute`| (`strength` or `strength_std`) of excitatory and inhibitory edges by layer
     distance, with quartiles and the 5 % to 95 % range."""
-    groups = strengths_by_distance(G, attribute)
+    told = decay_numbers(G, attribute)
     unit = {"strength": "target per source activation", "strength_std": "standard deviations"}.get(
         attribute, attribute
     )
@@ -217,38 +257,51 @@ def plot_layer_distance_decay(
                               f"|strength|, {unit}", "Strength of edges by layer distance")
     for kind, colour, marker, line, shift in (("excitatory", EXCITATORY, "^", "-", -0.08),
                                               ("inhibitory", INHIBITORY, "v", "--", 0.08)):
-        distances = sorted(distance for name, distance in groups if name == kind)
-        for distance in distances:
-            values, at = groups[kind, distance], distance + shift
-            low, first, third, high = np.quantile(values, [0.05, 0.25, 0.75, 0.95])
+        rows = [row for row in told.rows if row[1] == kind]
+        for distance, _, many, _, low, first, third, high in rows:
+            at = distance + shift
             axes.plot([at] * 2, [low, high], color=colour, linewidth=1, alpha=0.6)
             axes.plot([at] * 2, [first, third], color=colour, linewidth=5, alpha=0.35,
                       solid_capstyle="butt")
-            axes.annotate(f"{len(values):,}", (at, high), (0, 4), textcoords="offset points",
+            axes.annotate(f"{many:,}", (at, high), (0, 4), textcoords="offset points",
                           ha="center", fontsize=8, color=colour)
-        axes.plot([distance + shift for distance in distances],
-                  [np.mean(groups[kind, distance]) for distance in distances], color=colour,
+        axes.plot([row[0] + shift for row in rows], [row[3] for row in rows], color=colour,
                   marker=marker, linestyle=line, label=f"{kind}, mean")
-    axes.set_xticks(sorted({distance for _, distance in groups}))
+    axes.set_xticks(sorted({row[0] for row in told.rows}))
     axes.set_ylim(bottom=0)
-    if groups: axes.legend(frameon=False)
-    return finished(figure, output_path)
+    if told.rows: axes.legend(frameon=False)
+    return finished(figure, output_path, told)
+
+# %% ../nbs/10_visualization.ipynb #f48ba967
+def type_counts(G: nx.DiGraph) -> FigureTable:
+    "Edges of each type by pair of layers, the last pair first."
+    layer = check_interaction_graph(G).nodes(data="layer")
+    counts = Counter((layer[source], layer[target], _kind(edge))
+                     for source, target, edge in G.edges(data=True))
+    kinds = ("excitatory", "inhibitory", "gating")
+    rows = tuple((f"{pair[0]} → {pair[1]}", *(counts[(*pair, kind)] for kind in kinds))
+                 for pair in sorted({pair[:2] for pair in counts}, reverse=True))
+    total = {kind: sum(many for (*_, one), many in counts.items() if one == kind)
+             for kind in kinds}
+    plain = total["excitatory"] + total["inhibitory"]
+    share = f"{total['excitatory'] / plain:.0%} of the others excite" if plain else "none is plain"
+    return FigureTable(
+        f"{total['gating']:,} of {G.number_of_edges():,} edges are there because of a gate; "
+        f"{share}.",
+        ("layers", *kinds), rows)
 
 # %% ../nbs/10_visualization.ipynb #c5a171a8
 def plot_interaction_types(G: nx.DiGraph, output_path: str | Path | None = None) -> "Figure":
     """Numbers of edges by pair of layers: excitatory and, beyond them, gating (dotted) to the
     right, inhibitory (hatched) to the left."""
-    layer = check_interaction_graph(G).nodes(data="layer")
-    counts = Counter((layer[source], layer[target], _kind(edge))
-                     for source, target, edge in G.edges(data=True))
-    pairs = sorted({pair[:2] for pair in counts}, reverse=True)
-    rows, right = np.arange(len(pairs)), np.zeros(len(pairs))
-    height = 1.2 + 0.24 * max(len(pairs), 2)
+    told = type_counts(G)
+    rows, right = np.arange(len(told.rows)), np.zeros(len(told.rows))
+    height = 1.2 + 0.24 * max(len(told.rows), 2)
     figure, axes = new_figure(6.2, height, "edges", "", "Types of edges by pair of layers")
-    gated = any(kind == "gating" for *_, kind in counts)
+    gated = any(told.column("gating"))
     for name, colour, hatch in (("excitatory", EXCITATORY, ""), ("inhibitory", INHIBITORY, "///"),
                                 ("gating", GATING, "..")):
-        numbers = np.array([counts[(*pair, name)] for pair in pairs])
+        numbers = np.array(told.column(name), int)
         if name == "gating" and not gated: continue
         bars = axes.barh(
             rows, -numbers if name == "inhibitory" else numbers,
@@ -260,12 +313,12 @@ def plot_interaction_types(G: nx.DiGraph, output_path: str | Path | None = None)
                        padding=0 if inside else 3, fontsize=8,
                        label_type="center" if inside else "edge", color="white" if inside else INK)
         if name == "excitatory": right = numbers
-    axes.set_yticks(rows, [f"{source} → {target}" for source, target in pairs])
+    axes.set_yticks(rows, told.column("layers"))
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.xaxis.set_major_formatter(lambda value, _: f"{abs(value):,.0f}")
     axes.margins(x=0.12)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    return finished(figure, output_path)
+    return finished(figure, output_path, told)
 
 # %% ../nbs/10_visualization.ipynb #fdd73458
 def _kind(edge: Mapping[str, Any]) -> str:

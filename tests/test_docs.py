@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from feature_interaction_graph import load_graph
+from feature_interaction_graph.drawing.packed import data_in
+
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 docs = pytest.importorskip("docs", reason="the docs need pandoc and nbdev")
 
@@ -118,6 +121,10 @@ def test_the_first_page_holds_the_explorer_and_the_readme_a_picture(tmp_path):
     explorer = (tmp_path / "explorer.html").read_text(encoding="utf-8")
     assert 'id="graph-data"' in explorer and "default-src 'none'" in explorer
     assert (tmp_path / docs.GRAPH).stat().st_size < 300_000
+    (data,) = data_in(explorer)
+    assert data["model"] == "stories260K" and "/" not in data["name"]
+    config = load_graph(tmp_path / docs.GRAPH).graph["config"]
+    assert not [value for value in config.values() if str(value).startswith("/")]
     assert "nbs/images/demo_graph.png" in (docs.ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -128,3 +135,17 @@ def test_the_badge_is_a_link_without_a_picture_from_elsewhere(tmp_path):
         {"cell_type": "markdown", "source": badge, "metadata": {}}]}), encoding="utf-8")
     assert docs.page(place, tmp_path) == ({}, "[Open in Colab](https://x.org/nbs/page.ipynb)")
     assert docs.page(place, tmp_path, web=False)[1] == badge
+
+
+def test_the_page_of_changes_holds_them(tmp_path):
+    (tmp_path / "about").mkdir()
+    source = Path(docs.ROOT) / "nbs" / "about" / "04_changelog.ipynb"
+    shutil.copy(source, tmp_path / "about")
+    docs.changelog(tmp_path)
+    made = json.loads((tmp_path / "about" / "04_changelog.ipynb").read_text(encoding="utf-8"))
+    text = "\n".join("".join(cell["source"]) for cell in made["cells"]
+                     if cell["cell_type"] == "markdown")
+    written = (Path(docs.ROOT) / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert "## Unreleased" in text and written.splitlines()[-1] in text
+    # one title, and no link to itself
+    assert len(re.findall("^# ", text, re.M)) == 1 and "CHANGELOG.md](" not in text

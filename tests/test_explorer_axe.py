@@ -69,6 +69,7 @@ def views(G: nx.DiGraph) -> list[str]:
     source, target = next(iter(G.edges))
     return ["", f"#select={source}&hops=1", f"#edge={source}~{target}", "#tab=paths",
             f"#tab=paths&path={source}~{target}~3", "#tab=compare&beside=1", "#tab=save",
+            "#tab=collection", f"#tab=collection&only=1&picked={source}~{target}&select={source}",
             "#group=*", f"#tab=steer&dose={source}~1"]
 
 

@@ -634,6 +634,7 @@ def test_two_graphs_are_compared_side_by_side(G, browser, tmp_path):
     other.remove_edges_from(lost)
     kept = sorted(other.edges)
     for edge in kept[:30]: other.edges[edge]["strength"] *= -1
+    for edge in kept[30:60]: other.edges[edge]["strength"] *= 1.5
     new = next((one, two) for one in G for two in G if G.nodes[one]["layer"] == 0
                and G.nodes[two]["layer"] == 1 and not G.has_edge(one, two))
     other.add_edge(*new, strength=0.5, interaction_type="excitatory")
@@ -703,8 +704,12 @@ def test_what_is_shown_can_be_saved_in_every_format(G, page, browser, tmp_path):
     assert set(drawn) == set(expected) and set(drawn.edges()) == set(expected.edges)
     circuit = json.loads(found["circuit"][2])
     assert {(row["source"], row["target"]) for row in circuit["links"]} == {
-        tuple(f"{G.nodes[end]['layer']}_{G.nodes[end]['feature_idx']}_0" for end in edge)
+        tuple(f"{G.nodes[end]['layer']}_{G.nodes[end]['feature_idx']}_1" for end in edge)
         for edge in expected.edges}
+    # their page leaves out features on more than two thirds of the tokens, and draws none on the
+    # first of one token
+    assert {row["ctx_idx"] for row in circuit["nodes"]} == {1}
+    assert len(circuit["metadata"]["prompt_tokens"]) == 2
     path = tmp_path / "circuit.json"
     path.write_text(found["circuit"][2], encoding="utf-8")
     assert len(load_attribution(path).nodes) == len(expected)

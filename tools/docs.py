@@ -84,6 +84,16 @@ def live_explorer(proc: Path) -> None:
     index.write_text(json.dumps(notebook), encoding="utf-8")
 
 
+def changelog(proc: Path) -> None:
+    "On the page of changes CHANGELOG.md itself, without its title, in place of a link to it."
+    _, _, text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").partition("-->")
+    for path in proc.glob("about/*_changelog.ipynb"):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        for cell in notebook["cells"]:
+            if "CHANGELOG.md](" in "".join(cell["source"]): cell["source"] = text.strip()
+        path.write_text(json.dumps(notebook), encoding="utf-8")
+
+
 FRAME = """```{=html}
 <iframe class="live" src="explorer.html" title="The explorer" loading="lazy"></iframe>
 <p>Live: what was measured in stories260K, a small Llama that somebody else trained. Search for a
@@ -112,6 +122,7 @@ def prepare() -> Path:
     ) as pool:
         list(pool.map(serve_drv.main, jobs))
     live_explorer(proc)
+    changelog(proc)
     return proc
 
 

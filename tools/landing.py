@@ -17,6 +17,10 @@ def main(file: str, title: str) -> None:
     small = G.edge_subgraph([edge[:2] for edge in kept]).copy()
     small.graph.pop("hyperedges", None)
     small.graph["title"] = title
+    # where a model, a text or a run lay on somebody's disk is nothing for readers
+    small.graph["config"] = {
+        name: Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+        for name, value in G.graph.get("config", {}).items()}
     save_graph(small, PLACE)
     print(f"{small.number_of_edges():,} of {G.number_of_edges():,} edges between "
           f"{small.number_of_nodes():,} features, {PLACE.stat().st_size:,} bytes")

@@ -101,8 +101,53 @@ MUTATIONS = {
          "        ends = [(edge[0] if way == \"into\" else edge[1], edge[2]) for edge in edges]",
          "        ends = [(edge[1] if way == \"into\" else edge[0], edge[2]) for edge in edges]"),
     ],
-    "drawing/dashboards.py": [
-        ("a title is markup", "\"title\": html.escape(title)", "\"title\": title"),
+    "drawing/html.py": [
+        ("a title is markup", "html.escape(title.encode(\"utf-8\", \"replace\").decode())",
+         "title.encode(\"utf-8\", \"replace\").decode()"),
+        ("the browser may run what another hash says",
+         "base64.b64encode(hashlib.sha256(text.encode()).digest())",
+         "base64.b64encode(hashlib.sha256(text.encode()[1:]).digest())"),
+        ("seeds are not kept", "key=lambda node: (node not in seeds, -weight[node], node)",
+         "key=lambda node: (-weight[node], node)"),
+        ("the summed strength of edges goes to their sources alone",
+         "            for node in ends: total[node] += abs(strength)",
+         "            total[ends[0]] += abs(strength)"),
+        ("hubs are those of what is shown", "int(G.degree(node) >= hub_degree)",
+         "int(shown.degree(node) >= hub_degree)"),
+    ],
+    "drawing/widget.py": [
+        ("what is asked beside something refused is done",
+         "                for name, value in before.items(): setattr(self, name, value)\n", ""),
+        ("the collection has the gates of the whole graph",
+         "part.graph[\"hyperedges\"] = hyperedges_inside(gates, part)",
+         "part.graph[\"hyperedges\"] = gates"),
+        ("every page is copied into the notebook",
+         "if len(self.page) <= self.LARGEST_COPY", "if True"),
+    ],
+    "drawing/neighborhood_page.py": [
+        ("inhibition is an arrow", "(\"bar\", [6, 4], INHIBITORY)",
+         "(\"arrow\", [6, 4], INHIBITORY)"),
+        ("labels can end the block", ".replace(\"<\", \"\\\\u003c\")", ""),
+    ],
+    "drawing/paper.py": [
+        ("pairs inside a layer hold a feature with itself",
+         "(size[pair[1]] - (pair[0] == pair[1]))", "size[pair[1]]"),
+        ("sources and targets change places", "(place[target], place[source])",
+         "(place[source], place[target])"),
+        ("gates with the smallest difference first",
+         "key=lambda gate: -abs(gate[\"interaction\"]))",
+         "key=lambda gate: abs(gate[\"interaction\"]))"),
+        ("off and on change places",
+         "float(gate[\"effect_off\"]), float(gate[\"effect_on\"])",
+         "float(gate[\"effect_on\"]), float(gate[\"effect_off\"])"),
+        ("an interval of one standard error", "predicted[name][0] + 1.96 * predicted[name][1]",
+         "predicted[name][0] + predicted[name][1]"),
+        ("variance around 0", "((found - found.mean()) ** 2)", "(found ** 2)"),
+    ],
+    "drawing/figures.py": [
+        ("the table of another figure", "_TOLD[figure] = told", "_TOLD.setdefault(figure, told)"),
+        ("what is unknown is 0", "value is None or value != value: return \"–\"",
+         "value is None or value != value: return \"0\""),
     ],
     "shell/dashboard_command.py": [
         ("features that never fire are shown",
@@ -144,12 +189,69 @@ MUTATIONS = {
          "np.abs(curve.doses - curve.typical[1]).argmin()",
          "np.abs(curve.doses - 1e9).argmin()"),
     ],
+    "assets/explorer/20_filter.js": [
+        ("the cut of the overview stays around a feature",
+         "const cut = () => focused() ? state.near : state.threshold;",
+         "const cut = () => state.threshold;"),
+        ("a q above the limit passes", "E.q_value[edge] <= state.q", "E.q_value[edge] >= state.q"),
+        ("a neighbourhood has one hop more", "hop < hops; hop++", "hop <= hops; hop++"),
+        ("what is chosen creeps into the collection",
+         "state.selected >= 0 && !state.only) g.nodeShown", "state.selected >= 0) g.nodeShown"),
+    ],
+    "assets/explorer/60_steer.js": [
+        ("an interval of one standard error", "half: 1.96 * Math.sqrt(moved.variance)",
+         "half: Math.sqrt(moved.variance)"),
+        ("the error of an edge is its whole interval", "/ 3.92, error", "/ 1, error"),
+    ],
+    "assets/explorer/65_compare.js": [
+        ("the same sign is the same number", "Math.sign(row.a) === Math.sign(row.b)",
+         "row.a === row.b"),
+        ("edges of the second only are all of its edges", "second.m - both.length", "second.m"),
+    ],
+    "assets/explorer/70_export.js": [
+        ("what is filtered away is exported", ".filter(edge => g.shown[edge])",
+         ".filter(edge => edge >= 0)"),
+        ("text of a label is markup of GraphML", '.replace(/</g, "&lt;")', ""),
+        ("circuit-tracer's page has no place for its features", "ctx_idx: 1, feature_type",
+         "ctx_idx: 0, feature_type"),
+    ],
+    "assets/explorer/85_collection.js": [
+        ("dropping a feature drops none", "else if (!add) state.picked.delete(id);", ""),
+        ("features of another graph are kept", "const here = saved.features.filter(isFeature);",
+         "const here = saved.features;"),
+        ("the picture stays with the collection after an export",
+         "try { return act(); } finally { Object.assign(state, kept); refilter(); }",
+         "return act();"),
+        ("a box takes in its own column only", "(sx(node) - box[0]) * (sx(node) - box[2]) <= 0 && ",
+         ""),
+    ],
+    "assets/explorer/97_bridge.js": [
+        ("every frame is obeyed", "event.source === window.parent && ", ""),
+        ("nothing is said after a change",
+         "window.parent.postMessage({ explorer: kind, ...view }, \"*\");",
+         "if (kind === \"ready\") window.parent.postMessage({ explorer: kind, ...view }, \"*\");"),
+        ("the edge of before stays", "if (!has(\"edge\")) parts.delete(\"edge\");", ""),
+    ],
+    "assets/widget.js": [
+        ("every frame is heard", "event.source !== frame.contentWindow || ", ""),
+        ("a second view begins anew", "      show(held);\n", ""),
+        ("the listener stays", "window.removeEventListener(\"message\", listen); ", ""),
+    ],
     "graphs/gexf.py": [
         ("Gephi's weights are below zero where an edge inhibits",
          'weight = abs(float(row.get("strength") or 0.0))',
          'weight = float(row.get("strength") or 0.0)'),
     ],
     "visualization.py": [
+        ("more than k", "float((ways[way] >= k).mean())", "float((ways[way] > k).mean())"),
+        ("a random graph with twice the edges", "poisson.sf(k - 1, mean)",
+         "poisson.sf(k - 1, 2 * mean)"),
+        ("the mean is a median", "len(values), float(np.mean(values)),",
+         "len(values), float(np.median(values)),"),
+        ("gating edges count as what their mean is",
+         "    if edge[\"interaction_type\"] == \"gating\": return \"gating\"\n"
+         "    return \"inhibitory\" if",
+         "    return \"inhibitory\" if"),
         ("features without company have a community of their own",
          "        if len(members) < 2: continue",
          "        if len(members) < 1: continue"),
@@ -1508,6 +1610,14 @@ MUTATIONS = {
 # What is run besides the page of the module, where that notices nothing.
 BESIDE = {
     "vision/vit.py": "nbs/vision/04_attribution.ipynb",
+    "drawing/html.py": "tests/test_visualization.py",
+    "assets/explorer/85_collection.js": "tests/test_explorer_collection.py",
+    "assets/explorer/97_bridge.js": "tests/test_explorer_widget.py",
+    "assets/widget.js": "tests/test_explorer_widget.py",
+    "assets/explorer/20_filter.js":
+        "tests/test_explorer_collection.py tests/test_visualization_browser.py",
+    **dict.fromkeys(("assets/explorer/60_steer.js", "assets/explorer/65_compare.js",
+                     "assets/explorer/70_export.js"), "tests/test_visualization_browser.py"),
     "coactivation.py": "tests/test_coactivation.py",
     "engine/branched_rows.py": "nbs/engine/09_branched.ipynb",
     "engine/transport.py": "tests/test_directions.py",
@@ -1557,6 +1667,8 @@ def once(text: str, mutation: Mutation, where: object) -> str:
 def broken(copy: Path, mutation: Mutation) -> dict[Path, str]:
     "What the module and its page are to hold."
     module = copy / PACKAGE / mutation.module
+    if module.suffix != ".py":                             # a file that stands as it is
+        return {module: once(module.read_text(), mutation, module.relative_to(copy))}
     page = copy / page_of(module)
     notebook = json.loads(page.read_text())
     exported = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"
@@ -1573,7 +1685,7 @@ def command(check: str) -> list[str]:
     "How a page or a test (`tests/test_x.py`, with `::name` if only one) is run."
     if check.endswith(".ipynb"): return ["nbdev_test", "--path", check, "--n_workers", "1"]
     return ["pytest", "-q", "-x", "-p", "no:xdist", "-p", "no:cacheprovider", "-o",
-            "addopts=--strict-markers -m 'not slow'", check]
+            "addopts=--strict-markers -m 'not slow'", *check.split()]
 
 
 def complaint(output: str) -> str:
@@ -1588,7 +1700,8 @@ def killer(copy: Path, mutation: Mutation) -> str | None:
     "The first check that fails with the mutation, and how; None if all pass."
     texts = broken(copy, mutation)
     before = {file: file.read_bytes() for file in texts}
-    page = page_of(copy / PACKAGE / mutation.module)
+    module = copy / PACKAGE / mutation.module
+    page = page_of(module) if module.suffix == ".py" else ""
     environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         for file, text in texts.items(): file.write_text(text)

@@ -8,8 +8,6 @@ __all__ = ['packed_cards', 'cards_in', 'dashboards_html', 'render_dashboards']
 # %% ../../nbs/drawing/04_dashboards.ipynb #fb63e864
 import base64
 import gzip
-import hashlib
-import html
 import json
 import re
 from collections.abc import Iterable
@@ -19,7 +17,7 @@ from typing import Any
 
 from ..dictionary.store import ActivationStore
 from .feature_cards import CardOptions, feature_cards
-from .html import GraphPage
+from .html import GraphPage, filled_page
 from ..engine.names import FeatureKey
 
 # %% ../../nbs/drawing/04_dashboards.ipynb #8a450166
@@ -38,15 +36,9 @@ def cards_in(page: str) -> dict[str, Any]:
 def dashboards_html(data: dict[str, Any], title: str) -> str:
     "The page of `feature_cards`: style, script and data in one file."
     assets = resources.files("feature_interaction_graph")/"assets"
-    template, style, program = ((assets/f"dashboard.{kind}").read_text(encoding="utf-8")
-                                for kind in ("html", "css", "js"))
+    style, program = ((assets/f"dashboard.{kind}").read_text("utf-8") for kind in ("css", "js"))
     script = f'"use strict";\n(() => {{\n{program}}})();\n'
-    def digest(text: str) -> str:
-        return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-    title = title.encode("utf-8", "replace").decode()
-    parts = {"title": html.escape(title), "style": style, "script": script,
-             "data": packed_cards(data), "style_hash": digest(style), "script_hash": digest(script)}
-    return re.sub(r"\{\{(\w+)\}\}", lambda name: parts[name[1]], template)
+    return filled_page("dashboard", title, style, script, data=packed_cards(data))
 
 # %% ../../nbs/drawing/04_dashboards.ipynb #b640c6e4
 def render_dashboards(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EDGE_NUMBERS', 'select_for_display', 'edge_tilt', 'slow_mode', 'layer_order', 'node_sizes', 'counts_sentence',
            'edge_columns', 'gate_columns', 'with_gate_links', 'PageOptions', 'node_columns', 'page_data',
-           'explorer_script', 'page_html', 'GraphPage']
+           'explorer_script', 'filled_page', 'page_html', 'GraphPage']
 
 # %% ../../nbs/drawing/01_html.ipynb #eb89ef99
 import base64
@@ -382,23 +382,25 @@ def explorer_script() -> str:
     parts = [file.read_text(encoding="utf-8") for file in files]
     return '"use strict";\n(() => {\n' + "\n".join(parts) + "})();\n"
 
+# %% ../../nbs/drawing/01_html.ipynb #991cfe00
+def filled_page(name: str, title: str, style: str, script: str = "", **parts: str) -> str:
+    """The page `name`.html of the assets with `title` as text, `style` and `script`, whose SHA-256
+    is all that its policy lets the browser run, and `parts` as they are."""
+    def digest(text: str) -> str:
+        return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+    folder = resources.files("feature_interaction_graph")/"assets"
+    known = {"title": html.escape(title.encode("utf-8", "replace").decode()), "style": style,
+             "script": script, "style_hash": digest(style), "script_hash": digest(script)} | parts
+    template = (folder/f"{name}.html").read_text(encoding="utf-8")
+    return re.sub(r"\{\{(\w+)\}\}", lambda name: known[name[1]], template)
+
 # %% ../../nbs/drawing/01_html.ipynb #293ea8aa
 def page_html(data: dict[str, Any] | list[dict[str, Any]], title: str) -> str:
     """The whole page: `data` of one graph or of two to compare, and the explorer's style and script
     in one file."""
-    assets, script = resources.files("feature_interaction_graph")/"assets", explorer_script()
-    template, style = (
-        (assets/f"explorer.{kind}").read_text(encoding="utf-8") for kind in ("html", "css")
-    )
-    def digest(text: str) -> str:
-        return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-    title = title.encode("utf-8", "replace").decode()
-    parts = {
-        "title": html.escape(title), "style": style, "script": script,
-        "data": data_blocks(data if isinstance(data, list) else [data]),
-        "style_hash": digest(style), "script_hash": digest(script)
-    }
-    return re.sub(r"\{\{(\w+)\}\}", lambda name: parts[name[1]], template)
+    style = resources.files("feature_interaction_graph")/"assets"/"explorer.css"
+    return filled_page("explorer", title, style.read_text(encoding="utf-8"), explorer_script(),
+                       data=data_blocks(data if isinstance(data, list) else [data]))
 
 # %% ../../nbs/drawing/01_html.ipynb #1122fa54
 class GraphPage:

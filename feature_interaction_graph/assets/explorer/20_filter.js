@@ -2,9 +2,10 @@
 const state = {
   selected: -1, edge: -1, hover: -1, hoverEdge: -1, matches: null, measure: "strength", types: new Set(),
   threshold: 0, initial: 0, near: 0,                         // the cut of the overview, its first value, the cut around a feature
-  hops: 0, side: "both", q: 1, placebo: 1, same: 0, layers: [-Infinity, Infinity], group: null, by: "group", path: null, tab: "evidence", moving: false,
+  hops: 0, side: "both", q: 1, placebo: 1, same: 0, layers: [-Infinity, Infinity], group: null, by: "group", path: null, picked: new Set(), only: false, tab: "evidence", moving: false,
 };
-const cut = () => state.hops && state.selected >= 0 ? state.near : state.threshold;      // focus lifts the cut of the overview
+const focused = () => state.only || (state.hops > 0 && state.selected >= 0);
+const cut = () => focused() ? state.near : state.threshold;   // focus lifts the cut of the overview
 
 function fitsFilters(edge) {                                 // everything but strength and place
   const { E } = g;
@@ -39,12 +40,12 @@ function neighbourhood(seed, hops) {
 function refilter(refit = true) {                            // `refit`: other filters than strength may have changed
   const { n, m, E, H, N } = g, [low, high] = state.layers, code = state.group && state.group !== "*" ? g.data.words["nodes.group"].indexOf(state.group) : -1;
   if (refit) for (let edge = 0; edge < m; edge++) g.fits[edge] = fitsFilters(edge) ? 1 : 0;
-  g.near = state.hops && state.selected >= 0 ? neighbourhood(state.selected, state.hops) : null;
+  g.near = state.only ? new Set(pickedNodes()) : focused() ? neighbourhood(state.selected, state.hops) : null;
   const onPath = state.path ? new Set(state.path.nodes) : null;
   const placed = node => N.layer[node] >= low && N.layer[node] <= high && (code < 0 || N.group[node] === code);
   if (refit || g.near) for (let node = 0; node < n; node++)      // without a focus the cut moves no feature
     g.nodeShown[node] = onPath ? onPath.has(node) : g.near ? g.near.has(node) : placed(node);
-  if (state.selected >= 0) g.nodeShown[state.selected] = 1;
+  if (state.selected >= 0 && !state.only) g.nodeShown[state.selected] = 1;
   g.linked.fill(0);
   g.shown.fill(0);
   const least = cut(), { rank, size, fits, shown, nodeShown, linked } = g, { source, target } = E;

@@ -33,6 +33,7 @@ function chooseMarks(most, mostNodes) {                                 // the s
     if (g.shown[edge] && (inView(g.E.source[edge]) || inView(g.E.target[edge]))) edges.push(edge);
   }
   if (state.selected >= 0) take(state.selected);
+  for (const node of pickedNodes().slice(0, 500)) if (g.nodeShown[node] && inView(node)) take(node);
   for (const edge of edges) { take(g.E.source[edge]); take(g.E.target[edge]); }
   const order = g.data.lists.by_size;
   for (let at = order.length - 1; at >= 0 && nodes.length < mostNodes; at--)
@@ -190,7 +191,9 @@ function drawOver() {                                        // a veil over the 
     if (light.focus >= 0) ring(over, light.focus, 4.5, ink().seed, 2.5);
     drawLabels(over, nodes.slice(0, 400), light.focus >= 0 ? [light.focus] : [...light.nodes].slice(0, 2), 45);
     Object.assign(g.counts || {}, { gatesDrawn: gates });
-  } else if (state.selected >= 0 && state.group !== "*") ring(over, state.selected, 4.5, ink().seed, 2.5);
+  } else if (state.selected >= 0 && state.group !== "*" && g.nodeShown[state.selected]) ring(over, state.selected, 4.5, ink().seed, 2.5);
+  if (state.group !== "*") drawPicked(over);
+  if (state.box) drawBox(over, state.box);
 }
 
 function drawLabels(pen, nodes, first, most) {               // greedy: the most important first, each only where there is room

@@ -74,7 +74,7 @@ function drawGroups(pen) {
 function groupAt(x, y) { return ((g.made || {}).groups || []).find(group => Math.hypot(groupX(group) - x, groupY(group) - y) < group.r + 3) || null; }
 
 function openGroup(title) {                                  // "*": all communities as marks; a title: its members; null: every feature
-  Object.assign(state, { group: title, selected: -1, edge: -1, hops: 0, path: null });
+  Object.assign(state, { group: title, selected: -1, edge: -1, hops: 0, only: false, path: null });
   g.made = null;
   showControls();
   changed(true);

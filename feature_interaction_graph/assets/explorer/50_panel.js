@@ -71,8 +71,8 @@ function nodePanel(node) {
   });
   const group = groupOf(node), link = (g.data.links && g.data.links[N.id[node]]) || behindNode(node).link;
   const actions = el("div", { className: "actions" }, button("← overview", () => select(-1)),
-    button(state.hops ? "Show the whole graph" : "Show only its neighbours", () => { state.hops = state.hops ? 0 : 1; showControls(); changed(true); }),
-    button("Steer it", () => { steerFrom(node); }), button("Paths from it", () => { pathFrom(node); }),
+    button(state.hops ? "Show the whole graph" : "Show only its neighbours", () => { Object.assign(state, { hops: state.hops ? 0 : 1, only: false }); showControls(); changed(true); }),
+    isFeature(firstId(node)) ? button(isPicked(node) ? "Drop from collection" : "Collect", () => togglePick(node), { id: "collect", title: "c" }) : null, button("Steer it", () => { steerFrom(node); }), button("Paths from it", () => { pathFrom(node); }),
     group ? button(`Its ${groupWord()}`, () => openGroup(group)) : null, link ? el("a", { className: "plain", href: link, rel: "noreferrer", target: "_blank", textContent: "On Neuronpedia" }) : null);
   return [el("h2", { textContent: name(node), dir: "auto" }), el("p", { textContent: `${N.id[node]} · layer ${N.layer[node]}, feature ${N.feature[node]}${N.seed[node] ? " · seed" : ""}${N.hub[node] ? " · hub" : ""}${group ? ` · ${flat(group)}` : ""}` }), actions,
     el("dl", {}, fact("fires on", known(N.frequency[node]) ? `${percent(N.frequency[node])} of tokens` : "unknown"), fact("importance", number(N.importance[node])),
@@ -112,16 +112,16 @@ function overviewPanel() {
     section("Strongest gates", "", strongestGates(g.H.gate.keys()).slice(0, 40).map(at => () => gateRow(at, g.H.gate[at])), 4), section("Best connected features", "", hubs.map(nodeRow), 6), reading()].filter(Boolean);
 }
 
-const TABS = { evidence: "Evidence", paths: "Paths", steer: "Steer", compare: "Compare", save: "Save" };
+const TABS = { evidence: "Evidence", paths: "Paths", steer: "Steer", compare: "Compare", collection: "Picked", save: "Save" };
 function evidencePanel() {
   if (state.edge >= 0) return edgePanel(state.edge);
   if (state.selected >= 0) return nodePanel(state.selected);
   return state.group ? groupPanel(state.group) : overviewPanel();
 }
 function fillPanel() {
-  const made = { evidence: evidencePanel, paths: pathPanel, steer: steerPanel, compare: comparePanel, save: savePanel }[state.tab]();
+  const made = { evidence: evidencePanel, paths: pathPanel, steer: steerPanel, compare: comparePanel, collection: collectionPanel, save: savePanel }[state.tab]();
   $("panel").replaceChildren(...made.filter(Boolean));
   for (const tab of $("tabs").children) tab.setAttribute("aria-selected", String(tab.dataset.tab === state.tab)), tab.tabIndex = tab.dataset.tab === state.tab ? 0 : -1;
   $("panel").setAttribute("aria-labelledby", `tab-${state.tab}`);
-  Object.assign(document.body.dataset, { selected: state.selected >= 0 ? g.N.id[state.selected] : "", edge: state.edge >= 0 ? `${g.N.id[g.E.source[state.edge]]}~${g.N.id[g.E.target[state.edge]]}` : "", tab: state.tab });
+  Object.assign(document.body.dataset, { selected: state.selected >= 0 ? g.N.id[state.selected] : "", edge: state.edge >= 0 ? `${g.N.id[g.E.source[state.edge]]}~${g.N.id[g.E.target[state.edge]]}` : "", tab: state.tab, picked: state.picked.size });
 }

@@ -47,7 +47,7 @@ function cascade(moves) {                                    // change of every 
     }
   }
   return [...found].filter(([key, moved]) => !(key < g.n && moves.has(key)) && Math.abs(moved.change) >= 1e-6)
-    .map(([key, moved]) => ({ node: key % g.n, offset: Math.floor(key / g.n), ...moved, half: 1.96 * Math.sqrt(moved.variance) }))
+    .map(([key, moved]) => ({ node: key % g.n, offset: Math.floor(key / g.n), ...moved }))
     .sort((a, b) => Math.abs(b.change) - Math.abs(a.change) || a.node - b.node);
 }
 

@@ -45,11 +45,13 @@ function asGexf() {
     + `<nodes>${nodes.map(row => `<node id="${xml(row.id)}" label="${xml(row.label || row.id)}">${values("node", row)}</node>`).join("\n")}</nodes>`
     + `<edges>${edges.map((row, at) => `<edge id="${at}" source="${xml(row.source)}" target="${xml(row.target)}" weight="${row.abs_strength ?? 0}">${values("edge", row)}</edge>`).join("\n")}</edges></graph></gexf>`;
 }
-function asCircuit() {                                       // as circuit-tracer and Neuronpedia have a graph; the corpus stands where they have a prompt
-  const { nodes, edges } = shownParts(), id = row => `${row.layer}_${row.feature_idx}_0`, of = new Map(nodes.map(row => [row.id, id(row)]));
-  return JSON.stringify({ metadata: { slug: "interactions", scan: g.data.model || "unknown", transcoder_list: [], prompt_tokens: ["(corpus)"], prompt: "(corpus)", node_threshold: null, schema_version: 1, info: { generator: { name: "feature_interaction_graph" } } },
+// As circuit-tracer and Neuronpedia have a graph; the corpus stands where they have a prompt, as its second token: their
+// page leaves out what is active on more than two thirds of a prompt, and has no place for a prompt of one token.
+function asCircuit() {
+  const { nodes, edges } = shownParts(), id = row => `${row.layer}_${row.feature_idx}_1`, of = new Map(nodes.map(row => [row.id, id(row)]));
+  return JSON.stringify({ metadata: { slug: "interactions", scan: g.data.model || "unknown", transcoder_list: [], prompt_tokens: ["the", " corpus"], prompt: "the corpus", node_threshold: null, schema_version: 1, info: { generator: { name: "feature_interaction_graph" } } },
     qParams: { pinnedIds: [], supernodes: g.groups.map(group => [group, ...nodes.filter(row => groupOf(g.byId.get(row.id)) === group).map(id)]).filter(row => row.length > 1), linkType: "both", clickedId: "", sg_pos: "" },
-    nodes: nodes.map(row => ({ node_id: id(row), jsNodeId: `${row.layer}_${row.feature_idx}-0`, feature: row.feature_idx, layer: String(row.layer), ctx_idx: 0, feature_type: "cross layer transcoder", token_prob: 0, is_target_logit: false, run_idx: 0, reverse_ctx_idx: 0, clerp: row.label || row.id, influence: row.importance, activation: null })),
+    nodes: nodes.map(row => ({ node_id: id(row), jsNodeId: `${row.layer}_${row.feature_idx}-1`, feature: row.feature_idx, layer: String(row.layer), ctx_idx: 1, feature_type: "cross layer transcoder", token_prob: 0, is_target_logit: false, run_idx: 0, reverse_ctx_idx: 0, clerp: row.label || row.id, influence: row.importance, activation: null })),
     links: edges.map(row => ({ source: of.get(row.source), target: of.get(row.target), weight: row.strength })) });
 }
 

@@ -10,7 +10,7 @@ function address(withView = false) {
   if (state.selected >= 0) parts.set("select", g.N.id[state.selected]);
   if (state.edge >= 0) parts.set("edge", edgeName(state.edge));
   set("hops", state.hops, 0); set("side", state.side, "both"); set("measure", state.measure, "strength");
-  if (state.hops && state.selected >= 0) set("min", Number(state.near.toPrecision(6)), 0);
+  if (focused()) set("min", Number(state.near.toPrecision(6)), 0);
   else if (state.threshold !== state.initial) parts.set("min", Number(state.threshold.toPrecision(6)));
   if (state.types.size < g.types.length) parts.set("types", [...state.types].join(","));
   set("q", state.q, 1); set("placebo", state.placebo, 1); set("same", state.same, 0);
@@ -18,11 +18,13 @@ function address(withView = false) {
   set("by", state.by, g.kinds.group || !g.kinds.role ? "group" : "role"); set("group", state.group || "", ""); set("tab", state.tab, "evidence");
   if (state.path && ask.from >= 0 && ask.to >= 0) parts.set("path", `${g.N.id[ask.from]}~${g.N.id[ask.to]}~${ask.hops}`);
   if (state.tab === "steer" && dose.node >= 0) parts.set("dose", `${g.N.id[dose.node]}~${dose.by}`);
+  if (state.picked.size) parts.set("picked", [...state.picked].join("~"));
+  if (state.only) parts.set("only", 1);
   if (graphs.length > 1 && !$("stage-2").hidden) parts.set("beside", 1);
   if (withView) parts.set("at", [g.view.scale, g.view.x / g.view.width, g.view.y / g.view.height].map(value => Number(value.toPrecision(6))).join(","));
   return "#" + parts.toString();
 }
-function remember() { try { if (address() !== (location.hash || "#")) history.pushState(null, "", address()); } catch (refusal) { document.body.dataset.address = refusal.name; } }   // not allowed inside some notebook frames
+function remember() { try { if (address() !== (location.hash || "#")) history.pushState(null, "", address()); } catch (refusal) { document.body.dataset.address = refusal.name; } say(); }   // not allowed inside some notebook frames
 const savedView = () => ({ format: "feature-interaction-explorer-view", version: 1, title: document.title, features: g.n, view: address(true) });
 function restoreView(view) {
   if (!view || view.format !== "feature-interaction-explorer-view" || typeof view.view !== "string") throw new TypeError("no view");
@@ -40,13 +42,15 @@ function restore(hash = location.hash) {
   state.types = new Set(types === null ? graphs.flatMap(graph => graph.types) : g.types.filter(type => types.split(",").includes(type)));
   state.hops = [1, 2, 3].includes(hops) ? hops : 0;
   state.side = ["in", "out"].includes(parts.get("side")) ? parts.get("side") : "both";
-  Object.assign(state, { threshold: state.hops ? state.initial : share("min", state.initial), near: state.hops ? share("min", 0) : 0, q: share("q", 1), placebo: share("placebo", 1), same: share("same", 0) });
+  state.selected = g.byId.get(parts.get("select")) ?? -1;
+  state.picked = new Set((parts.get("picked") || "").split("~").filter(isFeature));
+  state.only = parts.get("only") === "1" && state.picked.size > 0;
+  Object.assign(state, { threshold: focused() ? state.initial : share("min", state.initial), near: focused() ? share("min", 0) : 0, q: share("q", 1), placebo: share("placebo", 1), same: share("same", 0) });
   const [low, high] = (parts.get("layers") || ":").split(":");
   state.layers = [low ? Number(low) : -Infinity, high ? Number(high) : Infinity].map((value, at) => Number.isNaN(value) ? (at ? Infinity : -Infinity) : value);
   const group = parts.get("group"), kind = parts.get("by") in g.kinds ? parts.get("by") : g.kinds.group || !g.kinds.role ? "group" : "role";
   if (kind !== state.by) groupAllBy(kind);
   state.group = group === "*" && g.groups.length ? "*" : g.groups.includes(group) ? group : null;
-  state.selected = g.byId.get(parts.get("select")) ?? -1;
   state.edge = edgeNamed(parts.get("edge"));
   state.tab = parts.get("tab") in TABS ? parts.get("tab") : "evidence";
   for (let edge = 0; edge < g.m; edge++) g.fits[edge] = fitsFilters(edge) ? 1 : 0;
@@ -73,7 +77,7 @@ function showControls() {
   if ($("group-by")) $("group-by").value = state.by;
   tellCut();
 }
-const tellCut = () => { $("threshold").textContent = number(cut()); $("cut-of").textContent = state.hops && state.selected >= 0 ? "around it, |strength| ≥" : "|strength| ≥"; };
+const tellCut = () => { $("threshold").textContent = number(cut()); $("cut-of").textContent = state.only ? "among them, |strength| ≥" : focused() ? "around it, |strength| ≥" : "|strength| ≥"; };
 function sliderOf(value) {                                   // 0: every edge; 1000: the strongest only
   let weaker = 0, low = 0, high = g.m;
   while (low < high) { const middle = (low + high) >> 1; if (g.size[g.rank[middle]] >= value) low = middle + 1; else high = middle; }

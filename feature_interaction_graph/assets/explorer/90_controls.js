@@ -14,11 +14,11 @@ function buildControls() {
     box.addEventListener("change", () => { box.checked ? state.types.add(type) : state.types.delete(type); changed(); });
     $("types").append(el("label", {}, box, sampleOf(type), `${type} ${g.E.type.reduce((sum, other) => sum + Number(other === code), 0).toLocaleString("en")}`));
   }
-  $("slider").addEventListener("input", () => { state[state.hops && state.selected >= 0 ? "near" : "threshold"] = cutOf(Number($("slider").value)); eachGraph(() => refilter(false)); tellCut(); moving(); });
+  $("slider").addEventListener("input", () => { state[focused() ? "near" : "threshold"] = cutOf(Number($("slider").value)); eachGraph(() => refilter(false)); tellCut(); moving(); });
   $("slider").addEventListener("change", () => changed());
   $("measure").parentElement.hidden = !g.data.has_std;       // a graph without standard deviations has one unit
   $("measure").addEventListener("change", () => { state.measure = $("measure").value; graphs.forEach(measureEdges); state.initial = state.threshold = firstCut(); state.near = 0; showControls(); changed(); });
-  $("hops").addEventListener("change", () => { state.hops = Number($("hops").value); state.near = 0; state.path = null; if (state.hops && state.selected < 0 && g.n) state.selected = g.data.lists.by_size[g.n - 1]; showControls(); changed(true); });
+  $("hops").addEventListener("change", () => { state.hops = Number($("hops").value); state.near = 0; state.only = false; state.path = null; if (state.hops && state.selected < 0 && g.n) state.selected = g.data.lists.by_size[g.n - 1]; showControls(); changed(true); });
   $("side").addEventListener("change", () => { state.side = $("side").value; changed(true); });
   $("fit").addEventListener("click", () => { eachGraph(place); redraw(); });
   $("png").addEventListener("click", savePng);
@@ -145,7 +145,8 @@ function buildKeys() {
     if (event.key === "/") { event.preventDefault(); $("search").focus(); }
     else if (event.key === "Escape") state.group && state.selected < 0 ? openGroup(state.group === "*" ? null : "*") : select(-1);
     else if (event.key === "f") { eachGraph(place); redraw(); }
-    else if (event.key === "n" && state.selected >= 0) { state.hops = state.hops ? 0 : 1; showControls(); changed(true); }
+    else if (event.key === "n" && state.selected >= 0) { Object.assign(state, { hops: state.hops ? 0 : 1, only: false }); showControls(); changed(true); }
+    else if (event.key === "c" && state.selected >= 0) togglePick(state.selected);
     else if (event.key === "+" || event.key === "-") zoom(g.view.width / 2, g.view.height / 2, event.key === "+" ? 1.3 : 1 / 1.3);
     else if (document.activeElement === g.overCanvas && event.key.startsWith("Arrow")) { event.preventDefault(); step(event.key); }
   });

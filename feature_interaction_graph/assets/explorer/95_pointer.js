@@ -10,7 +10,7 @@ function buildPointer(graph) {
   const canvas = graph.overCanvas, pointers = new Map();
   let moved = 0;
   const at = event => { const box = canvas.getBoundingClientRect(); return [event.clientX - box.left, event.clientY - box.top]; };
-  canvas.addEventListener("pointerdown", event => { use(graph); pointers.set(event.pointerId, at(event)); moved = 0; canvas.setPointerCapture(event.pointerId); });
+  canvas.addEventListener("pointerdown", event => { use(graph); pointers.set(event.pointerId, at(event)); moved = 0; if (event.shiftKey && state.group !== "*") state.box = [...at(event), ...at(event)]; canvas.setPointerCapture(event.pointerId); });
   canvas.addEventListener("pointermove", event => {
     const [x, y] = at(event), before = pointers.get(event.pointerId);
     if (!before) {
@@ -22,7 +22,7 @@ function buildPointer(graph) {
       showTip(x, y);
       return;
     }
-    if (pointers.size === 2) {
+    if (state.box) { state.box.splice(2, 2, x, y); point(); } else if (pointers.size === 2) {
       const [other] = [...pointers].filter(([id]) => id !== event.pointerId).map(([, place]) => place);
       zoom((x + other[0]) / 2, (y + other[1]) / 2, Math.hypot(x - other[0], y - other[1]) / Math.max(1, Math.hypot(before[0] - other[0], before[1] - other[1])));
     } else if (moved + Math.abs(x - before[0]) + Math.abs(y - before[1]) > 4) { g.view.x += x - before[0]; g.view.y += y - before[1]; moving(); }
@@ -31,13 +31,13 @@ function buildPointer(graph) {
     canvas.classList.toggle("dragging", moved > 4);
     g.tip.hidden = true;
   });
-  const release = event => { pointers.delete(event.pointerId); canvas.classList.remove("dragging"); };
+  const release = event => { pointers.delete(event.pointerId); if (state.box) { state.box = null; point(); } canvas.classList.remove("dragging"); };
   canvas.addEventListener("pointerup", event => {
     if (pointers.size === 1 && moved <= 4) {
       const [x, y] = at(event);
       if (state.group === "*") { const group = groupAt(x, y); if (group) openGroup(group.title); }
-      else { const node = nodeAt(x, y), edge = node < 0 ? edgeAt(x, y) : -1; edge < 0 ? select(node) : chooseEdge(edge); }
-    }
+      else { const node = nodeAt(x, y), edge = node < 0 ? edgeAt(x, y) : -1; if (event.shiftKey) { if (node >= 0) togglePick(node); } else if (edge < 0) select(node); else chooseEdge(edge); }
+    } else if (state.box) collect(within(state.box).map(firstId).filter(id => id !== undefined));
     release(event);
   });
   canvas.addEventListener("pointercancel", release);

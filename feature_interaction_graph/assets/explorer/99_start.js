@@ -18,7 +18,8 @@ async function start() {
   const hash = location.hash.length > 1 ? location.hash : g.data.start;
   restore(hash); eachGraph(() => refilter()); fillPanel(); resize(); zoomTo(hash);
   for (const graph of graphs) new ResizeObserver(resize).observe(graph.stage);
-  window.addEventListener("popstate", () => { restore(); eachGraph(() => { g.made = null; refilter(); place(); }); fillPanel(); redraw(); });
+  window.addEventListener("popstate", () => { restore(); eachGraph(() => { g.made = null; refilter(); place(); }); fillPanel(); redraw(); say(); });
+  buildBridge();
   requestAnimationFrame(() => { performance.mark("drawn"); document.body.dataset.ready = "true"; });
 }
 start().catch(fault => {
