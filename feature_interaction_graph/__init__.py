@@ -96,6 +96,7 @@ if TYPE_CHECKING:
     from .training.binary import binary_code
     from .training.report import activation_report
     from .training.saes import read_sae
+    from .training.seeds import train_seeds
     from .training.streams import calibrate_sparsity, train_on_rows
     from .training.thresholds import calibrate_thresholds
     from .training.transcoders import train_transcoder, train_transcoders, transcoder_quality
@@ -111,6 +112,7 @@ if TYPE_CHECKING:
     from .visualization import explore, plot_circuit, plot_neighborhood, render_explorer, render_interactive_graph, render_neighborhood
 
 _MODULE_OF = {
+    "train_seeds": "training.seeds",
     "transcoder_quality": "training.transcoders",
     "train_transcoders": "training.transcoders",
     "train_transcoder": "training.transcoders",
@@ -294,9 +296,9 @@ __all__ = [  # noqa: F822  resolved by __getattr__
     "render_explorer", "render_interactive_graph", "render_neighborhood", "response_curve", "sae_from_weights",
     "sampled_examples", "save_attribution", "save_cases", "save_graph", "save_vit", "steer",
     "steer_compensated", "token_patterns", "top_examples", "track", "train_on_rows", "train_patch_saes",
-    "train_transcoder", "train_transcoders", "transcoder_quality", "transport_candidates", "transport_scores",
-    "validate_subgraph", "vit_from_clip", "vit_from_folder", "vit_from_huggingface", "with_directions",
-    "within_layer_measure", "wrap_model",
+    "train_seeds", "train_transcoder", "train_transcoders", "transcoder_quality", "transport_candidates",
+    "transport_scores", "validate_subgraph", "vit_from_clip", "vit_from_folder", "vit_from_huggingface",
+    "with_directions", "within_layer_measure", "wrap_model",
 ]
 
 
