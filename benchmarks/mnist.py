@@ -109,6 +109,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=2500, help="of the classifier")
     parser.add_argument("--sae-steps", type=int, default=800)
+    parser.add_argument("--kinds", nargs="+", default=["relu", "geglu"])
     parser.add_argument("--compare", action="store_true", help="Only the same with BatchTopK.")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -120,7 +121,7 @@ def main() -> None:
     sets = every.take(slice(0, -N_CALIBRATION)), every.take(slice(-N_CALIBRATION, None)), test
     base = SaeSettings("jumprelu", width=512, steps=given.sae_steps, batch_size=512, lr=2e-3,
                        progress=False)
-    kinds, seeds = ("relu", "geglu"), range(given.seeds)
+    kinds, seeds = given.kinds, range(given.seeds)
     if given.compare:
         before = json.loads((RESULTS / "mnist.json").read_text())
         table = before["numbers"]
