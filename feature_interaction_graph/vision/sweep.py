@@ -115,7 +115,7 @@ def _summary_of(values: Float[np.ndarray, "n"]) -> dict[str, Any]:
             "median": float(np.median(there)), "min": float(there.min()),
             "max": float(there.max())}
 
-# %% ../../nbs/vision/09_sweep.ipynb #aeb058fa
+# %% ../../nbs/vision/09_sweep.ipynb #8a083906
 @dataclass(frozen=True)
 class SweptMaps:
     """What a sweep found on `images` of the set `data`: of every configuration the `answers` and
@@ -138,7 +138,7 @@ class SweptMaps:
             "is_correct": self.predicted == self.images.labels,
             "confidence": self.probabilities.max(1)})
 
-# %% ../../nbs/vision/09_sweep.ipynb #95b6e0f9
+# %% ../../nbs/vision/09_sweep.ipynb #70ca01a4
 def _results_of(swept: SweptMaps, metrics: Mapping[str, np.ndarray]) -> dict[str, Any]:
     "Summaries of all images, by class, and of those that were named rightly or not."
     labels, right = swept.images.labels, swept.predicted == swept.images.labels
@@ -149,7 +149,7 @@ def _results_of(swept: SweptMaps, metrics: Mapping[str, np.ndarray]) -> dict[str
             group: {key: _summary_of(values[mask]) for key, mask in masks.items()}
             for group, masks in groups.items()} for metric, values in metrics.items()}}
 
-# %% ../../nbs/vision/09_sweep.ipynb #42677204
+# %% ../../nbs/vision/09_sweep.ipynb #b25fe45b
 _CONSTRUCTION = {"activation": "activation_only", "gradient": "gradient_only", "no_sae": "no_SAE",
                  "shuffled": "combined"}
 
@@ -173,7 +173,7 @@ def _save_config(path: Path, swept: SweptMaps, name: str) -> None:
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps({"timestamp": now, **told}, indent=1))
 
-# %% ../../nbs/vision/09_sweep.ipynb #76623925
+# %% ../../nbs/vision/09_sweep.ipynb #54416410
 def image_scores(swept: SweptMaps, name: str) -> dict[str, Any]:
     "What `faithfulness_stats.json` says of the configuration `name`."
     asked, patches = swept.plan.questions, swept.maps[name].shape[1]
@@ -195,7 +195,7 @@ def image_scores(swept: SweptMaps, name: str) -> dict[str, Any]:
     images = json.loads(swept.image_table().to_json(orient="records"))
     return {"dataset": swept.data, "configuration": name, "metrics": found, "images": images}
 
-# %% ../../nbs/vision/09_sweep.ipynb #5ca0ff47
+# %% ../../nbs/vision/09_sweep.ipynb #b81306ad
 def bin_table(swept: SweptMaps, name: str) -> pd.DataFrame:
     "The rows of `saco_bin_results.csv` of the configuration `name`."
     one, patches = swept.answers[name], swept.maps[name].shape[1]
