@@ -4,18 +4,20 @@ latents that was asked for.
 `python benchmarks/mnist.py --train FILE --test FILE` (each an .npz file with x and y; or `--data`,
 a folder with MNIST's four files) trains a classifier and an SAE for every kind and seed, then SAEs
 for other targets, and writes `results/mnist.json`. `--work FOLDER` keeps what is done, so that an
-interrupted run goes on.
+interrupted run goes on. `--compare` adds the same with BatchTopK, which trains dead latents on what
+is left over, to the file that is there.
 """
 
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from record import write
+from record import RESULTS, write
 
 from feature_interaction_graph.digits.classifier import (
     DigitClassifier, accuracy, load_classifier, save_classifier, train_classifier
@@ -71,6 +73,32 @@ def spread(rows: list[dict[str, Any]], name: str) -> dict[str, float]:
             "worst": float(max(values))}
 
 
+NAMES = ("baseline", "lost_points", "lost_points_boolean", "lost_points_boolean_plain", "L0",
+         "explained_variance", "boolean_explained_variance", "cpu_seconds")
+
+
+def cell(
+    work: Path, sets: tuple[DigitSet, DigitSet, DigitSet], kind: str, target: float, steps: int,
+    settings: SaeSettings
+) -> dict[str, Any]:
+    "One SAE of one classifier, as it is judged here or was by an earlier run."
+    other = "" if settings.architecture == "jumprelu" else f"_{settings.architecture}"
+    place = work / f"{kind}_{settings.seed}_{target}{other}"
+    kept = place.with_suffix(".json")
+    if not (kept.is_file() and place.is_dir()):
+        model = classifier(work, sets[0], kind, settings.seed, steps)
+        sae, numbers = judged(model, sets, target, settings)
+        numbers["features"] = of_features(model, sae, sets[2])
+        numbers["validation"] = accuracy(model, sets[1])
+        sae.save_model(place)
+        kept.write_text(json.dumps(numbers))
+        print(kind, settings.seed, target, settings.architecture, f"{numbers['baseline']:.4f} lost "
+              f"{numbers['lost_points']:.2f} points, boolean "
+              f"{numbers['lost_points_boolean']:.2f}, L0 {numbers['L0']:.2f}, dead "
+              f"{numbers['report']['dead']}", flush=True)
+    return json.loads(kept.read_text())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -81,6 +109,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=2500, help="of the classifier")
     parser.add_argument("--sae-steps", type=int, default=800)
+    parser.add_argument("--kinds", nargs="+", default=["relu", "geglu"])
+    parser.add_argument("--compare", action="store_true", help="Only the same with BatchTopK.")
     given = parser.parse_args()
     torch.set_num_threads(1)
     given.work.mkdir(parents=True, exist_ok=True)
@@ -91,30 +121,25 @@ def main() -> None:
     sets = every.take(slice(0, -N_CALIBRATION)), every.take(slice(-N_CALIBRATION, None)), test
     base = SaeSettings("jumprelu", width=512, steps=given.sae_steps, batch_size=512, lr=2e-3,
                        progress=False)
-    cells = [(kind, seed, 20) for kind in ("relu", "geglu") for seed in range(given.seeds)]
+    kinds, seeds = given.kinds, range(given.seeds)
+    if given.compare:
+        before = json.loads((RESULTS / "mnist.json").read_text())
+        table = before["numbers"]
+        for kind in kinds:
+            rows = [cell(given.work, sets, kind, 20, given.steps, replace(
+                base, architecture="batchtopk", seed=seed)) for seed in seeds]
+            table["batchtopk"] = table.get("batchtopk", {}) | {
+                kind: {name: spread(rows, name) for name in NAMES} | {"seeds": rows}}
+        print(write("mnist", before["settings"], table))
+        return
+    cells = [(kind, seed, 20) for kind in kinds for seed in seeds]
     cells += [("relu", 0, target) for target in TARGETS if target != 20]
-    found = {}
-    for kind, seed, target in cells:
-        kept = given.work / f"{kind}_{seed}_{target}.json"
-        place = given.work / f"{kind}_{seed}_{target}"
-        if not (kept.is_file() and place.is_dir()):
-            model = classifier(given.work, sets[0], kind, seed, given.steps)
-            sae, numbers = judged(model, sets, target, SaeSettings(
-                **{**vars(base), "seed": seed}))
-            numbers["features"] = of_features(model, sae, test)
-            numbers["validation"] = accuracy(model, sets[1])
-            sae.save_model(place)
-            kept.write_text(json.dumps(numbers))
-            print(kind, seed, target, f"{numbers['baseline']:.4f} lost "
-                  f"{numbers['lost_points']:.2f} points, boolean "
-                  f"{numbers['lost_points_boolean']:.2f}, L0 {numbers['L0']:.2f}", flush=True)
-        found[kind, seed, target] = json.loads(kept.read_text())
-    numbers = {}
-    for kind in ("relu", "geglu"):
-        rows = [found[kind, seed, 20] for seed in range(given.seeds)]
-        numbers[kind] = {name: spread(rows, name) for name in (
-            "baseline", "lost_points", "lost_points_boolean", "lost_points_boolean_plain", "L0",
-            "explained_variance", "boolean_explained_variance", "cpu_seconds")}
+    found = {(kind, seed, target): cell(given.work, sets, kind, target, given.steps, replace(
+        base, seed=seed)) for kind, seed, target in cells}
+    numbers: dict[str, Any] = {}
+    for kind in kinds:
+        rows = [found[kind, seed, 20] for seed in seeds]
+        numbers[kind] = {name: spread(rows, name) for name in NAMES}
         numbers[kind]["seeds"] = rows
     numbers["calibration"] = [
         {"target": target, **{name: found["relu", 0, target]["sparsity"][name] for name in (

@@ -10,10 +10,16 @@ over the whole table; features against none, and against a shuffled decoder; a c
 the images and judged on the other half. Then the same numbers one image and one question at a time,
 in the same process, in turn, by CPU time; the same images through Quantus, where it is installed;
 and the interaction graph of the digits' ViT.
+
+Every twenty images of a model are kept in `--work` as they are done, and so is each other part: a
+run that was stopped goes on there. Whoever changes what a map or a measure is takes a new folder.
 """
 import argparse
+import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +31,7 @@ import vision_quantus
 from scipy import stats
 from vision_models import CLOTHES, cifar_images, cifar_vit, clip_mira, clothes_images
 
+from feature_interaction_graph.engine.errors import atomic_write
 from feature_interaction_graph.graph import build_interaction_graph
 from feature_interaction_graph.training.saes import SaeSettings
 from feature_interaction_graph.vision.adapters import vit_from_folder
@@ -35,12 +42,26 @@ from feature_interaction_graph.vision.comparison import (
 from feature_interaction_graph.vision.faithfulness import METRICS, Questions, faithfulness
 from feature_interaction_graph.vision.gate import MODES, Gate, gated_transmm
 from feature_interaction_graph.vision.images import images_from_npz
+from feature_interaction_graph.vision.patch_features import patch_firings, top_patches
 from feature_interaction_graph.vision.patch_graph import PatchQuestion, measure_patch_graph
 from feature_interaction_graph.vision.saes import patch_quality, train_patch_saes
 from feature_interaction_graph.vision.vit import class_scores, share_right
 
 PLACES = {"mnist": ((3,), (1, 2, 3, 4)), "cifar10": ((2,), (1, 2, 3)), "clip": ((4,), (2, 4))}
 SETTINGS = SaeSettings(width=512, k=12, steps=800, batch_size=1024, lr=2e-3, progress=False)
+
+
+def remembered(path: Path, asked: dict[str, Any], make: Callable[[], Any]) -> Any:
+    "What `make` gives; if `path` holds it from before, for the same `asked`, it is read there."
+    asked = json.loads(json.dumps(asked))
+    if path.is_file():
+        kept = json.loads(path.read_text())
+        if kept["asked"] == asked: return kept["given"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    given = json.loads(json.dumps(make()))
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps({"asked": asked, "given": given}))
+    return given
 
 
 def saes_of(name: str, vit: Any, images: Any, folder: Path) -> dict[int, Any]:
@@ -98,29 +119,35 @@ def one_at_a_time(vit: Any, image: torch.Tensor, scores: np.ndarray, target: int
             "flipping": float(np.trapezoid(curve) / patches)}
 
 
-def speed(vit: Any, seen: torch.Tensor, questions: Questions, rounds: int) -> dict[str, Any]:
-    """CPU seconds an image and map: attribution and three metrics, one at a time and together; for
-    one map, and for all methods."""
-    ratios, errors, plain, fast = [], [], [], []
+def speed(vit: Any, seen: torch.Tensor, saes: dict[int, Any], places: tuple, questions: Questions,
+          rounds: int) -> dict[str, Any]:
+    """CPU seconds an image and map, side by side in every round: attribution and three measures
+    one at a time, ten images of one map together, and ten images of all maps together."""
+    spent: dict[str, list[float]] = {"alone": [], "together": [], "each_of_all_maps": []}
+    errors, n_maps = [], 0
     for at in range(rounds):
-        image = seen[2 * at:2 * at + 2]
+        image = seen[10 * at:10 * at + 10]
         begin = time.process_time()
         maps = attribution_maps(vit, image, ["transmm"])
         target = vit(image).argmax(1)
         together = faithfulness(vit, image, maps, target, questions)["transmm"]
-        middle = time.process_time()
+        spent["together"].append((time.process_time() - begin) / len(image))
+        begin = time.process_time()
         for one in range(2):
-            single = image[one:one + 1]
-            scores = attribution_maps(vit, single, ["transmm"])["transmm"][0].double().numpy()
-            sets = questions.sets(2, vit.shape.patches)[one]
-            alone = one_at_a_time(vit, image[one], scores, int(target[one]), questions, sets)
+            scores = attribution_maps(vit, image[one:one + 1], ["transmm"])["transmm"][0]
+            sets = questions.sets(len(image), vit.shape.patches)[one]
+            alone = one_at_a_time(vit, image[one], scores.double().numpy(), int(target[one]),
+                                  questions, sets)
             errors += [abs(alone[metric] - together[metric][one]) for metric in METRICS]
-        end = time.process_time()
-        plain.append((end - middle) / 2)
-        fast.append((middle - begin) / 2)
-        ratios.append(plain[-1] / fast[-1])
-    return {"ratio_one_map": float(np.median(ratios)), "seconds_alone": float(np.median(plain)),
-            "seconds_together": float(np.median(fast)), "largest_error": float(max(errors))}
+        spent["alone"].append((time.process_time() - begin) / 2)
+        found = measured(vit, image, saes, places, questions)
+        n_maps = len(found["found"])
+        spent["each_of_all_maps"].append(found["seconds"] / len(image) / n_maps)
+    ratio = {name: float(np.median(np.divide(spent["alone"], spent[name]))) for name in spent}
+    return {**{f"seconds_{name}": float(np.median(values)) for name, values in spent.items()},
+            "ratio_one_map": ratio["together"], "ratio_all_maps": ratio["each_of_all_maps"],
+            "ratios_all_maps": np.divide(spent["alone"], spent["each_of_all_maps"]).tolist(),
+            "maps_together": n_maps, "largest_error": float(max(errors))}
 
 
 def versus(rows: Any, first: str, second: str, places: tuple) -> list[dict[str, Any]]:
@@ -134,22 +161,36 @@ def versus(rows: Any, first: str, second: str, places: tuple) -> list[dict[str, 
     return compare_configurations(pd.concat(kept), second).to_dict("records")
 
 
+def measured(vit: Any, seen: torch.Tensor, saes: dict[int, Any], places: tuple,
+             questions: Questions) -> dict[str, Any]:
+    "The measures of every map of the images `seen`, as lists, and the CPU seconds they took."
+    begin = time.process_time()
+    maps, target = all_maps(vit, seen, saes, places)
+    found = faithfulness(vit, seen, maps, target, questions)
+    return {"seconds": time.process_time() - begin,
+            "found": {which: {metric: values.tolist() for metric, values in metrics.items()}
+                      for which, metrics in found.items()}}
+
+
 def study(name: str, vit: Any, sets: dict[str, Any], questions: Questions, folder: Path
           ) -> dict[str, Any]:
     "All comparisons of one model; `sets`: images to train SAEs, to judge them, and to explain."
     places, test = PLACES[name], sets["test"]
     saes = saes_of(name, vit, sets["train"], folder)
-    quality = [vars(one) for one in patch_quality(vit, saes, sets["held"])]
-    seen, begin, found = vit.normalisation.apply(test.pixels), time.process_time(), {}
+    asked = {"questions": vars(questions), "settings": [SETTINGS.width, SETTINGS.k, SETTINGS.steps],
+             "places": places}
+    quality = remembered(folder/"done"/f"{name}_quality.json", asked, lambda: [
+        vars(one) for one in patch_quality(vit, saes, sets["held"])])
+    seen, parts = vit.normalisation.apply(test.pixels), []
     for part in torch.arange(len(test)).split(20):
-        maps, target = all_maps(vit, seen[part], saes, places)
-        for which, metrics in faithfulness(vit, seen[part], maps, target, questions).items():
-            for metric, values in metrics.items():
-                found.setdefault(which, {}).setdefault(metric, []).append(values)
-        print(name, int(part[-1]) + 1, round(time.process_time() - begin), flush=True)
-    spent = (time.process_time() - begin) / len(test) / len(found)
-    joined = {which: {metric: np.concatenate(parts) for metric, parts in metrics.items()}
-              for which, metrics in found.items()}
+        first, last = int(part[0]), int(part[-1])
+        parts.append(remembered(folder/"done"/f"{name}_{first}.json", asked | {"last": last},
+                                partial(measured, vit, seen[part], saes, places, questions)))
+        print(name, last + 1, round(parts[-1]["seconds"]), flush=True)
+    found = parts[0]["found"]
+    spent = sum(part["seconds"] for part in parts) / len(test) / len(found)
+    joined = {which: {metric: np.concatenate([part["found"][which][metric] for part in parts])
+                      for metric in metrics} for which, metrics in found.items()}
     rows = metric_rows(joined, test.names, name)
     gates = [Gate(layers, mode, most=5.0).name for layers in places for mode in MODES]
     chosen, judged = held_out_choice(rows, "transmm", gates)
@@ -164,12 +205,23 @@ def study(name: str, vit: Any, sets: dict[str, Any], questions: Questions, folde
         "chosen": chosen, "chosen_on_the_other_half": judged.to_dict("records")}
 
 
+def mean_patch(firings: Any, images: Any, feature: int, side: int, grid: tuple[int, int]) -> str:
+    "The mean grey picture of a feature's 20 strongest patches and those around them, as hex."
+    found = []
+    for one in top_patches(firings, feature, images, 20):
+        row, column = (side * at for at in divmod(one.patch, grid[1]))
+        pixels = np.pad(images.pixels[one.number].mean(0), side)
+        found.append(pixels[row:row + 3 * side, column:column + 3 * side])
+    return np.mean(found, 0).round().astype(np.uint8).tobytes().hex()
+
+
 def graph_of(vit: Any, saes: dict[int, Any], images: Any) -> dict[str, Any]:
-    "The strongest edges of the interaction graph, and how long it took."
+    """The strongest edges of the interaction graph, how long it took, and what the features of the
+    twelve strongest edges into classes, and of edges into those, look like."""
     begin = time.process_time()
     table = measure_patch_graph(vit, saes, images, PatchQuestion(top=16, samples=32), False)
     spent, G = time.process_time() - begin, build_interaction_graph(table)
-    last = vit.shape.layers
+    last, side = vit.shape.layers, vit.shape.patch
     edges = sorted(G.edges(data=True), key=lambda edge: -abs(edge[2]["strength_std"] or 0))
     told = [{"source": a, "target": b, "source_label": G.nodes[a]["label"],
              "target_label": G.nodes[b]["label"],
@@ -178,10 +230,18 @@ def graph_of(vit: Any, saes: dict[int, Any], images: Any) -> dict[str, Any]:
             for a, b, facts in edges]
     kinds = {"to_classes": [one for one in told if one["target"].startswith(f"L{last}_")],
              "between_features": [one for one in told if not one["target"].startswith(f"L{last}_")]}
+    drawn = kinds["to_classes"][:12]
+    shown = {one["source"] for one in drawn}
+    drawn += [one for one in kinds["between_features"] if one["target"] in shown][:12]
+    firings = patch_firings(vit, saes, images)
+    pictures = {name: mean_patch(firings[G.nodes[name]["layer"]], images,
+                                 G.nodes[name]["feature_idx"], side, vit.shape.grid)
+                for name in sorted({one["source"] for one in drawn} | shown)}
     return {"images": len(images), "tested": len(table), "cpu_seconds": spent,
             "rows": int(sum(set_of_rows(table))),
             **{f"n_{name}": len(some) for name, some in kinds.items()},
-            **{name: some[:40] for name, some in kinds.items()}}
+            **{name: some[:40] for name, some in kinds.items()},
+            "drawn": drawn, "pictures": pictures, "picture_side": 3 * side}
 
 
 def set_of_rows(table: Any) -> list[int]:
@@ -209,16 +269,14 @@ def main() -> None:
     vit, questions = vit_from_folder(given.data/"models"/"vit_mnist_kjetil"), Questions()
     sets = mnist_sets(given.data, given.images)
     seen = vit.normalisation.apply(sets["test"].pixels)
-    timing = speed(vit, seen, questions, rounds=3)
+    done, saes = given.work/"done", saes_of("mnist", vit, sets["train"], given.work)
+    timing = remembered(done/"speed.json", {"questions": vars(questions)}, lambda: speed(
+        vit, seen, saes, PLACES["mnist"], questions, rounds=5))
     print(timing, flush=True)
-    numbers = study("mnist", vit, sets, questions, given.work)
-    spent = numbers.pop("seconds_each_of_all_maps")
-    numbers["speed"] = timing | {"maps_together": numbers.pop("maps_together"),
-                                 "seconds_each_of_all_maps": spent,
-                                 "ratio_all_maps": timing["seconds_alone"] / spent}
-    numbers["graph"] = graph_of(vit, saes_of("mnist", vit, sets["train"], given.work),
-                                sets["held"])
-    numbers["quantus"] = vision_quantus.agreement(vit, seen[:8])
+    numbers = study("mnist", vit, sets, questions, given.work) | {"speed": timing}
+    numbers["graph"] = remembered(done/"graph.json", {}, lambda: graph_of(vit, saes, sets["held"]))
+    numbers["quantus"] = remembered(done/"quantus.json", {},
+                                    lambda: vision_quantus.agreement(vit, seen[:8]))
     print(numbers["quantus"], flush=True)
     train, test = (cifar_images(given.data, which) for which in ("train", "test"))
     pictures = {"train": train.take(range(2000)), "held": test.take(range(2000, 2500)),

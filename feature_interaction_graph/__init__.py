@@ -99,8 +99,10 @@ if TYPE_CHECKING:
     from .training.binary import binary_code
     from .training.report import activation_report
     from .training.saes import read_sae
+    from .training.seeds import train_seeds
     from .training.streams import calibrate_sparsity, train_on_rows
     from .training.thresholds import calibrate_thresholds
+    from .training.transcoders import train_transcoder, train_transcoders, transcoder_quality
     from .vision.adapters import load_vit, save_vit, vit_from_clip, vit_from_folder, vit_from_huggingface
     from .vision.attribution import attribution_maps
     from .vision.cases import save_cases
@@ -113,12 +115,16 @@ if TYPE_CHECKING:
     from .visualization import explore, plot_circuit, plot_neighborhood, render_explorer, render_interactive_graph, render_neighborhood
 
 _MODULE_OF = {
-    "figure_numbers": "drawing.figures",
-    "pyvis_neighborhood": "drawing.neighborhood_page",
     "plot_truth_tables": "drawing.paper",
     "plot_stability": "drawing.paper",
     "plot_cascade_scatter": "drawing.paper",
     "plot_adjacency": "drawing.paper",
+    "pyvis_neighborhood": "drawing.neighborhood_page",
+    "figure_numbers": "drawing.figures",
+    "train_seeds": "training.seeds",
+    "transcoder_quality": "training.transcoders",
+    "train_transcoders": "training.transcoders",
+    "train_transcoder": "training.transcoders",
     "plot_attention_flow": "lenses.attention_flow",
     "attention_flow": "lenses.attention_flow",
     "plot_activation_comparison": "lenses.activation_comparison",
@@ -300,8 +306,9 @@ __all__ = [  # noqa: F822  resolved by __getattr__
     "render_dashboards", "render_explorer", "render_interactive_graph", "render_neighborhood", "response_curve",
     "sae_from_weights", "sampled_examples", "save_attribution", "save_cases", "save_graph", "save_vit", "steer",
     "steer_compensated", "token_patterns", "top_examples", "track", "train_on_rows", "train_patch_saes",
-    "transport_candidates", "transport_scores", "validate_subgraph", "vit_from_clip", "vit_from_folder",
-    "vit_from_huggingface", "with_directions", "within_layer_measure", "wrap_model",
+    "train_seeds", "train_transcoder", "train_transcoders", "transcoder_quality", "transport_candidates",
+    "transport_scores", "validate_subgraph", "vit_from_clip", "vit_from_folder", "vit_from_huggingface",
+    "with_directions", "within_layer_measure", "wrap_model",
 ]
 
 

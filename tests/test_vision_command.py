@@ -12,6 +12,7 @@ from feature_interaction_graph.vision import sweep as sweeping
 from feature_interaction_graph.vision.adapters import save_vit
 from feature_interaction_graph.vision.images import Normalisation
 from feature_interaction_graph.vision.planted_patches import planted_images, train_vit
+from feature_interaction_graph.vision.records import read_patch_records
 from feature_interaction_graph.vision.vit import VitShape
 
 
@@ -78,11 +79,54 @@ def test_from_images_to_cases(study, capsys, monkeypatch):
     assert not list(study.rglob("*.part")) and not list(study.rglob(".*"))
 
 
+def test_files_of_a_sweep_say_the_same(study, tmp_path, capsys):
+    "Each file of a gate against the table of all numbers, and a debug file that needs no pickle."
+    assert run("vision", "sweep", "--output-dir", study, "--mode", "combined", "--mode", "no_sae",
+               "--quiet", "--debug") == 0
+    rows = pd.read_csv(study / "sweep" / "rows.csv", dtype={"image": str})
+    names = {"saco": "SaCo", "correlation": "FaithfulnessCorrelation", "flipping": "PixelFlipping"}
+    for name in ("layers_0_combined_clamp_5.0_alpha_1.0", "transmm"):
+        below = study / "sweep" / "images" / name
+        stats = json.loads((below / "faithfulness_stats.json").read_text())
+        bins = pd.read_csv(below / "saco_bin_results.csv", dtype={"image_name": str})
+        mine = rows[rows.configuration == name]
+        for metric, called in names.items():
+            told = np.array(stats["metrics"][called]["mean_scores"], float)
+            np.testing.assert_allclose(told, mine[mine.metric == metric].value)
+            assert stats["metrics"][called]["overall"]["mean"] == pytest.approx(np.nanmean(told))
+        images = [one["filename"] for one in stats["images"]]
+        assert images == list(dict.fromkeys(bins.image_name)) == mine.image.unique().tolist()
+        with np.load(below / "attributions.npz", allow_pickle=False) as kept: raw = kept["raw"]
+        sums = bins.groupby("image_name", sort=False).total_attribution.sum()
+        np.testing.assert_allclose(sums, raw.sum(1), rtol=1e-4, atol=1e-6)
+        for _, one in bins.groupby("image_name"):
+            gap = np.subtract.outer(one.total_attribution.to_numpy(),
+                                    one.total_attribution.to_numpy()).clip(0)
+            agree = np.where(np.subtract.outer(one.confidence_delta.to_numpy(),
+                                               one.confidence_delta.to_numpy()) >= 0, 1, -1)
+            assert one.saco_score.iloc[0] == pytest.approx((gap * agree).sum() / gap.sum())
+        config = json.loads((below / "experiment_config.json").read_text())
+        assert config["subset_size"] == 40 and config["dataset"] == "images"
+    debug = read_patch_records(study / "sweep" / "images" / "layers_0_combined_clamp_5.0_alpha_1.0"
+                               / "debug" / "layer_0_debug.npz")
+    assert debug.names == images and len(debug.indptr) == 40 * 25 + 1
+
+
 def test_maps_are_arrays_and_pictures(study, capsys):
     assert run("vision", "attribute", "--output-dir", study, "--n", "2", "--gate", "combined") == 0
     kept = sorted((study / "attributions").glob("*.npy"))
     assert len(kept) == 4 and all(np.load(path).shape == (25,) for path in kept)
     assert Image.open(kept[0].with_suffix(".png")).size == (240, 240)
+    below, stem = study / "attributions" / "gate_combined", kept[0].stem.removesuffix(
+        "_gate_combined")
+    raw, large = (np.load(below / f"{stem}_{kind}attribution.npy") for kind in ("raw_", ""))
+    assert np.array_equal(raw, np.load(kept[0])) and large.shape == (20, 20)
+    assert large.min() == 0 and large.max() == 1
+    made = read_patch_records(below / "debug" / "layer_0_debug.npz")
+    plain = np.load(kept[1])
+    assert kept[1].stem == f"{stem}_transmm" and len(made.names) == 2
+    at = made.names.index(stem)
+    np.testing.assert_allclose(made.patch_attribution_deltas[at], raw - plain, atol=1e-6)
     for more, words in ((("--method", "magic"), "attribution 'magic' is not known"),
                         (("--gate", "magic"), "gate 'magic' is not known")):
         assert words in refused(capsys, "vision", "attribute", "--output-dir", study, *more)

@@ -117,10 +117,20 @@ def load_sae(
     device: str = "cpu",
     dtype: str = "float32",
 ) -> "SAE":
-    """One SAE of a release, a hub repository or a folder, checked.
+    """One SAE of a release, a hub repository or a folder, checked; its weights are its own, and no
+    file changes them.
 
     Raises `MissingSae` if it is not there, `InputError` if it is damaged, reads an unknown place,
     has an activation function or a scaling that is not read exactly."""
+    return _own(_loaded(release, sae_id, device, dtype))
+
+def _own(sae: "SAE") -> "SAE":
+    "Weights that were pages of a file are copied into memory, one after the other."
+    for tensor in (*sae.parameters(), *sae.buffers()): tensor.data = tensor.data.clone()
+    return sae
+
+def _loaded(release: str, sae_id: str, device: str, dtype: str) -> "SAE":
+    "`load_sae`, whose weights may be the pages of a file that others can write."
     from huggingface_hub import errors
     from sae_lens import SAE
     release, sae_id = checked_name(release, "the SAE release"), checked_name(sae_id, "the SAE id")
@@ -186,12 +196,6 @@ def to_disk(sae: nn.Module) -> None:
         with safe_open(file, "pt") as stored:
             for name, each in tensors.items(): each.data = stored.get_tensor(name)
 
-# %% ../../nbs/hosts/10_saes.ipynb #2139c2c5
-def _is_mapped(sae: "SAE", folder: Path) -> bool:
-    "Whether the weights are the pages of a file: stored as wide as they are here."
-    file = folder/"sae_weights.safetensors"
-    return file.is_file() and file.stat().st_size >= weight_bytes(sae)
-
 # %% ../../nbs/hosts/10_saes.ipynb #a4cd6ed5
 def load_saes_by_id(
     release: str,
@@ -207,13 +211,15 @@ def load_saes_by_id(
     saes, absent, held = {}, [], 0
     most = free_memory() // 2 if in_memory is None else in_memory
     for layer, sae_id in ids.items():
-        try: saes[layer] = load_sae(release, sae_id, device=device, dtype=dtype)
+        try: saes[layer] = _loaded(release, sae_id, device, dtype)
         except MissingSae:
             absent.append(sae_id)
             continue
-        if device != "cpu" or _is_mapped(saes[layer], Path(release)/sae_id): continue
+        if device != "cpu": continue
         if held + weight_bytes(saes[layer]) > most: to_disk(saes[layer])
-        else: held += weight_bytes(saes[layer])
+        else:
+            held += weight_bytes(saes[layer])
+            _own(saes[layer])
     if absent:
         verb = (f"are {len(absent)} SAEs that were not found" if len(absent) > 1
                 else "is an SAE that was not found")

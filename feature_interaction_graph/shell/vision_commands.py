@@ -76,8 +76,7 @@ def study_images(study: VisionStudy, vit: "Vit") -> "ImageSet":
 def opened(folder: str | Path) -> "tuple[VisionStudy, Vit, dict[int, SAE], ImageSet]":
     """Study, model, SAEs, and all images. Raises `InputError` as `read_study` and `load_vit` do,
     for SAEs that are missing, and for images that changed in number."""
-    from sae_lens import SAE
-
+    from feature_interaction_graph.training.saes import read_sae
     from feature_interaction_graph.vision.adapters import load_vit
     study = read_study(folder)
     vit, saes = load_vit(study.model), {}
@@ -89,7 +88,7 @@ def opened(folder: str | Path) -> "tuple[VisionStudy, Vit, dict[int, SAE], Image
         place = as_path(folder)/"saes"/f"patches.{layer}"
         if not place.is_dir():
             raise InputError(f"{place} is missing; prepare the folder again.")
-        saes[layer] = SAE.load_from_disk(str(place)).eval()
+        saes[layer] = read_sae(place)
     return study, vit, saes, images
 
 # %% ../../nbs/shell/13_vision_commands.ipynb #a3fb3e15
@@ -144,38 +143,53 @@ def attribute_images(
     folder: str | Path, methods: list[str], gate: str | None = None, n: int = 4
 ) -> list[Path]:
     """Maps of the first `n` test images, in `attributions/`: `NAME_METHOD.npy` `[patches]` and a
-    picture each; `gate`: a mode, at all layers of the study. Raises `InputError` as `opened` and
-    `attribution_maps` do, and for a mode that is not known."""
+    picture each, and in a folder for each method `NAME_raw_attribution.npy` (the same) and
+    `NAME_attribution.npy` (`whole_map`). `gate`: a mode, at all layers of the study, with its
+    `save_patch_records`. Raises `InputError` as `opened` and `attribution_maps` do, and for a mode
+    that is not known."""
     from feature_interaction_graph.vision.attribution import attribution_maps, slopes_of
     from feature_interaction_graph.vision.cases import map_picture, save_picture
     from feature_interaction_graph.vision.gate import Gate, gated_transmm
+    from feature_interaction_graph.vision.records import save_patch_records, whole_map
     study, vit, saes, images = opened(folder)
     some = images.take(study.test[:n])
     seen = vit.normalisation.apply(some.pixels)
     slopes = slopes_of(vit, seen)
     maps = attribution_maps(vit, seen, methods, slopes.target)
     if gate is not None:
-        maps[f"gate_{gate}"] = gated_transmm(slopes, saes, Gate(tuple(study.layers), gate))
+        asked = Gate(tuple(study.layers), gate)
+        maps[f"gate_{gate}"] = gated_transmm(slopes, saes, asked)
+        save_patch_records(as_path(folder)/"attributions"/f"gate_{gate}", vit, saes, some, asked)
     paths = []
     for number, name in enumerate(some.names):
         stem = Path(name).with_suffix("").as_posix().replace("/", "_")
         for method, found in maps.items():
             scores = found[number].detach().cpu().numpy()
             path = as_path(folder)/"attributions"/f"{stem}_{method}"
-            with atomic_write(path.with_suffix(".npy")) as part, part.open("wb") as file:
-                np.save(file, scores)
+            _save_array(path.with_suffix(".npy"), scores)
+            _save_array(path.parent/method/f"{stem}_raw_attribution.npy", scores)
+            _save_array(path.parent/method/f"{stem}_attribution.npy", whole_map(
+                found[number], vit.shape.grid, vit.shape.image))
             with atomic_write(path.with_suffix(".png")) as part:
                 save_picture(map_picture(some, number, scores, vit.shape.grid), part)
             paths.append(path.with_suffix(".npy"))
     return paths
 
+def _save_array(path: Path, values: np.ndarray) -> None:
+    with atomic_write(path) as part, part.open("wb") as file: np.save(file, values)
+
 # %% ../../nbs/shell/13_vision_commands.ipynb #fc64ec5f
-def sweep_study(folder: str | Path, plan: "SweepPlan", progress: bool = True) -> "pd.DataFrame":
-    "All of `plan` on the test images. Raises `InputError` as `opened` and `run_sweep` do."
+def sweep_study(folder: str | Path, plan: "SweepPlan", progress: bool = True, debug: bool = False
+                ) -> "pd.DataFrame":
+    """All of `plan` on the test images; with `debug` also the `save_patch_records` of every gate.
+    Raises `InputError` as `opened` and `run_sweep` do."""
+    from feature_interaction_graph.vision.records import save_patch_records
     from feature_interaction_graph.vision.sweep import run_sweep
     study, vit, saes, images = opened(folder)
-    place = as_path(folder)/"sweep"
-    rows = run_sweep(vit, saes, images.take(study.test), plan, place, progress=progress)
+    place, test = as_path(folder)/"sweep", images.take(study.test)
+    rows = run_sweep(vit, saes, test, plan, place, progress=progress)
+    for gate in plan.gates() if debug else ():
+        save_patch_records(place/"images"/gate.name, vit, saes, test, gate)
     with atomic_write(place/"rows.csv") as part: rows.to_csv(part, index=False)
     return rows
 
@@ -295,6 +309,8 @@ def _sweep(
         "combined", "no_sae", "shuffled"],
     most: Annotated[list[float], Option(help="Largest factors.")] = [5.0],  # noqa: B006
     strength: Annotated[list[float], Option(help="Strengths.")] = [1.0],  # noqa: B006
+    debug: Annotated[bool, Option("--debug", help="Keep what each gate did at every patch.")
+                     ] = False,
     quiet: _Quiet = False
 ) -> None:
     "Every map and gate on the test images, three measures each; goes on where it stopped: sweep/."
@@ -302,7 +318,7 @@ def _sweep(
     places = [parse_layers(one) for one in layers] if layers else [read_study(output_dir).layers]
     plan = SweepPlan(tuple(tuple(one) for one in places), tuple(mode), tuple(most),
                      tuple(strength))
-    rows = sweep_study(output_dir, plan, not quiet)
+    rows = sweep_study(output_dir, plan, not quiet, debug)
     typer.echo(f"{rows.configuration.nunique()} maps of {rows.image.nunique()} images\n"
                f"wrote {output_dir/'sweep'}")
 

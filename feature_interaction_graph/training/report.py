@@ -84,26 +84,27 @@ def activation_report(
     in every row) and `recovered = (spliced - mean) / (clean - mean)`. Raises `InputError` as
     `batches_of` does."""
     mean = torch.stack([part.double().sum(0) for part in batches_of(rows)]).sum(0) / len(rows)
-    sums, fired = torch.zeros(7, dtype=torch.float64), torch.zeros(sae.cfg.d_sae)
+    sums, fired = torch.zeros(8, dtype=torch.float64), torch.zeros(sae.cfg.d_sae)
     for part in batches_of(rows):
         latents = sae.encode(part.to(sae.device))
         x, rebuilt = part.double(), sae.decode(latents).cpu().double()
-        error, size = (x - rebuilt).square().sum(1), x.norm(dim=1).clamp(min=1e-12)
+        error, size = (x - rebuilt).square().sum(1), x.norm(dim=1)
+        size = torch.where(size > 0, size, torch.inf)       # a row of zeros has no relative error
         centred, at = x - mean, rebuilt - mean
         sums += torch.stack([(latents != 0).sum(), error.sum(), centred.square().sum(),
                              (error / size ** 2).sum(), (rebuilt.norm(dim=1) / size).sum(),
-                             (centred * at).sum(), at.square().sum()])
+                             (centred * at).sum(), at.square().sum(), size.isfinite().sum()])
         fired += (latents != 0).sum(0).cpu()
-    active, error, variance, relative, ratio, along, square = sums.tolist()
-    told = None
+    active, error, variance, relative, ratio, along, square, there = sums.tolist()
+    told, there = None, max(there, 1)
     if score is not None:
         clean, spliced = score(lambda x: x), score(lambda x: sae(x.to(sae.device)).to(x))
         flat = score(lambda x: mean.to(x).expand_as(x))
         told = {"clean": clean, "spliced": spliced, "mean": flat,
                 "recovered": (spliced - flat) / (clean - flat) if clean != flat else float("nan")}
     n = len(rows)
-    return ActivationReport(n, active / n, 1 - error / variance, relative / n, ratio / n,
-                            along / square, (fired.double() / n).numpy(),
+    return ActivationReport(n, active / n, 1 - error / variance, relative / there,
+                            ratio / there, along / square, (fired.double() / n).numpy(),
                             nearest_decoders(sae.W_dec), told)
 
 # %% ../../nbs/training/11_report.ipynb #711951fa
@@ -157,10 +158,11 @@ def seed_agreement(
     vectors = [sae.W_dec.detach().cpu() for sae in saes]
     if live is not None:
         vectors = [rows[torch.as_tensor(kept)] for rows, kept in zip(vectors, live, strict=True)]
-    drawn = torch.randn(vectors[1].shape, generator=torch.Generator().manual_seed(seed))
+    # from a generator of its own: directions that were drawn with the same seed are not chance
+    chance = np.random.default_rng((seed, 271828)).normal(size=vectors[1].shape)
     pairs = [mean_correlation_coefficient(*two) for two in itertools.combinations(vectors, 2)]
     return {"pairs": pairs, "mean": float(np.mean(pairs)),
-            "random": mean_correlation_coefficient(vectors[0], drawn)}
+            "random": mean_correlation_coefficient(vectors[0], torch.from_numpy(chance).float())}
 
 # %% ../../nbs/training/11_report.ipynb #0f2a096a
 def synthetic_recovery(

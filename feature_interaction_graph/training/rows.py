@@ -8,6 +8,7 @@ __all__ = ['sampled_activations', 'gathered_activations', 'shuffled_batches']
 # %% ../../nbs/training/06_rows.ipynb #af2e69cb
 import contextlib
 import math
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -64,6 +65,11 @@ def sampled_activations(
         model, corpus, [name], batch_size, progress
     )])
 
+# %% ../../nbs/training/06_rows.ipynb #7bcb9ecf
+def _disk_of(folder: str | Path | None) -> Path | None:
+    "The first folder above `folder`, or itself, that is there and may be written."
+    places = [] if folder is None else [Path(folder).absolute(), *Path(folder).absolute().parents]
+    return next((place for place in places if place.is_dir() and os.access(place, os.W_OK)), None)
 
 # %% ../../nbs/training/06_rows.ipynb #ed2afdd4
 @contextlib.contextmanager
@@ -72,12 +78,13 @@ def gathered_activations(
     folder: str | Path | None = None, batch_size: int = 64, progress: bool = False
 ) -> Iterator[dict[str, Float[np.ndarray, "n_tokens d_in"]]]:
     """`sampled_activations` of several hook points in one pass of the model, each mapped from a
-    float32 file in `folder` (None: the machine's own for such files) that goes when the block ends.
+    float32 file in `folder` (or what is there of it; None: where the machine has such files) that
+    goes when the block ends.
 
     Raises `InputError` for activations that are not finite, and where the disk has less space than
     they take: 4 bytes times tokens times widths."""
     names = list(dict.fromkeys(parse_hook_point(name).name for name in hook_points))
-    with tempfile.TemporaryDirectory(prefix=".activations-", dir=folder) as place:
+    with tempfile.TemporaryDirectory(prefix=".activations-", dir=_disk_of(folder)) as place:
         files: dict[str, np.memmap] = {}
         n_rows, begin = int(corpus.sample_mask().sum()), 0
         for found in _rows_in_order(model, corpus, names, batch_size, progress):
@@ -128,4 +135,3 @@ def shuffled_batches(
             buffer = parts[0] if n_blocks == 1 else torch.cat(parts)
             for chosen in torch.randperm(len(buffer), generator=generator).split(batch_size):
                 if len(chosen) == batch_size: yield buffer[chosen]
-

@@ -13,11 +13,10 @@ import glob
 import hashlib
 import json
 import math
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,7 +27,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..engine.corpus import Corpus
-from ..engine.errors import InputError, atomic_write
+from ..engine.errors import InputError, atomic_write, brief
 from ..engine.files import read_json
 from ..engine.listeners import tell
 from feature_interaction_graph.engine.hook_points import (
@@ -90,7 +89,7 @@ def trainer_progress(shown: bool) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for module in (activation_scaler, sae_trainer):
             stack.callback(setattr, module, "tqdm", module.tqdm)
-            module.tqdm = functools.partial(module.tqdm, disable=not shown)
+            module.tqdm = functools.partial(module.tqdm, disable=not shown, unit="row")
         yield
 
 # %% ../../nbs/training/07_saes.ipynb #f84dae2a
@@ -133,6 +132,66 @@ def _tell_losses(trainer: "SAETrainer", every: int) -> None:
         return output
     trainer.step = step
 
+# %% ../../nbs/training/07_saes.ipynb #a88f6b2d
+@dataclass
+class _Plateau:
+    "Once the loss of `patience` windows was not .5 % below the best before, the rate falls."
+    patience: int
+    steps: int
+    losses: list[float] = field(default_factory=list)
+    best: float = 1e300
+    idle: int = 0
+    falls_from: int | None = None
+
+    def see(self, step: int, loss: float) -> None:
+        "Takes the loss of a step in; sets `falls_from` once."
+        if self.falls_from is not None or not self.steps // 4 <= step < self.steps * 3 // 4: return
+        self.losses.append(loss)
+        if len(self.losses) < max(1, self.steps // 20): return
+        mean, self.losses = sum(self.losses) / len(self.losses), []
+        self.idle = 0 if mean < 0.995 * self.best else self.idle + 1
+        self.best = min(self.best, mean)
+        if self.idle >= self.patience: self.falls_from = step + 1
+
+    def last(self) -> int:
+        "How many steps it makes in all."
+        begin = self.falls_from
+        return self.steps if begin is None else min(self.steps, begin + math.ceil(begin / 3))
+
+# %% ../../nbs/training/07_saes.ipynb #6e18752c
+def _end_early(trainer: "SAETrainer", plateau: _Plateau) -> None:
+    "Lets the learning rate fall, and the training end, where `plateau` says."
+    plain, cfg = trainer.step, trainer.cfg
+    def step(batch: Tensor) -> Any:
+        number, begin = trainer.n_training_steps, plateau.falls_from
+        if begin is not None:
+            share = (number - begin) / (plateau.last() - begin)
+            for group in trainer.optimizer.param_groups: group["lr"] = cfg.lr * (1 - 0.9 * share)
+        output = plain(batch)
+        plateau.see(number, float(output.loss))
+        cfg.total_training_samples = plateau.last() * cfg.train_batch_size_samples
+        return output
+    trainer.step = step
+
+# %% ../../nbs/training/07_saes.ipynb #070bc3c7
+def _started(sae: "TrainingSAE", batches: Iterator[Tensor], steps: int) -> _Plateau:
+    "Puts the decoder bias at the mean of the first batch; how patient the training is."
+    patience = sae.cfg.metadata.patience or 0
+    if patience < 0 or patience != int(patience):
+        raise InputError(f"patience is {brief(patience)}; give a whole number of windows, or None.")
+    first = next(batches)
+    scale = (sae.cfg.d_in ** 0.5 / first.norm(dim=-1).mean()
+             if sae.cfg.normalize_activations == "expected_average_only_in" else 1.0)
+    with torch.no_grad(): sae.b_dec.copy_((first * scale).mean(0))
+    return _Plateau(int(patience), steps)
+
+def _check_weights(sae: torch.nn.Module, lr: float) -> None:
+    broken = [name for name, parameter in sae.named_parameters()
+              if not torch.isfinite(parameter).all()]
+    if broken:
+        raise InputError(f"training ended with non-finite weights in {', '.join(broken)}; lower "
+                         f"the learning rate of {lr}.")
+
 # %% ../../nbs/training/07_saes.ipynb #2c432ac3
 def fit_sae(sae: "TrainingSAE", batches: Iterator[Tensor], steps: int, batch_size: int, lr: float,
             device: str, progress: bool, checkpoint: Path | None = None) -> "TrainingSAE":
@@ -141,27 +200,27 @@ def fit_sae(sae: "TrainingSAE", batches: Iterator[Tensor], steps: int, batch_siz
 
     `batches`: `[batch_size, d_in]` each, the same again from the start. `checkpoint`: a folder that
     is kept up to date ten times on the way, and gone on from, bit for bit, where it is there.
-    Raises `InputError` if a weight ends up non-finite."""
+    `patience` in the metadata of `sae`: see `SaeSettings`; `steps_done` is written beside it.
+    Raises `InputError` for a patience that is no whole number, and for weights that end up
+    non-finite."""
     from sae_lens import SAETrainer
-    first = next(batches)
-    scale = (sae.cfg.d_in ** 0.5 / first.norm(dim=-1).mean()
-             if sae.cfg.normalize_activations == "expected_average_only_in" else 1.0)
-    with torch.no_grad(): sae.b_dec.copy_((first * scale).mean(0))
+    plateau = _started(sae, batches, steps)
     with trainer_progress(progress), tempfile.TemporaryDirectory() as place:
         def keep(checkpoint_path: Path) -> None:
             assert checkpoint is not None
+            Path(checkpoint_path, "plateau.json").write_text(json.dumps(vars(plateau)))
             with atomic_write(checkpoint) as temporary: shutil.move(checkpoint_path, temporary)
         kept = {} if checkpoint is None else {"save_checkpoint_fn": keep}
         config = _trainer_config(steps, batch_size, lr, device, place if kept else None)
         trainer = SAETrainer(cfg=config, sae=sae, data_provider=batches, **kept)
-        if checkpoint is not None and checkpoint.is_dir(): _go_on(trainer, checkpoint)
+        if checkpoint is not None and checkpoint.is_dir():
+            vars(plateau).update(json.loads((checkpoint/"plateau.json").read_text()))
+            _go_on(trainer, checkpoint)
+        if plateau.patience: _end_early(trainer, plateau)
         _tell_losses(trainer, max(1, steps // 100))
         trained = trainer.fit()
-    broken = [name for name, parameter in trained.named_parameters()
-              if not torch.isfinite(parameter).all()]
-    if broken:
-        raise InputError(f"training ended with non-finite weights in {', '.join(broken)}; lower "
-                         f"the learning rate of {lr}.")
+    if plateau.patience: trained.cfg.metadata.steps_done = trainer.n_training_steps
+    _check_weights(trained, lr)
     return trained
 
 # %% ../../nbs/training/07_saes.ipynb #8646daaa
@@ -211,7 +270,8 @@ class SaeSettings:
     `shuffled_batches`. `output_dir`: each SAE is written to `output_dir/<hook point>/` as soon as
     it is trained, and one that is there already, of the same model, text and settings, is not
     trained again. `device`: None for the model's. `positions`: at which of the corpus it is trained
-    (see `select_positions`)."""
+    (see `select_positions`). `patience`: windows of a twentieth of `steps` without a gain of .5 %
+    after which the learning rate falls and the training ends (None: all steps)."""
     architecture: str = "batchtopk"
     width: int = 1024
     k: int = 16
@@ -226,6 +286,14 @@ class SaeSettings:
     device: str | None = None
     positions: Positions = None
     progress: bool = True
+    patience: int | None = None
+
+    def told(self) -> dict[str, Any]:
+        "What makes a training what it is: neither where it runs nor where it is kept."
+        aside = ["output_dir", "device", "progress", "positions"] + ["patience"] * (
+            self.patience is None)
+        return {each.name: getattr(self, each.name) for each in fields(self)
+                if each.name not in aside}
 
 # %% ../../nbs/training/07_saes.ipynb #e65481a1
 def _train_one(
@@ -238,6 +306,7 @@ def _train_one(
     metadata = {"model_name": settings.model_name or twin.config.name_or_path or "custom",
                 "prepend_bos": corpus.starts_with_bos, "context_size": corpus.tokens.shape[1],
                 "dataset_path": corpus.source, **told, **corpus.told()}
+    if settings.patience: metadata["patience"] = settings.patience
     batches = shuffled_batches(rows, settings.batch_size, settings.seed, settings.buffer_rows)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
@@ -272,12 +341,10 @@ def _training_key(
     model: torch.nn.Module, corpus: Corpus, point: HookPoint, settings: SaeSettings
 ) -> str:
     "What an SAE was trained on and how, as 16 hex digits."
-    aside = ("output_dir", "device", "progress", "positions")
-    how = {field.name: getattr(settings, field.name) for field in fields(settings)
-           if field.name not in aside}
     text = hashlib.sha256(corpus.tokens.cpu().numpy().tobytes())
     text.update(corpus.sample_mask().cpu().numpy().tobytes())
-    known = [point.name, weights_fingerprint(model, [point.layer]), text.hexdigest(), how]
+    known = [point.name, weights_fingerprint(model, [point.layer]), text.hexdigest(),
+             settings.told()]
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
 
 # %% ../../nbs/training/07_saes.ipynb #1f589b14
@@ -289,11 +356,6 @@ def _trained_before(settings: SaeSettings, name: str, key: str, device: str) -> 
     said = read_json(folder/"cfg.json", "remove the folder, and it is trained again")
     if not isinstance(said, dict) or said.get("metadata", {}).get("trained_as") != key: return None
     return read_sae(folder, device)
-
-def _disk_of(folder: str | Path | None) -> Path | None:
-    "The first folder above `folder`, or itself, that is there and may be written."
-    places = [] if folder is None else [Path(folder).absolute(), *Path(folder).absolute().parents]
-    return next((place for place in places if place.is_dir() and os.access(place, os.W_OK)), None)
 
 # %% ../../nbs/training/07_saes.ipynb #bda2af64
 def train_saes(
@@ -325,7 +387,7 @@ def train_saes(
                if (sae := _trained_before(settings, name, key, device)) is not None}
     missing = [name for name in keys if name not in trained]
     if missing:
-        with gathered_activations(model, corpus, missing, _disk_of(settings.output_dir),
+        with gathered_activations(model, corpus, missing, settings.output_dir,
                                   progress=settings.progress) as rows:
             for name in missing:
                 told = {"trained_as": keys[name], "hook_name": name}

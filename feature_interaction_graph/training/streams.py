@@ -52,10 +52,7 @@ def _batches(rows: "_Stream | Tensor | np.ndarray", settings: SaeSettings) -> It
 # %% ../../nbs/training/10_streams.ipynb #b7a18dd3
 def _unfinished_training(folder: Path, settings: SaeSettings) -> Path:
     "Where a training into `folder` stands until it is done; another for other settings."
-    aside = ("output_dir", "device", "progress", "positions")
-    told = {each.name: getattr(settings, each.name) for each in fields(settings)
-            if each.name not in aside}
-    key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps(settings.told(), sort_keys=True).encode()).hexdigest()[:16]
     return folder.with_name(f".{folder.name}.{key}.unfinished")
 
 # %% ../../nbs/training/10_streams.ipynb #101e2b9d
@@ -80,7 +77,7 @@ def train_on_rows(
                          f"not finite; a batch is [{asked.batch_size}, d_in] of finite numbers.")
     folder = None if asked.output_dir is None else Path(asked.output_dir)
     kept = None if folder is None else _unfinished_training(folder, asked)
-    told = {"hook_name": hook_name, "model_name": asked.model_name}
+    told = {"hook_name": hook_name, "model_name": asked.model_name, "patience": asked.patience}
     metadata = {name: value for name, value in told.items() if value is not None}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(asked.seed)

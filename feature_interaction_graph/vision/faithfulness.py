@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'HIGHER_IS_BETTER', 'removal_probabilities', 'Questions', 'flipping_area', 'rank_correlation', 'saco',
-           'faithfulness']
+           'MapAnswers', 'ask_maps', 'faithfulness']
 
 # %% ../../nbs/vision/06_faithfulness.ipynb #58ac4a2c
 from collections.abc import Mapping
@@ -118,14 +118,32 @@ def _bins(order: Int[np.ndarray, "n patches"], bins: int) -> Bool[np.ndarray, "n
     rank = order.argsort(1) // (order.shape[1] // bins)
     return rank[:, None] == np.arange(bins)[:, None]
 
-# %% ../../nbs/vision/06_faithfulness.ipynb #a436b2b3
-def faithfulness(
+# %% ../../nbs/vision/06_faithfulness.ipynb #80b01f1f
+@dataclass(frozen=True)
+class MapAnswers:
+    """What was asked about one map of `n` images, and what the model said: attributions of random
+    subsets and what their removal takes from the probability; the probability as patches go; of
+    each bin, most attributed first, its attribution and the fall of the probability."""
+    sums: Float[np.ndarray, "n subsets"]
+    falls: Float[np.ndarray, "n subsets"]
+    curve: Float[np.ndarray, "n steps"]
+    binned: Float[np.ndarray, "n bins"]
+    drops: Float[np.ndarray, "n bins"]
+
+    def metrics(self) -> dict[str, Float[np.ndarray, "n"]]:
+        "`METRICS`, one number an image."
+        return {"saco": saco(self.binned, self.drops),
+                "correlation": rank_correlation(self.sums, self.falls),
+                "flipping": flipping_area(self.curve)}
+
+# %% ../../nbs/vision/06_faithfulness.ipynb #92ec64a0
+def ask_maps(
     vit: Vit, seen: Float[Tensor, "n channels height width"],
     maps: Mapping[str, Float[Tensor, "n patches"]], target: Int[Tensor, "n"],
     questions: Questions = Questions(), batch: int = 64
-) -> dict[str, dict[str, Float[np.ndarray, "n"]]]:
-    """`METRICS` of every map: name -> metric -> one number an image. `seen`: normalised images;
-    `target`: the class of which the maps are, best that first predicted.
+) -> dict[str, MapAnswers]:
+    """`MapAnswers` of every map. `seen`: normalised images; `target`: the class of which the maps
+    are, best that first predicted.
 
     Raises `InputError` for a map of another shape or with numbers that are not finite, and as
     `Questions.sets` does."""
@@ -142,11 +160,17 @@ def faithfulness(
         asked += [_flips(order, questions.step), _bins(order, bins)]
     answers = removal_probabilities(vit, seen, np.concatenate(asked, 1), target, batch)
     whole, of_sets, *rest = np.split(answers, np.cumsum([len(one[0]) for one in asked])[:-1], 1)
-    found = {}
-    for at, (name, one) in enumerate(arrays.items()):
-        in_bins = (asked[2 * at + 3] * one[:, None]).sum(-1)
-        found[name] = {
-            "saco": saco(in_bins, whole - rest[2 * at + 1]),
-            "correlation": rank_correlation((sets * one[:, None]).sum(-1), whole - of_sets),
-            "flipping": flipping_area(rest[2 * at])}
-    return found
+    return {name: MapAnswers((sets * one[:, None]).sum(-1), whole - of_sets, rest[2 * at],
+                             (asked[2 * at + 3] * one[:, None]).sum(-1), whole - rest[2 * at + 1])
+            for at, (name, one) in enumerate(arrays.items())}
+
+# %% ../../nbs/vision/06_faithfulness.ipynb #a436b2b3
+def faithfulness(
+    vit: Vit, seen: Float[Tensor, "n channels height width"],
+    maps: Mapping[str, Float[Tensor, "n patches"]], target: Int[Tensor, "n"],
+    questions: Questions = Questions(), batch: int = 64
+) -> dict[str, dict[str, Float[np.ndarray, "n"]]]:
+    """`METRICS` of every map: name -> metric -> one number an image, as `ask_maps` asks and
+    refuses."""
+    return {name: one.metrics()
+            for name, one in ask_maps(vit, seen, maps, target, questions, batch).items()}

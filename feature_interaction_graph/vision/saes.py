@@ -62,6 +62,7 @@ def train_patch_saes(
         batches = shuffled_batches(rows, settings.batch_size, settings.seed, settings.buffer_rows)
         told: dict[str, Any] = {"hook_name": f"patches.{layer}",
                                 "model_name": settings.model_name or "vit"}
+        if settings.patience: told["patience"] = settings.patience
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             sae = new_sae(settings.architecture, rows.shape[1], settings.width, settings.k,
