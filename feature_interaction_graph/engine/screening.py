@@ -56,8 +56,9 @@ class Fired:
 COLUMNS_AT_ONCE, ROWS_AT_ONCE = 2048, 4096
 _HAIR = 2.0 ** -21        # of threshold and bias: more than the sum of two in float32 is off by
 
-def _may_fire(reader: FeatureReader, part: slice, products: Float[Tensor, "n n_arms n_offsets n_part"]
-           ) -> Bool[Tensor, "n n_offsets n_part"]:
+def _may_fire(
+    reader: FeatureReader, part: slice, products: Float[Tensor, "n n_arms n_offsets n_part"]
+) -> Bool[Tensor, "n n_offsets n_part"]:
     "What may fire in any arm, by its product with the encoder, to which no bias was added."
     above, bias = reader.fires_above[part], reader.bias[part]
     fires = products > above - bias - _HAIR * (above.abs() + bias.abs())
