@@ -758,9 +758,9 @@ MUTATIONS = {
         ("a number of rows that is NumPy's is no number",
          "stay = low if isinstance(question.keep, str)",
          "stay = low if not isinstance(question.keep, int)"),
-        ("placebo family of everything touched",
+        ("placebo family of everything",
          "places = places[place.moments.moved]",
-         "places = np.unique(place.fired.place)"),
+         "places = places + 0"),
     ],
     "engine/memory.py": [
         ("limit of the container ignored",
