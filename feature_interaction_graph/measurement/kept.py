@@ -9,6 +9,7 @@ __all__ = ['MeasuredBlock', 'LayerPair', 'sampled_sources', 'smallest_t', 'for_a
 # %% ../../nbs/measurement/04_kept.ipynb #10e3f55f
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -128,7 +129,7 @@ class OnePlace:
     fired: Fired | None
     pre: Float[np.ndarray, "n_targets"]
 
-    @property
+    @cached_property
     def moments(self) -> FiredMoments:
         "Of the changes of the activations."
         assert self.fired is not None
