@@ -234,6 +234,8 @@ class FeatureDashboard(NamedTuple):
 
     def __str__(self) -> str: return _dashboard_text(self)
 
+    def __repr__(self) -> str: return str(self)
+
     def _repr_html_(self) -> str: return _dashboard_html(self)
 
     @property

@@ -388,6 +388,8 @@ class GraphSummary:
         lines += [f"  {gate_phrase(gate)}" for gate in self.strongest_gates]
         return "\n".join(lines)
 
+    def __repr__(self) -> str: return str(self)
+
 # %% ../nbs/07_graph.ipynb #764fc187
 def graph_summary(G: nx.DiGraph, top: int = 10) -> GraphSummary:
     """Counts the edges of `G` by type and layer pair, its gates by direction, and lists its `top`

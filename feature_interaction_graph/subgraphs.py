@@ -173,6 +173,8 @@ class BehaviorSubgraph:
 
     def __str__(self) -> str: return "\n".join(_report_lines(self))
 
+    def __repr__(self) -> str: return str(self)
+
 # %% ../nbs/09_subgraphs.ipynb #9a5b629b
 def _report_lines(circuit: BehaviorSubgraph) -> list[str]:
     facts = circuit.facts

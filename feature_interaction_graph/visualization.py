@@ -21,8 +21,9 @@ import numpy as np
 
 from feature_interaction_graph.drawing.figures import (
     EXCITATORY, GATING, INHIBITORY, INK, NEUTRAL, FigureTable, column_positions, draw_edge,
-    finished, figure_numbers, name_columns, new_figure, printable, save_figure, write_below
+    finished, figure_numbers, name_columns, new_figure, save_figure, write_below
 )
+from .engine.html_tables import printable
 from feature_interaction_graph.drawing.html import (
     GraphPage, PageOptions, page_data, page_html, select_for_display
 )

@@ -149,3 +149,23 @@ def test_the_page_of_changes_holds_them(tmp_path):
     assert "## Unreleased" in text and written.splitlines()[-1] in text
     # one title, and no link to itself
     assert len(re.findall("^# ", text, re.M)) == 1 and "CHANGELOG.md](" not in text
+
+
+def test_every_picture_has_words(tmp_path):
+    "Its own `fig-alt`, or the heading and the first sentence before it; on the page no caption."
+    from execnb.nbio import mk_cell, new_nb, write_nb
+    from nbdev import serve_drv
+    from processing import Pages
+    dot = ("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9"
+           "awAAAABJRU5ErkJggg==")
+    drawn = [{"output_type": "display_data", "metadata": {}, "data": {"image/png": dot}}]
+    texts = ["# A page\n> what it is", "## Seen [here](x.ipynb)\n\nHow $x$ `falls` off. And more.",
+             None, "#### A picture", None, None]
+    cells = [mk_cell(text, "markdown") if text else mk_cell("draw()") for text in texts]
+    for place, source in ((2, "draw()"), (4, "draw()"), (5, '#| fig-alt: "Three [bars]"\ndraw()')):
+        cells[place].source, cells[place].outputs = source, drawn
+    write_nb(new_nb(cells), tmp_path / "00_page.ipynb")
+    serve_drv.main((tmp_path / "00_page.ipynb", tmp_path / "made.ipynb", Pages))
+    _, text = docs.page(tmp_path / "made.ipynb", tmp_path)
+    assert re.findall(r"!\[(.*)\]\(", text) == [
+        "Seen here. How x falls off", "A picture. How x falls off", r"Three \[bars\]"]

@@ -1,11 +1,13 @@
 """The documentation, from the notebooks: `python tools/docs.py site|readme|check-readme|quarto`.
 
-site          the whole site into _site/, without Quarto: nbdev prepares the pages (_proc), pandoc
-makes them HTML readme        README.md from nbs/index.ipynb check-readme  exits 1 when README.md is
-not what nbs/index.ipynb gives quarto        the published site into _docs/, with the Quarto binary,
-from the same prepared pages
+* `site`: the whole site into _site/, without Quarto; nbdev prepares the pages (_proc), pandoc makes
+  them HTML
+* `readme`: README.md from nbs/index.ipynb
+* `check-readme`: exits 1 when README.md is not what nbs/index.ipynb gives
+* `quarto`: the published site into _docs/, with the Quarto binary, from the same prepared pages
 
-All of them share `prepare`, so a page says the same in every form."""
+All of them share `prepare`, so a page says the same in every form.
+"""
 import base64
 import json
 import multiprocessing
@@ -35,7 +37,7 @@ BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]")
 GRAPH = "images/landing.h5"              # the graph that the first page shows, below nbs
 GFM = ("commonmark+autolink_bare_uris+emoji+footnotes+gfm_auto_identifiers+pipe_tables+raw_html"
        "+strikeout+task_lists+tex_math_dollars")
-SITE = ROOT / "tools" / "site"           # page.html (a template of pandoc's), style.css, search.js
+SITE = ROOT / "tools" / "site"           # page.html (a template of pandoc's) and what it loads
 # what a reader meets first; a folder that is not named here comes last
 SECTIONS = {"concepts": "Concepts", "howto": "How to", "tutorials": "Tutorials",
             "about": "About", "": "The pipeline", "measurement": "Measurement",
@@ -134,8 +136,8 @@ def directives(source: str) -> tuple[dict[str, str], str]:
     return {key.strip(): value.strip() for key, _, value in pairs}, "\n".join(lines[n:]).strip()
 
 
-def output(out: dict[str, Any], name: str, folder: Path, web: bool) -> str:
-    "One cell output as pandoc markdown; pictures are written to `folder / name`."
+def output(out: dict[str, Any], name: str, folder: Path, web: bool, alt: str = "") -> str:
+    "One cell output as pandoc markdown; pictures, which `alt` tells, are at `folder / name`."
     data = {
         kind: "".join(v) for kind, v in out.get("data", {}).items() if isinstance(v, str | list)
     }
@@ -145,7 +147,8 @@ def output(out: dict[str, Any], name: str, folder: Path, web: bool) -> str:
         file.parent.mkdir(exist_ok=True, parents=True)
         file.write_bytes(base64.b64decode(data["image/png"]))
         width = out.get("metadata", {}).get("image/png", {}).get("width")
-        return f"![]({name}){{width={width}px}}" if web and width else f"![]({name})"
+        told = re.sub(r"([\\\[\]])", r"\\\1", alt)
+        return f"![{told}]({name}){{width={width}px}}" if web and width else f"![{told}]({name})"
     if "text/html" in data: return "```{=html}\n" + data["text/html"] + "\n```"
     text = re.sub(
         r"\x1b\[[0-9;]*[A-Za-z]", "", "".join(out.get("text", data.get("text/plain", "")))
@@ -179,7 +182,8 @@ def page(notebook: Path, folder: Path, web: bool = True) -> tuple[dict[str, Any]
             options, code = directives(source)
             if options.get("include") == "false": continue
             if code and options.get("echo") != "false": parts.append(f"```python\n{code}\n```")
-            parts += [output(out, f"{notebook.stem}_files/{i}-{j}.png", folder, web)
+            alt = yaml.safe_load(options.get("fig-alt", '""'))
+            parts += [output(out, f"{notebook.stem}_files/{i}-{j}.png", folder, web, alt)
                       for j, out in enumerate(cell["outputs"])]
     return meta, "\n\n".join(p for p in parts if p)
 
@@ -237,7 +241,7 @@ def site(proc: Path, dest: Path) -> list[str]:
     shutil.rmtree(dest, ignore_errors=True)
     skip = shutil.ignore_patterns("*.ipynb", "*.yml", ".*")
     shutil.copytree(proc, dest, ignore=skip)
-    for name in ("style.css", "search.js"): shutil.copy2(SITE / name, dest)
+    for name in ("style.css", "search.js", "reach.js"): shutil.copy2(SITE / name, dest)
     contents = yaml.safe_load(
         (proc / "sidebar.yml").read_text(encoding="utf-8")
     )["website"]["sidebar"]["contents"]
@@ -252,7 +256,9 @@ def site(proc: Path, dest: Path) -> list[str]:
                       sidenav=navigation(contents, titles, href))
         options = [f"--template={SITE / 'page.html'}", "--toc", "--mathml",
                    *(a for k, v in values.items() for a in ("-V", f"{k}={v}"))]
-        html = pypandoc.convert_text(text, "html5", format="markdown", extra_args=options)
+        # what a picture shows is for those who do not see it, not a second caption
+        html = pypandoc.convert_text(text, "html5", format="markdown-implicit_figures",
+                                     extra_args=options)
         file = dest / href
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(html.replace(f'href="{BASE}', f'href="{up}'), encoding="utf-8")

@@ -1,6 +1,7 @@
 """How a notebook is processed for the docs: nbdev's own way, every public method beside its class,
 and no import that is for type checkers only."""
 import ast
+import json
 import re
 from typing import Any
 
@@ -85,6 +86,36 @@ class ShowMethods(Processor):
         return f"show_doc({member}, name={cls + '.' + method.name!r}, title_level=4)"
 
 
+class AltTexts(Processor):
+    """Says of every picture what it shows, for those who do not see it: `#| fig-alt` of its cell,
+    or the heading above it and the first sentence that stands before it."""
+
+    def begin(self) -> None:
+        heading = said = ""
+        for cell in self.nb.cells:
+            if cell.cell_type == "markdown":
+                titles = re.findall(r"^#+ +(.+)$", cell.source, re.M)
+                prose = re.sub(r"^(#|>|\||```).*$", "", cell.source, flags=re.M).strip()
+                if titles: heading = plain_text(titles[-1])
+                if prose: said = first_sentence(prose)
+            elif any("image/png" in out.get("data", {}) for out in cell.get("outputs", [])):
+                if re.search(r"^#\s*\|\s*fig-alt:", cell.source, re.M): continue
+                told = ". ".join(part.rstrip(".:") for part in (heading, said) if part)
+                cell.source = f"#| fig-alt: {json.dumps(told, ensure_ascii=False)}\n{cell.source}"
+
+
+def plain_text(markdown: str) -> str:
+    "Without links, marks of code and formulas."
+    return re.sub(r"[`*]|\[(?=[^\]]*\]\()|\]\([^)]*\)|\$+", "", markdown).strip()
+
+
+def first_sentence(prose: str, most: int = 200) -> str:
+    "The first sentence of a paragraph as plain text, cut at a word where it is longer than `most`."
+    text = " ".join(plain_text(prose.split("\n\n")[0]).split())
+    sentence = re.split(r"(?<=[.!?:]) ", text)[0]
+    return sentence if len(sentence) <= most else sentence[:most].rpartition(" ")[0] + " …"
+
+
 def unlink_private(cell: Any) -> None:
     "Names that begin with an underscore have no place in the docs, so nothing may point there."
     def plain(text: str) -> str:
@@ -102,4 +133,5 @@ class Pages(FilterDefaults):
     def base_procs(self) -> list[Any]:
         procs = super().base_procs()
         at = procs.index(add_show_docs) + 1
-        return [*procs[:at], ShowMethods, NameTypes, NameEverything, *procs[at:], unlink_private]
+        return [*procs[:at], ShowMethods, NameTypes, NameEverything, AltTexts, *procs[at:],
+                unlink_private]

@@ -333,6 +333,8 @@ class BehaviorReport:
         return (f"{self.name}: {self.metric} {self.value:+.3f}, right in {self.accuracy:.0%} of "
                 f"{self.n_prompts} prompts{counter}; top token in {self.top:.0%}")
 
+    def __repr__(self) -> str: return str(self)
+
 # %% ../../nbs/circuits/00_behaviors.ipynb #7aa9602c
 def behavior_report(model: Any, behavior: Behavior, *, bos: bool = True) -> BehaviorReport:
     "How well `model` does on `behavior`, in plain forward passes."

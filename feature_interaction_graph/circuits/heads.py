@@ -68,6 +68,8 @@ class HeadEffects:
         return (f"{self.behavior}: metric {self.value:+.3f}; patched heads with the largest "
                 "effect\n  " + "\n  ".join(rows))
 
+    def __repr__(self) -> str: return str(self)
+
 # %% ../../nbs/circuits/07_heads.ipynb #20c236b2
 def take_head(values: Float[Tensor, "n_prompts seq_len width"], head: int, size: int) -> Patch:
     "A patch that gives `head`, `size` columns wide, the outputs `values` of its row's prompt."
@@ -172,6 +174,8 @@ class HeadComparison:
         return (f"{self.model.behavior}: rank correlation of head effects in model and circuit "
                 f"{self.spearman:.2f} (Pearson {self.pearson:.2f}), "
                 f"{self.shared_top:.0%} of the top {self.n_top} heads shared")
+
+    def __repr__(self) -> str: return str(self)
 
 # %% ../../nbs/circuits/07_heads.ipynb #498a886e
 def compare_heads(model: nn.Module, saes: Saes, subgraph: Any, behavior: Behavior, *,

@@ -33,6 +33,8 @@ class Share:
 
     def __str__(self) -> str: return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
+    def __repr__(self) -> str: return str(self)
+
 # %% ../../nbs/circuits/05_validation.ipynb #f4641088
 def share_of(
     part: Float[Tensor, "n_prompts"], whole: Float[Tensor, "n_prompts"],
@@ -232,6 +234,8 @@ class CircuitValidation:
         accuracy = ", ".join(f"{name} {value:.0%}" for name, value in self.accuracy.items())
         return "\n".join([*lines, *([f"  right answers: {accuracy}"] if accuracy else [])])
 
+    def __repr__(self) -> str: return str(self)
+
 # %% ../../nbs/circuits/05_validation.ipynb #39519209
 def validate_subgraph(
     model: nn.Module, saes: Saes, subgraph: Any, behavior: Behavior,
@@ -310,6 +314,8 @@ class CircuitStability:
                 f"resamples of the prompts: Jaccard {self.jaccard:.2f} "
                 f"({self.low:.2f} to {self.high:.2f}), {always} nodes in all of them, "
                 f"{len(self.frequency)} in any")
+
+    def __repr__(self) -> str: return str(self)
 
 # %% ../../nbs/circuits/05_validation.ipynb #e0c59dee
 def circuit_stability(

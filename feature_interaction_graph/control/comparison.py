@@ -281,6 +281,8 @@ class SteeringComparison:
                          f"KL {row['kl']:.4f}{neutral}")
         return "\n".join(lines)
 
+    def __repr__(self) -> str: return str(self)
+
 # %% ../../nbs/control/10_comparison.ipynb #76af5bed
 def plan_row(result: Outcome, monitor: Monitor, target: FeatureKey, aside: Outcome | None,
              seed: int) -> dict[str, float]:

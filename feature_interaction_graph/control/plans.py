@@ -307,3 +307,5 @@ class CompensatedSteering(SteeredReadings):
         return (f"{names} with {self.n_clamps:.0f} of {len(self.compensating)} compensators in "
                 f"{len(self.contexts)} contexts: {'; '.join(moved)}; off target {naive:.2f} -> "
                 f"{left:.2f} sd ({left / max(naive, 1e-30) - 1:+.0%})")
+
+    def __repr__(self) -> str: return str(self)

@@ -175,6 +175,8 @@ class CascadePrediction:
                          f"{row.label or '?'}{' (gated)' if row.gated else ''}{hops}")
         return "\n".join(lines)
 
+    def __repr__(self) -> str: return str(self)
+
 # %% ../../nbs/control/05_prediction.ipynb #39a36429
 @dataclass
 class Moved:

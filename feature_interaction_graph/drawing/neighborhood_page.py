@@ -16,8 +16,9 @@ from typing import Any
 import networkx as nx
 
 from feature_interaction_graph.drawing.figures import (
-    EXCITATORY, GATING, INHIBITORY, NEUTRAL, FigureTable, column_positions, printable, table_html
+    EXCITATORY, GATING, INHIBITORY, NEUTRAL, FigureTable, column_positions, table_html
 )
+from ..engine.html_tables import printable
 from .html import GraphPage, filled_page, select_for_display
 from ..graph import FeatureName, find_nodes, get_subgraph
 from ..graphs.hyperedges import edge_size

@@ -16,8 +16,9 @@ import networkx as nx
 import numpy as np
 
 from feature_interaction_graph.drawing.figures import (
-    EXCITATORY, GATING, INHIBITORY, INK, NEUTRAL, FigureTable, finished, new_figure, printable
+    EXCITATORY, GATING, INHIBITORY, INK, NEUTRAL, FigureTable, finished, new_figure
 )
+from ..engine.html_tables import printable
 from .html import layer_order
 from ..engine.errors import InputError
 from ..graph import check_interaction_graph

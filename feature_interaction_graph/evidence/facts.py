@@ -135,6 +135,8 @@ class Findings:
         return (f"evidence on {len(self.edges):,} edges and {len(self.features):,} features: "
                 + ", ".join(f"{name} {many:,}" for name, many in kinds.items() if many))
 
+    def __repr__(self) -> str: return str(self)
+
     def save(self, path: str | Path) -> Path:
         "Writes it as JSON, whole or not at all."
         with atomic_write(path) as part:

@@ -28,8 +28,9 @@ from feature_interaction_graph.engine.hook_points import (
 from ..engine.positions import corpus_for
 from ..engine.residuals import ending_at
 from feature_interaction_graph.drawing.figures import (
-    EXCITATORY, INHIBITORY, INK, new_figure, printable
+    EXCITATORY, INHIBITORY, INK, new_figure
 )
+from ..engine.html_tables import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

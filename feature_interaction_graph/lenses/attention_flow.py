@@ -17,8 +17,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from feature_interaction_graph.drawing.figures import (
-    EXCITATORY, NEUTRAL, new_figure, printable
+    EXCITATORY, NEUTRAL, new_figure
 )
+from ..engine.html_tables import printable
 from ..engine.errors import InputError, brief
 
 if TYPE_CHECKING:

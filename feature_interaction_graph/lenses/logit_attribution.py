@@ -26,8 +26,9 @@ from ..engine.weight_paths import centres, is_norm, norm_epsilon, norm_gain
 from ..dictionary.examples import final_norm
 from ..circuits.behaviors import Behavior, BehaviorTokens, tokens_for
 from feature_interaction_graph.drawing.figures import (
-    EXCITATORY, INHIBITORY, INK, new_figure, printable
+    EXCITATORY, INHIBITORY, INK, new_figure
 )
+from ..engine.html_tables import printable
 from .attention import watching_attention
 from .logit_lens import check_unembedding, logit_scaling
 

@@ -26,7 +26,8 @@ from ..dictionary.examples import final_norm
 from feature_interaction_graph.circuits.behaviors import (
     Behavior, log_probability, token_ids, tokens_for
 )
-from ..drawing.figures import INK, new_figure, printable
+from ..drawing.figures import INK, new_figure
+from ..engine.html_tables import printable
 from .knockout import plot_by_layer
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from jaxtyping import Float
 
 from ..engine.errors import InputError
 from feature_interaction_graph.drawing.figures import (
-    EXCITATORY, GATING, INHIBITORY, new_figure, printable
+    EXCITATORY, GATING, INHIBITORY, new_figure
 )
+from ..engine.html_tables import printable
 from .probes import scikit_learn
 
 if TYPE_CHECKING:

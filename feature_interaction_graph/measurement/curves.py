@@ -190,6 +190,8 @@ class ResponseCurve:
         ends = f"{feature_id(*self.source)} -> {feature_id(*self.target)}"
         return f"{ends}: {self.fit}; {moves}{onset}"
 
+    def __repr__(self) -> str: return str(self)
+
 def _largest(samples: Float[np.ndarray, "n n_doses"]) -> Float[np.ndarray, "n"]:
     return samples[np.arange(len(samples)), np.abs(samples).argmax(1)]
 
@@ -229,6 +231,8 @@ class ResponseCurves:
         raise InputError(f"{target} is not among the targets {known}; choose one of those.")
 
     def __str__(self) -> str: return "\n".join(map(str, self.curves))
+
+    def __repr__(self) -> str: return str(self)
 
 # %% ../../nbs/measurement/12_curves.ipynb #95aaddb2
 def response_curve(

@@ -71,3 +71,5 @@ class GatingTable(TestedRows):
             return (f"{source} {row.direction} {gate} -> {target}: off {row.effect_off:+.3f}, "
                     f"on {row.effect_on:+.3f}, q = {row.q_value:.2g}")
         return "\n".join(map(line, rows.itertuples())) or "no hyperedge"
+
+    def __repr__(self) -> str: return str(self)

@@ -100,6 +100,8 @@ class MechanismTable:
                               f"± half of the 95 % interval)\n{cells.to_string()}")
         return "\n\n".join(blocks)
 
+    def __repr__(self) -> str: return str(self)
+
 # %% ../../nbs/measurement/08_mechanisms.ipynb #41842c78
 def _question_of_edges(edges: Sequence[FeaturePair], saes: Saes, settings: Question) -> Question:
     "The question that holds all `edges`; sampling as in `settings`."

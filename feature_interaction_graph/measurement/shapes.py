@@ -181,6 +181,8 @@ class ShapeFit:
         quality = [] if np.isnan(self.r2) else [f"r2 {self.r2:.3f}"]
         return ", ".join([self.shape, *parts, *quality, f"p of not linear {self.p_not_linear:.2g}"])
 
+    def __repr__(self) -> str: return str(self)
+
 # %% ../../nbs/measurement/10_shapes.ipynb #406d2071
 _FLOOR = 1e-3      # what float32 leaves undecided, as a share of the samples' mean size
 _LEVEL, _TOLERANCE = 0.01, 0.02

@@ -47,6 +47,8 @@ class EdgeScore:
                 f"coverage {self.coverage:.3f}, signs {self.sign_accuracy:.3f}, rank correlation "
                 f"{self.rank_correlation:.3f}, median error {self.median_error:.1%}")
 
+    def __repr__(self) -> str: return str(self)
+
 # %% ../../nbs/planted/06_scores.ipynb #74119a7f
 def edge_score(
     measured: "pd.DataFrame | Any", effects: pd.DataFrame, significance_level: float = 0.01,

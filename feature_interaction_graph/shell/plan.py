@@ -97,6 +97,8 @@ class RunPlan:
             lines.append(f"disk: responses.h5 takes up to {self.kept / 1e9:.2f} GB")
         return "\n".join(lines)
 
+    def __repr__(self) -> str: return str(self)
+
 def told_time(seconds: float) -> str:
     "Seconds, minutes or hours, two digits."
     for unit, size in (("h", 3600), ("min", 60)):

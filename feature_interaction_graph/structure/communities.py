@@ -314,6 +314,8 @@ class Communities:
             lines.append(f"  and {len(self.communities) - 12} smaller ones")
         return "\n".join(lines)
 
+    def __repr__(self) -> str: return str(self)
+
 # %% ../../nbs/structure/02_communities.ipynb #30857bc0
 def null_modularity(edges: EdgeList, how: CommunitySettings, seed: int) -> tuple[float, int]:
     "Modularity of one graph by one run, and its number of communities of two features or more."

@@ -55,6 +55,8 @@ class Agreement:
                 text += "" if null.z is None else f" (z = {null.z:+.1f}, p = {null.p_value:.2g})"
         return text
 
+    def __repr__(self) -> str: return str(self)
+
 # %% ../../nbs/structure/11_comparison.ipynb #1ae0abdd
 SENTENCES = {
     "jaccard": "Jaccard index of the edges",
@@ -118,6 +120,8 @@ class GraphComparison:
         return pd.DataFrame(rows).set_index("name")
 
     def __str__(self) -> str: return _comparison_page(self)
+
+    def __repr__(self) -> str: return str(self)
 
 # %% ../../nbs/structure/11_comparison.ipynb #c3ef4c8d
 def numbered(edges: EdgeList, nodes: Iterable[str]) -> Int[np.ndarray, "n_nodes"]:

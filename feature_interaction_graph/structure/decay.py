@@ -121,6 +121,8 @@ class LayerDistanceDecay:
         return "\n".join([*lines, f"best description: {self.best.replace('_', ' ')} (AIC above the "
                           f"smallest: {aic}); rate per layer {self.rate}"])
 
+    def __repr__(self) -> str: return str(self)
+
 # %% ../../nbs/structure/06_decay.ipynb #49aa3c02
 def decay_of(edges: EdgeList, n_null: int, random: np.random.Generator) -> LayerDistanceDecay:
     """How |strength| fades with layer distance (from 1 on; gating edges, whose mean effect is not

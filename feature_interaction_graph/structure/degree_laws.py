@@ -175,6 +175,8 @@ class DegreeLaw:
                 f"{self.lowest} on; power law alpha = {self.alpha:.2f}{fit}; "
                 f"likelihood ratios {ratios}")
 
+    def __repr__(self) -> str: return str(self)
+
 # %% ../../nbs/structure/03_degree_laws.ipynb #135b31a0
 def judge(comparisons: dict[str, tuple[float, float]], p_fit: float | None, level: float) -> str:
     """The law no other beats at `level`; of several the one with the fewest parameters,

@@ -162,3 +162,5 @@ class Hubs:
                 f"{hub.rank:4d}{ranks}  {hub.node:>10s} {hub.value:10.4g}{null}  {hub.label or '?'}"
             )
         return "\n".join(lines)
+
+    def __repr__(self) -> str: return str(self)

@@ -127,6 +127,8 @@ class FeatureMatching:
             f"taken for the same feature; chance would make {self.error:.1%} of them ({layers})"
         )
 
+    def __repr__(self) -> str: return str(self)
+
 # %% ../../nbs/structure/10_matching.ipynb #f2537fb9
 @dataclass(frozen=True, eq=False)
 class Block:

@@ -229,6 +229,8 @@ class MotifExample:
             f"{named[a]} {strength:+.2f} -> {named[b]}" for a, b, strength in self.edges
         )
 
+    def __repr__(self) -> str: return str(self)
+
 # %% ../../nbs/structure/01_motifs.ipynb #dbb2a78a
 def _motif_example(name: str, nodes: tuple[int, ...], edges: EdgeList, strengths: dict[int, float],
              labels: list[str]) -> MotifExample:
@@ -296,6 +298,8 @@ class MotifCensus:
             lines.append(f"{name.replace('_', ' ')} [{MOTIFS[name].pattern}]: {measure}")
             lines += [f"    {example}" for example in self.examples.get(name, [])]
         return "\n".join(lines)
+
+    def __repr__(self) -> str: return str(self)
 
 # %% ../../nbs/structure/01_motifs.ipynb #31e91a08
 WHY_NONE = {"returns": "every edge leads to a later layer, so nothing comes back",

@@ -296,6 +296,8 @@ class Measure:
         mean = f"{self.null_mean:,.0f}" if abs(self.null_mean) >= 1000 else f"{self.null_mean:.3g}"
         return f"{value} ({self.null} {mean}, {z})"
 
+    def __repr__(self) -> str: return str(self)
+
 # %% ../../nbs/structure/00_nulls.ipynb #a6a1d154
 def against(name: str, value: float | None, null_values: Sequence[float | None],
             null: str = "rewired", reason: str = "") -> Measure:

@@ -384,6 +384,8 @@ class Roles:
             lines.append(f"  {len(one.members):5d} features: {one.name}{words}")
         return "\n".join(lines)
 
+    def __repr__(self) -> str: return str(self)
+
 # %% ../../nbs/structure/09_roles.ipynb #ef23a065
 def describe_role(
     edges: EdgeList, profiles: RoleProfiles, membership: Int[np.ndarray, "n_nodes"],

@@ -202,6 +202,8 @@ class GraphStatistics:
 
     def __str__(self) -> str: return summary_page(self)
 
+    def __repr__(self) -> str: return str(self)
+
 # %% ../../nbs/structure/07_statistics.ipynb #c55cd3cb
 def _sentences(measures: dict[str, Measure], signs: bool) -> Iterable[str]:
     "One line per measure: those about signs, or the others."

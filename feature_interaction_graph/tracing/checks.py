@@ -234,6 +234,8 @@ class EdgeAgreement:
                 f"{self.pearson:.2f}, {self.same_sign:.0%} of one sign, effect / estimate "
                 f"{self.ratio:.2f} in the median, error {self.error:.0%} of the effects")
 
+    def __repr__(self) -> str: return str(self)
+
 # %% ../../nbs/tracing/05_checks.ipynb #02afa71a
 def edge_agreement(
     graph: AttributionGraph, edges: Bool[np.ndarray, "n_edges"] | None = None

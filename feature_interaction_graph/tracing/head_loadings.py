@@ -17,8 +17,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from feature_interaction_graph.drawing.figures import (
-    EXCITATORY, INHIBITORY, INK, new_figure, printable
+    EXCITATORY, INHIBITORY, INK, new_figure
 )
+from ..engine.html_tables import printable
 from ..engine.errors import InputError
 from ..engine.hook_points import HookPoint, catch
 from ..engine.names import Saes

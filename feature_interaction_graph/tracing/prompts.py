@@ -49,6 +49,8 @@ class PromptShares:
         return (f"{self.strongest} strongest edges of each of {len(self.shares)} prompts: "
                 + ", ".join(rows) + sign)
 
+    def __repr__(self) -> str: return str(self)
+
 # %% ../../nbs/tracing/08_prompts.ipynb #da66192c
 def strongest_between(graph: AttributionGraph, strongest: int) -> Int[np.ndarray, "n_edges"]:
     """The places of the strongest edges from feature to feature, largest first; those into the

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from ..control.runs import text_of
 from feature_interaction_graph.drawing.figures import (
-    EXCITATORY, INHIBITORY, INK, new_figure, printable
+    EXCITATORY, INHIBITORY, INK, new_figure
 )
+from ..engine.html_tables import printable
 from ..engine.branched_rows import Scores
 from ..engine.errors import InputError
 from ..engine.hook_points import map_block
@@ -151,6 +152,8 @@ class QueryKey:
         than = ", against the mean key" if self.against_mean else ""
         return (f"head {self.head[0]}.{self.head[1]}: {self.query} {self.words[self.query]!r} looks"
                 f"{looks} with score {self.score:+.2f}{than}\n{self.to_pandas(8).to_string()}")
+
+    def __repr__(self) -> str: return str(self)
 
 # %% ../../nbs/tracing/10_query_key.ipynb #a59eba29
 class HeadInputs:
