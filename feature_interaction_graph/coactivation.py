@@ -26,6 +26,7 @@ from .dictionary.store import ActivationStore
 from .engine.encoders import counted_blocks
 from .engine.errors import InputError
 from .engine.hdf5 import Hdf5Kind, StoredGroup, stored_csr
+from .engine.html_tables import html_page, html_table
 from .engine.names import feature_id, listed
 from .engine.provenance import provenance
 from .features import FeatureTable, feature_table
@@ -145,6 +146,15 @@ class CoactivationCounts:
         stored = sum(counts.nnz for counts in self.counts.values())
         return (f"{type(self).__name__}({self.n_rows:,} positions; {stored:,} pairs that fire "
                 f"together, of layers {pairs}{more})")
+
+    def _repr_html_(self) -> str:
+        counts = [self.counts[pair] for pair in self.layer_pairs]
+        return html_page([repr(self)], html_table({
+            "layers": [f"{source} → {target}" for source, target in self.layer_pairs],
+            "sources": [each.shape[0] for each in counts],
+            "targets": [each.shape[1] for each in counts],
+            "pairs that fire together": [each.nnz for each in counts],
+            "share": [each.nnz / max(np.prod(each.shape), 1) for each in counts]}, n_rows=12))
 
     @property
     def layer_pairs(self) -> list[tuple[int, int]]:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, get_args, get_origin
 
 from .engine.errors import InputError, atomic_write, brief
 from .engine.files import read_json
+from .engine.html_tables import html_settings
 
 if TYPE_CHECKING:
     import torch
@@ -363,6 +364,8 @@ class Config(DataSettings, CandidateSettings, MeasurementSettings):
             )
         _check_data(self)
         _check_measurement(self)
+
+    def _repr_html_(self) -> str: return html_settings(self)
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> Self:

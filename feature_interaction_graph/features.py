@@ -33,6 +33,7 @@ from .dictionary.labels import load_labels as load_labels
 from .dictionary.store import ActivationStore
 from .engine.errors import InputError
 from .engine.hdf5 import Hdf5Kind, StoredGroup, write_columns
+from .engine.html_tables import html_page, html_table
 from feature_interaction_graph.engine.names import (
     FeatureKey, Saes, feature_id, feature_key, listed
 )
@@ -161,6 +162,17 @@ class FeatureTable(FeatureColumns):
         layers, labelled = np.unique(self["layer"]).tolist(), int((self["label"] != "").sum())
         return (f"FeatureTable({len(self):,} features of layers {listed(layers)}, {labelled:,} "
                 f"with a label; columns {', '.join(self.columns)})")
+
+    def _repr_html_(self) -> str:
+        known = bool(np.isfinite(self["importance"]).any())
+        by = "importance" if known else "activation_freq"
+        first = np.argsort(-np.nan_to_num(self[by], nan=-1.0), kind="stable")[:10]
+        ids = [feature_id(*name) for name in zip(self["layer"][first], self["feature"][first],
+                                                 strict=True)]
+        shown = ("label", "label_score", "activation_freq", "p50", "max", "importance")
+        return html_page([repr(self)], html_table(
+            {"feature": ids, **{name: self[name][first] for name in shown}},
+            f"The {len(ids)} of greatest {by}") if ids else "")
 
     def find(
         self, layers: Int[np.ndarray, "n"], features: Int[np.ndarray, "n"]

@@ -23,6 +23,7 @@ import pandas as pd
 from .engine.errors import InputError
 from .engine.names import FeatureKey, feature_id, parse_feature_id
 from .graphs.edges import surviving_rows
+from .graphs.feature_graph import new_graph
 from feature_interaction_graph.graphs.files import (
     check_interaction_graph, load_graph, save_graph
 )
@@ -234,7 +235,7 @@ def build_interaction_graph(
     ]
     nodes = sorted({*ends[0], *ends[1], *(parse_feature_id(hyperedge[end])
                                           for hyperedge in hyperedges for end in GATE_ENDS)})
-    G = nx.MultiDiGraph() if multigraph else nx.DiGraph()
+    G = new_graph(multigraph)
     tested = {} if gates is None else {
         "gates_tested": len(gates.columns["q_value"]), "gates_survived": len(hyperedges)
     }

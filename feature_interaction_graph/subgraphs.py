@@ -28,6 +28,7 @@ from feature_interaction_graph.circuits.validation import (
     CircuitValidation, ValidationSettings, validate_subgraph
 )
 from .engine.errors import InputError
+from .engine.html_tables import html_page, html_table
 from .engine.names import FeatureKey, Saes, feature_id, parse_feature_id
 from .engine.statistics import effect_test
 from .graph import check_interaction_graph, get_subgraph, part_of
@@ -174,6 +175,14 @@ class BehaviorSubgraph:
     def __str__(self) -> str: return "\n".join(_report_lines(self))
 
     def __repr__(self) -> str: return str(self)
+
+    def _repr_html_(self) -> str:
+        nodes = [self.graph.nodes[node] for node in self.nodes]
+        shown = ("rank", "label", "contribution", "contribution_low", "contribution_high",
+                 "effect", "effect_q", "seed")
+        return html_page(_report_lines(self)[:1], html_table({
+            "feature": self.nodes, **{name: [known.get(name) for known in nodes] for name in shown}
+        }))
 
 # %% ../nbs/09_subgraphs.ipynb #9a5b629b
 def _report_lines(circuit: BehaviorSubgraph) -> list[str]:

@@ -26,6 +26,7 @@ from torch import Tensor
 from ..engine.corpus import Corpus, SpecialTokens, TokenLabels
 from ..engine.errors import InputError
 from ..engine.hdf5 import Hdf5Kind, StoredGroup, stored_csr, write_column
+from ..engine.html_tables import html_page, html_table
 from ..engine.names import listed
 from ..engine.positions import token_texts, vocabulary_hash
 from ..engine.provenance import provenance
@@ -309,6 +310,14 @@ class ActivationStore(FeatureStatistics):
     def __repr__(self) -> str:
         return (f"ActivationStore({self.n_tokens:,} tokens, features of layers "
                 f"{listed(self.layers)}, in {self.path})")
+
+    def _repr_html_(self) -> str:
+        fires = {layer: self.frequency(layer) for layer in self.layers}
+        return html_page([repr(self)], html_table({
+            "layer": list(fires), "reads": [self.hook_names[layer] for layer in fires],
+            "features": [len(share) for share in fires.values()],
+            "that fire": [int((share > 0).sum()) for share in fires.values()],
+            "firing at a position": [float(share.sum()) for share in fires.values()]}))
 
     def check_tokenizer(self, tokenizer: Any) -> None:
         """Raises `InputError` for another tokenizer than the one it was collected with, whose ids

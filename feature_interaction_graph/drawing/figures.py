@@ -80,8 +80,7 @@ def figure_numbers(figure: "Figure") -> FigureTable:
 # %% ../../nbs/drawing/02_figures.ipynb #3137133f
 def table_html(told: FigureTable, caption: str = "The numbers") -> str:
     "The rows of `told` as a table of HTML; texts are text, whatever they hold."
-    columns = dict(zip(told.columns, zip(*told.rows), strict=True)) if told.rows else {
-        name: () for name in told.columns}
+    columns = {name: told.column(name) for name in told.columns}
     return (f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(caption)}">'
             f"{html_table(columns, caption)}</div>")
 

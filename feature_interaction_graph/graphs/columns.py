@@ -19,6 +19,7 @@ import numpy as np
 
 from ..engine.files import check_shape, parse_json
 from ..engine.hdf5 import Hdf5Kind, StoredGroup
+from .feature_graph import new_graph
 from feature_interaction_graph.graphs.values import (
     filled_graph, from_strict_json, plain_edges, graph_attributes, plain_nodes, strict_json
 )
@@ -261,7 +262,7 @@ def read_column_graph(path: str | Path) -> nx.DiGraph:
 
     Raises `InputError` for a file that is missing, damaged or of another kind."""
     with _KIND.open(path) as file:
-        G = nx.MultiDiGraph() if file.flag("multigraph") else nx.DiGraph()
+        G = new_graph(file.flag("multigraph"))
         facts = stored_facts(file, "facts")
         if file.flag("gates_are_rows"): facts["hyperedges"] = [*_stored_rows(file, "hyperedges")]
         G.graph.update(facts)

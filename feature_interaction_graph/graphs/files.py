@@ -21,6 +21,7 @@ from feature_interaction_graph.engine.files import (
     check_shape, is_sealed, read_bytes, read_utf8, seal
 )
 from .columns import read_column_graph, write_column_graph
+from .feature_graph import new_graph
 from .gexf import write_gexf
 from .graphml import WHOLE, read_graphml, write_graphml
 from .hyperedges import check_hyperedges, is_finite
@@ -134,7 +135,7 @@ def check_interaction_graph(G: nx.DiGraph, name: str | Path = "the graph") -> nx
 def _rebuilt(G: Any) -> Any:
     "A graph of the nodes and edges of `G`, whose own tables need not agree."
     if not isinstance(G, nx.DiGraph): return G
-    copy = nx.MultiDiGraph() if G.is_multigraph() else nx.DiGraph()
+    copy = new_graph(G.is_multigraph())
     copy.graph.update(G.graph)
     copy.add_nodes_from(G.nodes(data=True))
     copy.add_edges_from(G.edges(keys=True, data=True) if G.is_multigraph() else G.edges(data=True))

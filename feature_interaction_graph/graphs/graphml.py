@@ -20,6 +20,7 @@ import networkx as nx
 
 from ..engine.errors import InputError, brief
 from ..engine.files import parse_json, parse_whole
+from .feature_graph import new_graph
 from feature_interaction_graph.graphs.values import (
     FORMAT, VERSION, OutOfOrder, filled_graph, from_strict_json, graph_attributes, in_order,
     plain_edges, plain_nodes, shared_text, strict_json
@@ -251,7 +252,7 @@ def _graph_of_rows(parts: Iterator[tuple[str, Any]], path: str | Path) -> nx.DiG
                     parse_json(value[5:], f"an attribute of {path}",
                                "write it again with save_graph", True))
         return attributes
-    G = nx.MultiDiGraph() if mark.endswith(" multigraph") else nx.DiGraph()
+    G = new_graph(mark.endswith(" multigraph"))
     G.graph.update(restored(facts))
     named = original_ids(nodes)
     return filled_graph(

@@ -18,6 +18,7 @@ import networkx as nx
 
 from ..engine.errors import InputError, brief
 from ..engine.files import parse_whole
+from .feature_graph import new_graph
 from feature_interaction_graph.graphs.values import (
     FORMAT, VERSION, OutOfOrder, filled_graph, in_order, plain_edges, graph_attributes, plain_nodes,
     shared_text, strict_json
@@ -179,7 +180,7 @@ def _graph_of_parts(parts: Iterator[tuple[str, Any]], path: str | Path) -> nx.Di
         raise InputError(f"{path} holds {brief(form)} version {brief(version)}, this package reads "
                          f"{FORMAT} version {VERSION}; update the package.")
     if edges is None: raise KeyError("edges")
-    G = nx.MultiDiGraph() if several else nx.DiGraph()
+    G = new_graph(several)
     G.graph.update(facts or {})
     nodes = ((_name(node.pop("id")), node) for node in found["nodes"][1:])
     pairs = ((_name(edge.pop("source")), _name(edge.pop("target")), edge)

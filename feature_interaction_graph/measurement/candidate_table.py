@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Bool
 
 from ..engine.hdf5 import Hdf5Kind
-from ..engine.names import FeatureKey
+from ..engine.html_tables import html_page, html_table
+from ..engine.names import FeatureKey, feature_id
 from ..features import FeatureTable
 
 if TYPE_CHECKING:
@@ -102,6 +103,9 @@ class Candidates(CandidatePairs):
 
     def __repr__(self) -> str: return f"Candidates({self.report()})"
 
+    def _repr_html_(self) -> str:
+        return html_page(self.report().split("\n"), _most_related(self) if len(self) else "")
+
     @property
     def sources(self) -> list[FeatureKey]:
         "(layer, feature) of every source, sorted."
@@ -129,6 +133,20 @@ class Candidates(CandidatePairs):
             return cls(columns, FeatureTable.load(file.subgroup("features")), meta)
 
 # %% ../../nbs/measurement/14_candidate_table.ipynb #ee91ea61
+def _most_related(candidates: Candidates, n_pairs: int = 10) -> str:
+    "A table of the pairs whose `ratio` is furthest from 1, as a ratio."
+    distance = np.abs(np.log(np.maximum(candidates["ratio"], 1e-9)))
+    rows = np.sort(np.argsort(-distance, kind="stable")[:n_pairs])
+    chosen = candidates.where(rows)
+    ends = {end: [" ".join(filter(None, (feature_id(*name), label))) for name, label in zip(
+                zip(*places, strict=True), candidates.features.labels(*places), strict=True)]
+            for end, short in (("source", "src"), ("target", "tgt"))
+            if (places := (chosen[f"{short}_layer"], chosen[f"{short}_feature"]))}
+    numbers = {name: chosen[name] for name in ("ratio", "pmi", "decoder_alignment")}
+    return html_table({**ends, **numbers, "reason": chosen.reasons()},
+                      f"The {len(rows)} pairs furthest from firing together as by chance")
+
+
 def _features_at(candidates: Candidates, end: str) -> list[FeatureKey]:
     return sorted(set(zip(candidates[f"{end}_layer"].tolist(),
                           candidates[f"{end}_feature"].tolist(), strict=True)))

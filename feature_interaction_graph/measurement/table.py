@@ -18,6 +18,7 @@ from jaxtyping import Bool
 
 from ..engine.errors import InputError
 from ..engine.hdf5 import Hdf5Kind, StoredGroup, write_columns
+from ..engine.html_tables import html_page, html_table
 from ..engine.names import feature_id
 from ..features import FeatureTable
 
@@ -143,6 +144,8 @@ class InteractionTable(TestedRows):
                          if name in counts)
         return f"InteractionTable({len(self):,} rows; {told})"
 
+    def _repr_html_(self) -> str: return html_page([repr(self)], _strongest_rows(self))
+
     def where(self, rows: np.ndarray) -> Self:
         "As `TestedRows.where`, with the curves of those rows, `[n_rows, n_doses]`."
         columns, curves = ({name: values[rows] for name, values in each.items()}
@@ -186,6 +189,21 @@ class InteractionTable(TestedRows):
         with _KIND.open(path) as file: return cls(*_stored_table(file))
 
 # %% ../../nbs/measurement/00_table.ipynb #73c8c6e2
+def _strongest_rows(table: InteractionTable, n_rows: int = 10) -> str:
+    "The strongest rows of `table` for a notebook, the ends by id and label."
+    frame = table.strongest(n_rows).to_pandas()
+    if not len(frame): return ""
+    def named(end: str) -> list[str]:
+        ids = map(feature_id, frame[f"{end}_layer"], frame[f"{end}_feature"])
+        labels = frame.get(f"{end}_label", [""] * len(frame))
+        return [" ".join(filter(None, both)) for both in zip(ids, labels, strict=True)]
+    shown = ("strength", "ci_low", "ci_high", "strength_std", "q_value", "placebo_q_value",
+             "interaction_type")
+    return html_table({"source": named("src"), "target": named("tgt"),
+                       **{name: frame[name] for name in shown if name in frame}},
+                      f"The {len(frame)} of greatest strength in standard deviations")
+
+
 def _stored_table(
     file: StoredGroup
 ) -> tuple[dict[str, np.ndarray], dict[str, Any], FeatureTable | None, dict[str, np.ndarray]]:
