@@ -28,6 +28,7 @@ from feature_interaction_graph.graph import (
     to_pytorch_geometric,
 )
 from feature_interaction_graph.graphs import columns
+from feature_interaction_graph.graphs.feature_graph import FeatureGraph, FeatureMultiGraph
 from feature_interaction_graph.graphs.hyperedges import DIRECTIONS, edge_size, gate_phrase
 from feature_interaction_graph.measurement.table import COLUMNS, InteractionTable
 from feature_interaction_graph.subgraphs import BehaviorSubgraph
@@ -91,7 +92,7 @@ def same(left: object, right: object) -> bool:
 
 def same_graph(left: nx.DiGraph, right: nx.DiGraph) -> bool:
     edges = [list(G.edges(keys=True) if G.is_multigraph() else G.edges) for G in (left, right)]
-    return (type(left) is type(right) and same(left.graph, right.graph)
+    return (left.is_multigraph() == right.is_multigraph() and same(left.graph, right.graph)
             and list(left) == list(right) and edges[0] == edges[1]
             and all(same(left.nodes[node], right.nodes[node]) for node in left)
             and all(same(left.edges[edge], right.edges[edge]) for edge in edges[0]))
@@ -602,6 +603,7 @@ def test_round_trip_keeps_every_value_and_type(tmp_path, suffix, multigraph):
         G = awkward_graph(seed, multigraph)
         again = load_graph(save_graph(G, tmp_path / f"graph.{suffix}"), allow_pickle=True)
         assert same_graph(G, again), f"seed {seed}"
+        assert isinstance(again, FeatureMultiGraph if multigraph else FeatureGraph)
 
 
 def test_numpy_attributes_come_back_as_python(tmp_path):

@@ -146,8 +146,22 @@ MUTATIONS = {
     ],
     "drawing/figures.py": [
         ("the table of another figure", "_TOLD[figure] = told", "_TOLD.setdefault(figure, told)"),
+    ],
+    "engine/html_tables.py": [
         ("what is unknown is 0", "value is None or value != value: return \"–\"",
          "value is None or value != value: return \"0\""),
+        ("text is not escaped", "return html.escape(printable(str(value), 200))",
+         "return printable(str(value), 200)"),
+        ("what is left out is not counted", "more = len(rows) - len(rows[:n_rows])", "more = 0"),
+        ("what was left as it is counts as changed", "if values[name] != default[name]]",
+         "if values[name] is not None]"),
+    ],
+    "graphs/feature_graph.py": [
+        ("the weakest edges first", "edges = nlargest(n_edges, G.edges(data=True), "
+         "key=lambda edge: _strength", "edges = nlargest(n_edges, G.edges(data=True), "
+         "key=lambda edge: -_strength"),
+        ("an edge without a strength is the strongest", "isfinite(value) else -1.0",
+         "isfinite(value) else 9e9"),
     ],
     "shell/dashboard_command.py": [
         ("features that never fire are shown",

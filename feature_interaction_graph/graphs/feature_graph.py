@@ -40,7 +40,7 @@ def graph_sentences(G: nx.DiGraph) -> list[str]:
 EDGE_FACTS = ("strength", "strength_std", "q_value", "placebo_q_value", "interaction_type")
 
 
-def _named(G: nx.DiGraph, node: str) -> str:
+def _with_label(G: nx.DiGraph, node: str) -> str:
     label = G.nodes[node].get("label")
     return f"{node} {label}" if label else str(node)
 
@@ -50,8 +50,8 @@ def strongest_edges(G: nx.DiGraph, n_edges: int = 10) -> dict[str, list[Any]]:
     labels, and those of `EDGE_FACTS` that an edge of them has."""
     edges = nlargest(n_edges, G.edges(data=True), key=lambda edge: _strength(edge[2]))
     known = [name for name in EDGE_FACTS if any(name in facts for *_, facts in edges)]
-    return {"source": [_named(G, source) for source, *_ in edges],
-            "target": [_named(G, target) for _, target, _ in edges],
+    return {"source": [_with_label(G, source) for source, *_ in edges],
+            "target": [_with_label(G, target) for _, target, _ in edges],
             **{name: [facts.get(name) for *_, facts in edges] for name in known}}
 
 # %% ../../nbs/graphs/03_feature_graph.ipynb #67290981
