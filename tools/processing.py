@@ -86,6 +86,15 @@ class ShowMethods(Processor):
         return f"show_doc({member}, name={cls + '.' + method.name!r}, title_level=4)"
 
 
+class NoInstall(Processor):
+    "Leaves the cell that installs the package on Colab to Colab."
+
+    def begin(self) -> None:
+        for cell in self.nb.cells:
+            if cell.cell_type == "code" and "# on Colab only" in cell.source:
+                cell.source = f"#| include: false\n{cell.source}"
+
+
 class AltTexts(Processor):
     """Says of every picture what it shows, for those who do not see it: `#| fig-alt` of its cell,
     or the heading above it and the first sentence that stands before it."""
@@ -133,5 +142,5 @@ class Pages(FilterDefaults):
     def base_procs(self) -> list[Any]:
         procs = super().base_procs()
         at = procs.index(add_show_docs) + 1
-        return [*procs[:at], ShowMethods, NameTypes, NameEverything, AltTexts, *procs[at:],
-                unlink_private]
+        return [*procs[:at], ShowMethods, NameTypes, NameEverything, NoInstall, AltTexts,
+                *procs[at:], unlink_private]
