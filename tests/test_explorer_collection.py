@@ -7,9 +7,8 @@ from pathlib import Path
 import networkx as nx
 import pytest
 from headless import Browser, browsing
-from test_visualization_browser import SAVED, layered_graph
+from test_visualization_browser import SAVED, layered_graph, saved_piece
 
-from feature_interaction_graph.graph import load_graph
 from feature_interaction_graph.tracing.files import load_attribution
 from feature_interaction_graph.visualization import render_explorer
 
@@ -183,13 +182,7 @@ def test_the_collection_is_written_as_a_graph(G, browser, page, tmp_path):
       return all;""")
     expected = G.subgraph(chosen)
     for name in ("json", "graphml"):
-        path = tmp_path / f"piece.{name}"
-        path.write_text(found[name][2], encoding="utf-8")
-        piece = load_graph(path)
-        assert set(piece) == set(expected) and set(piece.edges) == set(expected.edges)
-        for edge in expected.edges:
-            assert piece.edges[edge]["strength"] == pytest.approx(
-                expected.edges[edge]["strength"], rel=1e-5)
+        saved_piece(tmp_path / f"piece.{name}", found[name][2], expected, ("strength",))
     gates = json.loads(found["json"][2])["graph"]["hyperedges"]
     assert [gate["gate"] for gate in gates] == [G.graph["hyperedges"][0]["gate"]]
     gexf = tmp_path / "piece.gexf"

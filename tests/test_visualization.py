@@ -157,8 +157,8 @@ def test_the_policy_names_exactly_the_pages_own_script_and_style(G):
     digests = [base64.b64encode(hashlib.sha256(part.encode()).digest()).decode()
                for part in (script, style)]
     assert (
-        policy
-        == f"default-src 'none'; script-src 'sha256-{digests[0]}'; style-src 'sha256-{digests[1]}'"
+        policy == "default-src 'none'; img-src data:; "
+        f"script-src 'sha256-{digests[0]}'; style-src 'sha256-{digests[1]}'"
     )
 
 

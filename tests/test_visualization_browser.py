@@ -551,6 +551,20 @@ CLICKS = """
 """
 
 
+def saved_piece(
+    path: Path, text: str, expected: nx.DiGraph, numbers: tuple[str, ...]
+) -> nx.DiGraph:
+    "The graph in a file that the page saved: the nodes and edges of `expected`, and its `numbers`."
+    path.write_text(text, encoding="utf-8")
+    piece = load_graph(path)
+    assert set(piece) == set(expected) and set(piece.edges) == set(expected.edges)
+    for edge in expected.edges:
+        for number in numbers:
+            assert piece.edges[edge][number] == pytest.approx(
+                expected.edges[edge][number], rel=1e-5)
+    return piece
+
+
 def test_three_questions_in_few_clicks(G, browser, tmp_path):
     """What does this feature cause? Why does the model close the quotation? What breaks if I push
     this feature? Counted as a person would: a click into the search field, its text, and every
@@ -685,14 +699,8 @@ def test_what_is_shown_can_be_saved_in_every_format(G, page, browser, tmp_path):
     assert found["png"][2] == found["picture"][2] == "PNG"
     assert found["button"][2] == found["json"][2]
     for name in ("json", "graphml"):
-        path = tmp_path / f"piece.{name}"
-        path.write_text(found[name][2], encoding="utf-8")
-        piece = load_graph(path)
-        assert set(piece) == set(expected) and set(piece.edges) == set(expected.edges)
-        for edge in expected.edges:
-            for number in ("strength", "pre_strength", "variance", "placebo_q_value"):
-                assert piece.edges[edge][number] == pytest.approx(
-                    expected.edges[edge][number], rel=1e-5)
+        piece = saved_piece(tmp_path / f"piece.{name}", found[name][2], expected,
+                            ("strength", "pre_strength", "variance", "placebo_q_value"))
         assert piece.nodes["L1_F3"]["label"] == G.nodes["L1_F3"]["label"]
     picture = ElementTree.fromstring(found["svg"][2])
     texts = [one.text for one in picture.iter("{http://www.w3.org/2000/svg}text")]
