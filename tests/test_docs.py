@@ -168,6 +168,15 @@ def test_every_picture_has_words(tmp_path):
     write_nb(new_nb(cells), tmp_path / "00_page.ipynb")
     serve_drv.main((tmp_path / "00_page.ipynb", tmp_path / "made.ipynb", Pages))
     _, text = docs.page(tmp_path / "made.ipynb", tmp_path)
-    assert "on Colab only" not in text and "draw()" in text
+    assert "on Colab only" not in text and "\n\n```python\ndraw()" in text
+    assert "<summary>" not in text
+    read = "from feature_interaction_graph.tracking.results import benchmark_result"
+    told = mk_cell("print(1)")
+    told.outputs = [{"output_type": "stream", "name": "stdout", "text": ["1"]}]
+    write_nb(new_nb([cells[0], mk_cell(read), cells[2], told]), tmp_path / "01_report.ipynb")
+    serve_drv.main((tmp_path / "01_report.ipynb", tmp_path / "made.ipynb", Pages))
+    report = docs.page(tmp_path / "made.ipynb", tmp_path)[1]
+    assert report.count("<summary>Code</summary>\n\n```python\n") == 2
+    assert "![What the code above draws](" in report and "\n\n```python\nprint(1)" in report
     assert re.findall(r"!\[(.*)\]\(", text) == [
         "Seen here. How x falls off", "A picture. How x falls off", r"Three \[bars\]"]

@@ -96,6 +96,7 @@ def changelog(proc: Path) -> None:
         path.write_text(json.dumps(notebook), encoding="utf-8")
 
 
+FOLDED = '<details class="code"><summary>Code</summary>\n\n{}\n\n</details>'
 FRAME = """```{=html}
 <iframe class="live" src="explorer.html" title="The explorer" loading="lazy"></iframe>
 <p>Live: what was measured in stories260K, a small Llama that somebody else trained. Search for a
@@ -181,7 +182,8 @@ def page(notebook: Path, folder: Path, web: bool = True) -> tuple[dict[str, Any]
         else:
             options, code = directives(source)
             if options.get("include") == "false": continue
-            if code and options.get("echo") != "false": parts.append(f"```python\n{code}\n```")
+            fence = f"```python\n{code}\n```" if code and options.get("echo") != "false" else ""
+            parts.append(FOLDED.format(fence) if fence and "code-fold" in options else fence)
             alt = yaml.safe_load(options.get("fig-alt", '""'))
             parts += [output(out, f"{notebook.stem}_files/{i}-{j}.png", folder, web, alt)
                       for j, out in enumerate(cell["outputs"])]

@@ -95,6 +95,19 @@ class NoInstall(Processor):
                 cell.source = f"#| include: false\n{cell.source}"
 
 
+class FoldReports(Processor):
+    """Folds code that makes tables and figures of what benchmarks found, and what it needs: who
+    wants it opens it. What prints stays."""
+
+    def begin(self) -> None:
+        code = [cell for cell in self.nb.cells if cell.cell_type == "code"]
+        if not any("import benchmark_result" in cell.source for cell in code): return
+        for cell in code:
+            if "default_exp" in cell.source or "include: false" in cell.source: continue
+            if any(out["output_type"] == "stream" for out in cell.outputs): continue
+            cell.source = f"#| code-fold: true\n{cell.source}"
+
+
 class AltTexts(Processor):
     """Says of every picture what it shows, for those who do not see it: `#| fig-alt` of its cell,
     or the heading above it and the first sentence that stands before it."""
@@ -110,6 +123,7 @@ class AltTexts(Processor):
             elif any("image/png" in out.get("data", {}) for out in cell.get("outputs", [])):
                 if re.search(r"^#\s*\|\s*fig-alt:", cell.source, re.M): continue
                 told = ". ".join(part.rstrip(".:") for part in (heading, said) if part)
+                told = told or "What the code above draws"
                 cell.source = f"#| fig-alt: {json.dumps(told, ensure_ascii=False)}\n{cell.source}"
 
 
@@ -142,5 +156,5 @@ class Pages(FilterDefaults):
     def base_procs(self) -> list[Any]:
         procs = super().base_procs()
         at = procs.index(add_show_docs) + 1
-        return [*procs[:at], ShowMethods, NameTypes, NameEverything, NoInstall, AltTexts,
-                *procs[at:], unlink_private]
+        return [*procs[:at], ShowMethods, NameTypes, NameEverything, NoInstall, FoldReports,
+                AltTexts, *procs[at:], unlink_private]
