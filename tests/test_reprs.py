@@ -1,6 +1,5 @@
 "What the steps of a run return prints in a line or a few, whatever its size."
 import html
-import math
 import re
 
 import numpy as np
@@ -62,8 +61,7 @@ def check_tables(run: Run) -> None:
     assert column(atlas, "share") == [
         f"{n / (a * b):.4g}" for n, (a, b) in zip(together, sizes, strict=True)][:12]
     frame = pairs.to_pandas()
-    frame["distance"] = frame["ratio"].clip(lower=1e-9).map(math.log).abs()
-    furthest = frame.sort_values("distance", ascending=False, kind="stable")[:10].sort_index()
+    furthest = frame.loc[frame["pmi"].abs().sort_values(ascending=False, kind="stable").index[:10]]
     for name in ("source", "target"):
         end = {"source": "src", "target": "tgt"}[name]
         assert column(pairs, name) == [

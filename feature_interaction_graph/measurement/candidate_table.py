@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from ..engine.hdf5 import Hdf5Kind
 from ..engine.html_tables import html_page, html_table
@@ -52,8 +52,9 @@ class CandidatePairs:
 
     def __getitem__(self, name: str) -> np.ndarray: return self.columns[name]
 
-    def where(self, mask: Bool[np.ndarray, "n_pairs"]) -> Self:
-        "The pairs for which `mask` is true; what `meta` counts stays what was considered."
+    def where(self, mask: Bool[np.ndarray, "n_pairs"] | Int[np.ndarray, "n_chosen"]) -> Self:
+        """The pairs for which `mask` is true, or those of the given rows; what `meta` counts stays
+        what was considered."""
         return type(self)(
             {name: values[mask] for name, values in self.columns.items()}, self.features, self.meta
         )
@@ -134,9 +135,8 @@ class Candidates(CandidatePairs):
 
 # %% ../../nbs/measurement/14_candidate_table.ipynb #ee91ea61
 def _most_related(candidates: Candidates, n_pairs: int = 10) -> str:
-    "A table of the pairs whose `ratio` is furthest from 1, as a ratio."
-    distance = np.abs(np.log(np.maximum(candidates["ratio"], 1e-9)))
-    rows = np.sort(np.argsort(-distance, kind="stable")[:n_pairs])
+    "A table of the pairs of greatest |`pmi`|, which is shrunk where little is known."
+    rows = np.argsort(-np.abs(candidates["pmi"]), kind="stable")[:n_pairs]
     chosen = candidates.where(rows)
     ends = {end: [" ".join(filter(None, (feature_id(*name), label))) for name, label in zip(
                 zip(*places, strict=True), candidates.features.labels(*places), strict=True)]
@@ -144,7 +144,7 @@ def _most_related(candidates: Candidates, n_pairs: int = 10) -> str:
             if (places := (chosen[f"{short}_layer"], chosen[f"{short}_feature"]))}
     numbers = {name: chosen[name] for name in ("ratio", "pmi", "decoder_alignment")}
     return html_table({**ends, **numbers, "reason": chosen.reasons()},
-                      f"The {len(rows)} pairs furthest from firing together as by chance")
+                      f"The {len(rows)} of greatest |pmi|")
 
 
 def _features_at(candidates: Candidates, end: str) -> list[FeatureKey]:
