@@ -256,7 +256,8 @@ def site(proc: Path, dest: Path) -> list[str]:
         about = meta.get("description", "")
         values = dict(site=get_config().title, up=up, title=meta["title"], description=about,
                       sidenav=navigation(contents, titles, href))
-        options = [f"--template={SITE / 'page.html'}", "--toc", "--mathml",
+        # columns of tables are as wide as what they hold, however long a line of the source is
+        options = [f"--template={SITE / 'page.html'}", "--toc", "--mathml", "--columns=1000000",
                    *(a for k, v in values.items() for a in ("-V", f"{k}={v}"))]
         # what a picture shows is for those who do not see it, not a second caption
         html = pypandoc.convert_text(text, "html5", format="markdown-implicit_figures",
