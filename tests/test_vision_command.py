@@ -141,7 +141,7 @@ def test_maps_are_arrays_and_pictures(study, capsys):
 
 @pytest.mark.parametrize("mistake, words", [
     (("--layers", "0,7"), "the model has blocks 0 to 1"),
-    (("--k", "24"), "24 of 24 latents"), (("--k", "600"), "600 of 24 latents"),
+    (("--k", "24"), "latents a row have a positive"), (("--k", "600"), "600 of 24 latents"),
     (("--layers", "zero"), "write layers as 0,1,2"),
     (("--n-train", "80"), "90 images were found"),
     (("--arrays", "x,y"), "has no array called"),

@@ -94,7 +94,8 @@ def patch_cases(
         parts = decompose(saes[layer], stream)
         for patch in change.abs().argsort(descending=True, stable=True)[:most].tolist():
             up = float(change[patch]) > 0
-            shares = parts.latents[0, patch] * (parts.rows @ by[0, patch]) * parts.scale[0, patch]
+            shares = (parts.latents[0, patch] * (parts.rows @ by[0, patch])
+                      * parts.scale[0, patch]).detach()
             feature = int((shares if up else -shares).argmax())
             if (float(shares[feature]) > 0) != up or float(shares[feature]) == 0: continue
             found.append(PatchCase(
