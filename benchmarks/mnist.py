@@ -5,10 +5,11 @@ latents that was asked for.
 a folder with MNIST's four files) trains a classifier and an SAE for every kind and seed, then SAEs
 for other targets, and writes `results/mnist.json`. `--work FOLDER` keeps what is done, so that an
 interrupted run goes on. `--compare` adds the same with BatchTopK, which trains dead latents on what
-is left over, to the file that is there.
+is left over, to the file that is there; `--resample`, the same with dead latents started anew.
 """
 
 import argparse
+import itertools
 import json
 import time
 from dataclasses import replace
@@ -83,6 +84,7 @@ def cell(
 ) -> dict[str, Any]:
     "One SAE of one classifier, as it is judged here or was by an earlier run."
     other = "" if settings.architecture == "jumprelu" else f"_{settings.architecture}"
+    if settings.resample: other += f"_anew_{settings.resample}"
     place = work / f"{kind}_{settings.seed}_{target}{other}"
     kept = place.with_suffix(".json")
     if not (kept.is_file() and place.is_dir()):
@@ -111,6 +113,8 @@ def main() -> None:
     parser.add_argument("--sae-steps", type=int, default=800)
     parser.add_argument("--kinds", nargs="+", default=["relu", "geglu"])
     parser.add_argument("--compare", action="store_true", help="Only the same with BatchTopK.")
+    parser.add_argument("--resample", action="store_true",
+                        help="Only the same with dead latents started anew.")
     given = parser.parse_args()
     torch.set_num_threads(1)
     given.work.mkdir(parents=True, exist_ok=True)
@@ -122,13 +126,15 @@ def main() -> None:
     base = SaeSettings("jumprelu", width=512, steps=given.sae_steps, batch_size=512, lr=2e-3,
                        progress=False)
     kinds, seeds = given.kinds, range(given.seeds)
-    if given.compare:
+    ways = {"batchtopk": {"architecture": "batchtopk"}} if given.compare else {}
+    if given.resample: ways["resampled"] = {"resample": 4}
+    if ways:
         before = json.loads((RESULTS / "mnist.json").read_text())
         table = before["numbers"]
-        for kind in kinds:
+        for (way, change), kind in itertools.product(ways.items(), kinds):
             rows = [cell(given.work, sets, kind, 20, given.steps, replace(
-                base, architecture="batchtopk", seed=seed)) for seed in seeds]
-            table["batchtopk"] = table.get("batchtopk", {}) | {
+                base, seed=seed, **change)) for seed in seeds]
+            table[way] = table.get(way, {}) | {
                 kind: {name: spread(rows, name) for name in NAMES} | {"seeds": rows}}
         print(write("mnist", before["settings"], table))
         return

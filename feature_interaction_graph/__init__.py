@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .config import Config
     from .control.context_effects import clamped_contexts, fit_context_effects
     from .dictionary.label_counts import label_counts
+    from .dictionary.local_models import read_local_model
     from .dictionary.neighbours import feature_neighbours
     from .dictionary.neuronpedia import fetch_labels
     from .dictionary.output_effects import output_effects
@@ -115,6 +116,7 @@ if TYPE_CHECKING:
     from .visualization import explore, plot_circuit, plot_neighborhood, render_explorer, render_interactive_graph, render_neighborhood
 
 _MODULE_OF = {
+    "read_local_model": "dictionary.local_models",
     "plot_truth_tables": "drawing.paper",
     "plot_stability": "drawing.paper",
     "plot_cascade_scatter": "drawing.paper",
@@ -302,13 +304,13 @@ __all__ = [  # noqa: F822  resolved by __getattr__
     "plot_analysis", "plot_attention_flow", "plot_cascade", "plot_cascade_scatter", "plot_circuit",
     "plot_edge_circuit", "plot_mechanisms", "plot_neighborhood", "plot_response", "plot_stability",
     "plot_truth_tables", "predefined_behavior", "predicates_of", "predict_cascade", "probe_layers", "project",
-    "propose_candidates", "prune_graph", "pyvis_neighborhood", "query_key", "read_responses", "read_sae",
-    "render_dashboards", "render_explorer", "render_interactive_graph", "render_neighborhood", "response_curve",
-    "sae_from_weights", "sampled_examples", "save_attribution", "save_cases", "save_graph", "save_vit", "steer",
-    "steer_compensated", "token_patterns", "top_examples", "track", "train_on_rows", "train_patch_saes",
-    "train_seeds", "train_transcoder", "train_transcoders", "transcoder_quality", "transport_candidates",
-    "transport_scores", "validate_subgraph", "vit_from_clip", "vit_from_folder", "vit_from_huggingface",
-    "with_directions", "within_layer_measure", "wrap_model",
+    "propose_candidates", "prune_graph", "pyvis_neighborhood", "query_key", "read_local_model",
+    "read_responses", "read_sae", "render_dashboards", "render_explorer", "render_interactive_graph",
+    "render_neighborhood", "response_curve", "sae_from_weights", "sampled_examples", "save_attribution",
+    "save_cases", "save_graph", "save_vit", "steer", "steer_compensated", "token_patterns", "top_examples",
+    "track", "train_on_rows", "train_patch_saes", "train_seeds", "train_transcoder", "train_transcoders",
+    "transcoder_quality", "transport_candidates", "transport_scores", "validate_subgraph", "vit_from_clip",
+    "vit_from_folder", "vit_from_huggingface", "with_directions", "within_layer_measure", "wrap_model",
 ]
 
 

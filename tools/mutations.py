@@ -1307,6 +1307,15 @@ MUTATIONS = {
          "precision if holds else -precision"),
         ("labels of any worth", "each.scores.f1 >= min_f1 and", ""),
     ],
+    "dictionary/local_models.py": [
+        ("one spelling of yes", "(word, word.title())", "(word,)"),
+        ("the first token for all of a word", "both = said[\"yes\"] & said[\"no\"]",
+         "both = set()"),
+        ("no for yes", "self.leaning(judge_prompt(sentence, [each])) > 0",
+         "self.leaning(judge_prompt(sentence, [each])) < 0"),
+        ("no room for the answer", "len(found) + self.most > room", "len(found) > room"),
+        ("an answer with its prompt", "said[0, begin.shape[1]:]", "said[0]"),
+    ],
     "dictionary/explainers.py": [
         ("judged on what was read", "== int(unseen)", "== 1"),
         ("unanswered counts as no", "answer is not None and bool(answer) == fires",

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RESAMPLED', 'tell_losses', 'Plateau', 'end_early', 'worst_rows', 'resample_dead', 'resample_steps', 'keep_alive']
 
-# %% ../../nbs/training/07_steps.ipynb #60c07b5a
+# %% ../../nbs/training/07_steps.ipynb #bf1fdeec
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -73,7 +73,7 @@ def end_early(trainer: "SAETrainer", plateau: Plateau) -> None:
         return output
     trainer.step = step
 
-# %% ../../nbs/training/07_steps.ipynb #eaad73ec
+# %% ../../nbs/training/07_steps.ipynb #5e61fe39
 def worst_rows(
     left: Float[Tensor, "n d_in"], most: int, number: int
 ) -> Int[Tensor, "n_drawn"]:
@@ -85,7 +85,7 @@ def worst_rows(
     order = torch.Generator().manual_seed(number)
     return torch.multinomial(worth, drawn, generator=order).to(left.device)
 
-# %% ../../nbs/training/07_steps.ipynb #79b12a58
+# %% ../../nbs/training/07_steps.ipynb #49ab3083
 _BIAS_NAMES = ("b_enc", "b_gate", "b_mag")
 
 def _forget_moments(trainer: "SAETrainer", chosen: Int[Tensor, "n_chosen"]) -> None:
@@ -98,7 +98,7 @@ def _forget_moments(trainer: "SAETrainer", chosen: Int[Tensor, "n_chosen"]) -> N
             if moments.shape[0] == width: moments[chosen] = 0
             elif moments.shape[-1] == width: moments[:, chosen] = 0
 
-# %% ../../nbs/training/07_steps.ipynb #b9fa1abf
+# %% ../../nbs/training/07_steps.ipynb #ca8176b4
 @torch.no_grad()
 def resample_dead(
     trainer: "SAETrainer", batch: Float[Tensor, "n d_in"], number: int = 0
@@ -129,7 +129,7 @@ def resample_dead(
     trainer.n_forward_passes_since_fired[anew] = 0
     return anew
 
-# %% ../../nbs/training/07_steps.ipynb #7fbdbcbd
+# %% ../../nbs/training/07_steps.ipynb #bd5ca586
 RESAMPLED = ("standard", "gated", "jumprelu")
 
 def resample_steps(architecture: str, times: int, steps: int) -> list[int]:
@@ -144,7 +144,7 @@ def resample_steps(architecture: str, times: int, steps: int) -> list[int]:
                          f"{steps:,} steps, or None.")
     return [steps // 2 * (one + 1) // int(times) for one in range(int(times))]
 
-# %% ../../nbs/training/07_steps.ipynb #7f670714
+# %% ../../nbs/training/07_steps.ipynb #4d537d66
 def keep_alive(trainer: "SAETrainer", steps: int, plateau: Plateau | None = None) -> None:
     """Starts dead latents anew at the `resample_steps` that the metadata of the SAE ask for, unless
     `plateau` has begun to end the training. Raises `InputError` as `resample_steps` does."""
