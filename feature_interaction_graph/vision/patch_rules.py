@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['thirds_of', 'patch_predicates', 'explain_patches', 'ClassCheck', 'check_classes']
 
-# %% ../../nbs/vision/15_patch_rules.ipynb #abe99238
+# %% ../../nbs/vision/15_patch_rules.ipynb #aa6095e9
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,7 +26,7 @@ from .vit import Vit
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-# %% ../../nbs/vision/15_patch_rules.ipynb #e2aaf1b4
+# %% ../../nbs/vision/15_patch_rules.ipynb #311a4c15
 _SHADES = (("shade", "the patch is"), ("contrast", "the contrast is"),
            ("shade left", "the patch to the left is"), ("shade right", "the patch to the right is"),
            ("shade above", "the patch above is"), ("shade below", "the patch below is"))
@@ -38,7 +38,7 @@ def thirds_of(values: Float[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
     cuts = np.quantile(values[there], (1 / 3, 2 / 3))
     return np.where(there, np.searchsorted(cuts, np.where(there, values, 0.0), side="left"), -1)
 
-# %% ../../nbs/vision/15_patch_rules.ipynb #13519c54
+# %% ../../nbs/vision/15_patch_rules.ipynb #b8c0b16f
 def _shade_beside(shade: Float[np.ndarray, "n rows columns"], down: int, right: int) -> np.ndarray:
     "The value of the patch `down` and `right` of each, NaN beyond the image."
     found = np.full_like(shade, np.nan)
@@ -48,7 +48,7 @@ def _shade_beside(shade: Float[np.ndarray, "n rows columns"], down: int, right: 
     found[:, *here] = shade[:, *there]
     return found
 
-# %% ../../nbs/vision/15_patch_rules.ipynb #cba2a886
+# %% ../../nbs/vision/15_patch_rules.ipynb #f56ecfa2
 def patch_predicates(images: ImageSet, grid: tuple[int, int]) -> Predicates:
     """Predicates of all patches of `images`, cut into a `grid` of rows and columns; row
     `i * P + p` is patch p of image i. Raises `InputError` for images that the grid does not divide.
@@ -75,7 +75,7 @@ def patch_predicates(images: ImageSet, grid: tuple[int, int]) -> Predicates:
               for (name, stem), look in zip(_SHADES, looks, strict=True)}
     return _predicates_from(kinds)
 
-# %% ../../nbs/vision/15_patch_rules.ipynb #731f5f77
+# %% ../../nbs/vision/15_patch_rules.ipynb #9c7244fc
 def _predicates_from(
     kinds: Mapping[str, tuple[str, list[str], Int[np.ndarray, "n_rows"]]]
 ) -> Predicates:
@@ -89,7 +89,7 @@ def _predicates_from(
             (np.ones(len(rows), np.float32), (rows, which[rows])), (len(which), len(values))))
     return Predicates(names, families, scipy.sparse.hstack(columns, format="csr"), tuple(kinds))
 
-# %% ../../nbs/vision/15_patch_rules.ipynb #628305b3
+# %% ../../nbs/vision/15_patch_rules.ipynb #e6f6cf9f
 def explain_patches(
     firings: csc_matrix, layer: int, known: Predicates, n_images: int,
     features: Sequence[int] | None = None, max_terms: int = 3, seed: int = 0
@@ -113,7 +113,7 @@ def explain_patches(
     search = RuleSearch(known, groups % 2 == 0, max_terms)
     return explain_columns(firings, layer, asked, known, search, groups)
 
-# %% ../../nbs/vision/15_patch_rules.ipynb #5f250d4b
+# %% ../../nbs/vision/15_patch_rules.ipynb #8dff8f78
 class ClassCheck(NamedTuple):
     """What clamping a feature does to the `classes` its rule names: mean `change` of their centred
     scores over `n` images, and p and q of no rise."""
