@@ -226,7 +226,7 @@ def digits_named(data: str, download: bool = False, seed: int = 0) -> tuple[Digi
                          "two .npz files as TRAIN,TEST.")
     return read_digits(data, "train"), read_digits(data, "test")
 
-# %% ../../nbs/digits/04_system.ipynb #d2493b9a
+# %% ../../nbs/digits/04_system.ipynb #95b5a5a7
 def run_digits(
     folder: str | Path, data: str = "drawn",
     settings: DigitSettings = DigitSettings(), download: bool = False  # noqa: B008
