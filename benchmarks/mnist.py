@@ -5,10 +5,12 @@ latents that was asked for.
 a folder with MNIST's four files) trains a classifier and an SAE for every kind and seed, then SAEs
 for other targets, and writes `results/mnist.json`. `--work FOLDER` keeps what is done, so that an
 interrupted run goes on. `--compare` adds the same with BatchTopK, which trains dead latents on what
-is left over, to the file that is there.
+is left over, to the file that is there; `--resample`, the same with dead latents started anew;
+`--calibration` measures the other targets again.
 """
 
 import argparse
+import itertools
 import json
 import time
 from dataclasses import replace
@@ -25,7 +27,8 @@ from feature_interaction_graph.digits.classifier import (
 from feature_interaction_graph.digits.dictionary import fidelity, hidden_sae
 from feature_interaction_graph.digits.features import feature_bank, logit_effects
 from feature_interaction_graph.digits.images import DigitSet, read_digits
-from feature_interaction_graph.training.saes import SaeSettings
+from feature_interaction_graph.training.saes import SaeSettings, read_sae
+from feature_interaction_graph.training.thresholds import calibrate_thresholds, measured_l0
 
 TARGETS = (5, 10, 20, 40, 80)
 N_CALIBRATION = 1500     # training digits that nothing is trained on
@@ -83,6 +86,7 @@ def cell(
 ) -> dict[str, Any]:
     "One SAE of one classifier, as it is judged here or was by an earlier run."
     other = "" if settings.architecture == "jumprelu" else f"_{settings.architecture}"
+    if settings.resample: other += f"_anew_{settings.resample}"
     place = work / f"{kind}_{settings.seed}_{target}{other}"
     kept = place.with_suffix(".json")
     if not (kept.is_file() and place.is_dir()):
@@ -99,6 +103,21 @@ def cell(
     return json.loads(kept.read_text())
 
 
+def calibrated(
+    work: Path, sets: tuple[DigitSet, DigitSet, DigitSet], found: dict[str, Any], target: float
+) -> dict[str, Any]:
+    """How far from `target` an SAE ends, its thresholds set on digits that nothing was trained on,
+    and on all training digits."""
+    model, sae = load_classifier(work / "relu_0.safetensors"), read_sae(work / f"relu_0_{target}")
+    train, calibration, test = (model.hidden(digits.pixels).detach() for digits in sets)
+    l0 = measured_l0(calibrate_thresholds(sae, torch.cat([train, calibration]), target), test)
+    names = ("l0_trained", "l0_calibration", "l0_held_out", "relative_error", "standard_error",
+             "trials")
+    return {"target": target, **{name: found["sparsity"][name] for name in names},
+            "relative_error_of_all": l0 / target - 1, "lost_points": found["lost_points"],
+            "explained_variance": found["explained_variance"]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -111,6 +130,9 @@ def main() -> None:
     parser.add_argument("--sae-steps", type=int, default=800)
     parser.add_argument("--kinds", nargs="+", default=["relu", "geglu"])
     parser.add_argument("--compare", action="store_true", help="Only the same with BatchTopK.")
+    parser.add_argument("--calibration", action="store_true", help="Only other numbers of latents.")
+    parser.add_argument("--resample", action="store_true",
+                        help="Only the same with dead latents started anew.")
     given = parser.parse_args()
     torch.set_num_threads(1)
     given.work.mkdir(parents=True, exist_ok=True)
@@ -122,15 +144,24 @@ def main() -> None:
     base = SaeSettings("jumprelu", width=512, steps=given.sae_steps, batch_size=512, lr=2e-3,
                        progress=False)
     kinds, seeds = given.kinds, range(given.seeds)
-    if given.compare:
+    ways = {"batchtopk": {"architecture": "batchtopk"}} if given.compare else {}
+    if given.resample: ways["resampled"] = {"resample": 4}
+    if ways:
         before = json.loads((RESULTS / "mnist.json").read_text())
         table = before["numbers"]
-        for kind in kinds:
+        for (way, change), kind in itertools.product(ways.items(), kinds):
             rows = [cell(given.work, sets, kind, 20, given.steps, replace(
-                base, architecture="batchtopk", seed=seed)) for seed in seeds]
-            table["batchtopk"] = table.get("batchtopk", {}) | {
+                base, seed=seed, **change)) for seed in seeds]
+            table[way] = table.get(way, {}) | {
                 kind: {name: spread(rows, name) for name in NAMES} | {"seeds": rows}}
         print(write("mnist", before["settings"], table))
+        return
+    if given.calibration:
+        before = json.loads((RESULTS / "mnist.json").read_text())
+        before["numbers"]["calibration"] = [
+            calibrated(given.work, sets, cell(given.work, sets, "relu", target, given.steps, base),
+                       target) for target in TARGETS]
+        print(write("mnist", before["settings"], before["numbers"]))
         return
     cells = [(kind, seed, 20) for kind in kinds for seed in seeds]
     cells += [("relu", 0, target) for target in TARGETS if target != 20]
@@ -141,12 +172,8 @@ def main() -> None:
         rows = [found[kind, seed, 20] for seed in seeds]
         numbers[kind] = {name: spread(rows, name) for name in NAMES}
         numbers[kind]["seeds"] = rows
-    numbers["calibration"] = [
-        {"target": target, **{name: found["relu", 0, target]["sparsity"][name] for name in (
-            "l0_trained", "l0_calibration", "l0_held_out", "relative_error", "trials")},
-         "lost_points": found["relu", 0, target]["lost_points"],
-         "explained_variance": found["relu", 0, target]["explained_variance"]}
-        for target in TARGETS]
+    numbers["calibration"] = [calibrated(given.work, sets, found["relu", 0, target], target)
+                              for target in TARGETS]
     settings = {"seeds": given.seeds, "steps": given.steps, "sae_steps": given.sae_steps,
                 "width": 128, "latents": 512, "architecture": "jumprelu",
                 "train": len(sets[0]), "calibration": len(sets[1]), "test": len(test)}

@@ -44,6 +44,9 @@ from feature_interaction_graph.vision.gate import MODES, Gate, gated_transmm
 from feature_interaction_graph.vision.images import images_from_npz
 from feature_interaction_graph.vision.patch_features import patch_firings, top_patches
 from feature_interaction_graph.vision.patch_graph import PatchQuestion, measure_patch_graph
+from feature_interaction_graph.vision.patch_rules import (
+    check_classes, explain_patches, patch_predicates
+)
 from feature_interaction_graph.vision.saes import patch_quality, train_patch_saes
 from feature_interaction_graph.vision.vit import class_scores, share_right
 
@@ -258,22 +261,47 @@ def mnist_sets(data: Path, n: int) -> dict[str, Any]:
     return {"train": train, "test": digits.take(range(n)), "held": digits.take(range(2000, 2500))}
 
 
+def rules_of(vit: Any, saes: Any, images: Any) -> dict[str, Any]:
+    "How many features have a rule that holds on other images, and raise the class that it names."
+    known, found = patch_predicates(images, vit.shape.grid), dict[str, Any]()
+    for layer, active in patch_firings(vit, saes, images).items():
+        explained = explain_patches(active, layer, known, len(images))
+        checks = check_classes(vit, saes, images, active, explained, known)
+        f1 = np.array([each.scores.f1 for each in explained])
+        found[str(layer)] = {
+            "features": len(f1), "good": int((f1 >= 0.8).sum()), "half": int((f1 >= 0.5).sum()),
+            "median_f1": float(np.median(f1)), "name_a_class": len(checks),
+            "raise_it": sum(each.q_value < 0.05 for each in checks),
+            "examples": [{"id": each.id, "rule": each.rule, **each.scores._asdict()} for each in
+                         sorted(explained, key=lambda each: -each.scores.low)[:4]]}
+        print(layer, {key: value for key, value in found[str(layer)].items() if key != "examples"},
+              flush=True)
+    return {"images": len(images), "predicates": len(known), "layers": found}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--work", type=Path, default=Path("outputs/vision_benchmark"),
                         help="Folder of what is trained: the ViT of CIFAR-10, and SAEs.")
+    parser.add_argument("--rules", action="store_true", help="Only what features fire on.")
     given = parser.parse_args()
     torch.set_num_threads(1)
     vit, questions = vit_from_folder(given.data/"models"/"vit_mnist_kjetil"), Questions()
     sets = mnist_sets(given.data, given.images)
     seen = vit.normalisation.apply(sets["test"].pixels)
     done, saes = given.work/"done", saes_of("mnist", vit, sets["train"], given.work)
+    rules = remembered(done/"rules.json", {}, lambda: rules_of(vit, saes, sets["held"]))
+    if given.rules:
+        before = json.loads((record.RESULTS/"vision.json").read_text())
+        print(record.write("vision", before["settings"], before["numbers"] | {"rules": rules}))
+        return
     timing = remembered(done/"speed.json", {"questions": vars(questions)}, lambda: speed(
         vit, seen, saes, PLACES["mnist"], questions, rounds=5))
     print(timing, flush=True)
     numbers = study("mnist", vit, sets, questions, given.work) | {"speed": timing}
+    numbers["rules"] = rules
     numbers["graph"] = remembered(done/"graph.json", {}, lambda: graph_of(vit, saes, sets["held"]))
     numbers["quantus"] = remembered(done/"quantus.json", {},
                                     lambda: vision_quantus.agreement(vit, seen[:8]))

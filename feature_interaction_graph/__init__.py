@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .config import Config
     from .control.context_effects import clamped_contexts, fit_context_effects
     from .dictionary.label_counts import label_counts
+    from .dictionary.local_models import read_local_model
     from .dictionary.neighbours import feature_neighbours
     from .dictionary.neuronpedia import fetch_labels
     from .dictionary.output_effects import output_effects
@@ -111,10 +112,14 @@ if TYPE_CHECKING:
     from .vision.gate import Gate, gated_transmm
     from .vision.images import ImageSet, images_from_folder, images_from_npz
     from .vision.patch_graph import PatchQuestion, measure_patch_graph
+    from .vision.patch_rules import check_classes, explain_patches
     from .vision.saes import train_patch_saes
     from .visualization import explore, plot_circuit, plot_neighborhood, render_explorer, render_interactive_graph, render_neighborhood
 
 _MODULE_OF = {
+    "explain_patches": "vision.patch_rules",
+    "check_classes": "vision.patch_rules",
+    "read_local_model": "dictionary.local_models",
     "plot_truth_tables": "drawing.paper",
     "plot_stability": "drawing.paper",
     "plot_cascade_scatter": "drawing.paper",
@@ -286,29 +291,30 @@ __all__ = [  # noqa: F822  resolved by __getattr__
     "activation_report", "as_corpus", "attention_flow", "attention_patterns", "attribute",
     "attribute_attention", "attribute_components", "attribution_maps", "benchmark_result", "binary_code",
     "build_coactivation_atlas", "build_interaction_graph", "calibrate_sparsity", "calibrate_thresholds",
-    "check_by_clamp", "check_by_edit", "check_edges", "clamp_measure", "clamped_contexts", "cluster_roles",
-    "collect_activations", "compare_activations", "compare_configurations", "compare_graphs",
+    "check_by_clamp", "check_by_edit", "check_classes", "check_edges", "clamp_measure", "clamped_contexts",
+    "cluster_roles", "collect_activations", "compare_activations", "compare_configurations", "compare_graphs",
     "compare_steering", "compute_graph_statistics", "corpus_head_loadings", "corpus_query_key", "count_motifs",
     "detect_communities", "digit_system", "discover", "discover_nodes", "explain_edges", "explain_features",
-    "explore", "extract_behavior_subgraph", "faithfulness", "feature_cards", "feature_neighbours",
-    "feature_table", "fetch_labels", "figure_numbers", "find_hubs", "findings_of", "fit_context_effects",
-    "gated_transmm", "get_edge_type_subgraph", "get_subgraph", "graph_summary", "head_contrast",
-    "head_dictionary", "head_loadings", "head_scores", "identify_candidates", "images_from_folder",
-    "images_from_npz", "import_sae", "jacobian_measure", "join_candidates", "knock_out", "label_counts",
-    "layer_distance_decay", "load_attribution", "load_corpus", "load_graph", "load_model_and_saes", "load_vit",
-    "logit_attribution", "logit_lens", "match_features", "measure_findings", "measure_gating",
-    "measure_interactions", "measure_patch_graph", "mechanism_split", "neuron_dictionary", "number_saes",
-    "output_effects", "pairs_to_gate", "path_patching", "plot_activation_comparison", "plot_adjacency",
-    "plot_analysis", "plot_attention_flow", "plot_cascade", "plot_cascade_scatter", "plot_circuit",
-    "plot_edge_circuit", "plot_mechanisms", "plot_neighborhood", "plot_response", "plot_stability",
-    "plot_truth_tables", "predefined_behavior", "predicates_of", "predict_cascade", "probe_layers", "project",
-    "propose_candidates", "prune_graph", "pyvis_neighborhood", "query_key", "read_responses", "read_sae",
-    "render_dashboards", "render_explorer", "render_interactive_graph", "render_neighborhood", "response_curve",
-    "sae_from_weights", "sampled_examples", "save_attribution", "save_cases", "save_graph", "save_vit", "steer",
-    "steer_compensated", "token_patterns", "top_examples", "track", "train_on_rows", "train_patch_saes",
-    "train_seeds", "train_transcoder", "train_transcoders", "transcoder_quality", "transport_candidates",
-    "transport_scores", "validate_subgraph", "vit_from_clip", "vit_from_folder", "vit_from_huggingface",
-    "with_directions", "within_layer_measure", "wrap_model",
+    "explain_patches", "explore", "extract_behavior_subgraph", "faithfulness", "feature_cards",
+    "feature_neighbours", "feature_table", "fetch_labels", "figure_numbers", "find_hubs", "findings_of",
+    "fit_context_effects", "gated_transmm", "get_edge_type_subgraph", "get_subgraph", "graph_summary",
+    "head_contrast", "head_dictionary", "head_loadings", "head_scores", "identify_candidates",
+    "images_from_folder", "images_from_npz", "import_sae", "jacobian_measure", "join_candidates", "knock_out",
+    "label_counts", "layer_distance_decay", "load_attribution", "load_corpus", "load_graph",
+    "load_model_and_saes", "load_vit", "logit_attribution", "logit_lens", "match_features", "measure_findings",
+    "measure_gating", "measure_interactions", "measure_patch_graph", "mechanism_split", "neuron_dictionary",
+    "number_saes", "output_effects", "pairs_to_gate", "path_patching", "plot_activation_comparison",
+    "plot_adjacency", "plot_analysis", "plot_attention_flow", "plot_cascade", "plot_cascade_scatter",
+    "plot_circuit", "plot_edge_circuit", "plot_mechanisms", "plot_neighborhood", "plot_response",
+    "plot_stability", "plot_truth_tables", "predefined_behavior", "predicates_of", "predict_cascade",
+    "probe_layers", "project", "propose_candidates", "prune_graph", "pyvis_neighborhood", "query_key",
+    "read_local_model", "read_responses", "read_sae", "render_dashboards", "render_explorer",
+    "render_interactive_graph", "render_neighborhood", "response_curve", "sae_from_weights", "sampled_examples",
+    "save_attribution", "save_cases", "save_graph", "save_vit", "steer", "steer_compensated", "token_patterns",
+    "top_examples", "track", "train_on_rows", "train_patch_saes", "train_seeds", "train_transcoder",
+    "train_transcoders", "transcoder_quality", "transport_candidates", "transport_scores", "validate_subgraph",
+    "vit_from_clip", "vit_from_folder", "vit_from_huggingface", "with_directions", "within_layer_measure",
+    "wrap_model",
 ]
 
 

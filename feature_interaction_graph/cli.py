@@ -432,20 +432,19 @@ def _mnist(
 ) -> None:
     """Train a classifier of digits and an SAE of its hidden layer, and say what every feature is
     and does: summary.json, feature_report.json, pictures."""
-    from feature_interaction_graph.digits.system import (
-        DigitSettings, digit_system, digits_named, save_system
-    )
+    from feature_interaction_graph.digits.system import DigitSettings, run_digits
     try: targets = tuple(float(part) for part in target.split(","))
     except ValueError:
         raise InputError(f"--target is {target}; give numbers such as 20 or 5,10,20.") from None
-    system = digit_system(*digits_named(data, download, seed), DigitSettings(
-        kind=kind, targets=targets, steps=steps, sae_steps=sae_steps, seed=seed))
+    settings = DigitSettings(kind=kind, targets=targets, steps=steps, sae_steps=sae_steps,
+                             seed=seed)
+    system, written = run_digits(output_dir, data, settings, download)
     for one in system.summary():
         typer.echo(f"{one['target_actives']:g} active latents asked for, "
                    f"{one['achieved_actives_test']:.2f} on test digits; accuracy "
                    f"{one['baseline_acc']:.2%}, with the SAE {one['recon_acc_jumprelu']:.2%}, as a "
                    f"binary code {one['recon_acc_boolean']:.2%}")
-    typer.echo(f"wrote {len(save_system(system, output_dir))} files to {output_dir}")
+    typer.echo(f"wrote {len(written)} files to {output_dir}")
 
 # %% ../nbs/12_cli.ipynb #be1a8816
 def trust_lines(summary: dict[str, Any]) -> list[str]:

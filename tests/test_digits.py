@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sae_lens.saes.sae import TrainStepInput
 from torch import Tensor
 
 from feature_interaction_graph.digits.classifier import accuracy, train_classifier
@@ -14,7 +15,7 @@ from feature_interaction_graph.digits.features import (
 )
 from feature_interaction_graph.digits.images import DigitSet, drawn_digits, read_digits
 from feature_interaction_graph.digits.system import DigitSettings, digit_system
-from feature_interaction_graph.training.saes import SaeSettings
+from feature_interaction_graph.training.saes import SaeSettings, new_sae
 from feature_interaction_graph.training.streams import calibrate_sparsity
 from feature_interaction_graph.training.thresholds import calibrate_thresholds, measured_l0
 
@@ -43,6 +44,20 @@ def test_what_is_stored_is_what_the_final_sae_does() -> None:
     assert told["l0_held_out"] == measured_l0(sae, held_out)
     assert abs(told["l0_calibration"] - 5) < 0.01
     assert told["l0_calibration"] == measured_l0(sae, gaussian(2)) != told["l0_held_out"]
+
+
+def test_what_stays_below_its_threshold_costs_nothing() -> None:
+    "The penalty counts latents that fire, not a soft share of those that nearly do."
+    sae = new_sae("jumprelu", 8, 16, 4, 100, {}, {})
+    rows = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    for parameter in sae.parameters(): parameter.data.zero_()
+    sae.b_enc.data[:5] = 0.3
+    def penalty(threshold: float) -> float:
+        sae.threshold.data.fill_(threshold)
+        told = TrainStepInput(rows, {"l0": 1.0}, None, 1, False)
+        return float(sae.training_forward_pass(told).losses["l0_loss"])
+    assert penalty(0.31) == pytest.approx(2 / 4 * (0 - 4) ** 2)        # within the bandwidth of .5
+    assert penalty(0.29) == pytest.approx(2 / 4 * (5 - 4) ** 2)
 
 
 @pytest.mark.parametrize("how", ["global", "feature"])

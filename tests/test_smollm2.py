@@ -4,6 +4,10 @@ import pytest
 import torch
 
 from feature_interaction_graph.config import Config
+from feature_interaction_graph.dictionary.examples import Example
+from feature_interaction_graph.dictionary.explainers import judge_prompt
+from feature_interaction_graph.dictionary.local_models import read_local_model
+from feature_interaction_graph.engine.errors import InputError
 from feature_interaction_graph.engine.hook_points import plain_twin
 from feature_interaction_graph.hosts.texts import PASSAGE
 from feature_interaction_graph.hosts.gguf import packed_file
@@ -54,3 +58,29 @@ def test_its_cross_entropy_is_known(model):
     logits = twin(tokens).logits[0, :-1]
     loss = torch.nn.functional.cross_entropy(logits.double(), tokens[0, 1:])
     assert loss.item() == pytest.approx(3.257, abs=0.02)       # nats a token
+
+
+def test_it_explains_and_judges_out_of_its_file():
+    "A sentence on four passages, an answer to each of eight, and the same again."
+    reader = read_local_model(FILE, most=30)
+
+    def passage(text: str, firing: int) -> Example:
+        words = text.split(" ")
+        return Example(0, firing, 1.0, [f"{word} " for word in words], [0.0] * len(words), firing)
+
+    animals = [passage("the cat sat on the mat", 1), passage("I saw a dog in the park", 3),
+               passage("a horse ran away", 1), passage("she fed the rabbit today", 3)]
+    others = [passage("the cat sat on the mat", 3), passage("we ate bread and cheese", 2)]
+    sentence = reader.explain(animals)
+    assert any(word in sentence for word in ("cat", "dog", "horse", "rabbit"))
+    assert sentence == reader.explain(animals)
+    said = reader.judge("an animal", animals + others)
+    leaning = reader.leaning(judge_prompt("an animal", animals[:1]))
+    assert len(said) == 6 and said[0] == (leaning > 0) and set(said) <= {True, False}
+    # two ways of asking the same model: after its own turn begins, yes and no are likely words
+    begin = torch.tensor([reader.prompted("Is snow white? Answer yes or no.")])
+    chances = reader.model(begin).logits[0, -1].softmax(-1)
+    spelled = [reader.tokenizer(word)["input_ids"][0] for word in ("Yes", "No", "yes", "no")]
+    assert chances[spelled].sum() > 0.2
+    with pytest.raises(InputError, match="but the model reads 8192; give fewer or shorter passag"):
+        reader.answer("word " * 9000)

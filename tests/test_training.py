@@ -1,5 +1,6 @@
 """The stories keep their promises; the demo files belong together; SAE training refuses what it
 cannot do and repeats what it did."""
+import itertools
 import json
 import math
 from collections import Counter
@@ -194,6 +195,60 @@ def test_the_demo_is_small_and_free_of_pickles() -> None:
 def settings(**changes: object) -> dict:
     return {"architecture": "batchtopk", "width": 48, "k": 4, "steps": 30, "batch_size": 128,
             "lr": 3e-3, "progress": False} | changes
+
+
+@pytest.mark.parametrize(("architecture", "options"), [
+    ("gated", {"l1_coefficient": 1.0}), ("jumprelu", {})])
+def test_latents_that_are_dead_from_the_start_are_used(
+    architecture: str, options: dict[str, float]
+) -> None:
+    "Half of a dictionary is dead; started anew it finds the directions that the rest cannot hold."
+    truth = torch.nn.functional.normalize(torch.randn(
+        24, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+
+    def rows(seed: int, n: int = 256) -> torch.Tensor:
+        draw = torch.Generator().manual_seed(seed)
+        there = torch.rand(n, 24, generator=draw) < 1 / 12
+        return there * (1 + torch.rand(n, 24, generator=draw)) @ truth
+
+    found, judged = {}, rows(10 ** 7, 5000)
+    for times in (None, 4):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            sae = sae_training.new_sae(architecture, 16, 32, 2, 1500, {"resample": times}, options)
+        with torch.no_grad():
+            if architecture == "gated": sae.b_gate[::2] = -50
+            else: sae.threshold[::2] = 50
+        sae = sae_training.fit_sae(sae, map(rows, itertools.count()), 1500, 256, 3e-3, "cpu", False)
+        with torch.no_grad(): latents, rebuilt = sae.encode(judged), sae(judged)
+        live = (latents > 0).any(0)
+        near = torch.nn.functional.normalize(sae.W_dec[live], dim=1) @ truth.T
+        error = float((judged - rebuilt).square().sum())
+        found[times] = int((~live).sum()), int((near.max(0).values > 0.9).sum()), error
+    assert found[None][0] == 16 and found[4][0] <= 5
+    assert found[4][1] >= 20 > 14 > found[None][1] and found[4][2] < 0.7 * found[None][2]
+
+
+def test_a_training_that_starts_latents_anew_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    "Interrupted before and after the first time."
+    def batches(last: int | None = None) -> Iterator[torch.Tensor]:
+        draw = torch.Generator().manual_seed(0)
+        for count in itertools.count():
+            if count == last: raise KeyboardInterrupt
+            yield torch.randn(64, 8, generator=draw)
+
+    def weights(stream: Iterator[Tensor], kept: Path | None = None) -> dict[str, Tensor]:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            sae = sae_training.new_sae("jumprelu", 8, 24, 2, 200, {"resample": 3}, {})
+        with torch.no_grad(): sae.threshold[::2] = 50
+        return sae_training.fit_sae(sae, stream, 200, 64, 3e-3, "cpu", False, kept).state_dict()
+
+    whole = weights(batches())
+    for number, last in enumerate((60, 130)):
+        with pytest.raises(KeyboardInterrupt): weights(batches(last), tmp_path / str(number))
+        again = weights(batches(), tmp_path / str(number))
+        assert all(torch.equal(again[name], value) for name, value in whole.items())
 
 
 @pytest.mark.parametrize("architecture", list(sae_training.ARCHITECTURES))

@@ -12,7 +12,7 @@ from feature_interaction_graph.vision import sweep as sweeping
 from feature_interaction_graph.vision.adapters import save_vit
 from feature_interaction_graph.vision.images import Normalisation
 from feature_interaction_graph.vision.planted_patches import planted_images, train_vit
-from feature_interaction_graph.vision.records import read_patch_records
+from feature_interaction_graph.vision.records import read_firings, read_patch_records
 from feature_interaction_graph.vision.vit import VitShape
 
 
@@ -71,7 +71,9 @@ def test_from_images_to_cases(study, capsys, monkeypatch):
     assert "chosen on half of the images" in said and said.count("gain") >= 15
     told = json.loads((study / "sweep" / "comparison.json").read_text())
     assert {row["metric"] for row in told["against_transmm"]} == {"saco", "correlation", "flipping"}
+    capsys.readouterr()
     assert run("vision", "cases", "--output-dir", study, "--n", "1") == 0
+    assert not capsys.readouterr().err
     every = pd.read_csv(study / "sweep" / "case_studies" / "all_case_studies.csv")
     assert every["image"].nunique() == 1
     assert "no gate of the sweep" in refused(capsys, "vision", "cases", "--output-dir", study,
@@ -107,6 +109,11 @@ def test_files_of_a_sweep_say_the_same(study, tmp_path, capsys):
             assert one.saco_score.iloc[0] == pytest.approx((gap * agree).sum() / gap.sum())
         config = json.loads((below / "experiment_config.json").read_text())
         assert config["subset_size"] == 40 and config["dataset"] == "images"
+    for name in rows.configuration.unique():
+        kept = sorted((study / "sweep" / "images" / name / "attributions").glob("*.npy"))
+        assert len(kept) == 80 and {np.load(path).shape for path in kept} == {(25,), (20, 20)}
+    fired = read_firings(study / "sweep" / "images" / "debug" / "layer_0_activations.npz")
+    assert fired.shape == (40 * 25, 24) and abs(fired.nnz / 1000 - 4) < 0.6     # --k 4
     debug = read_patch_records(study / "sweep" / "images" / "layers_0_combined_clamp_5.0_alpha_1.0"
                                / "debug" / "layer_0_debug.npz")
     assert debug.names == images and len(debug.indptr) == 40 * 25 + 1
@@ -134,6 +141,7 @@ def test_maps_are_arrays_and_pictures(study, capsys):
 
 @pytest.mark.parametrize("mistake, words", [
     (("--layers", "0,7"), "the model has blocks 0 to 1"),
+    (("--k", "24"), "latents a row have a positive"), (("--k", "600"), "600 of 24 latents"),
     (("--layers", "zero"), "write layers as 0,1,2"),
     (("--n-train", "80"), "90 images were found"),
     (("--arrays", "x,y"), "has no array called"),

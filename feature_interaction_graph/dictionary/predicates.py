@@ -29,12 +29,14 @@ EXCLUSIVE = ("token", "before", "two before", "next", "word", "word before", "po
 class Predicates:
     """Sentences about the rows of a store and where they are true.
 
-    `names`; `families`: of each, its family; `matrix`: 1 where it is true. Raises `InputError`
-    where these are not of one length.
+    `names`; `families`: of each, its family; `matrix`: 1 where it is true; `exclusive`: families of
+    which one member at most is true in a row. Raises `InputError` where the first three are not of
+    one length.
     """
     names: list[str]
     families: list[str]
     matrix: scipy.sparse.csr_matrix
+    exclusive: tuple[str, ...] = EXCLUSIVE
 
     def __post_init__(self) -> None:
         if not len(self.names) == len(self.families) == self.matrix.shape[1]:

@@ -118,7 +118,9 @@ def read_digits(path: str | Path, part: str = "train") -> DigitSet:
         try:
             with np.load(path, allow_pickle=False) as file: found = file["x"], file["y"]
         except (KeyError, ValueError, zipfile.BadZipFile, OSError, EOFError) as error:
-            raise InputError(f"{path} is no .npz file with the arrays x and y ({error}); give one, "
+            why = ("one is missing" if isinstance(error, KeyError)
+                   else "it is damaged, or holds Python objects")
+            raise InputError(f"{path} is no .npz file with the arrays x and y ({why}); give one, "
                              "or a folder with MNIST's four files.") from error
         return as_digits(*found, source=path.name)
     images, labels = (read_idx(_idx_file(path, name)) for name in _IDX[part])

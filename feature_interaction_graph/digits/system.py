@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DigitSettings', 'DigitSystem', 'digit_system', 'draw_gallery', 'draw_pattern', 'draw_effects', 'save_system',
-           'digits_named']
+           'digits_named', 'run_digits']
 
 # %% ../../nbs/digits/04_system.ipynb #45aa6983
 from dataclasses import dataclass
@@ -27,9 +27,12 @@ from feature_interaction_graph.digits.images import (
     DigitSet, download_mnist, drawn_digits, read_digits
 )
 from ..drawing.figures import new_figure, save_figure
-from ..engine.errors import InputError, as_path, atomic_write, brief
+from feature_interaction_graph.engine.errors import (
+    InputError, as_path, atomic_write, brief, no_empty_folder
+)
+from ..engine.locks import alone_in
 from ..engine.run_folder import write_json
-from ..training.saes import SaeSettings
+from ..training.saes import ARCHITECTURES, SaeSettings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,7 +48,8 @@ class DigitSettings:
     `sae_lr`: of its training; `how`: its thresholds are set, "global" or "feature" (see
     `calibrate_thresholds`); `held_back`: share of the training digits for that, at most 2,000;
     `pictured`: features with pictures, the strongest first; `seed`. Raises `InputError` for counts
-    below 1, no target, and a share that is not between 0 and 1."""
+    below 1, an unknown architecture or `how`, no target or one that is not between 0 and `latents`,
+    and a share that is not between 0 and 1."""
     kind: str = "relu"
     width: int = 128
     steps: int = 2500
@@ -65,6 +69,14 @@ class DigitSettings:
             raise InputError("width, steps, latents and sae_steps are "
                              f"{', '.join(map(str, counts))}, for {len(self.targets)} targets; "
                              "give at least one of each.")
+        if self.architecture not in ARCHITECTURES or self.how not in ("global", "feature"):
+            raise InputError(f"an architecture {self.architecture!r} with thresholds {self.how!r} "
+                             f"cannot be trained here; choose one of {', '.join(ARCHITECTURES)}, "
+                             "and global or feature.")
+        wrong = [target for target in self.targets if not 0 < target < self.latents]
+        if wrong:
+            raise InputError(f"{wrong[0]:g} active latents were asked for; give a number between 0 "
+                             f"and the {self.latents} latents.")
         if not 0 < self.held_back < 1:
             raise InputError(f"held_back is {brief(self.held_back)}; give a share of the training "
                              "digits between 0 and 1.")
@@ -213,3 +225,16 @@ def digits_named(data: str, download: bool = False, seed: int = 0) -> tuple[Digi
         raise InputError(f"{data} is no folder; give 'drawn', a folder with MNIST's four files, or "
                          "two .npz files as TRAIN,TEST.")
     return read_digits(data, "train"), read_digits(data, "test")
+
+# %% ../../nbs/digits/04_system.ipynb #95b5a5a7
+def run_digits(
+    folder: str | Path, data: str = "drawn",
+    settings: DigitSettings = DigitSettings(), download: bool = False  # noqa: B008
+) -> tuple[DigitSystem, list[Path]]:
+    """`digit_system` of `digits_named`, and what `save_system` wrote to `folder`. Raises
+    `InputError` as these do, and, before anything is trained, where `folder` cannot be written or
+    another process works in it."""
+    train, test = digits_named(data, download, settings.seed)
+    with no_empty_folder(folder), alone_in(as_path(folder)):
+        system = digit_system(train, test, settings)
+        return system, save_system(system, folder)

@@ -17,8 +17,11 @@ import numpy as np
 import typer
 from typer import Option
 
-from ..engine.errors import InputError, as_path, atomic_write, brief
+from feature_interaction_graph.engine.errors import (
+    InputError, as_path, atomic_write, brief, no_empty_folder
+)
 from ..engine.files import read_json
+from ..engine.locks import alone_in
 from ..engine.run_folder import write_json
 from .options import parse_layers
 
@@ -112,13 +115,12 @@ class PrepareOptions:
 # %% ../../nbs/shell/13_vision_commands.ipynb #a40b860c
 def prepare_study(ask: PrepareOptions, progress: bool = True) -> list[dict[str, Any]]:
     """Trains the SAEs and writes `vision.json` last, so that a folder with one is whole; returns
-    their quality on test images.
+    their quality on test images, which is also in `quality.json`.
 
     Raises `InputError` for too few images, for blocks that are not there, and as `load_vit`,
-    `study_images` and `train_patch_saes` do; then nothing is written."""
-    from feature_interaction_graph.training.saes import SaeSettings
+    `study_images` and `train_patch_saes` do, and where the folder cannot be written or another
+    process works in it; then nothing is written."""
     from feature_interaction_graph.vision.adapters import load_vit
-    from feature_interaction_graph.vision.saes import patch_quality, train_patch_saes
     vit, layers = load_vit(ask.model), sorted(set(parse_layers(ask.layers)))
     study = VisionStudy(str(as_path(ask.model).resolve()), str(as_path(ask.images).resolve()),
                         ask.arrays, ask.fit, layers, [], [])
@@ -128,14 +130,54 @@ def prepare_study(ask: PrepareOptions, progress: bool = True) -> list[dict[str, 
                          f"{ask.n_test:,} to test were asked for; ask for fewer.")
     order = np.random.default_rng(ask.seed).permutation(len(images)).tolist()
     train, test = order[:ask.n_train], order[ask.n_train:ask.n_train + ask.n_test]
-    saes = train_patch_saes(vit, images.take(train), layers, SaeSettings(
+    with no_empty_folder(ask.output_dir), alone_in(as_path(ask.output_dir)):
+        saes = _patch_saes(ask, vit, images.take(train), layers, progress)
+        told = _written_quality(ask, vit, saes, images.take(train), images.take(test))
+        write_json(as_path(ask.output_dir)/"vision.json", asdict(study) | {"train": train,
+                                                                           "test": test})
+    return told
+
+# %% ../../nbs/shell/13_vision_commands.ipynb #53520cf4
+_RATE = 2e-3
+
+def _batch_of(ask: PrepareOptions, vit: "Vit") -> int:
+    return min(1024, max(1, ask.n_train * vit.shape.patches // 4))
+
+def _patch_saes(
+    ask: PrepareOptions, vit: "Vit", images: "ImageSet", layers: list[int], progress: bool
+) -> "dict[int, SAE]":
+    "Trained on most of `images`; on the others thresholds are set so that `ask.k` latents fire."
+    from feature_interaction_graph.training.saes import SaeSettings
+    from feature_interaction_graph.vision.saes import calibrate_patch_saes, train_patch_saes
+    begin = len(images) - max(1, len(images) // 5)
+    trained = train_patch_saes(vit, images.take(range(begin)), layers, SaeSettings(
         width=ask.width, k=ask.k, steps=ask.steps, seed=ask.seed, progress=progress,
-        batch_size=min(1024, max(1, ask.n_train * vit.shape.patches // 4)), lr=2e-3,
-        output_dir=as_path(ask.output_dir)/"saes"))
-    told = [asdict(one) for one in patch_quality(vit, saes, images.take(test))]
+        batch_size=_batch_of(ask, vit), lr=_RATE))
+    made = calibrate_patch_saes(vit, trained, images.take(range(begin, len(images))), ask.k)
+    for layer, sae in made.items():
+        with atomic_write(as_path(ask.output_dir)/"saes"/f"patches.{layer}") as part:
+            sae.save_model(part)
+    return made
+
+# %% ../../nbs/shell/13_vision_commands.ipynb #27b94fe0
+def _written_quality(
+    ask: PrepareOptions, vit: "Vit", saes: "dict[int, SAE]", train: "ImageSet", test: "ImageSet"
+) -> list[dict[str, Any]]:
+    "Quality on test images, written to `quality.json`; and `metrics.json` beside each SAE."
+    from feature_interaction_graph.vision.saes import patch_quality
+    epochs = ask.steps * _batch_of(ask, vit) / (len(train) * vit.shape.patches)
+    told = []
+    for one, held in zip(*(patch_quality(vit, saes, each) for each in (train, test)), strict=True):
+        names = {"explained_variance": "explained_variance", "mse_loss": "squared_error",
+                 "dead_features": "dead_features", "l0": "L0"}
+        metrics = {"layer": one.layer, "architecture": "batchtopk", "target_l0": ask.k,
+                   "expansion_factor": ask.width / saes[one.layer].cfg.d_in,
+                   "l1_coefficient": None, "lr": _RATE, "epochs": epochs,
+                   **{name: getattr(one, key) for name, key in names.items()},
+                   **{f"val_{name}": getattr(held, key) for name, key in names.items()}}
+        write_json(as_path(ask.output_dir)/"saes"/f"patches.{one.layer}"/"metrics.json", metrics)
+        told.append(asdict(held) | {"target_l0": ask.k})
     write_json(as_path(ask.output_dir)/"quality.json", told)
-    write_json(as_path(ask.output_dir)/"vision.json", asdict(study) | {"train": train,
-                                                                       "test": test})
     return told
 
 # %% ../../nbs/shell/13_vision_commands.ipynb #10c7fa6e
@@ -150,7 +192,7 @@ def attribute_images(
     from feature_interaction_graph.vision.attribution import attribution_maps, slopes_of
     from feature_interaction_graph.vision.cases import map_picture, save_picture
     from feature_interaction_graph.vision.gate import Gate, gated_transmm
-    from feature_interaction_graph.vision.records import save_patch_records, whole_map
+    from feature_interaction_graph.vision.records import save_maps, save_patch_records
     study, vit, saes, images = opened(folder)
     some = images.take(study.test[:n])
     seen = vit.normalisation.apply(some.pixels)
@@ -160,19 +202,16 @@ def attribute_images(
         asked = Gate(tuple(study.layers), gate)
         maps[f"gate_{gate}"] = gated_transmm(slopes, saes, asked)
         save_patch_records(as_path(folder)/"attributions"/f"gate_{gate}", vit, saes, some, asked)
-    paths = []
+    place, paths = as_path(folder)/"attributions", []
+    arrays = {method: found.detach().cpu().numpy() for method, found in maps.items()}
+    for method, found in arrays.items(): save_maps(place/method, vit, some.names, found)
     for number, name in enumerate(some.names):
         stem = Path(name).with_suffix("").as_posix().replace("/", "_")
-        for method, found in maps.items():
-            scores = found[number].detach().cpu().numpy()
-            path = as_path(folder)/"attributions"/f"{stem}_{method}"
-            _save_array(path.with_suffix(".npy"), scores)
-            _save_array(path.parent/method/f"{stem}_raw_attribution.npy", scores)
-            _save_array(path.parent/method/f"{stem}_attribution.npy", whole_map(
-                found[number], vit.shape.grid, vit.shape.image))
-            with atomic_write(path.with_suffix(".png")) as part:
-                save_picture(map_picture(some, number, scores, vit.shape.grid), part)
-            paths.append(path.with_suffix(".npy"))
+        for method, found in arrays.items():
+            paths.append(place/f"{stem}_{method}.npy")
+            _save_array(paths[-1], found[number])
+            with atomic_write(paths[-1].with_suffix(".png")) as part:
+                save_picture(map_picture(some, number, found[number], vit.shape.grid), part)
     return paths
 
 def _save_array(path: Path, values: np.ndarray) -> None:
@@ -181,15 +220,21 @@ def _save_array(path: Path, values: np.ndarray) -> None:
 # %% ../../nbs/shell/13_vision_commands.ipynb #fc64ec5f
 def sweep_study(folder: str | Path, plan: "SweepPlan", progress: bool = True, debug: bool = False
                 ) -> "pd.DataFrame":
-    """All of `plan` on the test images; with `debug` also the `save_patch_records` of every gate.
-    Raises `InputError` as `opened` and `run_sweep` do."""
-    from feature_interaction_graph.vision.records import save_patch_records
+    """All of `plan` on the test images; with `debug` also the `save_maps` of every configuration,
+    the `save_patch_records` of every gate and the `save_firings` of the images. Raises `InputError`
+    as `opened` and `run_sweep` do."""
+    from feature_interaction_graph.vision.patch_features import patch_firings
+    from feature_interaction_graph.vision.records import save_firings, save_maps, save_patch_records
     from feature_interaction_graph.vision.sweep import run_sweep
     study, vit, saes, images = opened(folder)
     place, test = as_path(folder)/"sweep", images.take(study.test)
     rows = run_sweep(vit, saes, test, plan, place, progress=progress)
+    for name in rows.configuration.unique() if debug else ():
+        with np.load(place/"images"/name/"attributions.npz", allow_pickle=False) as kept:
+            save_maps(place/"images"/name/"attributions", vit, kept["names"], kept["raw"])
     for gate in plan.gates() if debug else ():
         save_patch_records(place/"images"/gate.name, vit, saes, test, gate)
+    if debug: save_firings(place/"images", patch_firings(vit, saes, test), test)
     with atomic_write(place/"rows.csv") as part: rows.to_csv(part, index=False)
     return rows
 
@@ -239,11 +284,13 @@ def study_cases(
     folder: str | Path, configuration: str | None = None, n: int = 10
 ) -> "pd.DataFrame":
     """Cases of a gate of the sweep (None: the one chosen by `compare_study`), `n` images a side, in
-    the folder of the sweep; prototypes are patches of the training images.
+    the folder of the sweep; prototypes are patches of the training images, whose
+    `save_firings` go to its folder `prototypes`.
 
     Raises `InputError` for a gate that was not swept, and as `opened` and `save_cases` do."""
     from feature_interaction_graph.vision.cases import Prototypes, save_cases
     from feature_interaction_graph.vision.gate import Gate
+    from feature_interaction_graph.vision.records import save_firings
     rows, place = swept_rows(folder), as_path(folder)/"sweep"
     plan = read_json(place/"sweep_config.json", "sweep again", {"plan": dict})["plan"]
     if configuration is None: configuration = compare_study(folder)["chosen"]
@@ -255,6 +302,7 @@ def study_cases(
                          f"{', '.join(gates)}.")
     study, vit, saes, images = opened(folder)
     prototypes = Prototypes.of(vit, saes, images.take(study.train))
+    save_firings(place/"prototypes", prototypes.firings, prototypes.images, split="train")
     return save_cases(place, vit, saes, images.take(study.test), gates[configuration], rows,
                       prototypes, n)
 

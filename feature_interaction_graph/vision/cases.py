@@ -87,14 +87,15 @@ def patch_cases(
     """Cases of image `number`, at most `most` patches a layer, the greatest change first. Raises
     `InputError` as `gated_transmm` and `decompose` do."""
     slopes, vanilla, gated = both_maps(vit, saes, images, gate, number)
-    change, found = gated - vanilla, []
+    change, found = (gated - vanilla).detach(), []
     for layer in gate.layers:
         stream, by = (kept[layer][:, slopes.prefix:] for kept in (slopes.tape.leaving,
                                                                   slopes.by_stream))
         parts = decompose(saes[layer], stream)
         for patch in change.abs().argsort(descending=True, stable=True)[:most].tolist():
             up = float(change[patch]) > 0
-            shares = parts.latents[0, patch] * (parts.rows @ by[0, patch]) * parts.scale[0, patch]
+            shares = (parts.latents[0, patch] * (parts.rows @ by[0, patch])
+                      * parts.scale[0, patch]).detach()
             feature = int((shares if up else -shares).argmax())
             if (float(shares[feature]) > 0) != up or float(shares[feature]) == 0: continue
             found.append(PatchCase(
@@ -155,7 +156,7 @@ def _told_of(images: ImageSet, row: Mapping[str, Any], slopes: Any, shape: Any, 
              ) -> dict[str, Any]:
     "What metadata say of image and patch."
     number = images.names.index(row["image"])
-    sure = slopes.scores.softmax(-1)[0]
+    sure = slopes.scores.detach().softmax(-1)[0]
     predicted, true = int(slopes.target[0]), int(images.labels[number])
     line, column = (int(at) * shape.patch for at in divmod(patch, shape.grid[1]))
     return {"metrics": {name: value for name, value in row.items() if name != "image"},

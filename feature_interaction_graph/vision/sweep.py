@@ -162,16 +162,16 @@ def _params_of(plan: SweepPlan, name: str) -> dict[str, Any]:
             "shuffle_decoder": gate.mode == "shuffled", "clamp_max": gate.most,
             "alpha": gate.strength}
 
-def _save_config(path: Path, swept: SweptMaps, name: str) -> None:
-    "As it is there already, if what is asked for is the same."
+def _save_config(path: Path, swept: SweptMaps, name: str) -> dict[str, Any]:
+    "What is in it: as it is there already, if what is asked for is the same."
     told = {"dataset": swept.data, "experiment_params": _params_of(swept.plan, name),
             "subset_size": len(swept.images), "random_seed": swept.plan.questions.seed}
     if path.is_file():
         before = read_json(path, "remove it, and it is written again")
-        if {key: before.get(key) for key in told} == told: return
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps({"timestamp": now, **told}, indent=1))
+        if {key: before.get(key) for key in told} == told: return before
+    told = {"timestamp": datetime.now(UTC).isoformat(timespec="seconds"), **told}
+    with atomic_write(path) as temporary: temporary.write_text(json.dumps(told, indent=1))
+    return told
 
 # %% ../../nbs/vision/09_sweep.ipynb #54416410
 def image_scores(swept: SweptMaps, name: str) -> dict[str, Any]:
@@ -212,8 +212,9 @@ def save_sweep(folder: str | Path, swept: SweptMaps) -> None:
     "The files of a sweep, in a folder of their own for every configuration."
     folder, told = Path(folder), {}
     for name, one in swept.answers.items():
-        told[name], place = _results_of(swept, one.metrics()), folder/name
-        _save_config(place/"experiment_config.json", swept, name)
+        place = folder/name
+        config = _save_config(place/"experiment_config.json", swept, name)
+        told[name] = config | _results_of(swept, one.metrics())
         for path, content in (("results.json", told[name]),
                               ("faithfulness_stats.json", image_scores(swept, name))):
             with atomic_write(place/path) as temporary:
