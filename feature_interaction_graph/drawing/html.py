@@ -384,9 +384,9 @@ def explorer_script() -> str:
 
 # %% ../../nbs/drawing/01_html.ipynb #991cfe00
 def filled_page(name: str, title: str, style: str, script: str = "", **parts: str) -> str:
-    """The page `name`.html of the assets, below the head of all pages, with `title` as text, `style`
-    and `script`, whose SHA-256 is all that its policy lets the browser run, and `parts` as they
-    are."""
+    """The page `name`.html of the assets, below the head of all pages, with `title` as text,
+    `style` and `script`, whose SHA-256 is all that its policy lets the browser run, and `parts` as
+    they are."""
     def digest(text: str) -> str:
         return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
     folder = resources.files("feature_interaction_graph")/"assets"
