@@ -332,6 +332,21 @@ def test_what_cannot_be_trained_is_refused_and_leaves_no_folder(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("changes", "sentence"), [
+    ({"architecture": "transcoder"}, "cannot be trained"), ({"k": 40, "width": 8}, "40 of 8"),
+    ({"lr": -1.0}, "learning rate is -1.0"), ({"patience": -1}, "patience is -1"),
+    ({"resample": 3}, "not started anew"), ({"steps": 0}, "steps is 0"),
+    ({"options": {"sparsity": 1}}, "refused the settings")])
+def test_wrong_settings_are_refused_before_the_model_is_asked(
+    changes: dict, sentence: str, model: torch.nn.Module, corpus: Corpus,
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gathered(*_: object, **__: object) -> None: pytest.fail("activations were gathered")
+    monkeypatch.setattr(sae_training, "gathered_activations", gathered)
+    with pytest.raises(InputError, match=sentence):
+        sae_training.train_saes(model, corpus, ["blocks.0.hook_resid_pre"], **settings(**changes))
+
+
 def test_activations_that_are_not_numbers_are_refused(corpus: Corpus) -> None:
     ruined = new_model(d_model=32, n_layers=2, n_heads=2, context_length=32, seed=0)
     with torch.no_grad(): ruined.transformer.h[0].mlp.c_proj.bias[3] = float("nan")

@@ -22,7 +22,9 @@ from torch import Tensor
 
 from ..engine.errors import InputError, atomic_write, brief
 from .rows import shuffled_batches
-from .saes import SaeSettings, fit_sae, new_sae, save_sae
+from feature_interaction_graph.training.saes import (
+    SaeSettings, check_training, fit_sae, new_sae, save_sae
+)
 from feature_interaction_graph.training.thresholds import (
     batches_of, calibrate_thresholds, measured_l0
 )
@@ -71,6 +73,7 @@ def train_on_rows(
     for name in set(changes) - set(known):
         raise InputError(f"{name!r} is no setting of SAE training; choose from {', '.join(known)}.")
     asked = replace(settings, **changes)
+    check_training(asked)
     first = next(_batches(rows, asked))
     if first.ndim != 2 or len(first) != asked.batch_size or not torch.isfinite(first).all():
         raise InputError(f"the first batch has the shape {list(first.shape)}, or values that are "

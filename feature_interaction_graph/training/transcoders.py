@@ -32,7 +32,7 @@ from ..engine.weights import weights_fingerprint
 from ..hosts.own_saes import sae_from_weights
 from .rows import gathered_activations, shuffled_batches
 from feature_interaction_graph.training.saes import (
-    SaeQuality, SaeSettings, fit_sae, new_sae, read_sae, save_sae
+    SaeQuality, SaeSettings, check_training, fit_sae, new_sae, read_sae, save_sae
 )
 
 if TYPE_CHECKING:
@@ -135,6 +135,7 @@ def train_transcoder(
     if asked.resample:
         raise InputError("dead latents of a transcoder are not started anew: a row to write says "
                          "nothing of what to read; leave resample out.")
+    check_training(asked)
     stream, d_in = _paired_stream(pairs, asked)
     scale = _scale_of(torch.cat(list(itertools.islice(stream(), 10))), d_in)
     batches = ((rows - scale.mean) / scale.size for rows in stream())
@@ -165,6 +166,7 @@ def train_transcoders(
     trained, and found there again, if model, text and settings are the same. Raises `InputError`
     as `train_transcoder` and `corpus_for` do."""
     asked = replace(settings, **changes)
+    check_training(asked)
     corpus, made = corpus_for(model, corpus, asked.positions), {}
     text = hashlib.sha256(corpus.tokens.cpu().numpy().tobytes()
                           + corpus.sample_mask().cpu().numpy().tobytes()).hexdigest()

@@ -18,7 +18,9 @@ from torch import Tensor
 
 from ..engine.errors import InputError
 from ..training.rows import shuffled_batches
-from ..training.saes import SaeSettings, fit_sae, new_sae, save_sae
+from feature_interaction_graph.training.saes import (
+    SaeSettings, check_training, fit_sae, new_sae, save_sae
+)
 from ..training.thresholds import calibrate_thresholds, measured_l0
 from .images import ImageSet
 from .vit import Tape, Vit, class_scores, share_right
@@ -57,6 +59,7 @@ def train_patch_saes(
 
     Raises `InputError` for a block that is not there, fewer patches than two batches, and what
     `new_sae` and `fit_sae` refuse."""
+    check_training(settings)
     trained: dict[int, SAE] = {}
     for layer, stream in patch_streams(vit, images, layers).items():
         rows = stream.flatten(0, 1)
