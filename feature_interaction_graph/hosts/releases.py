@@ -114,7 +114,7 @@ def _folders_with_saes(files: Iterable[str]) -> dict[str, str]:
 def _no_such_release(name: str) -> InputError:
     return InputError(f"there is no SAE release, hub repository or folder named {shown(name)!r}; "
                       "give `demo`, a sae-lens release such as gpt2-small-res-jb, "
-                      "owner/repository, or the path of a folder.")
+                      "owner/repository, or the path of a folder; `fig train-saes` makes one.")
 
 def _cached_files(repo_id: str) -> list[str]:
     import huggingface_hub
