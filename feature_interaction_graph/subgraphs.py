@@ -8,6 +8,7 @@ __all__ = ['CircuitSettings', 'links_of', 'connected', 'reachable', 'BehaviorSub
 
 # %% ../nbs/09_subgraphs.ipynb #dca1bc6d
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -185,6 +186,10 @@ class BehaviorSubgraph:
         }))
 
 # %% ../nbs/09_subgraphs.ipynb #9a5b629b
+def _signed(value: float) -> str:
+    "Seven letters wide; a dash for what was only screened."
+    return f"{value:+7.3f}" if math.isfinite(value) else f"{'–':>7s}"
+
 def _report_lines(circuit: BehaviorSubgraph) -> list[str]:
     facts = circuit.facts
     lines = [f"{circuit.behavior}: {len(circuit)} of {facts['n_active']:,} active features, "
@@ -195,7 +200,7 @@ def _report_lines(circuit: BehaviorSubgraph) -> list[str]:
         known = circuit.graph.nodes[node]
         lines.append(
             f"  {node:>10s}  contributes {known['contribution']:+7.3f}   effect alone "
-            f"{known['effect']:+7.3f}{'  seed' if known['seed'] else '      '}  "
+            f"{_signed(known['effect'])}{'  seed' if known['seed'] else '      '}  "
             f"{known.get('label') or ''}"
         )
     return lines
