@@ -1,5 +1,6 @@
 """The stories keep their promises; the demo files belong together; SAE training refuses what it
 cannot do and repeats what it did."""
+import gc
 import itertools
 import json
 import math
@@ -25,6 +26,7 @@ from feature_interaction_graph.training.rows import sampled_activations, shuffle
 from feature_interaction_graph.training.stories import (
     encode_stories, entropy_per_token, next_word_distribution, story_corpus, write_story
 )
+from feature_interaction_graph.training.streams import train_on_rows
 
 DEMO = Path(str(files("feature_interaction_graph"))) / "demo"
 
@@ -422,3 +424,22 @@ def test_bars_come_back_after_a_quiet_run() -> None:
     before = activation_scaler.tqdm, sae_trainer.tqdm
     with sae_training.trainer_progress(shown=False): assert sae_trainer.tqdm is not before[1]
     assert (activation_scaler.tqdm, sae_trainer.tqdm) == before
+
+
+def test_a_stream_is_ended_where_it_was_read() -> None:
+    """One that waits under `no_grad` would switch gradients on when the circle that holds it is
+    collected: in the middle of another training."""
+    opened, ended = [], []
+    def stream() -> Iterator[Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        opened.append(generator)
+        try:
+            while True:
+                with torch.no_grad(): yield torch.randn(64, 8, generator=generator)
+        finally: ended.append(generator)
+    gc.disable()
+    try:
+        train_on_rows(stream, architecture="topk", width=16, k=2, steps=30, batch_size=64,
+                      progress=False)
+        assert len(opened) == len(ended) > 1 and torch.is_grad_enabled()
+    finally: gc.enable()

@@ -15,7 +15,7 @@ import json
 import math
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -136,6 +136,17 @@ def _started(sae: "TrainingSAE", batches: Iterator[Tensor], steps: int) -> Plate
     with torch.no_grad(): sae.b_dec.copy_((first * scale).mean(0))
     return Plateau(int(sae.cfg.metadata.patience or 0), steps)
 
+@contextlib.contextmanager
+def _ended(batches: Iterator[Tensor]) -> Iterator[None]:
+    """Closes a stream where it was read. One that waits under `no_grad` switches gradients on when
+    it is thrown away, and the trainer, which refers to itself, is thrown away whenever Python looks
+    for such circles: in the middle of the next training, perhaps."""
+    try: yield
+    finally:
+        enabled = torch.is_grad_enabled()
+        if isinstance(batches, Generator): batches.close()
+        torch.set_grad_enabled(enabled)
+
 def _check_schedule(
     architecture: str, steps: int, lr: float, patience: float, resample: int
 ) -> None:
@@ -159,7 +170,8 @@ def fit_sae(sae: "TrainingSAE", batches: Iterator[Tensor], steps: int, batch_siz
     """Train with sae-lens' own trainer: Adam, short warm-up, linear decay over the last quarter;
     the input scale is folded into the weights at the end.
 
-    `batches`: `[batch_size, d_in]` each, the same again from the start. `checkpoint`: a folder that
+    `batches`: `[batch_size, d_in]` each, the same again from the start; a generator is closed at
+    the end. `checkpoint`: a folder that
     is kept up to date ten times on the way, and gone on from, bit for bit, where it is there.
     `patience` and `resample` in the metadata of `sae`: see `SaeSettings`; `steps_done` is written
     beside them. Raises `InputError` for a learning rate that is not positive, a patience or number
@@ -168,7 +180,7 @@ def fit_sae(sae: "TrainingSAE", batches: Iterator[Tensor], steps: int, batch_siz
     _check_schedule(sae.cfg.architecture(), steps, lr, sae.cfg.metadata.patience or 0,
                     sae.cfg.metadata.resample or 0)
     plateau = _started(sae, batches, steps)
-    with trainer_progress(progress), tempfile.TemporaryDirectory() as place:
+    with _ended(batches), trainer_progress(progress), tempfile.TemporaryDirectory() as place:
         def keep(checkpoint_path: Path) -> None:
             assert checkpoint is not None
             Path(checkpoint_path, "plateau.json").write_text(json.dumps(vars(plateau)))
@@ -360,8 +372,8 @@ def train_saes(
     for name in set(changes) - set(known):
         raise InputError(f"{name!r} is no setting of SAE training; choose from {', '.join(known)}.")
     settings, points = replace(settings, **changes), _points_of(model, hook_points)
-    check_training(settings)
     corpus = corpus_for(model, corpus, settings.positions)
+    check_training(settings)
     keys = {point.name: _training_key(model, corpus, point, settings) for point in points}
     device = settings.device or str(next(plain_twin(model).parameters()).device)
     trained = {name: sae for name, key in keys.items()
