@@ -1,6 +1,7 @@
 "What the steps of a run return prints in a line or a few, whatever its size."
 import html
 import re
+from dataclasses import asdict
 
 import numpy as np
 
@@ -23,8 +24,10 @@ def test_results_print_in_a_few_lines(tmp_path):
     frame = run.interactions.to_pandas()
     labels = run.candidates.features.labels(frame["tgt_layer"], frame["tgt_feature"])
     assert frame["tgt_label"].tolist() == labels and len(labels)
-    assert rows(cfg._repr_html_().partition("<details>")[0])[1:] != [] and rows(cfg)[0] == [
-        "setting", "value", "default"]
+    usual = asdict(Config())
+    assert rows(cfg._repr_html_().partition("<details>")[0]) == [["setting", "value", "default"], *(
+        [name, html.unescape(html_cell(str(value))), html.unescape(html_cell(str(usual[name])))]
+        for name, value in asdict(cfg).items() if value != usual[name])]
     check_tables(run)
 
 
@@ -70,7 +73,7 @@ def check_tables(run: Run) -> None:
     for name in ("ratio", "pmi", "decoder_alignment"):
         assert column(pairs, name) == [html_cell(value) for value in furthest[name]]
     assert column(pairs, "reason") == furthest["reason"].tolist()
-    assert [line in pairs._repr_html_() for line in pairs.report().split("\n")[:1]] == [True]
+    assert html.escape(pairs.report().split("\n")[0]) in pairs._repr_html_()
     known = pairs.features
     order = np.argsort(-np.nan_to_num(known["importance"], nan=-1.0), kind="stable")[:10]
     assert column(known, "feature") == [
@@ -81,6 +84,7 @@ def check_tables(run: Run) -> None:
     first = edges["strength_std"].abs().fillna(0).sort_values(ascending=False, kind="stable").index
     for name in ("strength", "ci_low", "ci_high", "strength_std", "q_value", "interaction_type"):
         assert column(run.interactions, name) == [html_cell(edges[name][row]) for row in first[:10]]
-    assert column(run.interactions, "source")[0] == (
-        f"L{edges['src_layer'][first[0]]}_F{edges['src_feature'][first[0]]} "
-        f"{edges['src_label'][first[0]]}").strip()
+    for name, end in (("source", "src"), ("target", "tgt")):
+        assert column(run.interactions, name) == [
+            f"L{edges[f'{end}_layer'][row]}_F{edges[f'{end}_feature'][row]} "
+            f"{edges[f'{end}_label'][row]}".strip() for row in first[:10]]

@@ -1,7 +1,7 @@
-"""The pictures of the docs, taken in headless Chromium: `python tools/screenshots.py RUN [LAB]`.
+"""The pictures of the docs, taken in headless Chromium: `python tools/screenshots.py RUN`.
 
-RUN is the folder of a run of the demo, LAB the address of a notebook that is open and run in
-JupyterLab. They are written to nbs/images as WebP of a few dozen kB."""
+RUN is the folder of a run of the demo. They are written to nbs/images as WebP of a few dozen kB;
+notebook.webp, of JupyterLab, is taken by hand."""
 import base64
 import subprocess
 import sys
@@ -23,13 +23,13 @@ def take(browser: Browser, name: str) -> None:
     print(name, (IMAGES / f"{name}.webp").stat().st_size, "bytes")
 
 
-def visit(browser: Browser, address: str, width: int, height: int, pause: int = 2000) -> None:
+def visit(browser: Browser, address: str, width: int, height: int) -> None:
     browser.size(width, height)
     browser.call("Page.navigate", url=address)
-    browser.do(WAIT % pause)
+    browser.do(WAIT % 2000)
 
 
-def main(run: Path, lab: str | None = None) -> None:
+def main(run: Path) -> None:
     with tempfile.TemporaryDirectory() as folder, browsing("chromium") as browser:
         for command, page, more in (("explore", "explorer.html", ["--measure", "12"]),
                                     ("dashboard", "dashboard.html", ["--most", "60"])):
@@ -45,10 +45,7 @@ def main(run: Path, lab: str | None = None) -> None:
         if site.is_file():
             visit(browser, site.as_uri(), 1100, 900)
             take(browser, "docs")
-        if lab:
-            visit(browser, lab, 1100, 1200, 15_000)
-            take(browser, "notebook")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve(), *sys.argv[2:3])
+    main(Path(sys.argv[1]).resolve())

@@ -11,6 +11,7 @@ import json
 import re
 import urllib.error
 import urllib.request
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -148,12 +149,12 @@ def explain_by(
                   judge_by(judge, sentence, passages_of(store, layer, feature, n, seed=seed)))
 
 # %% ../../nbs/dictionary/09_explainers.ipynb #83bbcdbd
-class Reader:
+class Reader(ABC):
     "Whoever answers a prompt, as an explainer and as a judge; a subclass says how it answers."
 
+    @abstractmethod
     def answer(self, prompt: str) -> str:
         "What it says to `prompt`."
-        raise NotImplementedError
 
     def explain(self, passages: Sequence[Example]) -> str:
         "One sentence on when the marked tokens are marked: an `Explainer`."

@@ -138,12 +138,13 @@ def _most_related(candidates: Candidates, n_pairs: int = 10) -> str:
     "A table of the pairs of greatest |`pmi`|, which is shrunk where little is known."
     rows = np.argsort(-np.abs(candidates["pmi"]), kind="stable")[:n_pairs]
     chosen = candidates.where(rows)
-    ends = {end: [" ".join(filter(None, (feature_id(*name), label))) for name, label in zip(
-                zip(*places, strict=True), candidates.features.labels(*places), strict=True)]
-            for end, short in (("source", "src"), ("target", "tgt"))
-            if (places := (chosen[f"{short}_layer"], chosen[f"{short}_feature"]))}
+    def named(end: str) -> list[str]:
+        places = chosen[f"{end}_layer"], chosen[f"{end}_feature"]
+        both = zip(map(feature_id, *places), chosen.features.labels(*places), strict=True)
+        return [" ".join(filter(None, each)) for each in both]
     numbers = {name: chosen[name] for name in ("ratio", "pmi", "decoder_alignment")}
-    return html_table({**ends, **numbers, "reason": chosen.reasons()},
+    return html_table({"source": named("src"), "target": named("tgt"), **numbers,
+                       "reason": chosen.reasons()},
                       f"The {len(rows)} of greatest |pmi|")
 
 
